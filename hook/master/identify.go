@@ -1,0 +1,128 @@
+package master
+
+import (
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// Identity is what /proc says about a process that serves autofs mounts.
+type Identity struct {
+	Kind Kind
+	// PID is its number on the host, ContainerPID the one in its own
+	// (innermost) pid namespace.
+	PID, ContainerPID int
+	// Service is the systemd unit that its cgroup is named after, "" if none.
+	Service string
+}
+
+// Identify tells which kind of master a process is.
+func Identify(p *nsenter.Process) (Identity, error) {
+	id := Identity{Kind: Other, PID: p.PID()}
+	inner, err := containerPID(p)
+	if err != nil {
+		return id, err
+	}
+	id.ContainerPID = inner
+	comm, err := p.ReadFile("comm", 1<<10)
+	if err != nil {
+		return id, err
+	}
+	names := []string{strings.TrimSuffix(string(comm), "\n")}
+	if exe, err := p.Readlink("exe"); err == nil {
+		names = append(names, path.Base(strings.TrimSuffix(exe, " (deleted)")))
+	}
+	for _, name := range names {
+		switch {
+		case name == "systemd" && inner == 1:
+			id.Kind = Systemd
+		case name == "automount":
+			id.Kind = Automount
+		}
+	}
+	if id.Kind == Automount {
+		id.Service = serviceOf(p)
+	}
+	return id, nil
+}
+
+// ReadsPipe returns the number of the file descriptor with which the process
+// reads the pipe with the given inode number, or -1.
+func ReadsPipe(p *nsenter.Process, inode uint64) (int, error) {
+	names, err := p.ReadDirNames("fd")
+	if err != nil {
+		return -1, err
+	}
+	want := "pipe:[" + strconv.FormatUint(inode, 10) + "]"
+	for _, name := range names {
+		link, err := p.Readlink("fd/" + name)
+		if err != nil || link != want {
+			continue // closed meanwhile, or another file
+		}
+		info, err := p.ReadFile("fdinfo/"+name, 1<<12)
+		if err != nil || !readable(string(info)) {
+			continue
+		}
+		fd, err := strconv.Atoi(name)
+		if err != nil {
+			return -1, fmt.Errorf("process %d: /proc/%d/fd: odd name %q", p.PID(), p.PID(), name)
+		}
+		return fd, nil
+	}
+	return -1, nil
+}
+
+// readable looks at the access mode in fdinfo's line "flags:" (octal, open(2)).
+func readable(info string) bool {
+	for line := range strings.Lines(info) {
+		if value, ok := strings.CutPrefix(line, "flags:"); ok {
+			flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 64)
+			const accessMode, writeOnly = 3, 1
+			return err == nil && flags&accessMode != writeOnly
+		}
+	}
+	return false
+}
+
+// containerPID is the last number in the line "NSpid:" of /proc/<pid>/status.
+func containerPID(p *nsenter.Process) (int, error) {
+	data, err := p.ReadFile("status", 1<<16)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			numbers := strings.Fields(value)
+			if len(numbers) == 0 {
+				break
+			}
+			return strconv.Atoi(numbers[len(numbers)-1])
+		}
+	}
+	return 0, fmt.Errorf("process %d: /proc/%d/status has no line NSpid", p.PID(), p.PID())
+}
+
+// serviceOf returns the last component of the process's cgroup that names a
+// systemd service. systemd itself is asked before anything is done with it.
+func serviceOf(p *nsenter.Process) string {
+	data, err := p.ReadFile("cgroup", 1<<16)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(data)) {
+		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(fields) != 3 || (fields[1] != "" && fields[1] != "name=systemd") {
+			continue
+		}
+		parts := strings.Split(fields[2], "/")
+		for i := len(parts) - 1; i >= 0; i-- {
+			if strings.HasSuffix(parts[i], ".service") {
+				return parts[i]
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,114 @@
+package master
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/dbus"
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// Service is the systemd service that an automount daemon is the main process
+// of.
+type Service struct {
+	Name string
+	// Started is when the main process was started (CLOCK_REALTIME), as
+	// systemd remembers it: before the checkpoint, for a restored process.
+	Started time.Time
+}
+
+// settleInterval is the pause between two questions to systemd while it
+// notices the end of a main process, which takes it about 20 ms.
+const settleInterval = 2 * time.Millisecond
+
+// ServiceOf asks systemd for the service whose main process has the given
+// number inside the container. It is an error if there is none.
+func (m *Manager) ServiceOf(ctx context.Context, containerPID int) (Service, error) {
+	if containerPID <= 0 || containerPID > math.MaxInt32 {
+		return Service{}, fmt.Errorf("service of process %d: not a process number", containerPID)
+	}
+	name, err := m.conn.GetUnitNameByPID(ctx, uint32(containerPID))
+	if err != nil {
+		return Service{}, fmt.Errorf("service of process %d: %w", containerPID, noAnswer(ctx, err))
+	}
+	main, err := m.mainPID(ctx, name)
+	if err != nil {
+		return Service{}, err
+	}
+	if main != containerPID {
+		return Service{}, fmt.Errorf("process %d belongs to %s, whose main process is %d: systemd would not start it again",
+			containerPID, name, main)
+	}
+	s := Service{Name: name}
+	if p, err := m.conn.GetServicePropertyContext(ctx, name, "ExecMainStartTimestamp"); err == nil {
+		if usec, ok := p.Value.Value().(uint64); ok && usec > 0 {
+			s.Started = time.UnixMicro(int64(usec))
+		}
+	}
+	return s, nil
+}
+
+// Kill ends the service's main process with SIGKILL and returns when systemd
+// has noticed: starting the service earlier would fail. No stop job is run, so
+// nothing is unmounted. main is that process as seen from the host.
+func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Process) error {
+	if err := m.conn.KillUnitWithTarget(ctx, service, sd.Main, int32(unix.SIGKILL)); err != nil {
+		return fmt.Errorf("kill the main process of %s: %w", service, noAnswer(ctx, err))
+	}
+	if err := main.WaitEnd(ctx); err != nil {
+		return fmt.Errorf("main process of %s: %w", service, err)
+	}
+	for {
+		pid, err := m.mainPID(ctx, service)
+		if err != nil {
+			return err
+		}
+		state, err := m.conn.GetUnitPropertyContext(ctx, service, "ActiveState")
+		if err != nil {
+			return fmt.Errorf("state of %s: %w", service, noAnswer(ctx, err))
+		}
+		word, _ := state.Value.Value().(string)
+		// "active" with another main process: the service restarted it itself.
+		if word != "deactivating" && (pid == 0) == (word != "active") {
+			return nil
+		}
+		select {
+		case <-time.After(settleInterval):
+		case <-ctx.Done():
+			return fmt.Errorf("%s after SIGKILL of its main process: still %s: %w", service, word, context.Cause(ctx))
+		}
+	}
+}
+
+// Start starts a service that Kill has ended, and waits until systemd calls it
+// started. A service that its own Restart= setting has brought back is left as
+// it is.
+func (m *Manager) Start(ctx context.Context, service string) error {
+	if err := m.conn.ResetFailedUnitContext(ctx, service); err != nil && !isNoSuchUnit(err) {
+		return fmt.Errorf("reset-failed %s: %w", service, noAnswer(ctx, err))
+	}
+	result, err := m.job(ctx, m.conn.StartUnitContext, service)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", service, err)
+	}
+	if result != "done" {
+		return fmt.Errorf("start %s: job result %q; see \"systemctl status %s\" in the container", service, result, service)
+	}
+	return nil
+}
+
+func (m *Manager) mainPID(ctx context.Context, service string) (int, error) {
+	p, err := m.conn.GetServicePropertyContext(ctx, service, "MainPID")
+	if err != nil {
+		return 0, fmt.Errorf("main process of %s: %w", service, noAnswer(ctx, err))
+	}
+	pid, ok := p.Value.Value().(uint32)
+	if !ok {
+		return 0, fmt.Errorf("main process of %s: systemd answered with a %s, not a number", service, p.Value.Signature())
+	}
+	return int(pid), nil
+}

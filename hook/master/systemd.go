@@ -1,0 +1,153 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// Unit is what systemd says about one .automount unit.
+type Unit struct {
+	Name, Where           string
+	ActiveState, SubState string
+	// Since is when the unit last became active (CLOCK_REALTIME). systemd keeps
+	// it through a checkpoint and restore.
+	Since time.Time
+}
+
+// Active reports whether systemd believes that it serves the unit's mount.
+func (u Unit) Active() bool { return u.ActiveState == "active" }
+
+// Automounts returns the active .automount units that serve the given mount
+// points, by mount point. Where several units could serve a path, the one that
+// says so itself (its property Where) wins.
+func (m *Manager) Automounts(ctx context.Context, paths []string) (map[string]Unit, error) {
+	listed, err := m.conn.ListUnitsByPatternsContext(ctx, nil, []string{"*.automount"})
+	if err != nil {
+		return nil, fmt.Errorf("list automount units: %w", noAnswer(ctx, err))
+	}
+	wanted := make(map[string]bool, len(paths))
+	byName := make(map[string]string, len(paths))
+	for _, path := range paths {
+		wanted[path] = true
+		byName[UnitNameFromPath(path, "automount")] = path
+	}
+	units := make(map[string]Unit, len(paths))
+	for _, status := range listed {
+		// systemd shortens the name of a unit for a very long path to a hash,
+		// so a name that is not expected may still belong to a wanted path.
+		if byName[status.Name] == "" && len(status.Name) < 200 {
+			continue
+		}
+		unit, err := m.automount(ctx, status.Name)
+		if err != nil {
+			return nil, err
+		}
+		if wanted[unit.Where] && (units[unit.Where].Name == "" || unit.Active()) {
+			units[unit.Where] = unit
+		}
+	}
+	return units, nil
+}
+
+func (m *Manager) automount(ctx context.Context, name string) (Unit, error) {
+	general, err := m.conn.GetUnitPropertiesContext(ctx, name)
+	if err != nil {
+		return Unit{}, fmt.Errorf("properties of %s: %w", name, noAnswer(ctx, err))
+	}
+	special, err := m.conn.GetUnitTypePropertiesContext(ctx, name, "Automount")
+	if err != nil {
+		return Unit{}, fmt.Errorf("properties of %s: %w", name, noAnswer(ctx, err))
+	}
+	u := Unit{Name: name}
+	u.ActiveState, _ = general["ActiveState"].(string)
+	u.SubState, _ = general["SubState"].(string)
+	u.Where, _ = special["Where"].(string)
+	if usec, ok := general["ActiveEnterTimestamp"].(uint64); ok && usec > 0 {
+		u.Since = time.UnixMicro(int64(usec))
+	}
+	if u.ActiveState == "" || u.Where == "" {
+		return Unit{}, fmt.Errorf("properties of %s: systemd named no ActiveState or no Where", name)
+	}
+	return u, nil
+}
+
+// Restart restarts a unit and waits for the result. A unit that ran into its
+// start limit, or failed for another passing reason, is reset and started once
+// more. systemd detaches everything that is mounted at the unit's mount point:
+// keep it first (package mounts).
+func (m *Manager) Restart(ctx context.Context, name string) error {
+	result, err := m.job(ctx, m.conn.RestartUnitContext, name)
+	if err == nil && result == "done" {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("restart %s: %w", name, noAnswer(ctx, context.Cause(ctx)))
+	}
+	first := result
+	if err != nil {
+		first = err.Error()
+	}
+	if err := m.conn.ResetFailedUnitContext(ctx, name); err != nil {
+		return fmt.Errorf("restart %s: %s; reset-failed: %w", name, first, noAnswer(ctx, err))
+	}
+	result, err = m.job(ctx, m.conn.StartUnitContext, name)
+	switch {
+	case err != nil:
+		return fmt.Errorf("restart %s: %s; start after reset-failed: %w", name, first, err)
+	case result != "done":
+		return fmt.Errorf("restart %s: %s; start after reset-failed: job result %q", name, first, result)
+	}
+	return nil
+}
+
+type jobCall func(ctx context.Context, name, mode string, ch chan<- string) (int, error)
+
+// job runs a unit job in mode "replace" and returns systemd's word for its
+// result: "done", "failed", "canceled", "timeout", "dependency" or "skipped".
+func (m *Manager) job(ctx context.Context, call jobCall, name string) (string, error) {
+	result := make(chan string, 1)
+	if _, err := call(ctx, name, "replace", result); err != nil {
+		return "", noAnswer(ctx, err)
+	}
+	select {
+	case r := <-result:
+		return r, nil
+	case <-ctx.Done():
+		return "", noAnswer(ctx, context.Cause(ctx))
+	}
+}
+
+// UnitNameFromPath is systemd's name for the unit of a path
+// (src/basic/unit-name.c, unit_name_path_escape): "/a b/c" with the suffix
+// "automount" is `a\x20b-c.automount`. go-systemd's escape is not used: it
+// writes control characters with one hexadecimal digit.
+func UnitNameFromPath(path, suffix string) string {
+	trimmed := strings.Trim(path, "/")
+	if trimmed == "" {
+		return "-." + suffix
+	}
+	const plain = ":_.abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	var b strings.Builder
+	for i := range len(trimmed) {
+		switch c := trimmed[i]; {
+		case c == '/':
+			b.WriteByte('-')
+		case strings.IndexByte(plain, c) < 0 || (c == '.' && i == 0):
+			fmt.Fprintf(&b, `\x%02x`, c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String() + "." + suffix
+}
+
+// isNoSuchUnit recognises systemd's answer for a unit that it has not loaded.
+func isNoSuchUnit(err error) bool {
+	var dbusErr dbus.Error
+	return errors.As(err, &dbusErr) && dbusErr.Name == "org.freedesktop.systemd1.NoSuchUnit"
+}

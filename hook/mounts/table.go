@@ -1,0 +1,130 @@
+// Package mounts reads the mount tables of a container's mount namespaces and
+// changes mounts in them: it finds what covers an autofs mount, keeps a copy of
+// that while a master renews its mount, and puts it back.
+//
+// Reading uses /proc/<pid>/mountinfo only. That never walks onto a mount, so it
+// never triggers an automount and never blocks on one that nobody serves.
+package mounts
+
+import (
+	"fmt"
+	"io"
+	"sort"
+
+	"github.com/moby/sys/mountinfo"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// maxTable bounds a mount table, in bytes of mountinfo. The kernel's default
+// limit of 100,000 mounts a namespace (fs.mount-max) stays below it with names
+// of ordinary length.
+const maxTable = 64 << 20
+
+// Mount is one line of mountinfo, with blanks, newlines and backslashes in
+// names already decoded.
+type Mount = mountinfo.Info
+
+// Table is the mount table of one mount namespace.
+type Table struct {
+	Mounts   []*Mount
+	byID     map[int]*Mount
+	children map[int][]*Mount
+}
+
+// Of reads the mount table of the process's mount namespace. Mounts outside
+// the process's root directory do not appear (proc_pid_mountinfo(5)).
+func Of(p *nsenter.Process) (*Table, error) {
+	f, err := p.OpenProc("mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	t, err := Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", p.PID(), err)
+	}
+	return t, nil
+}
+
+// Read parses mountinfo text.
+func Read(r io.Reader) (*Table, error) {
+	limited := &io.LimitedReader{R: r, N: maxTable}
+	list, err := mountinfo.GetMountsFromReader(limited, nil)
+	if err != nil {
+		return nil, fmt.Errorf("mount table: %w", err)
+	}
+	if limited.N == 0 {
+		return nil, fmt.Errorf("mount table: longer than %d bytes", maxTable)
+	}
+	t := &Table{Mounts: list, byID: make(map[int]*Mount, len(list)), children: map[int][]*Mount{}}
+	for _, m := range list {
+		t.byID[m.ID] = m
+		t.children[m.Parent] = append(t.children[m.Parent], m)
+	}
+	return t, nil
+}
+
+// ByID returns the mount with the given mount id, or nil.
+func (t *Table) ByID(id int) *Mount { return t.byID[id] }
+
+// Autofs returns the autofs mounts, shortest path first, so that a mount comes
+// before those below it.
+func (t *Table) Autofs() []*Mount {
+	var found []*Mount
+	for _, m := range t.Mounts {
+		if m.FSType == "autofs" {
+			found = append(found, m)
+		}
+	}
+	sort.SliceStable(found, func(i, j int) bool { return len(found[i].Mountpoint) < len(found[j].Mountpoint) })
+	return found
+}
+
+// On returns every mount that is mounted on m or on anything that is, a mount
+// always before those on it.
+func (t *Table) On(m *Mount) []*Mount {
+	var found []*Mount
+	seen := map[int]bool{m.ID: true}
+	queue := []*Mount{m}
+	for len(queue) > 0 {
+		next := queue[0]
+		queue = queue[1:]
+		for _, child := range t.children[next.ID] {
+			if !seen[child.ID] {
+				seen[child.ID] = true
+				found = append(found, child)
+				queue = append(queue, child)
+			}
+		}
+	}
+	return found
+}
+
+// Stack returns the mounts that lie exactly over m's root, from the lowest to
+// the topmost. It is empty if m is not covered.
+func (t *Table) Stack(m *Mount) []*Mount {
+	var stack []*Mount
+	seen := map[int]bool{m.ID: true}
+	for top := m; ; {
+		var over *Mount
+		for _, child := range t.children[top.ID] {
+			if child.Mountpoint == m.Mountpoint && !seen[child.ID] {
+				over = child
+			}
+		}
+		if over == nil {
+			return stack
+		}
+		seen[over.ID] = true
+		stack = append(stack, over)
+		top = over
+	}
+}
+
+// Device is the mount's st_dev as major and minor number.
+func Device(m *Mount) (major, minor uint32) { return uint32(m.Major), uint32(m.Minor) }
+
+// Peers reports whether m propagates mounts to others (shared) or receives
+// them from a master (slave); mountinfo's optional fields.
+func Peers(m *Mount) bool { return m.Optional != "" && m.Optional != "unbindable" }

@@ -1,0 +1,223 @@
+package nsenter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Process is one particular process. It stays that process: after its death
+// every method fails, even if its number has been given to another one.
+type Process struct {
+	pid   int
+	start uint64
+	pidfd *os.File
+	proc  *os.File
+}
+
+// Open finds the process with the given number in the caller's pid namespace.
+// It fails with fs.ErrNotExist if there is none, and refuses zero and negative
+// numbers, which system calls take for process groups.
+func Open(pid int) (*Process, error) {
+	if pid <= 0 {
+		return nil, fmt.Errorf("process %d: a process number must be positive", pid)
+	}
+	fd, err := retryEINTR(func() (int, error) { return unix.PidfdOpen(pid, 0) })
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", pid, notExist("pidfd_open", err))
+	}
+	p := &Process{pid: pid, pidfd: os.NewFile(uintptr(fd), fmt.Sprintf("pidfd:%d", pid))}
+	path := "/proc/" + strconv.Itoa(pid)
+	fd, err = retryEINTR(func() (int, error) {
+		return unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	})
+	if err != nil {
+		p.Close()
+		return nil, fmt.Errorf("process %d: %w", pid, &os.PathError{Op: "open", Path: path, Err: err})
+	}
+	p.proc = os.NewFile(uintptr(fd), path)
+	// The pidfd was opened first. If its process lives now, the number cannot
+	// have changed hands before /proc was opened: both name the same process.
+	if err := p.Alive(); err != nil {
+		p.Close()
+		return nil, err
+	}
+	if p.start, err = p.readStart(); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Close lets go of the process. It may be called more than once.
+func (p *Process) Close() error {
+	var errs []error
+	for _, f := range []*os.File{p.pidfd, p.proc} {
+		if f != nil {
+			if err := f.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// PID is the process's number in the caller's pid namespace, for messages.
+func (p *Process) PID() int { return p.pid }
+
+// StartTime is the moment the process was created, in clock ticks (1/100 s)
+// since boot (proc(5), /proc/pid/stat, field 22). Number and start time
+// together name a process for as long as the machine runs.
+func (p *Process) StartTime() uint64 { return p.start }
+
+// Identity is the process's number and start time, "123-4567": a name for
+// files that belong to this process and to no later one.
+func (p *Process) Identity() string { return fmt.Sprintf("%d-%d", p.pid, p.start) }
+
+// Pidfd is the process's pidfd. It is closed by Close; poll(2) reports it
+// readable when the process is dead.
+func (p *Process) Pidfd() *os.File { return p.pidfd }
+
+// Alive returns nil while the process exists, else an error that is
+// fs.ErrNotExist. A zombie still exists.
+func (p *Process) Alive() error { return p.Signal(0) }
+
+// Signal sends a signal to exactly this process.
+func (p *Process) Signal(sig unix.Signal) error {
+	err := unix.PidfdSendSignal(int(p.pidfd.Fd()), sig, nil, 0)
+	if err != nil {
+		return fmt.Errorf("process %d: %w", p.pid, notExist("pidfd_send_signal", err))
+	}
+	return nil
+}
+
+// ReadFile reads a file of /proc/<pid>. More than limit bytes is an error: the
+// content may be chosen by the container.
+func (p *Process) ReadFile(name string, limit int64) ([]byte, error) {
+	f, err := p.OpenProc(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", p.pid, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("process %d: /proc/%d/%s: longer than %d bytes", p.pid, p.pid, name, limit)
+	}
+	return data, nil
+}
+
+// OpenProc opens a file of /proc/<pid> for reading.
+func (p *Process) OpenProc(name string) (*os.File, error) {
+	return p.openProc(name, unix.O_RDONLY)
+}
+
+// OpenFileDescriptor opens anew the file that the process has as descriptor
+// fd. flags are open(2) flags; close-on-exec is always added. For a pipe this
+// gives the end that the access mode asks for, whichever end the process has.
+func (p *Process) OpenFileDescriptor(fd, flags int) (*os.File, error) {
+	return p.openProc("fd/"+strconv.Itoa(fd), flags)
+}
+
+func (p *Process) openProc(name string, flags int) (*os.File, error) {
+	path := "/proc/" + strconv.Itoa(p.pid) + "/" + name
+	fd, err := retryEINTR(func() (int, error) {
+		return unix.Openat(int(p.proc.Fd()), name, flags|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", p.pid, &os.PathError{Op: "open", Path: path, Err: err})
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// Readlink reads a link of /proc/<pid>, such as "exe" or "fd/3".
+func (p *Process) Readlink(name string) (string, error) {
+	buf := make([]byte, 4096)
+	n, err := retryEINTR(func() (int, error) { return unix.Readlinkat(int(p.proc.Fd()), name, buf) })
+	if err != nil {
+		return "", fmt.Errorf("process %d: %w", p.pid,
+			&os.PathError{Op: "readlink", Path: fmt.Sprintf("/proc/%d/%s", p.pid, name), Err: err})
+	}
+	return string(buf[:n]), nil
+}
+
+// ReadDirNames lists a directory of /proc/<pid>, such as "fd" or "task".
+func (p *Process) ReadDirNames(name string) ([]string, error) {
+	f, err := p.openProc(name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", p.pid, err)
+	}
+	return names, nil
+}
+
+// readStart takes field 22 of /proc/<pid>/stat. The second field is the
+// command name in parentheses, which may itself hold blanks and parentheses.
+func (p *Process) readStart() (uint64, error) {
+	data, err := p.ReadFile("stat", 1<<16)
+	if err != nil {
+		return 0, err
+	}
+	text := string(data)
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("process %d: /proc/%d/stat: %d fields after the command, want at least 20", p.pid, p.pid, len(fields))
+	}
+	start, err := strconv.ParseUint(fields[19], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("process %d: /proc/%d/stat: start time: %w", p.pid, p.pid, err)
+	}
+	return start, nil
+}
+
+// notExist makes "no such process" recognisable as fs.ErrNotExist.
+func notExist(call string, err error) error {
+	if errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("%w: no such process", fs.ErrNotExist)
+	}
+	return os.NewSyscallError(call, err)
+}
+
+func retryEINTR[T any](call func() (T, error)) (T, error) {
+	for {
+		v, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return v, err
+		}
+	}
+}
+
+// WaitEnd returns nil when the process has ended, or ctx's error. A pidfd
+// becomes readable then (pidfd_open(2)).
+func (p *Process) WaitEnd(ctx context.Context) error {
+	for {
+		timeout := 100 // ms; only bounds how late the end of ctx is noticed
+		if deadline, ok := ctx.Deadline(); ok {
+			timeout = min(timeout, int(time.Until(deadline).Milliseconds())+1)
+		}
+		fds := []unix.PollFd{{Fd: int32(p.pidfd.Fd()), Events: unix.POLLIN}}
+		n, err := retryEINTR(func() (int, error) { return unix.Poll(fds, max(timeout, 0)) })
+		switch {
+		case err != nil:
+			return fmt.Errorf("process %d: wait for its end: %w", p.pid, os.NewSyscallError("poll", err))
+		case n > 0:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("process %d: wait for its end: %w", p.pid, context.Cause(ctx))
+		}
+	}
+}
