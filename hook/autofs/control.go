@@ -1,0 +1,120 @@
+//go:build linux
+
+package autofs
+
+import (
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ControlPath is the device through which a master speaks to the kernel.
+const ControlPath = "/dev/autofs"
+
+// Its device number: AUTOFS_MINOR of include/linux/miscdevice.h.
+const (
+	controlMajor = 10
+	controlMinor = 235
+)
+
+// Control is an open /dev/autofs. It is not bound to the mount namespace in
+// which it was opened: open it on the host, then enter the container's.
+type Control struct{ file *os.File }
+
+// OpenControl opens /dev/autofs in the current mount namespace, close-on-exec.
+// ENOENT means that the device is missing, ENXIO or ENODEV that the kernel has
+// no autofs. Inside a container the name may be anything, so it is opened
+// without following links or waiting, and refused unless it is device 10:235.
+func OpenControl() (*Control, error) {
+	f, err := os.OpenFile(ControlPath, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the autofs control device: %w", err)
+	}
+	var st unix.Stat_t
+	if err := onFile(f, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
+		f.Close()
+		return nil, &os.PathError{Op: "fstat", Path: ControlPath, Err: err}
+	}
+	want := unix.Mkdev(controlMajor, controlMinor)
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || uint64(st.Rdev) != want { //nolint:unconvert // 32 bits on some architectures
+		f.Close()
+		return nil, &os.PathError{Op: "open", Path: ControlPath, Err: fmt.Errorf(
+			"not the character device %d:%d: %w", controlMajor, controlMinor, unix.ENODEV)}
+	}
+	return &Control{file: f}, nil
+}
+
+// NewControl takes over a descriptor that is already open on /dev/autofs.
+func NewControl(f *os.File) *Control { return &Control{file: f} }
+
+// Close closes the device.
+func (c *Control) Close() error { return c.file.Close() }
+
+// Version returns the version of the kernel's control interface (1.1 at 6.18).
+// It needs no privilege, so it tells whether the device answers at all.
+func (c *Control) Version() (major, minor uint32, err error) {
+	r, err := newRequest(-1, "")
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := c.do(iocDevVersion, r); err != nil {
+		return 0, 0, ioctlError("AUTOFS_DEV_IOCTL_VERSION", err)
+	}
+	major, minor = r.version()
+	return major, minor, nil
+}
+
+// OpenMount opens the root of the autofs mount with device number dev (st_dev)
+// at path, however many mounts cover it, for ioctls. ENOENT: no autofs with that
+// number is mounted there. EPERM: no CAP_SYS_ADMIN in the initial user
+// namespace.
+//
+// The path is walked in the caller's mount namespace and root, without
+// triggering a mount; but if a process already waits on a direct or offset mount
+// there, this waits with it, unless the caller's pid namespace is outside the
+// master's (then it is ENOENT). Prefer descriptors taken before tasks run.
+//
+// The kernel makes it close-on-exec itself (autofs_dev_ioctl_open_mountpoint(),
+// fs/autofs/dev-ioctl.c).
+func (c *Control) OpenMount(path string, dev uint64) (*os.File, error) {
+	fail := func(err error) (*os.File, error) {
+		return nil, fmt.Errorf("open autofs mount %d:%d at %q: %w", unix.Major(dev), unix.Minor(dev), path,
+			ioctlError("AUTOFS_DEV_IOCTL_OPENMOUNT", err))
+	}
+	if path == "" || path[0] != '/' {
+		return fail(unix.EINVAL)
+	}
+	r, err := newRequest(-1, path)
+	if err != nil {
+		return fail(err)
+	}
+	r.put(offsetArgument, EncodeDevice(dev))
+	if err := c.do(iocDevOpenMount, r); err != nil {
+		return fail(err)
+	}
+	fd := r.ioctlFD()
+	if fd < 0 {
+		return fail(unix.EBADF)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// SetCatatonic is [Catatonic] through the control device: the same effect, and
+// the only change that a process outside the master's process group may make
+// through it. root must be a real descriptor on an autofs; see [Reopen].
+func (c *Control) SetCatatonic(root *os.File) error {
+	err := onFile(root, func(fd int) error {
+		r, err := newRequest(fd, "")
+		if err != nil {
+			return err
+		}
+		return c.do(iocDevCatatonic, r)
+	})
+	return ioctlError("AUTOFS_DEV_IOCTL_CATATONIC", err)
+}
+
+func (c *Control) do(number uint, r request) error {
+	return ioctlPointer(c.file, number, unsafe.Pointer(&r[0]))
+}

@@ -1,0 +1,172 @@
+//go:build linux
+
+package autofs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// CreateOptions say what the new superblock shall look like.
+type CreateOptions struct {
+	// PipeWriter is the writing end of the master's pipe. The kernel takes a
+	// reference of its own, sets O_DIRECT on it and clears O_NONBLOCK, so it
+	// must be an open file of its own (from open(2), not from dup(2)). The
+	// caller closes it afterwards.
+	PipeWriter *os.File
+	// FD is the number that shall stand in the options, as the master had it
+	// and as CRIU's next dump expects it; 0 or less for no wish. A wish only:
+	// if this process uses the number itself, or may not have so many files,
+	// another one stands there.
+	FD int
+	// ProcessGroup is the master's process group in the pid namespace of the
+	// caller; 0 for the caller's own.
+	ProcessGroup int
+	Type         Type
+	// Timeout in whole seconds; 0 is never.
+	Timeout time.Duration
+	// MinProto and MaxProto are both 5 if 0.
+	MinProto, MaxProto int
+	// UID and GID of the root directory, in the caller's user namespace; -1
+	// leaves the caller's.
+	UID, GID int
+	// Source is the mount's source in mountinfo, such as systemd-1.
+	Source string
+	// StrictExpire and Ignore are as in [Options]; both are older than fsopen(2).
+	StrictExpire, Ignore bool
+}
+
+// Create makes a new autofs superblock and returns its root as a detached
+// mount: an O_PATH descriptor, close-on-exec, for move_mount(2), [Device] and
+// [Reopen]. Closing it before it is attached destroys the superblock.
+//
+// It needs CAP_SYS_ADMIN in the initial user namespace, and fsopen(2), Linux
+// 5.2. Errors are a [*ParameterError], or of [SetTimeout].
+func Create(o CreateOptions) (*os.File, error) {
+	if err := o.check(); err != nil {
+		return nil, fmt.Errorf("create autofs: %w", err)
+	}
+	fs, err := openContext("autofs")
+	if err != nil {
+		return nil, err
+	}
+	defer fs.close()
+
+	var root *os.File
+	err = withNumber(o.PipeWriter, o.FD, func(fd int) error {
+		if err := o.configure(fs, fd); err != nil {
+			return err
+		}
+		// Kernels before 6.7 look the number up here, not before.
+		if err := fs.create(); err != nil {
+			return err
+		}
+		root, err = fs.mount(o.Source)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if o.Timeout > 0 {
+		if err := setTimeoutDetached(root, o.Timeout); err != nil {
+			root.Close()
+			return nil, fmt.Errorf("create autofs: %w", err)
+		}
+	}
+	return root, nil
+}
+
+func (o *CreateOptions) check() error {
+	if o.PipeWriter == nil {
+		return errors.New("no pipe given")
+	}
+	if !o.Type.Valid() {
+		return fmt.Errorf("no such %v", o.Type)
+	}
+	if o.ProcessGroup < 0 || o.Timeout < 0 {
+		return fmt.Errorf("process group %d, timeout %v: %w", o.ProcessGroup, o.Timeout, unix.EINVAL)
+	}
+	if o.MinProto == 0 {
+		o.MinProto = 5
+	}
+	if o.MaxProto == 0 {
+		o.MaxProto = 5
+	}
+	return nil
+}
+
+// configure gives the options to the kernel. fd goes as text: autofs takes
+// FSCONFIG_SET_FD only since 6.7 (e6ec453bd0f0), text always.
+func (o *CreateOptions) configure(fs *fsContext, fd int) error {
+	type option struct{ key, value string }
+	options := []option{
+		{"fd", strconv.Itoa(fd)},
+		{"minproto", strconv.Itoa(o.MinProto)},
+		{"maxproto", strconv.Itoa(o.MaxProto)},
+	}
+	if o.Source != "" {
+		options = append(options, option{"source", o.Source})
+	}
+	if o.ProcessGroup > 0 {
+		options = append(options, option{"pgrp", strconv.Itoa(o.ProcessGroup)})
+	}
+	if o.UID >= 0 {
+		options = append(options, option{"uid", strconv.Itoa(o.UID)})
+	}
+	if o.GID >= 0 {
+		options = append(options, option{"gid", strconv.Itoa(o.GID)})
+	}
+	for _, opt := range options {
+		if err := fs.setString(opt.key, opt.value); err != nil {
+			return err
+		}
+	}
+	flags := []string{o.Type.String()}
+	if o.StrictExpire {
+		flags = append(flags, "strictexpire")
+	}
+	if o.Ignore {
+		flags = append(flags, "ignore")
+	}
+	for _, flag := range flags {
+		if err := fs.setFlag(flag); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withNumber runs use with a descriptor of f that has the number want, if that
+// can be had, else with f's own. F_DUPFD takes the lowest free number that is
+// not below want and never replaces an open one, as dup2 would; so a number that
+// another goroutine has just taken is safe.
+func withNumber(f *os.File, want int, use func(fd int) error) error {
+	return onFile(f, func(fd int) error {
+		if want <= 0 || want == fd {
+			return use(fd)
+		}
+		got, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, want)
+		if err != nil {
+			return use(fd)
+		}
+		defer unix.Close(got)
+		if got != want {
+			return use(fd)
+		}
+		return use(got)
+	})
+}
+
+func setTimeoutDetached(root *os.File, d time.Duration) error {
+	real, err := Reopen(root)
+	if err != nil {
+		return err
+	}
+	defer real.Close()
+	return SetTimeout(real, d)
+}
