@@ -1,0 +1,134 @@
+package images
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+)
+
+// Mount is one autofs mount as it was when the checkpoint was made
+// (mnt_entry of images/mnt.proto).
+type Mount struct {
+	// MountID and ParentID are the old ones; the restored mounts have others.
+	MountID, ParentID uint32
+	// NamespaceID is CRIU's own number of the mount namespace, from the name of
+	// the file. Not an inode number.
+	NamespaceID uint32
+	// Device is the old st_dev.
+	Device uint64
+	// MountPoint is absolute and clean, within the root of its namespace.
+	MountPoint string
+	// Source as in mountinfo, such as systemd-1.
+	Source string
+	// Options is the raw text, with the process group as the host saw it; see
+	// autofs.ParseOptions. It may be anything.
+	Options string
+	// Root is the path within the filesystem, "/" but for bind mounts.
+	Root string
+	// SharedID and MasterID are peer groups; 0 for none.
+	SharedID, MasterID uint32
+}
+
+const fstypeAutofs = 18 // enum fstype of images/mnt.proto
+
+const (
+	maxPath    = unix.PathMax
+	maxOptions = 64 << 10 // the kernel's are at most a page
+	// maxMounts bounds the entries of one file; the kernel allows 100000 mounts
+	// in a namespace (fs.mount-max).
+	maxMounts = 200000
+)
+
+// decodeMounts returns the autofs mounts of one mountpoints image. Of the others
+// it checks what makes the tree, no more.
+func (f *file) decodeMounts(namespace uint32) ([]Mount, error) {
+	var mounts []Mount
+	parents := make(map[uint32]uint32)
+	err := f.records(magicMounts, func(offset int, record []byte) error {
+		m, err := f.decode(offset, record)
+		if err != nil {
+			return err
+		}
+		if len(parents) >= maxMounts {
+			return f.fail(offset, "", fmt.Errorf("%w: more than %d mounts", ErrTooLarge, maxMounts))
+		}
+		fstype := m.uint32(1, "fstype", true)
+		mount := Mount{
+			MountID:     m.uint32(2, "mnt_id", true),
+			ParentID:    m.uint32(4, "parent_mnt_id", true),
+			NamespaceID: namespace,
+		}
+		if _, twice := parents[mount.MountID]; twice {
+			m.failed("mnt_id", fmt.Errorf("%w: %d", ErrDuplicate, mount.MountID))
+		}
+		parents[mount.MountID] = mount.ParentID
+		if fstype == fstypeAutofs {
+			m.autofsMount(&mount)
+			mounts = append(mounts, mount)
+		}
+		return m.err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, mount := range mounts {
+		if cyclic(parents, mount.MountID) {
+			return nil, f.fail(0, "parent_mnt_id", fmt.Errorf("%w: mount %d", ErrCycle, mount.MountID))
+		}
+	}
+	return mounts, nil
+}
+
+func (m *message) autofsMount(mount *Mount) {
+	major, minor := autofs.DeviceFromImage(m.uint32(3, "root_dev", true))
+	mount.Device = unix.Mkdev(major, minor)
+	mount.Root = m.string(6, "root", maxPath, true)
+	mount.MountPoint = m.string(7, "mountpoint", maxPath, true)
+	mount.Source = m.string(8, "source", maxPath, true)
+	mount.Options = m.string(9, "options", maxOptions, true)
+	mount.SharedID = m.uint32(10, "shared_id", false)
+	mount.MasterID = m.uint32(11, "master_id", false)
+	if mount.Device == 0 {
+		m.failed("root_dev", fmt.Errorf("%w: 0", ErrRange))
+	}
+	if !clean(mount.MountPoint) {
+		m.failed("mountpoint", fmt.Errorf("%w: %q", ErrMountPoint, shorten(mount.MountPoint)))
+	}
+}
+
+// clean tells whether p is a path that means itself: absolute, without "..",
+// doubled slashes and the like, and without a NUL, which would cut it short in a
+// system call.
+func clean(p string) bool {
+	return path.IsAbs(p) && path.Clean(p) == p && strings.IndexByte(p, 0) < 0
+}
+
+// cyclic walks up from id. The mount at the top has a parent outside the image
+// (or itself, as the very first mount of a machine).
+func cyclic(parents map[uint32]uint32, id uint32) bool {
+	start := id
+	for range len(parents) {
+		parent, ok := parents[id]
+		if !ok || parent == id && id != start {
+			return false
+		}
+		if parent == start {
+			return true
+		}
+		id = parent
+	}
+	// Longer than there are mounts: a circle further up.
+	_, ok := parents[id]
+	return ok
+}
+
+func shorten(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "..."
+	}
+	return s
+}

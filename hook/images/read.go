@@ -1,0 +1,97 @@
+//go:build linux
+
+package images
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+)
+
+// Set is everything an image directory says about autofs. Keep mounts apart by
+// MountID and MountPoint, not by Device: the numbers of the restored mounts are
+// drawn from the same small range.
+type Set struct {
+	// Mounts of all mount namespaces, ordered by namespace and mount id.
+	Mounts []Mount
+	// Superblocks by st_dev. A mount may be without one: CRIU does not dump
+	// what it was told to treat as external.
+	Superblocks map[uint64]Superblock
+}
+
+// Limits of one image directory.
+const (
+	maxMountsFile     = 64 << 20
+	maxSuperblockFile = 64 << 10
+	maxFiles          = 4096 // of each kind
+	maxTotal          = 4 * maxMountsFile
+)
+
+// Read reads the images through an open directory (O_PATH will do). Errors:
+// fs.ErrNotExist if the directory has been removed, [ErrNoImages] if it holds no
+// checkpoint, a [*FormatError] if a file is not what it should be, *os.PathError
+// from the system. A directory without autofs gives an empty Set.
+func Read(dir *os.File) (*Set, error) {
+	names, err := list(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(names.mounts) == 0 {
+		return nil, fmt.Errorf("%s: %w", dir.Name(), ErrNoImages)
+	}
+	set := &Set{Superblocks: make(map[uint64]Superblock)}
+	total := 0
+	for id, name := range names.mounts {
+		f, err := load(dir, name, min(maxMountsFile, maxTotal-total))
+		if err != nil {
+			return nil, err
+		}
+		total += len(f.data)
+		mounts, err := f.decodeMounts(id)
+		if err != nil {
+			return nil, err
+		}
+		set.Mounts = append(set.Mounts, mounts...)
+	}
+	slices.SortFunc(set.Mounts, func(a, b Mount) int {
+		return cmp.Or(cmp.Compare(a.NamespaceID, b.NamespaceID), cmp.Compare(a.MountID, b.MountID))
+	})
+	for number, name := range names.superblocks {
+		major, minor := autofs.DeviceFromImage(number)
+		device := unix.Mkdev(major, minor)
+		f, err := load(dir, name, maxSuperblockFile)
+		if err != nil {
+			return nil, err
+		}
+		if set.Superblocks[device], err = f.decodeSuperblock(device); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
+}
+
+// ReadDir is [Read] of a path, which may be a magic link such as
+// /proc/<pid>/fd/<n>, CRIU's CRTOOLS_IMAGE_DIR. It is gone at post-resume.
+func ReadDir(path string) (*Set, error) {
+	dir, err := os.OpenFile(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open image directory: %w", err)
+	}
+	defer dir.Close()
+	return Read(dir)
+}
+
+// HasAutofs tells, from the names alone, whether the checkpoint holds an autofs
+// superblock. It does not say that the images are sound.
+func HasAutofs(dir *os.File) (bool, error) {
+	names, err := list(dir)
+	if err != nil {
+		return false, err
+	}
+	return len(names.superblocks) > 0, nil
+}

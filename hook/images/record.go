@@ -1,0 +1,157 @@
+package images
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Magic numbers of criu/include/magic.h.
+const (
+	magicCommon = 0x54564319 // IMG_COMMON_MAGIC
+	magicMounts = 0x55563928 // MNTS_MAGIC
+	magicAutofs = 0x49353943 // AUTOFS_MAGIC
+)
+
+// maxRecord bounds one protobuf message. A mount entry is two or three paths and
+// an options text of at most a page; 1 MiB leaves room for what CRIU may add.
+const maxRecord = 1 << 20
+
+// file is one image in memory, with its name for errors.
+type file struct {
+	name string
+	data []byte
+}
+
+func (f *file) fail(offset int, field string, err error) error {
+	return &FormatError{File: f.name, Offset: int64(offset), Field: field, Err: err}
+}
+
+// records checks the head of the image and calls each for every record.
+func (f *file) records(magic uint32, each func(offset int, record []byte) error) error {
+	offset := 0
+	word := func() (uint32, error) {
+		if len(f.data)-offset < 4 {
+			return 0, f.fail(offset, "", fmt.Errorf("%w: %d bytes where 4 are needed", ErrTruncated, len(f.data)-offset))
+		}
+		offset += 4
+		return binary.NativeEndian.Uint32(f.data[offset-4:]), nil
+	}
+
+	got, err := word()
+	if err == nil && got == magicCommon {
+		got, err = word()
+	}
+	if err != nil {
+		return err
+	}
+	if got != magic {
+		return f.fail(offset-4, "", fmt.Errorf("%w: %#08x instead of %#08x", ErrMagic, got, magic))
+	}
+
+	for offset < len(f.data) {
+		start := offset
+		size, err := word()
+		if err != nil {
+			return err
+		}
+		if size > maxRecord {
+			return f.fail(start, "", fmt.Errorf("%w: record of %d bytes, limit %d", ErrTooLarge, size, maxRecord))
+		}
+		if rest := len(f.data) - offset; int(size) > rest {
+			return f.fail(start, "", fmt.Errorf("%w: record of %d bytes, %d left", ErrTruncated, size, rest))
+		}
+		record := f.data[offset : offset+int(size)]
+		offset += int(size)
+		if err := each(start, record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// message is one decoded protobuf message: the last value of each field, as
+// protobuf has it for fields that are not repeated.
+type message struct {
+	file   *file
+	offset int
+	number map[protowire.Number]uint64
+	text   map[protowire.Number][]byte
+	err    error
+}
+
+// decode splits a record into fields. Fixed-size values and groups, which the
+// two messages do not use, are skipped, as are unknown field numbers.
+func (f *file) decode(offset int, record []byte) (*message, error) {
+	m := &message{
+		file: f, offset: offset,
+		number: make(map[protowire.Number]uint64),
+		text:   make(map[protowire.Number][]byte),
+	}
+	for len(record) > 0 {
+		num, kind, n := protowire.ConsumeTag(record)
+		if n < 0 {
+			return nil, f.fail(offset, "", fmt.Errorf("%w: %w", ErrEncoding, protowire.ParseError(n)))
+		}
+		record = record[n:]
+		switch kind {
+		case protowire.VarintType:
+			m.number[num], n = protowire.ConsumeVarint(record)
+		case protowire.BytesType:
+			m.text[num], n = protowire.ConsumeBytes(record)
+		default:
+			n = protowire.ConsumeFieldValue(num, kind, record)
+		}
+		if n < 0 {
+			return nil, f.fail(offset, fmt.Sprint(num), fmt.Errorf("%w: %w", ErrEncoding, protowire.ParseError(n)))
+		}
+		record = record[n:]
+	}
+	return m, nil
+}
+
+// failed keeps the first error, so that a decoder reads as a list of fields.
+func (m *message) failed(field string, err error) {
+	if m.err == nil {
+		m.err = m.file.fail(m.offset, field, err)
+	}
+}
+
+func (m *message) uint32(num protowire.Number, field string, required bool) uint32 {
+	v, ok := m.number[num]
+	if !ok && required {
+		m.failed(field, ErrMissing)
+	}
+	if v > math.MaxUint32 {
+		m.failed(field, fmt.Errorf("%w: %d", ErrRange, v))
+	}
+	return uint32(v)
+}
+
+// integer reads an int32, which protobuf writes sign-extended to 64 bits.
+func (m *message) integer(num protowire.Number, field string, low, high int64) int {
+	v, ok := m.number[num]
+	if !ok {
+		m.failed(field, ErrMissing)
+		return 0
+	}
+	n := int64(v)
+	if n < low || n > high {
+		m.failed(field, fmt.Errorf("%w: %d is not within %d..%d", ErrRange, n, low, high))
+	}
+	return int(n)
+}
+
+func (m *message) string(num protowire.Number, field string, limit int, required bool) string {
+	v, ok := m.text[num]
+	if !ok && required {
+		m.failed(field, ErrMissing)
+	}
+	if len(v) > limit {
+		m.failed(field, fmt.Errorf("%w: %d bytes, limit %d", ErrTooLarge, len(v), limit))
+		return ""
+	}
+	return string(v)
+}
