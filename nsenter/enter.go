@@ -61,7 +61,7 @@ func (p *Process) CheckForeign() error {
 // (ErrOwnNamespace). When ctx ends first, InMountNamespace returns its error
 // and f is left alone on its thread: f must not write to what the caller reads
 // then.
-func (p *Process) InMountNamespace(ctx context.Context, f func() error) error {
+func (p *Process) InMountNamespace(ctx context.Context, f func(*Thread) error) error {
 	if err := p.CheckForeign(); err != nil {
 		return err
 	}
@@ -69,18 +69,34 @@ func (p *Process) InMountNamespace(ctx context.Context, f func() error) error {
 	if err != nil {
 		return err
 	}
-	return onOwnThread(ctx, func() error {
+	return onOwnThread(ctx, func(t *Thread) error {
 		defer ns.Close()
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("process %d: enter its mount namespace: %w", p.pid, os.NewSyscallError("setns", err))
 		}
-		return f()
+		return f(t)
 	})
+}
+
+// Thread is the thread that runs inside another mount namespace, where /proc
+// may be anything.
+type Thread struct{ proc *os.File }
+
+// OpenProc opens a file of the thread's own directory in the host's /proc, such
+// as "mountinfo", which then shows the namespace that the thread is in.
+func (t *Thread) OpenProc(name string) (*os.File, error) {
+	fd, err := retryEINTR(func() (int, error) {
+		return unix.Openat(int(t.proc.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: "/proc/thread-self/" + name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), "/proc/thread-self/"+name), nil
 }
 
 // onOwnThread runs f on a thread that shares its file system state with no
 // other and that ends when f returns.
-func onOwnThread(ctx context.Context, f func() error) error {
+func onOwnThread(ctx context.Context, f func(*Thread) error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends here
@@ -93,7 +109,15 @@ func onOwnThread(ctx context.Context, f func() error) error {
 			done <- fmt.Errorf("own file system state for a thread: %w", os.NewSyscallError("unshare", err))
 			return
 		}
-		done <- f()
+		// Opened here: inside a container /proc does not show this thread.
+		fd, err := unix.Open("/proc/thread-self", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			done <- &os.PathError{Op: "open", Path: "/proc/thread-self", Err: err}
+			return
+		}
+		t := &Thread{proc: os.NewFile(uintptr(fd), "/proc/thread-self")}
+		defer t.proc.Close()
+		done <- f(t)
 	}()
 	select {
 	case err := <-done:
@@ -123,4 +147,51 @@ func (p *Process) OpenInRoot(path string, flags int) (*os.File, error) {
 		return nil, fmt.Errorf("process %d: in its root: %w", p.pid, &os.PathError{Op: "openat2", Path: path, Err: err})
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// CopyMountNamespace makes a private copy of the process's mount namespace:
+// every mount of it, cut off from any propagation. The copy lives as long as
+// the returned file is open somewhere.
+func (p *Process) CopyMountNamespace(ctx context.Context) (*os.File, error) {
+	if err := p.CheckForeign(); err != nil {
+		return nil, err
+	}
+	ns, err := p.OpenProc("ns/mnt")
+	if err != nil {
+		return nil, err
+	}
+	copied := make(chan *os.File, 1)
+	err = onOwnThread(ctx, func(t *Thread) error {
+		defer ns.Close()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("process %d: enter its mount namespace: %w", p.pid, os.NewSyscallError("setns", err))
+		}
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("process %d: copy its mount namespace: %w", p.pid, os.NewSyscallError("unshare", err))
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("process %d: make the copy of its mounts private: %w", p.pid, os.NewSyscallError("mount", err))
+		}
+		f, err := t.OpenProc("ns/mnt")
+		if err != nil {
+			return fmt.Errorf("process %d: copy of its mount namespace: %w", p.pid, err)
+		}
+		copied <- f
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return <-copied, nil
+}
+
+// InNamespaceFile is InMountNamespace for a mount namespace that the caller
+// has open, such as one that CopyMountNamespace made.
+func InNamespaceFile(ctx context.Context, ns *os.File, f func(*Thread) error) error {
+	return onOwnThread(ctx, func(t *Thread) error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter a copied mount namespace: %w", os.NewSyscallError("setns", err))
+		}
+		return f(t)
+	})
 }

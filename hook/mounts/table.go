@@ -122,9 +122,6 @@ func (t *Table) Stack(m *Mount) []*Mount {
 	}
 }
 
-// Device is the mount's st_dev as major and minor number.
-func Device(m *Mount) (major, minor uint32) { return uint32(m.Major), uint32(m.Minor) }
-
 // Peers reports whether m propagates mounts to others (shared) or receives
 // them from a master (slave); mountinfo's optional fields.
 func Peers(m *Mount) bool { return m.Optional != "" && m.Optional != "unbindable" }

@@ -1,0 +1,125 @@
+// Package cgroup finds the control groups of processes and moves processes of
+// our own out of a container's. Version 1 hierarchies and version 2 are both
+// understood (cgroups(7)).
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// Membership is one line of /proc/<pid>/cgroup: a hierarchy, named by its
+// controllers ("" for version 2), and the process's group in it, relative to
+// the caller's cgroup namespace root.
+type Membership struct {
+	Controllers string
+	Path        string
+}
+
+// Of returns the groups of a process, one for each hierarchy.
+func Of(p *nsenter.Process) ([]Membership, error) {
+	data, err := p.ReadFile("cgroup", 1<<20)
+	if err != nil {
+		return nil, err
+	}
+	var found []Membership
+	for line := range strings.Lines(string(data)) {
+		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(fields) != 3 || !strings.HasPrefix(fields[2], "/") {
+			return nil, fmt.Errorf("process %d: /proc/%d/cgroup: odd line %q", p.PID(), p.PID(), line)
+		}
+		found = append(found, Membership{Controllers: fields[1], Path: fields[2]})
+	}
+	return found, nil
+}
+
+// MoveLike moves a process of ours into the control groups of another process,
+// in every hierarchy that is mounted here.
+func MoveLike(pid int, model *nsenter.Process) error {
+	target, err := Of(model)
+	if err != nil {
+		return err
+	}
+	mounts, err := Mounts()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, m := range target {
+		dir, ok := mounts.Dir(m)
+		if !ok {
+			continue // not mounted here: nothing can be moved in it
+		}
+		errs = append(errs, write(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("move process %d into the control groups of process %d: %w", pid, model.PID(), err)
+	}
+	return nil
+}
+
+// Hierarchies are the cgroup file systems mounted in the caller's namespace.
+type Hierarchies []*mountinfo.Info
+
+// Mounts reads which hierarchies are mounted.
+func Mounts() (Hierarchies, error) {
+	list, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
+	if err != nil {
+		return nil, fmt.Errorf("mounted cgroup hierarchies: %w", err)
+	}
+	return list, nil
+}
+
+// Dir is the directory of a group, or false if its hierarchy is not mounted
+// here or the mount does not show that group.
+func (h Hierarchies) Dir(m Membership) (string, bool) {
+	for _, mount := range h {
+		if !serves(mount, m.Controllers) {
+			continue
+		}
+		rel, err := filepath.Rel(mount.Root, m.Path)
+		if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+			continue
+		}
+		return filepath.Join(mount.Mountpoint, rel), true
+	}
+	return "", false
+}
+
+func serves(mount *mountinfo.Info, controllers string) bool {
+	if controllers == "" {
+		return mount.FSType == "cgroup2"
+	}
+	if mount.FSType != "cgroup" {
+		return false
+	}
+	options := strings.Split(mount.VFSOptions, ",")
+	for _, want := range strings.Split(controllers, ",") {
+		found := false
+		for _, have := range options {
+			found = found || have == want
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
+func write(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}

@@ -1,0 +1,83 @@
+package hook
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+)
+
+// Moment is one of the three points of a restore at which the program works.
+type Moment string
+
+const (
+	// Reserve is before the restored processes exist.
+	Reserve Moment = "reserve"
+	// Preserve is when all mounts are final and all processes are stopped.
+	Preserve Moment = "preserve"
+	// Repair is when the processes run again.
+	Repair Moment = "repair"
+)
+
+// Event says who is being restored, at which moment, and who told us.
+type Event struct {
+	// Trigger names who told us, for the report: "criu:post-resume",
+	// "oci:poststart", "command:repair".
+	Trigger string
+	Moment  Moment
+	// PID is the container's first process in our pid namespace; 0 if it does
+	// not exist yet.
+	PID int
+	// ContainerID is what the engine calls the container; "" if it did not say.
+	ContainerID string
+	// CRIU is the process that restores, 0 if unknown.
+	CRIU int
+	// ImageDir is the directory of the checkpoint images, "" if unknown.
+	ImageDir string
+	// Everyone makes the snapshot look at every process on the host, and so
+	// find those that entered the container from outside.
+	Everyone bool
+}
+
+// Environment variables with which CRIU calls an action script
+// (criu/action-scripts.c).
+const (
+	EnvAction   = "CRTOOLS_SCRIPT_ACTION"
+	EnvImageDir = "CRTOOLS_IMAGE_DIR"
+	EnvInitPID  = "CRTOOLS_INIT_PID"
+)
+
+// moments maps the stages of a CRIU restore that are ours; at every other
+// stage, and at every stage of a dump, there is nothing to do.
+var moments = map[string]Moment{
+	"pre-resume":  Preserve,
+	"post-resume": Repair,
+}
+
+// IsOurAction reports whether anything is done at a stage of CRIU.
+func IsOurAction(action string) bool {
+	_, ours := moments[action]
+	return ours
+}
+
+// ActionEvent reads the event from the environment of a CRIU action script.
+func ActionEvent(getenv func(string) string) (Event, error) {
+	action := getenv(EnvAction)
+	moment, ours := moments[action]
+	if !ours {
+		return Event{}, fmt.Errorf("%s=%q: nothing is done at this stage", EnvAction, action)
+	}
+	pid, err := strconv.Atoi(getenv(EnvInitPID))
+	if err != nil || pid <= 0 {
+		return Event{}, fmt.Errorf("%s=%q at %s: want the number of the restored container's first process", EnvInitPID, getenv(EnvInitPID), action)
+	}
+	e := Event{
+		Trigger: "criu:" + action,
+		Moment:  moment,
+		PID:     pid,
+		CRIU:    os.Getppid(), // scripts are children of the restoring process (cr_system())
+	}
+	if moment != Repair {
+		e.ImageDir = getenv(EnvImageDir) // closed by CRIU before post-resume
+	}
+	return e, nil
+}

@@ -1,0 +1,157 @@
+// Package holder keeps open files alive between two runs of the program.
+//
+// CRIU calls the program once for each stage of a restore, and what one stage
+// opens (the roots of the autofs mounts, a device number, a mount namespace)
+// is needed by the next. A holder is a process of our own that does nothing but
+// have these files open. It has no socket and speaks no protocol: a later run
+// copies a descriptor out of it with pidfd_getfd(2), which the kernel allows to
+// root only. It ends by itself when the process it is bound to (CRIU) ends, or
+// when its time is over; nothing has to be cleaned up then.
+package holder
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// Verb is the hidden command with which the program runs as a holder.
+const Verb = "hold-files"
+
+// The holder's descriptors: after standard input, output and error comes the
+// pidfd of the process it is bound to, then the files it holds.
+const (
+	boundFile = 3
+	firstFile = 4
+)
+
+// Ref names a holder in a record. The start time tells it from any later
+// process with the same number.
+type Ref struct {
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"start_time"`
+	Files     int    `json:"files"`
+}
+
+// ErrGone means that the holder has ended, and its files are closed.
+var ErrGone = errors.New("the process that held files has ended")
+
+// Start starts a holder of the given files, bound to the life of bound and to
+// a lifetime. It moves to the control groups of model: runc puts CRIU and its
+// action scripts into the container's, where the holder must not stay. A
+// failure to move is returned beside a valid Ref as a warning (errors.Is
+// ErrNotMoved).
+func Start(bound, model *nsenter.Process, lifetime time.Duration, files []*os.File) (Ref, error) {
+	cmd := exec.Command("/proc/self/exe", Verb, strconv.Itoa(int(lifetime.Seconds())))
+	cmd.Env = []string{} // nothing of ours, nothing of CRIU's
+	cmd.Dir = "/"
+	cmd.ExtraFiles = append([]*os.File{bound.Pidfd()}, files...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return Ref{}, fmt.Errorf("start the process that holds files: %w", err)
+	}
+	p, err := nsenter.Open(cmd.Process.Pid)
+	if err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return Ref{}, fmt.Errorf("start the process that holds files: %w", err)
+	}
+	defer p.Close()
+	ref := Ref{PID: p.PID(), StartTime: p.StartTime(), Files: len(files)}
+	if model == nil {
+		return ref, nil
+	}
+	if err := cgroup.MoveLike(p.PID(), model); err != nil {
+		return ref, fmt.Errorf("%w: %w", ErrNotMoved, err)
+	}
+	return ref, nil
+}
+
+// ErrNotMoved means that a holder stayed in the container's control group.
+var ErrNotMoved = errors.New("the process that holds files stays in the container's control group")
+
+// Open copies the held file with the given index, in the order of Start. It
+// stays open in the holder too.
+func (r Ref) Open(index int) (*os.File, error) {
+	if index < 0 || index >= r.Files {
+		return nil, fmt.Errorf("held file %d: the holder has %d", index, r.Files)
+	}
+	p, err := r.process()
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	fd, err := unix.PidfdGetfd(int(p.Pidfd().Fd()), firstFile+index, 0)
+	if err != nil {
+		return nil, fmt.Errorf("held file %d of process %d: %w", index, r.PID, os.NewSyscallError("pidfd_getfd", err))
+	}
+	return os.NewFile(uintptr(fd), "held:"+strconv.Itoa(index)), nil // close-on-exec by pidfd_getfd(2)
+}
+
+// Stop ends the holder, and so closes its files. It is no error if it has
+// ended already.
+func (r Ref) Stop() error {
+	p, err := r.process()
+	if errors.Is(err, ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	return p.Signal(unix.SIGKILL)
+}
+
+func (r Ref) process() (*nsenter.Process, error) {
+	if r.PID <= 0 {
+		return nil, ErrGone
+	}
+	p, err := nsenter.Open(r.PID)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("process %d: %w", r.PID, ErrGone)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.StartTime() != r.StartTime {
+		p.Close()
+		return nil, fmt.Errorf("process %d: %w", r.PID, ErrGone)
+	}
+	return p, nil
+}
+
+// Run is what a holder process does; args are its arguments. It returns when
+// the process it is bound to has ended, or its lifetime has.
+func Run(args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s: want one argument, the lifetime in seconds", Verb)
+	}
+	seconds, err := strconv.Atoi(args[0])
+	if err != nil || seconds <= 0 {
+		return fmt.Errorf("%s: lifetime %q: want a positive number of seconds", Verb, args[0])
+	}
+	end := time.Now().Add(time.Duration(seconds) * time.Second)
+	for {
+		left := time.Until(end).Milliseconds()
+		if left <= 0 {
+			return nil
+		}
+		fds := []unix.PollFd{{Fd: boundFile, Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, int(min(left, 1<<30)))
+		switch {
+		case n > 0:
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("%s: %w", Verb, os.NewSyscallError("poll", err))
+		}
+	}
+}

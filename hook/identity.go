@@ -1,0 +1,91 @@
+package hook
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// maxID bounds a container's name in file names, in bytes.
+const maxID = 200
+
+// containerName finds what the engine calls the container: what it told us,
+// else the last argument of the runtime that runs CRIU ("runc restore … ID"),
+// else the container's control group, else its process number.
+func containerName(e Event, init *nsenter.Process) string {
+	if e.ContainerID != "" {
+		return fileName(e.ContainerID)
+	}
+	if e.CRIU > 0 {
+		if words := commandLine(parentOf(e.CRIU)); len(words) > 2 && isRuntime(words[0]) {
+			if id := words[len(words)-1]; validID(id) {
+				return id
+			}
+		}
+	}
+	if groups, err := cgroup.Of(init); err == nil {
+		for _, g := range groups {
+			if id := idOfGroup(g.Path); id != "" {
+				return fileName(id)
+			}
+		}
+	}
+	return "pid-" + strconv.Itoa(init.PID())
+}
+
+// idOfGroup takes a container's name from a control group: the engines' names
+// are "libpod-ID.scope", "crio-ID.scope", "cri-containerd-ID.scope", "/ID".
+func idOfGroup(group string) string {
+	group = strings.TrimSuffix(path.Clean(group), "/init.scope")
+	name := strings.TrimSuffix(path.Base(group), ".scope")
+	if i := strings.LastIndexByte(name, '-'); i >= 0 && len(name)-i > 32 {
+		name = name[i+1:]
+	}
+	if name == "/" || name == "." || name == "container" {
+		return ""
+	}
+	return name
+}
+
+func parentOf(pid int) int {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	text := string(data)
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(fields) < 2 {
+		return 0
+	}
+	parent, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return 0
+	}
+	return parent
+}
+
+// idBytes are the bytes that runtimes allow in a container's name.
+const idBytes = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.+-"
+
+func validID(id string) bool {
+if id == "" || len(id) > maxID || strings.ContainsRune(".+-", rune(id[0])) {
+		return false
+	}
+	return strings.Trim(id, idBytes) == ""
+}
+
+// fileName makes a container's name usable as a file name, and leaves those
+// alone that are.
+func fileName(id string) string {
+	if validID(id) {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return "id-" + hex.EncodeToString(sum[:16])
+}

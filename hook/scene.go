@@ -1,0 +1,207 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// scene is the container as the kernel shows it now: the open processes and
+// files that a Snapshot, which is plain data, describes.
+type scene struct {
+	init   *nsenter.Process
+	spaces []*space
+	// masters by pid; nil for a mount that nobody serves.
+	masters map[int]*nsenter.Process
+	// managers are connections to systemd, by the pid of the systemd.
+	managers map[int]*master.Manager
+	// roots are open autofs roots, by namespace and mount id.
+	roots map[rootKey]*os.File
+	// members are the pids of the container's processes.
+	members []int
+}
+
+// space is one of the container's mount namespaces, with a process in it.
+type space struct {
+	id      uint64
+	process *nsenter.Process
+	table   *mounts.Table
+}
+
+type rootKey struct {
+	namespace uint64
+	mount     int
+}
+
+// look opens the container: every mount namespace that its processes are in,
+// and its mount table. It enters no namespace and blocks on nothing.
+func look(init *nsenter.Process, everyone bool) (*scene, error) {
+	if err := init.CheckForeign(); err != nil {
+		return nil, err
+	}
+	s := &scene{
+		init:     init,
+		masters:  map[int]*nsenter.Process{},
+		managers: map[int]*master.Manager{},
+		roots:    map[rootKey]*os.File{},
+	}
+	list := init.Descendants
+	if everyone {
+		list = init.Members
+	}
+	var err error
+	if s.members, err = list(); err != nil {
+		return nil, err
+	}
+	seen := map[nsenter.NamespaceID]bool{}
+	for _, pid := range s.members {
+		p, err := nsenter.Open(pid)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		id, err := p.Namespace("mnt")
+		if err != nil || seen[id] || p.CheckForeign() != nil {
+			p.Close() // ended meanwhile, known already, or not in the container
+			continue
+		}
+		seen[id] = true
+		s.spaces = append(s.spaces, &space{id: id.Inode, process: p})
+	}
+	return s, s.readTables()
+}
+
+// readTables reads all mount tables anew.
+func (s *scene) readTables() error {
+	for _, sp := range s.spaces {
+		table, err := mounts.Of(sp.process)
+		if err != nil {
+			if sp.process.Alive() != nil {
+				continue // its last process ended, and with it the namespace
+			}
+			return err
+		}
+		sp.table = table
+	}
+	if len(s.spaces) == 0 || s.spaces[0].table == nil {
+		return fmt.Errorf("process %d: it has ended: %w", s.init.PID(), fs.ErrNotExist)
+	}
+	return nil
+}
+
+// hasAutofs reports whether any namespace shows an autofs mount.
+func (s *scene) hasAutofs() bool {
+	for _, sp := range s.spaces {
+		if sp.table != nil && len(sp.table.Autofs()) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *scene) space(id uint64) *space {
+	for _, sp := range s.spaces {
+		if sp.id == id {
+			return sp
+		}
+	}
+	return nil
+}
+
+func (s *scene) main() *space { return s.spaces[0] }
+
+func (s *scene) close() {
+	for _, sp := range s.spaces {
+		sp.process.Close()
+	}
+	for _, p := range s.masters {
+		p.Close()
+	}
+	for _, m := range s.managers {
+		m.Close()
+	}
+	for _, f := range s.roots {
+		f.Close()
+	}
+}
+
+// openRoots opens the root of every autofs mount that is not open yet, however
+// covered it is. It never blocks for a container with a pid namespace of its
+// own: there a request that nobody answers is refused to us (ENOENT). Mounts
+// that could not be opened are simply missing; the errors are joined.
+func (s *scene) openRoots(ctx context.Context) error {
+	control, err := autofs.OpenControl()
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	var errs []error
+	for _, sp := range s.spaces {
+		if sp.table == nil {
+			continue
+		}
+		var want []*mounts.Mount
+		for _, m := range sp.table.Autofs() {
+			if s.roots[rootKey{sp.id, m.ID}] == nil {
+				want = append(want, m)
+			}
+		}
+		if len(want) == 0 {
+			continue
+		}
+		opened, err := openIn(ctx, sp.process, control, want)
+		errs = append(errs, err)
+		for id, f := range opened {
+			s.roots[rootKey{sp.id, id}] = f
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func openIn(ctx context.Context, p *nsenter.Process, control *autofs.Control, want []*mounts.Mount) (map[int]*os.File, error) {
+	result := make(chan map[int]*os.File, 1)
+	err := p.InMountNamespace(ctx, func(*nsenter.Thread) error {
+		opened := map[int]*os.File{}
+		var errs []error
+		for _, m := range want {
+			f, err := control.OpenMount(m.Mountpoint, mounts.DeviceOf(m))
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			// A path may lead to another mount of the same superblock.
+			if id, err := mounts.MountID(f); err != nil || id != m.ID {
+				f.Close()
+				errs = append(errs, fmt.Errorf("autofs mount %d at %q cannot be reached by its path: another mount hides it", m.ID, m.Mountpoint))
+				continue
+			}
+			opened[m.ID] = f
+		}
+		result <- opened
+		return errors.Join(errs...)
+	})
+	select {
+	case opened := <-result:
+		return opened, err
+	default:
+		return nil, err
+	}
+}
+
+// processSince is when the kernel made a process, from its start time in clock
+// ticks since boot.
+func processSince(p *nsenter.Process) time.Time {
+	const ticksPerSecond = 100 // USER_HZ, the same on all architectures Go runs on
+	return bootTime().Add(time.Duration(p.StartTime()) * (time.Second / ticksPerSecond))
+}

@@ -1,0 +1,82 @@
+package hook
+
+import (
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+)
+
+// Snapshot is what was found in a container, as plain data.
+type Snapshot struct {
+	Container string
+	PID       int
+	// Restore is whether we know from CRIU itself that the container has just
+	// been restored. If not, the mounts' own dates are the evidence.
+	Restore bool
+	Mounts  []Mount
+	Waiters []Waiter
+}
+
+// Mount is one autofs mount in one mount namespace.
+type Mount struct {
+	// Namespace is the inode number of the mount namespace; Main is whether it
+	// is that of the container's first process.
+	Namespace uint64
+	Main      bool
+	// NamespacePID is a process in that namespace.
+	NamespacePID int
+	ID           int
+	Path         string
+	Device       uint64 // st_dev
+	Source       string
+	Options      autofs.Options
+	// Covers are the mounts that lie exactly over it, the lowest first; Below
+	// are all mounts on it, in it and on those.
+	Covers, Below []Cover
+	// DeviceBefore is the st_dev that the checkpoint images have for the path,
+	// 0 if they are not known.
+	DeviceBefore uint64
+	// Created is when the superblock was made (ctime of its root), zero if that
+	// could not be seen.
+	Created time.Time
+	Master  Master
+}
+
+// Cover is a mount on an autofs mount.
+type Cover struct {
+	ID     int
+	Type   string
+	Path   string
+	Device uint64
+}
+
+// Master is the process that serves a mount, and what its systemd says of it.
+type Master struct {
+	master.Identity
+	// Unit is the .automount unit of a systemd master, or the service of an
+	// automount daemon; "" if systemd names none.
+	Unit string
+	// UnitActive is whether systemd believes the unit active.
+	UnitActive bool
+	// UnitSince is when the unit became active, or the service's main process
+	// was started, as systemd remembers it; zero if unknown.
+	UnitSince time.Time
+	// ProcessSince is when the kernel made the process: for a restored one,
+	// the moment of the restore.
+	ProcessSince time.Time
+	// HoldsRoot is whether the process has a file descriptor on the mount, and
+	// so can answer without looking for it.
+	HoldsRoot bool
+	// Problem says why systemd could not be asked about this mount, "" if it
+	// could.
+	Problem string
+}
+
+// Waiter is a process that is blocked in the kernel on an autofs mount.
+type Waiter struct {
+	PID     int    `json:"pid"`
+	Command string `json:"command"`
+	// Path is what the process wants to reach, "" if that could not be read.
+	Path string `json:"path,omitempty"`
+}
