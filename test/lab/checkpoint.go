@@ -1,0 +1,100 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// Checkpoint is a container in files. It can be restored many times, one after
+// the other.
+type Checkpoint struct {
+	Images string // folder with CRIU's images
+	Took   time.Duration
+
+	container Container
+	cgroups   []string
+}
+
+// Checkpoint dumps and ends the container, and frees the device numbers that
+// [Start] held, so that a restore gives every file system another one.
+func (c *Container) Checkpoint(t testing.TB) *Checkpoint {
+	t.Helper()
+	cp := &Checkpoint{Images: filepath.Join(c.Bundle, "images"), container: *c}
+	var err error
+	if cp.cgroups, err = listCgroups(c.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(cp.Images, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	started := time.Now()
+	if err := c.try("checkpoint", "--image-path", cp.Images, "--work-path", c.Bundle,
+		"--tcp-established", "--file-locks", c.ID); err != nil {
+		t.Fatalf("%v\n%s", err, errorLines(filepath.Join(c.Bundle, "dump.log")))
+	}
+	cp.Took = time.Since(started)
+	c.Kill(t)
+	return cp
+}
+
+// RestoreOptions say how to restore.
+type RestoreOptions struct {
+	// Before is called when all is ready, right before the runtime.
+	Before func()
+	// Images replaces the checkpoint's own folder of images.
+	Images string
+}
+
+// Restored is a container that came out of a checkpoint.
+type Restored struct {
+	*Container
+	Took time.Duration
+	Log  string // CRIU's, with what an action script wrote
+}
+
+// Restore restores the container; it ends with the test.
+func (cp *Checkpoint) Restore(t testing.TB, options RestoreOptions) *Restored {
+	t.Helper()
+	r, err := cp.TryRestore(t, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TryRestore is Restore for a restore that may fail.
+func (cp *Checkpoint) TryRestore(t testing.TB, options RestoreOptions) (*Restored, error) {
+	t.Helper()
+	c := cp.container
+	t.Cleanup(func() { c.Kill(t) })
+	// CRIU recreates only cgroups that hold tasks; systemd watches empty ones
+	// too, and CRIU cannot restore an inotify watch on a folder that is absent.
+	for _, dir := range cp.cgroups {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("cgroups of container %s: %w", c.ID, err)
+		}
+	}
+	images := cp.Images
+	if options.Images != "" {
+		images = options.Images
+	}
+	_ = os.Remove(c.pidFile())
+	log := filepath.Join(c.Bundle, "restore.log")
+	_ = os.Remove(log)
+	if options.Before != nil {
+		options.Before()
+	}
+	started := time.Now()
+	err := c.try("restore", "--detach", "--image-path", images, "--work-path", c.Bundle, "--bundle", c.Bundle,
+		"--pid-file", c.pidFile(), "--tcp-established", "--file-locks", c.ID)
+	took := time.Since(started)
+	text, _ := os.ReadFile(log)
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, errorLines(log))
+	}
+	c.PID = readPID(t, c.pidFile())
+	return &Restored{Container: &c, Took: took, Log: string(text)}, nil
+}
