@@ -38,8 +38,8 @@ const fstypeAutofs = 18 // enum fstype of images/mnt.proto
 const (
 	maxPath    = unix.PathMax
 	maxOptions = 64 << 10 // the kernel's are at most a page
-	// maxMounts bounds the entries of one file; the kernel allows 100000 mounts
-	// in a namespace (fs.mount-max).
+	// maxMounts bounds the entries of one file, and the autofs mounts of all; the
+	// kernel allows 100000 mounts in a namespace (fs.mount-max).
 	maxMounts = 200000
 )
 
@@ -67,6 +67,9 @@ func (f *file) decodeMounts(namespace uint32) ([]Mount, error) {
 		}
 		parents[mount.MountID] = mount.ParentID
 		if fstype == fstypeAutofs {
+			if mount.ParentID == mount.MountID {
+				m.failed("parent_mnt_id", fmt.Errorf("%w: mount %d", ErrCycle, mount.MountID))
+			}
 			m.autofsMount(&mount)
 			mounts = append(mounts, mount)
 		}
@@ -75,10 +78,8 @@ func (f *file) decodeMounts(namespace uint32) ([]Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, mount := range mounts {
-		if cyclic(parents, mount.MountID) {
-			return nil, f.fail(0, "parent_mnt_id", fmt.Errorf("%w: mount %d", ErrCycle, mount.MountID))
-		}
+	if id, found := cycle(parents); found {
+		return nil, f.fail(0, "parent_mnt_id", fmt.Errorf("%w: mount %d", ErrCycle, id))
 	}
 	return mounts, nil
 }
@@ -107,23 +108,27 @@ func clean(p string) bool {
 	return path.IsAbs(p) && path.Clean(p) == p && strings.IndexByte(p, 0) < 0
 }
 
-// cyclic walks up from id. The mount at the top has a parent outside the image
-// (or itself, as the very first mount of a machine).
-func cyclic(parents map[uint32]uint32, id uint32) bool {
-	start := id
-	for range len(parents) {
-		parent, ok := parents[id]
-		if !ok || parent == id && id != start {
-			return false
+// cycle looks for a mount that is its own ancestor. The mount at the top has a
+// parent outside the image, or is its own, as the first mount of a machine is.
+// Each mount is walked once, whatever the image says: checked holds the number
+// of the walk that came by.
+func cycle(parents map[uint32]uint32) (uint32, bool) {
+	checked := make(map[uint32]int, len(parents))
+	walk := 0
+	for id := range parents {
+		for walk++; checked[id] == 0; {
+			checked[id] = walk
+			parent, ok := parents[id]
+			if !ok || parent == id {
+				break
+			}
+			if checked[parent] == walk {
+				return parent, true
+			}
+			id = parent
 		}
-		if parent == start {
-			return true
-		}
-		id = parent
 	}
-	// Longer than there are mounts: a circle further up.
-	_, ok := parents[id]
-	return ok
+	return 0, false
 }
 
 func shorten(s string) string {

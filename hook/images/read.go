@@ -28,8 +28,8 @@ type Set struct {
 const (
 	maxMountsFile     = 64 << 20
 	maxSuperblockFile = 64 << 10
-	maxFiles          = 4096 // of each kind
-	maxTotal          = 4 * maxMountsFile
+	maxFiles          = 4096              // of each kind
+	maxTotal          = 2 * maxMountsFile // of all mountpoints images
 )
 
 // Read reads the images through an open directory (O_PATH will do). Errors:
@@ -57,6 +57,9 @@ func Read(dir *os.File) (*Set, error) {
 			return nil, err
 		}
 		set.Mounts = append(set.Mounts, mounts...)
+		if len(set.Mounts) > maxMounts {
+			return nil, f.fail(0, "", fmt.Errorf("%w: more than %d autofs mounts", ErrTooLarge, maxMounts))
+		}
 	}
 	slices.SortFunc(set.Mounts, func(a, b Mount) int {
 		return cmp.Or(cmp.Compare(a.NamespaceID, b.NamespaceID), cmp.Compare(a.MountID, b.MountID))
