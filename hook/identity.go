@@ -74,7 +74,7 @@ func parentOf(pid int) int {
 const idBytes = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.+-"
 
 func validID(id string) bool {
-if id == "" || len(id) > maxID || strings.ContainsRune(".+-", rune(id[0])) {
+	if id == "" || len(id) > maxID || strings.ContainsRune(".+-", rune(id[0])) {
 		return false
 	}
 	return strings.Trim(id, idBytes) == ""

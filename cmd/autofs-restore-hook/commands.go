@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+
+	"github.com/spf13/pflag"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+)
+
+// versionNumber is set by the linker.
+var versionNumber = "development"
+
+const usage = `autofs-restore-hook makes automounts work again in a container that CRIU has restored.
+
+Called by people:
+  inspect PID [--json] [--images DIR]   show every automount of a container, its master, and what would be done
+  repair PID [--json] [--images DIR]    repair them; DIR holds the checkpoint images, if they still exist
+  version [--json]
+  help
+
+Called by programs:
+  autofs-restore-hook               as a CRIU action script (environment variable CRTOOLS_SCRIPT_ACTION)
+  autofs-restore-hook STAGE         as an OCI hook, with the container state on standard input
+
+PID is the container's first process. Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or
+unreadable input, 3 partly repaired. As hook and action script always 0: a repair never costs a restore.
+Reports: /run/autofs-restore-hook/reports/CONTAINER.json
+`
+
+// target reads the arguments that inspect and repair share.
+func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
+	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	flags.SetOutput(os.Stderr)
+	flags.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	flags.BoolVar(&asJSON, "json", false, "")
+	images := flags.String("images", "", "")
+	if err := flags.Parse(args); err != nil {
+		if !errors.Is(err, pflag.ErrHelp) {
+			fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: %v\n", name, err)
+		}
+		return e, false, false
+	}
+	if flags.NArg() != 1 {
+		fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: %v\n", name, errOneProcess)
+		return e, false, false
+	}
+	pid, err := strconv.Atoi(flags.Arg(0))
+	if err != nil || pid <= 0 {
+		fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: %q: %v\n", name, flags.Arg(0), errOneProcess)
+		return e, false, false
+	}
+	if flags.Changed("images") {
+		if _, err := os.ReadDir(*images); err != nil {
+			fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: checkpoint images: %v\n", name, err)
+			return e, false, false
+		}
+	}
+	return hook.Event{
+		Trigger: "command:" + name, Moment: hook.Repair, PID: pid, ImageDir: *images, Everyone: true,
+	}, asJSON, true
+}
+
+func repair(args []string) int {
+	event, asJSON, ok := target("repair", args)
+	if !ok {
+		return exitUsage
+	}
+	return show(run(newLogger(), event), asJSON)
+}
+
+func inspect(args []string) int {
+	event, asJSON, ok := target("inspect", args)
+	if !ok {
+		return exitUsage
+	}
+	log := newLogger()
+	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }}
+	report, err := runner.Inspect(context.Background(), event)
+	if status := show(report, asJSON); err != nil {
+		log.Error(err)
+		return status
+	}
+	return exitDone
+}
+
+// show prints a report and returns the exit status that goes with it.
+func show(report *hook.Report, asJSON bool) int {
+	if asJSON {
+		encoder := json.NewEncoder(os.Stdout)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(report); err != nil {
+			fmt.Fprintf(os.Stderr, "autofs-restore-hook: %v\n", err)
+			return exitFailed
+		}
+	} else if err := report.Table(os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "autofs-restore-hook: %v\n", err)
+		return exitFailed
+	}
+	if report.Unreadable {
+		return exitUsage
+	}
+	return report.Outcome.ExitStatus()
+}
+
+func version(args []string) int {
+	if len(args) == 1 && args[0] == "--json" {
+		fmt.Printf("{\"version\":%q,\"go\":%q,\"architecture\":%q}\n", versionNumber, runtime.Version(), runtime.GOARCH)
+		return exitDone
+	}
+	if len(args) != 0 {
+		fmt.Fprint(os.Stderr, usage)
+		return exitUsage
+	}
+	fmt.Printf("autofs-restore-hook %s (%s, %s)\n", versionNumber, runtime.Version(), runtime.GOARCH)
+	return exitDone
+}

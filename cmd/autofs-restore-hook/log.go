@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/coreos/go-systemd/v22/journal"
+	"github.com/sirupsen/logrus"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+)
+
+// logger writes to standard error, which is CRIU's log for an action script,
+// and to the journal where there is one: CRIU's log is deleted by podman, CRI-O
+// and containerd after a successful restore.
+type logger struct{ *logrus.Logger }
+
+func newLogger() *logger {
+	l := logrus.New()
+	l.SetOutput(os.Stderr)
+	// Names from the container are quoted by this formatter: they cannot forge
+	// a line of the log.
+	l.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
+	if journal.Enabled() {
+		l.AddHook(journalHook{})
+	}
+	return &logger{l}
+}
+
+func (l *logger) start(e hook.Event) {
+	l.Infof("autofs-restore-hook %s: %s of process %d", versionNumber, e.Trigger, e.PID)
+}
+
+func (l *logger) end(e hook.Event, report *hook.Report, err error) {
+	switch {
+	case report != nil && report.Outcome != hook.Repaired && report.Outcome != hook.NothingToDo:
+		l.Error(report.Summary())
+		for _, m := range report.Mounts {
+			if m.Outcome == hook.Unrepaired {
+				l.Errorf("%q in mount namespace %d: unrepaired: %s", m.Path, m.MountNamespace, m.Reason)
+			}
+		}
+		for _, w := range report.Waiting {
+			l.Errorf("process %d (%q) waits on an automount at %q", w.PID, w.Command, w.Path)
+		}
+	case report != nil:
+		l.Info(report.Summary())
+	case err != nil:
+		l.Errorf("%s: %v", e.Trigger, err)
+	default:
+		l.Infof("%s: done", e.Trigger)
+	}
+}
+
+// journalHook sends every line to the journal too.
+type journalHook struct{}
+
+func (journalHook) Levels() []logrus.Level { return logrus.AllLevels }
+
+func (journalHook) Fire(entry *logrus.Entry) error {
+	priority := journal.PriInfo
+	switch entry.Level {
+	case logrus.ErrorLevel, logrus.FatalLevel, logrus.PanicLevel:
+		priority = journal.PriErr
+	case logrus.WarnLevel:
+		priority = journal.PriWarning
+	}
+	if err := journal.Send(entry.Message, priority, map[string]string{"SYSLOG_IDENTIFIER": "autofs-restore-hook"}); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+// Command autofs-restore-hook makes automounts work again in a container that
+// CRIU has restored. It is an OCI hook, a CRIU action script and a command for
+// people, told apart by how it is called.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+)
+
+// Exit statuses of the commands. As hook and action script the program always
+// ends with exitDone: a repair must never cost a restore.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	// CRIU calls the program at every stage of every dump and restore of the
+	// machine; most are not ours.
+	if action := os.Getenv(hook.EnvAction); action != "" && len(os.Args) == 1 {
+		if !hook.IsOurAction(action) {
+			os.Exit(exitDone)
+		}
+		os.Exit(actionScript())
+	}
+	os.Exit(command(os.Args[1:]))
+}
+
+func command(args []string) int {
+	if len(args) == 0 {
+		fmt.Fprint(os.Stderr, usage)
+		return exitUsage
+	}
+	switch name := args[0]; {
+	case name == holder.Verb:
+		if err := holder.Run(args[1:]); err != nil {
+			return exitFailed
+		}
+		return exitDone
+	case hook.IsStage(name):
+		return ociHook(name)
+	case name == "inspect":
+		return inspect(args[1:])
+	case name == "repair":
+		return repair(args[1:])
+	case name == "version", name == "--version":
+		return version(args[1:])
+	case name == "help", name == "--help", name == "-h":
+		fmt.Print(usage)
+		return exitDone
+	default:
+		return unknown(name)
+	}
+}
+
+// actionScript handles a call by CRIU.
+func actionScript() int {
+	log := newLogger()
+	event, err := hook.ActionEvent(os.Getenv)
+	if err != nil {
+		log.Error(err)
+		return exitDone
+	}
+	run(log, event)
+	return exitDone
+}
+
+// ociHook handles a call by an OCI runtime.
+func ociHook(stage string) int {
+	log := newLogger()
+	state, err := hook.ReadState(os.Stdin)
+	if err != nil {
+		log.Errorf("%s: %v", stage, err)
+		return exitDone
+	}
+	event, ours, err := hook.StageEvent(stage, state)
+	if err != nil {
+		log.Errorf("%s: %v", stage, err)
+		return exitDone
+	}
+	if ours {
+		run(log, event)
+	}
+	return exitDone
+}
+
+// unknown handles a word that is no command. A newer runtime may know hook
+// stages that this version does not; that must not stop a container.
+func unknown(word string) int {
+	if info, err := os.Stdin.Stat(); err == nil && info.Mode()&os.ModeCharDevice == 0 {
+		if state, err := hook.ReadState(os.Stdin); err == nil && state.Version != "" {
+			newLogger().Warnf("%q: an OCI hook stage that this version does not know; nothing is done", word)
+			return exitDone
+		}
+	}
+	fmt.Fprintf(os.Stderr, "autofs-restore-hook: unknown command %q\n\n%s", word, usage)
+	return exitUsage
+}
+
+// run carries out an event with one line in the log at the start and one at
+// the end.
+func run(log *logger, event hook.Event) *hook.Report {
+	log.start(event)
+	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }}
+	report, err := runner.Run(context.Background(), event)
+	log.end(event, report, err)
+	if report == nil && err != nil {
+		return &hook.Report{Outcome: hook.Failed, Error: err.Error()}
+	}
+	return report
+}
+
+var errOneProcess = errors.New("want one argument, the number of the container's first process")

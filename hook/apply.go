@@ -1,0 +1,216 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sort"
+	"strings"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+)
+
+// work carries out a plan and writes into it what came of it.
+type work struct {
+	scene    *scene
+	snapshot *Snapshot
+	plan     []Decision
+	warn     func(error)
+	// before are the waiters when the work began.
+	before []Waiter
+}
+
+// apply carries out the cures: systemd units one after the other, the shortest
+// path first, so that an automount below another one is looked at when the
+// outer one stands; then each automount daemon once.
+func (w *work) apply(ctx context.Context) {
+	w.before = w.snapshot.Waiters
+	acted := false
+	for _, i := range w.ordered(Restarted) {
+		if !w.snapshot.Mounts[i].Main {
+			continue
+		}
+		acted = true
+		if err := w.restart(ctx, i); err != nil {
+			w.fail(i, err)
+		}
+	}
+	daemons := map[int][]int{}
+	for _, i := range w.ordered(Respawned) {
+		pid := w.snapshot.Mounts[i].Master.PID
+		daemons[pid] = append(daemons[pid], i)
+	}
+	for _, list := range daemons {
+		acted = true
+		if err := w.respawn(ctx, list); err != nil {
+			for _, i := range list {
+				w.fail(i, err)
+			}
+		}
+	}
+	if acted {
+		w.verify()
+	}
+}
+
+// ordered returns the mounts with a cure, the shortest path first.
+func (w *work) ordered(cure Cure) []int {
+	var list []int
+	for _, d := range w.plan {
+		if d.Cure == cure {
+			list = append(list, d.Mount)
+		}
+	}
+	sort.SliceStable(list, func(a, b int) bool {
+		return len(w.snapshot.Mounts[list[a]].Path) < len(w.snapshot.Mounts[list[b]].Path)
+	})
+	return list
+}
+
+func (w *work) fail(mount int, err error) {
+	w.plan[mount].Cure = Unrepaired
+	w.plan[mount].Reason = err.Error()
+}
+
+// restart restarts the unit of a systemd automount. What covers the mount is
+// kept in a mount namespace of our own and put back; who waits on the old mount
+// is let go.
+func (w *work) restart(ctx context.Context, i int) error {
+	m := &w.snapshot.Mounts[i]
+	manager, err := w.scene.manager(ctx, m.Master.PID)
+	if err != nil {
+		return err
+	}
+	main := w.scene.main()
+	var kept *mounts.Kept
+	if len(m.Covers) > 0 {
+		if kept, err = mounts.Keep(ctx, main.process, m.Path, m.Device); err != nil {
+			return err
+		}
+		defer kept.Close()
+	}
+	restartErr := manager.Restart(ctx, m.Master.Unit)
+	w.release(m)
+	fresh, err := w.freshMount(m)
+	if err != nil {
+		return errors.Join(restartErr, err)
+	}
+	if kept != nil {
+		restartErr = errors.Join(restartErr, kept.PutBack(ctx, main.process, fresh))
+	}
+	return restartErr
+}
+
+// freshMount returns the device number of the autofs mount that is at the path
+// now, after its unit was restarted.
+func (w *work) freshMount(m *Mount) (uint64, error) {
+	if err := w.scene.readTables(); err != nil {
+		return 0, err
+	}
+	for _, now := range w.scene.main().table.Autofs() {
+		if now.Mountpoint == m.Path && now.ID != m.ID {
+			return mounts.DeviceOf(now), nil
+		}
+	}
+	return 0, fmt.Errorf("after the restart of %s no autofs mount is at %q: see \"systemctl status %s\" in the container",
+		m.Master.Unit, m.Path, m.Master.Unit)
+}
+
+// respawn ends an automount daemon and has its service start a new one, which
+// takes over all the mounts that exist. A new daemon would hang in its own
+// start on a direct mount that somebody waits on, so everybody is let go
+// between the two: then nobody can wait there any more.
+func (w *work) respawn(ctx context.Context, list []int) error {
+	first := &w.snapshot.Mounts[list[0]]
+	manager, err := w.scene.manager(ctx, w.scene.init.PID())
+	if err != nil {
+		return err
+	}
+	daemon := w.scene.masters[first.Master.PID]
+	if err := w.canRelease(list); err != nil {
+		return err
+	}
+	if err := manager.Kill(ctx, first.Master.Unit, daemon); err != nil {
+		return err
+	}
+	for _, i := range list {
+		w.release(&w.snapshot.Mounts[i])
+	}
+	return manager.Start(ctx, first.Master.Unit)
+}
+
+// canRelease refuses to touch a daemon while somebody waits on a mount of its
+// whose root is not open: he could not be let go.
+func (w *work) canRelease(list []int) error {
+	for _, i := range list {
+		m := &w.snapshot.Mounts[i]
+		if w.root(m) != nil {
+			continue
+		}
+		if waiting := waitersOn(w.snapshot.Waiters, m.Path); len(waiting) > 0 {
+			return fmt.Errorf("%s: nobody can be let go from it any more; end %s, then run \"autofs-restore-hook repair %d\"",
+				m.Path, nameWaiters(waiting), w.snapshot.PID)
+		}
+	}
+	return nil
+}
+
+// release lets go of everybody who waits on the mount's superblock: they get
+// ENOENT. It must not be called while its master still serves it.
+func (w *work) release(m *Mount) {
+	root := w.root(m)
+	if root == nil {
+		return
+	}
+	if err := autofs.Catatonic(root); err != nil {
+		w.warn(fmt.Errorf("%s: let go of the processes that wait on it: %w", m.Path, err))
+	}
+}
+
+func (w *work) root(m *Mount) *os.File { return w.scene.roots[rootKey{m.Namespace, m.ID}] }
+
+func waitersOn(list []Waiter, path string) []Waiter {
+	var found []Waiter
+	for _, w := range list {
+		if w.Path == path || strings.HasPrefix(w.Path, path+"/") {
+			found = append(found, w)
+		}
+	}
+	return found
+}
+
+func nameWaiters(list []Waiter) string {
+	var names []string
+	for _, w := range list {
+		names = append(names, fmt.Sprintf("process %d (%q)", w.PID, w.Command))
+	}
+	return strings.Join(names, ", ")
+}
+
+// countWaiters notes how many of those who waited before wait no more.
+func (w *work) countWaiters(report *Report) {
+	if len(w.before) == 0 {
+		return
+	}
+	still := map[int]bool{}
+	if now, err := w.scene.waiters(); err == nil {
+		report.Waiting = now
+		for _, p := range now {
+			still[p.PID] = true
+		}
+	}
+	counted := map[int]bool{}
+	for i := range report.Mounts {
+		if report.Mounts[i].MountNamespace != w.scene.main().id {
+			continue
+		}
+		for _, p := range waitersOn(w.before, report.Mounts[i].Path) {
+			if !still[p.PID] && !counted[p.PID] {
+				counted[p.PID] = true
+				report.Mounts[i].WaitersReleased++
+			}
+		}
+	}
+}

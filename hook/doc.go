@@ -1,0 +1,40 @@
+// Package hook repairs the autofs mounts of a container that CRIU has restored.
+//
+// # The story
+//
+//	event  →  snapshot  →  plan  →  apply  →  report
+//
+// An [Event] says who is being restored and at which moment. A [Snapshot]
+// describes every autofs mount in every mount namespace of the container, its
+// master, what covers it and what the checkpoint images remember of it. [Plan]
+// is a pure function from a snapshot to a list of cures. Applying a cure is the
+// only step that changes anything, and is verified. The [Report] says what was
+// found and done for each mount.
+//
+// # How a restore is told from a start
+//
+// An action script is only ever called by CRIU, as its child, with the stage in
+// the environment: pre-resume and post-resume exist in a restore only. The
+// environment is CRIU's own; nothing of the container is in it.
+//
+// No OCI runtime runs poststart at a restore, so an OCI hook called at that
+// stage is asked by a start, by a person or by a future runtime. The command
+// line of the calling runtime says "create", "start" or "run" when it is a
+// fresh start, and then nothing is looked at. Otherwise the mounts decide: a
+// systemd automount that is older than its unit's activation was mounted by
+// that systemd and is left alone, one that is younger was made by CRIU.
+//
+// None of this can be forged from inside a container: the caller's command line
+// and environment belong to the host, and the age of a superblock is the
+// kernel's word. What the container's own systemd says about its units it can
+// invent, but only about its own units, and all that follows is that these are
+// restarted. Annotations are never looked at: they travel inside checkpoint
+// archives, and whoever made the archive wrote them.
+//
+// # What is never done
+//
+// No path of the container is walked in a way that triggers an automount, no
+// program of the container is run, and nothing is done in a mount namespace
+// that is the host's own. A mount is only repaired after its master has
+// answered, so a container that does not answer is left as it is.
+package hook

@@ -1,0 +1,150 @@
+package hook
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+)
+
+// Cure is what is done for a mount, the mildest first.
+type Cure string
+
+const (
+	// Healthy: the master knows the mount as it is; nothing to do.
+	Healthy Cure = "healthy"
+	// Preserved: the mount was made anew with the device number that its master
+	// remembers.
+	Preserved Cure = "preserved"
+	// Restarted: the systemd unit is restarted, and what covered it kept.
+	Restarted Cure = "restarted"
+	// Respawned: the automount daemon is killed with SIGKILL and started again
+	// by its service; the new one takes over the mounts that exist.
+	Respawned Cure = "respawned"
+	// Unrepaired: it stays as it is, for the reason given.
+	Unrepaired Cure = "unrepaired"
+)
+
+// Decision is the cure for one mount of a snapshot, and why.
+type Decision struct {
+	Mount  int // index in Snapshot.Mounts
+	Cure   Cure
+	Reason string
+}
+
+// clockSlack is how far two clocks that date the same moment may be apart:
+// process start times have ticks of 10 ms, and systemd notes a unit's state a
+// little before or after it makes the mount.
+const clockSlack = 500 * time.Millisecond
+
+// Plan decides for each mount of a snapshot what is to be done. It only thinks:
+// the same snapshot always gives the same plan.
+func Plan(s *Snapshot) []Decision {
+	decisions := make([]Decision, len(s.Mounts))
+	cured := map[uint64]bool{} // superblocks that a cure in the main namespace renews
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		cure, reason := decide(s, m)
+		decisions[i] = Decision{Mount: i, Cure: cure, Reason: reason}
+		if m.Main && cure == Restarted {
+			cured[m.Device] = true
+		}
+	}
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		if !m.Main && decisions[i].Cure == Restarted {
+			if cured[m.Device] {
+				decisions[i].Reason = "it shows the mount of the container's main mount namespace"
+			} else {
+				decisions[i].Cure = Unrepaired
+				decisions[i].Reason = "systemd renews mounts in the container's main mount namespace only, which does not show this one"
+			}
+		}
+	}
+	return decisions
+}
+
+func decide(s *Snapshot, m *Mount) (Cure, string) {
+	switch m.Master.Kind {
+	case master.Systemd:
+		return decideSystemd(s, m)
+	case master.Automount:
+		return decideAutomount(s, m)
+	case master.Other:
+		if m.Master.HoldsRoot {
+			return Healthy, "its master holds the mount open and answers through that"
+		}
+		return Unrepaired, fmt.Sprintf("process %d serves it, which is neither systemd nor automount: if accesses hang, restart that process", m.Master.PID)
+	}
+	if m.Options.Catatonic() {
+		return Healthy, "nobody serves it: it was catatonic before"
+	}
+	return Unrepaired, "no process reads its pipe: start the program that served it"
+}
+
+func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
+	if s.Restore && m.DeviceBefore != 0 {
+		if m.DeviceBefore == m.Device {
+			return Healthy, "it came back with its old device number"
+		}
+	} else if healthy, reason := datedAsItsUnit(m); healthy {
+		return Healthy, reason
+	}
+	switch {
+	case m.Master.Problem != "":
+		return Unrepaired, m.Master.Problem
+	case m.Main && !m.Master.UnitActive:
+		return Unrepaired, fmt.Sprintf("%s is not active: start it with \"systemctl start %s\" in the container", m.Master.Unit, m.Master.Unit)
+	case m.DeviceBefore != 0:
+		return Restarted, fmt.Sprintf("systemd remembers device %s", mounts.DeviceString(m.DeviceBefore))
+	}
+	return Restarted, "it was mounted after its unit became active: systemd remembers an older device"
+}
+
+// datedAsItsUnit compares the age of the mount with that of its unit. systemd
+// makes the mount when it activates the unit; CRIU makes it at the restore,
+// while systemd still remembers when the unit was activated.
+func datedAsItsUnit(m *Mount) (bool, string) {
+	if m.Created.IsZero() || m.Master.UnitSince.IsZero() {
+		return false, ""
+	}
+	if m.Created.After(m.Master.UnitSince.Add(clockSlack)) {
+		return false, ""
+	}
+	return true, "it is as old as its unit: systemd mounted it itself"
+}
+
+func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
+	if m.Options.Type == autofs.Indirect {
+		return Healthy, "automount answers indirect mounts through a descriptor it holds"
+	}
+	if !s.Restore {
+		if healthy, reason := daemonIsYoung(m); healthy {
+			return Healthy, reason
+		}
+	}
+	if m.Master.Problem != "" {
+		return Unrepaired, m.Master.Problem
+	}
+	return Respawned, "automount remembers another device and inode number"
+}
+
+// daemonIsYoung compares when systemd started the daemon with when the kernel
+// made its process. They differ for a restored process only. A restored daemon
+// may have mounted some itself since: those are younger than its process.
+func daemonIsYoung(m *Mount) (bool, string) {
+	since, process := m.Master.UnitSince, m.Master.ProcessSince
+	if since.IsZero() || process.IsZero() {
+		return false, ""
+	}
+	if process.Before(since.Add(2 * time.Second)) {
+		return true, "its daemon was started here, not restored"
+	}
+	// CRIU makes all mounts before it makes the daemon's process.
+	if !m.Created.IsZero() && m.Created.After(process.Add(clockSlack)) {
+		return true, "its daemon mounted it after the restore"
+	}
+	return false, ""
+}

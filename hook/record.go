@@ -1,0 +1,134 @@
+package hook
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// recordVersion is the version of the record's form. A record of another
+// version was written by another release and is ignored.
+const recordVersion = 1
+
+// record is what one moment of a restore leaves for the next: what the images
+// say, which are closed by then, and who holds the files that were opened. It
+// lies under the run directory, for root only, and is named after the CRIU
+// process, so that no other restore can take it for its own.
+type record struct {
+	Version int `json:"version"`
+	// Init is the identity of the container's first process, "" before it
+	// exists.
+	Init    string        `json:"init"`
+	Devices []oldDevice   `json:"devices"`
+	Holder  holder.Ref    `json:"holder"`
+	Roots   []heldRoot    `json:"roots"`
+	Done    bool          `json:"done"`
+	Reports []MountReport `json:"reports,omitempty"`
+}
+
+// oldDevice is the device number that a mount had at the checkpoint.
+type oldDevice struct {
+	Path   string `json:"path"`
+	Device uint64 `json:"device"`
+}
+
+// heldRoot says which of the holder's files is which mount's root.
+type heldRoot struct {
+	Namespace uint64 `json:"namespace"`
+	Mount     int    `json:"mount"`
+	Index     int    `json:"index"`
+}
+
+// devicesOf takes the old device numbers from the images. CRIU numbers mount
+// namespaces from the container's first process on, so where namespaces differ
+// about a path, the lowest number is the one of the main namespace.
+func devicesOf(set *images.Set) []oldDevice {
+	var found []oldDevice
+	seen := map[string]bool{}
+	for _, m := range set.Mounts { // ordered by namespace
+		if !seen[m.MountPoint] {
+			seen[m.MountPoint] = true
+			found = append(found, oldDevice{Path: m.MountPoint, Device: m.Device})
+		}
+	}
+	return found
+}
+
+// deviceBefore looks a path up, 0 if the images do not have it.
+func (r *record) deviceBefore(path string) uint64 {
+	for _, d := range r.Devices {
+		if d.Path == path {
+			return d.Device
+		}
+	}
+	return 0
+}
+
+// store is the directory of records, locks and reports.
+type store struct{ dir string }
+
+func (s store) recordName(criu *nsenter.Process) string { return criu.Identity() + reportSuffix }
+
+// save writes a restore's record.
+func (s store) save(criu *nsenter.Process, r *record) error {
+	r.Version = recordVersion
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("record of the restore: %w", err)
+	}
+	return writeFile(filepath.Join(s.dir, "restores"), s.recordName(criu), data)
+}
+
+// load reads a restore's record; nil if there is none.
+func (s store) load(criu *nsenter.Process) (*record, error) {
+	data, err := os.ReadFile(filepath.Join(s.dir, "restores", s.recordName(criu)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // no record is an ordinary answer
+	}
+	if err != nil {
+		return nil, fmt.Errorf("record of the restore: %w", err)
+	}
+	var r record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("record of the restore: %w", err)
+	}
+	if r.Version != recordVersion {
+		return nil, fmt.Errorf("record of the restore: version %d, want %d", r.Version, recordVersion)
+	}
+	return &r, nil
+}
+
+// sweep removes the records of restores whose CRIU has ended.
+func (s store) sweep() {
+	dir := filepath.Join(s.dir, "restores")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		var pid int
+		var start uint64
+		name, isRecord := strings.CutSuffix(e.Name(), reportSuffix)
+		if n, err := fmt.Sscanf(name, "%d-%d", &pid, &start); !isRecord || err != nil || n != 2 {
+			continue
+		}
+		if p, err := nsenter.Open(pid); err == nil {
+			same := p.StartTime() == start
+			p.Close()
+			if same {
+				continue
+			}
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		_ = os.Remove(filepath.Join(dir, e.Name()))
+	}
+}

@@ -1,0 +1,111 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// repair works while the container runs: it cures what is stale, verifies it
+// and reports.
+func (r Runner) repair(ctx context.Context, e Event) (*Report, error) {
+	begin := time.Now()
+	report := &Report{PID: e.PID, Trigger: e.Trigger, Moment: e.Moment, Mounts: []MountReport{}}
+	err := r.repairInto(ctx, e, report)
+	report.finish(begin, err)
+	if report.Container != "" && (report.Outcome != NothingToDo || len(report.Mounts) > 0) {
+		if saveErr := report.save(r.Directory); saveErr != nil {
+			r.Warn(saveErr)
+		}
+	}
+	return report, err
+}
+
+func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
+	init, err := nsenter.Open(e.PID)
+	if err != nil {
+		return err
+	}
+	defer init.Close()
+	if err := init.CheckForeign(); err != nil {
+		return err
+	}
+	report.Container = containerName(e, init)
+	s := store{r.Directory}
+	rec, criu, err := r.recordOf(s, e)
+	if err != nil {
+		r.Warn(err)
+	}
+	if criu != nil {
+		defer criu.Close()
+	}
+	lock, err := s.lock(ctx, init)
+	if err != nil {
+		return err
+	}
+	defer s.unlock(lock)
+	if rec != nil {
+		if rec.Init != init.Identity() {
+			rec = nil // of another container that the same CRIU restored
+		} else if again, err := s.load(criu); err == nil && again != nil && again.Done {
+			report.Mounts = append(report.Mounts, again.Reports...)
+			return nil // called twice for this stage
+		}
+	}
+	sc, snapshot, err := r.snapshot(ctx, e, init, rec)
+	if err != nil {
+		return err
+	}
+	defer sc.close()
+	plan := Plan(snapshot)
+	w := &work{scene: sc, snapshot: snapshot, plan: plan, warn: r.Warn}
+	w.apply(ctx)
+	report.describe(w.snapshot, w.plan)
+	w.countWaiters(report)
+	if rec != nil {
+		rec.Done, rec.Reports, rec.Roots = true, report.Mounts, nil
+		if err := errors.Join(rec.Holder.Stop(), s.save(criu, rec)); err != nil {
+			r.Warn(err)
+		}
+	}
+	return nil
+}
+
+// recordOf loads what the earlier moments of this restore left.
+func (r Runner) recordOf(s store, e Event) (*record, *nsenter.Process, error) {
+	if e.CRIU <= 0 {
+		return nil, nil, nil
+	}
+	criu, err := nsenter.Open(e.CRIU)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	rec, err := s.load(criu)
+	return rec, criu, err
+}
+
+// describe fills in what is known about each mount.
+func (r *Report) describe(s *Snapshot, plan []Decision) {
+	for _, d := range plan {
+		r.Mounts = append(r.Mounts, s.Mounts[d.Mount].report(d))
+	}
+	r.Waiting = s.Waiters
+}
+
+// finish sets duration, error and outcome.
+func (r *Report) finish(begin time.Time, err error) {
+	r.DurationMS = float64(time.Since(begin).Microseconds()) / 1000
+	if err != nil {
+		r.Error = err.Error()
+		var format *images.FormatError
+		r.Unreadable = errors.Is(err, fs.ErrNotExist) || errors.Is(err, images.ErrNoImages) || errors.As(err, &format)
+	}
+	r.conclude()
+}

@@ -1,0 +1,178 @@
+package hook
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+)
+
+// Outcome is the result of a whole run.
+type Outcome string
+
+const (
+	Repaired     Outcome = "repaired"
+	NothingToDo  Outcome = "nothing-to-do"
+	Partial      Outcome = "partial"
+	Failed       Outcome = "failed"
+	exitDone             = 0
+	exitFailed           = 1
+	exitUsage            = 2
+	exitPartial          = 3
+	reportSuffix         = ".json"
+)
+
+// ExitStatus is the exit status of a command with this outcome.
+func (o Outcome) ExitStatus() int {
+	switch o {
+	case Failed:
+		return exitFailed
+	case Partial:
+		return exitPartial
+	}
+	return exitDone
+}
+
+// Report says what was found and done. Its JSON form is a contract.
+type Report struct {
+	Container  string        `json:"container"`
+	PID        int           `json:"pid"`
+	Trigger    string        `json:"trigger"`
+	Moment     Moment        `json:"moment"`
+	DurationMS float64       `json:"duration_ms"`
+	Outcome    Outcome       `json:"outcome"`
+	Error      string        `json:"error,omitempty"`
+	Warnings   []string      `json:"warnings,omitempty"`
+	Mounts     []MountReport `json:"mounts"`
+	// Unreadable is whether the run failed because what it was given could not be
+	// read: no such process, or broken images.
+	Unreadable bool `json:"-"`
+	// Waiting are processes that are still blocked on an automount.
+	Waiting []Waiter `json:"waiting,omitempty"`
+}
+
+// MountReport is the part of a report about one autofs mount.
+type MountReport struct {
+	Path           string       `json:"path"`
+	MountNamespace uint64       `json:"mount_namespace"`
+	Type           string       `json:"type"`
+	Master         MasterReport `json:"master"`
+	// DeviceBefore is the number before the checkpoint, "" if unknown;
+	// DeviceNow the one after this run.
+	DeviceBefore string   `json:"device_before,omitempty"`
+	DeviceNow    string   `json:"device_now"`
+	Outcome      Cure     `json:"outcome"`
+	Reason       string   `json:"reason,omitempty"`
+	CoveredBy    []string `json:"covered_by"`
+	// WaitersReleased counts the processes that were blocked on the mount when
+	// its repair began and are not any more.
+	WaitersReleased int `json:"waiters_released"`
+}
+
+// MasterReport names the process that serves a mount.
+type MasterReport struct {
+	Kind string `json:"kind"`
+	PID  int    `json:"pid"`
+	Unit string `json:"unit,omitempty"`
+}
+
+// report describes a mount as it is planned or, after apply, as it is.
+func (m *Mount) report(d Decision) MountReport {
+	r := MountReport{
+		Path: m.Path, MountNamespace: m.Namespace, Type: m.Options.Type.String(),
+		Master:    MasterReport{Kind: string(m.Master.Kind), PID: m.Master.PID, Unit: m.Master.Unit},
+		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: d.Reason, CoveredBy: []string{},
+	}
+	if m.DeviceBefore != 0 {
+		r.DeviceBefore = mounts.DeviceString(m.DeviceBefore)
+	}
+	for _, c := range m.Below {
+		r.CoveredBy = append(r.CoveredBy, fmt.Sprintf("%s on %s", c.Type, c.Path))
+	}
+	return r
+}
+
+// conclude sets the outcome of the run from those of the mounts.
+func (r *Report) conclude() {
+	if r.Error != "" {
+		r.Outcome = Failed
+		return
+	}
+	cured, left := 0, 0
+	for _, m := range r.Mounts {
+		switch m.Outcome {
+		case Healthy:
+		case Unrepaired:
+			left++
+		default:
+			cured++
+		}
+	}
+	switch {
+	case left > 0 && cured > 0:
+		r.Outcome = Partial
+	case left > 0:
+		r.Outcome = Failed
+	case cured > 0:
+		r.Outcome = Repaired
+	default:
+		r.Outcome = NothingToDo
+	}
+}
+
+// Summary is the report in one line.
+func (r *Report) Summary() string {
+	counts := map[Cure]int{}
+	for _, m := range r.Mounts {
+		counts[m.Outcome]++
+	}
+	line := fmt.Sprintf("%s: %s in %.1f ms", r.Container, r.Outcome, r.DurationMS)
+	for _, c := range []Cure{Healthy, Preserved, Restarted, Respawned, Unrepaired} {
+		if counts[c] > 0 {
+			line += fmt.Sprintf(", %d %s", counts[c], c)
+		}
+	}
+	if r.Error != "" {
+		line += fmt.Sprintf(": %q", r.Error)
+	}
+	return line
+}
+
+// save writes the report for the container, atomically, readable by root only.
+func (r *Report) save(dir string) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return writeFile(filepath.Join(dir, "reports"), r.Container+reportSuffix, append(data, '\n'))
+}
+
+// writeFile replaces a file under our run directory in one step.
+func writeFile(dir, name string, data []byte) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("directory for %s: %w", name, err)
+	}
+	path := filepath.Join(dir, name)
+	temporary := fmt.Sprintf("%s.%d.%d", path, os.Getpid(), time.Now().UnixNano())
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	_, err = f.Write(data)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err != nil {
+		_ = os.Remove(temporary)
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}

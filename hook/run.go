@@ -1,0 +1,226 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// RunDirectory is where reports, locks and records of restores lie.
+const RunDirectory = "/run/autofs-restore-hook"
+
+// Deadline bounds a whole run: it ends before the 10 s that a hooks.d file
+// gives it.
+const Deadline = 8 * time.Second
+
+// holderLifetime bounds the life of a holder whose CRIU neither goes on nor
+// ends.
+const holderLifetime = 10 * time.Minute
+
+// Runner carries out events.
+type Runner struct {
+	// Directory is RunDirectory, but for tests.
+	Directory string
+	// Warn is told what went wrong without ending the run; never nil.
+	Warn func(error)
+}
+
+// Run does what an event asks for. The report is nil at a moment that makes
+// none. The error is also in the report.
+func (r Runner) Run(ctx context.Context, e Event) (*Report, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
+	defer cancel()
+	if e.Moment == Preserve {
+		return nil, r.preserve(ctx, e)
+	}
+	return r.repair(ctx, e)
+}
+
+// preserve works at CRIU's pre-resume: all processes are stopped, nobody waits
+// on any mount, and the images can still be read. It opens every autofs root
+// and has a holder keep them for the repair.
+func (r Runner) preserve(ctx context.Context, e Event) error {
+	set, err := readImages(e.ImageDir)
+	if err != nil {
+		r.Warn(err) // the mounts are what counts; without images they are judged by their dates
+	}
+	if set != nil && len(set.Mounts) == 0 {
+		return nil // a container without autofs
+	}
+	init, err := nsenter.Open(e.PID)
+	if err != nil {
+		return err
+	}
+	defer init.Close()
+	criu, err := nsenter.Open(e.CRIU)
+	if err != nil {
+		return fmt.Errorf("the restoring process: %w", err)
+	}
+	defer criu.Close()
+	s := store{r.Directory}
+	lock, err := s.lock(ctx, init)
+	if err != nil {
+		return err
+	}
+	defer s.unlock(lock)
+	if have, err := s.load(criu); err == nil && have != nil {
+		return nil // called twice for this stage
+	}
+	s.sweep()
+	sc, err := look(init, false)
+	if err != nil {
+		return err
+	}
+	defer sc.close()
+	if !sc.hasAutofs() {
+		return nil
+	}
+	rec := &record{Init: init.Identity()}
+	if set != nil {
+		rec.Devices = devicesOf(set)
+	}
+	if err := sc.openRoots(ctx); err != nil {
+		r.Warn(err)
+	}
+	var files []*os.File
+	for key, f := range sc.roots {
+		rec.Roots = append(rec.Roots, heldRoot{Namespace: key.namespace, Mount: key.mount, Index: len(files)})
+		files = append(files, f)
+	}
+	if len(files) > 0 {
+		model, err := nsenter.Open(parentOf(criu.PID()))
+		if err != nil {
+			model = nil // the holder stays where it is
+		} else {
+			defer model.Close()
+		}
+		rec.Holder, err = holder.Start(criu, model, holderLifetime, files)
+		if err != nil {
+			r.Warn(err)
+			if !errors.Is(err, holder.ErrNotMoved) {
+				rec.Roots = nil
+			}
+		}
+	}
+	if err := s.save(criu, rec); err != nil {
+		return errors.Join(err, rec.Holder.Stop())
+	}
+	return nil
+}
+
+// readImages reads the checkpoint images; nil without an error if no directory
+// is known.
+func readImages(dir string) (*images.Set, error) {
+	if dir == "" {
+		return nil, nil //nolint:nilnil // an event without images
+	}
+	set, err := images.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint images: %w", err)
+	}
+	return set, nil
+}
+
+// Inspect looks at a container and plans, changing nothing.
+func (r Runner) Inspect(ctx context.Context, e Event) (*Report, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
+	defer cancel()
+	begin := time.Now()
+	report := &Report{PID: e.PID, Trigger: e.Trigger, Moment: e.Moment, Mounts: []MountReport{}}
+	err := func() error {
+		init, err := nsenter.Open(e.PID)
+		if err != nil {
+			return err
+		}
+		defer init.Close()
+		report.Container = containerName(e, init)
+		sc, snapshot, err := r.snapshot(ctx, e, init, nil)
+		if err != nil {
+			return err
+		}
+		defer sc.close()
+		report.describe(snapshot, Plan(snapshot))
+		return nil
+	}()
+	report.finish(begin, err)
+	return report, err
+}
+
+// snapshot looks at the container and asks its masters. rec is what an earlier
+// moment of the same restore left, or nil.
+func (r Runner) snapshot(ctx context.Context, e Event, init *nsenter.Process, rec *record) (*scene, *Snapshot, error) {
+	sc, err := look(init, e.Everyone)
+	if err != nil {
+		return nil, nil, err
+	}
+	snapshot := &Snapshot{Container: containerName(e, init), PID: e.PID}
+	if !sc.hasAutofs() {
+		return sc, snapshot, nil
+	}
+	if rec == nil {
+		rec = &record{}
+		set, err := readImages(e.ImageDir)
+		if err != nil {
+			sc.close()
+			return nil, nil, err // a person named the directory: do not guess past a mistake
+		}
+		if set != nil {
+			rec.Devices = devicesOf(set)
+		}
+	} else {
+		r.takeRoots(sc, rec)
+	}
+	snapshot.Restore = len(rec.Devices) > 0
+	if err := sc.openRoots(ctx); err != nil {
+		r.Warn(err)
+	}
+	if snapshot.Mounts, err = sc.survey(); err == nil {
+		for i := range snapshot.Mounts {
+			snapshot.Mounts[i].DeviceBefore = rec.deviceBefore(snapshot.Mounts[i].Path)
+		}
+		sc.askSystemd(ctx, snapshot.Mounts)
+		snapshot.Waiters, err = sc.waiters()
+	}
+	if err != nil {
+		sc.close()
+		return nil, nil, err
+	}
+	return sc, snapshot, nil
+}
+
+// takeRoots copies the roots that the holder keeps.
+func (r Runner) takeRoots(sc *scene, rec *record) {
+	for _, root := range rec.Roots {
+		f, err := rec.Holder.Open(root.Index)
+		if err != nil {
+			r.Warn(err)
+			if errors.Is(err, holder.ErrGone) {
+				return
+			}
+			continue
+		}
+		unix.CloseOnExec(int(f.Fd()))
+		sc.roots[rootKey{root.Namespace, root.Mount}] = f
+	}
+}
+
+func (s *scene) waiters() ([]Waiter, error) {
+	found, err := waiters.Find(s.members)
+	if err != nil {
+		return nil, err
+	}
+	var list []Waiter
+	for _, w := range found {
+		list = append(list, Waiter{PID: w.PID, Command: w.Command, Path: w.Path})
+	}
+	return list, nil
+}

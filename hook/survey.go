@@ -1,0 +1,236 @@
+package hook
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// survey describes every autofs mount of the scene, without asking anybody in
+// the container: it works while all processes are stopped.
+func (s *scene) survey() ([]Mount, error) {
+	var found []Mount
+	for i, sp := range s.spaces {
+		if sp.table == nil {
+			continue
+		}
+		for _, m := range sp.table.Autofs() {
+			options, err := autofs.ParseOptions(m.VFSOptions)
+			if err != nil {
+				return nil, fmt.Errorf("autofs mount at %q: %w", m.Mountpoint, err)
+			}
+			mount := Mount{
+				Namespace: sp.id, Main: i == 0, NamespacePID: sp.process.PID(),
+				ID: m.ID, Path: m.Mountpoint, Device: mounts.DeviceOf(m), Source: m.Source, Options: options,
+				Covers: covers(sp.table.Stack(m)), Below: covers(sp.table.On(m)),
+			}
+			if f := s.roots[rootKey{sp.id, m.ID}]; f != nil {
+				mount.Created = created(f)
+			}
+			found = append(found, mount)
+		}
+	}
+	return found, s.findMasters(found)
+}
+
+func covers(list []*mounts.Mount) []Cover {
+	var found []Cover
+	for _, m := range list {
+		found = append(found, Cover{ID: m.ID, Type: m.FSType, Path: m.Mountpoint, Device: mounts.DeviceOf(m)})
+	}
+	return found
+}
+
+// created is the ctime of an autofs root, which nobody changes after the kernel
+// has made it (fs/autofs/inode.c, autofs_get_inode).
+func created(root *os.File) time.Time {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(root.Fd()), &st); err != nil {
+		return time.Time{}
+	}
+	return time.Unix(st.Ctim.Unix())
+}
+
+// findMasters finds the process that reads each mount's pipe. That is nearly
+// always the leader of the process group in the mount options; else all of the
+// container's processes are searched.
+func (s *scene) findMasters(list []Mount) error {
+	byPipe := map[uint64]Master{}
+	for i := range list {
+		options := list[i].Options
+		list[i].Master = Master{Identity: master.Identity{Kind: master.None}}
+		if options.Catatonic() || !options.HasPipe {
+			continue
+		}
+		m, known := byPipe[options.PipeInode]
+		if !known {
+			var err error
+			if m, err = s.readerOf(options.PipeInode, []int{options.ProcessGroup}); err != nil {
+				return err
+			}
+			if m.Kind == master.None {
+				if m, err = s.readerOf(options.PipeInode, s.members); err != nil {
+					return err
+				}
+			}
+			byPipe[options.PipeInode] = m
+		}
+		list[i].Master = m
+		if p := s.masters[m.PID]; p != nil && m.Kind == master.Other {
+			list[i].Master.HoldsRoot = holdsMount(p, list[i].ID)
+		}
+	}
+	return nil
+}
+
+// readerOf looks for the process that has the read end of a pipe open.
+func (s *scene) readerOf(pipe uint64, candidates []int) (Master, error) {
+	none := Master{Identity: master.Identity{Kind: master.None}}
+	for _, pid := range candidates {
+		if pid <= 0 {
+			continue
+		}
+		p := s.masters[pid]
+		if p == nil {
+			var err error
+			if p, err = nsenter.Open(pid); err != nil {
+				continue // ended meanwhile
+			}
+		}
+		fd, err := master.ReadsPipe(p, pipe)
+		if err != nil || fd < 0 {
+			if s.masters[pid] == nil {
+				p.Close()
+			}
+			continue
+		}
+		s.masters[pid] = p
+		id, err := master.Identify(p)
+		if err != nil {
+			return none, err
+		}
+		return Master{Identity: id, ProcessSince: processSince(p)}, nil
+	}
+	return none, nil
+}
+
+// holdsMount reports whether the process has a file open on the mount with the
+// given id (fdinfo's line "mnt_id:", proc_pid_fdinfo(5)).
+func holdsMount(p *nsenter.Process, mountID int) bool {
+	names, err := p.ReadDirNames("fdinfo")
+	if err != nil {
+		return false
+	}
+	want := "\nmnt_id:\t" + strconv.Itoa(mountID) + "\n"
+	for _, name := range names {
+		info, err := p.ReadFile("fdinfo/"+name, 1<<16)
+		if err == nil && strings.Contains(string(info), want) {
+			return true
+		}
+	}
+	return false
+}
+
+// askSystemd adds what the masters' systemd says about their units. What
+// cannot be learned is noted as the mount's problem, not returned: one systemd
+// that does not answer must not keep the others from being repaired.
+func (s *scene) askSystemd(ctx context.Context, list []Mount) {
+	paths := map[int][]string{}
+	for _, m := range list {
+		if m.Master.Kind == master.Systemd && m.Main {
+			paths[m.Master.PID] = append(paths[m.Master.PID], m.Path)
+		}
+	}
+	for pid, wanted := range paths {
+		units, err := s.automountUnits(ctx, pid, wanted)
+		for i := range list {
+			if list[i].Master.Kind != master.Systemd || list[i].Master.PID != pid {
+				continue
+			}
+			m := &list[i].Master
+			unit, known := units[list[i].Path]
+			switch {
+			case err != nil:
+				m.Problem = err.Error()
+			case !known:
+				m.Problem = "systemd has no .automount unit for this path"
+			default:
+				m.Unit, m.UnitActive, m.UnitSince = unit.Name, unit.Active(), unit.Since
+			}
+		}
+	}
+	services := map[int]Master{}
+	for i := range list {
+		m := &list[i].Master
+		if m.Kind != master.Automount {
+			continue
+		}
+		answer, known := services[m.PID]
+		if !known {
+			answer = *m
+			s.describeService(ctx, &answer)
+			services[m.PID] = answer
+		}
+		*m = answer
+	}
+}
+
+func (s *scene) automountUnits(ctx context.Context, pid int, paths []string) (map[string]master.Unit, error) {
+	manager, err := s.manager(ctx, pid)
+	if err != nil {
+		return nil, err
+	}
+	return manager.Automounts(ctx, paths)
+}
+
+// describeService asks the container's first process, if that is a systemd,
+// for the service that an automount daemon is the main process of.
+func (s *scene) describeService(ctx context.Context, m *Master) {
+	if m.ContainerPID == 1 {
+		m.Problem = "it is the container's first process, which cannot be started again without ending the container"
+		return
+	}
+	first, err := master.Identify(s.init)
+	if err != nil || first.Kind != master.Systemd {
+		m.Problem = "no systemd runs it, and starting it again from outside is not supported yet"
+		return
+	}
+	manager, err := s.manager(ctx, s.init.PID())
+	if err != nil {
+		m.Problem = err.Error()
+		return
+	}
+	service, err := manager.ServiceOf(ctx, m.ContainerPID)
+	if err != nil {
+		m.Problem = err.Error()
+		return
+	}
+	m.Unit, m.UnitActive, m.UnitSince = service.Name, true, service.Started
+}
+
+// manager returns the connection to the systemd with the given pid.
+func (s *scene) manager(ctx context.Context, pid int) (*master.Manager, error) {
+	if m := s.managers[pid]; m != nil {
+		return m, nil
+	}
+	p := s.masters[pid]
+	if p == nil {
+		p = s.init // asked about a service of its own
+	}
+	m, err := master.Connect(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	s.managers[pid] = m
+	return m, nil
+}

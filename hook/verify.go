@@ -1,0 +1,77 @@
+package hook
+
+import (
+	"fmt"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+)
+
+// verify looks at everything anew, triggering nothing, and takes back each
+// claim that does not hold: the path must show exactly one autofs mount, its
+// pipe must have the right master as its reader, and what covered it must be
+// there.
+func (w *work) verify() {
+	if err := w.scene.readTables(); err != nil {
+		w.failAll(err)
+		return
+	}
+	now, err := w.scene.survey()
+	if err != nil {
+		w.failAll(err)
+		return
+	}
+	for i := range w.plan {
+		d := &w.plan[i]
+		if d.Cure != Restarted && d.Cure != Respawned {
+			continue
+		}
+		before := &w.snapshot.Mounts[d.Mount]
+		after := findMount(now, before.Namespace, before.Path)
+		if err := check(before, after, d.Cure); err != nil {
+			w.fail(i, err)
+		}
+		if after != nil {
+			before.Device, before.ID = after.Device, after.ID
+			before.Below, before.Covers = after.Below, after.Covers
+			before.Master.Identity.PID = after.Master.PID
+		}
+	}
+}
+
+func (w *work) failAll(err error) {
+	for i := range w.plan {
+		if w.plan[i].Cure == Restarted || w.plan[i].Cure == Respawned {
+			w.fail(i, fmt.Errorf("the repair could not be verified: %w", err))
+		}
+	}
+}
+
+// findMount returns the only autofs mount at a path of a namespace, else nil.
+func findMount(list []Mount, namespace uint64, path string) *Mount {
+	var found *Mount
+	for i := range list {
+		if list[i].Namespace == namespace && list[i].Path == path {
+			if found != nil {
+				return nil
+			}
+			found = &list[i]
+		}
+	}
+	return found
+}
+
+func check(before, after *Mount, cure Cure) error {
+	switch {
+	case after == nil:
+		return fmt.Errorf("after the repair %q does not show exactly one autofs mount", before.Path)
+	case after.Master.Kind != before.Master.Kind || after.Master.Kind == master.None:
+		return fmt.Errorf("after the repair the pipe of %q has no reader that is a %s", before.Path, before.Master.Kind)
+	case cure == Restarted && after.ID == before.ID:
+		return fmt.Errorf("mount %d is still at %q: its mount namespace receives no changes from the container's", before.ID, before.Path)
+	case cure == Respawned && after.Master.PID == before.Master.PID:
+		return fmt.Errorf("the old automount daemon still serves %q", before.Path)
+	case len(after.Below) < len(before.Below):
+		return fmt.Errorf("%d mounts covered %q before the repair, %d after it", len(before.Below), before.Path, len(after.Below))
+	}
+	return nil
+}

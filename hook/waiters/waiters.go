@@ -1,0 +1,131 @@
+// Package waiters finds the processes that are blocked in the kernel on an
+// autofs mount, and what they want to reach, without walking onto any mount.
+package waiters
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// maxPath bounds a path read from a process's memory, in bytes (PATH_MAX).
+const maxPath = 4096
+
+// Waiter is a thread that is blocked in autofs_wait or autofs_mount_wait.
+type Waiter struct {
+	PID     int
+	Command string
+	// Path is the absolute path it wants to reach, "" if that is not to be
+	// read: the process chooses what stands there, so it is a hint only.
+	Path string
+}
+
+// Find looks at the given processes. One that ends meanwhile is left out.
+func Find(pids []int) ([]Waiter, error) {
+	var found []Waiter
+	for _, pid := range pids {
+		p, err := nsenter.Open(pid)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, ofProcess(p)...)
+		p.Close()
+	}
+	return found, nil
+}
+
+func ofProcess(p *nsenter.Process) []Waiter {
+	tasks, err := p.ReadDirNames("task")
+	if err != nil {
+		return nil
+	}
+	var found []Waiter
+	for _, task := range tasks {
+		dir := "task/" + task + "/"
+		symbol, err := p.ReadFile(dir+"wchan", 1<<10)
+		if err != nil || !strings.HasPrefix(string(symbol), "autofs_") {
+			continue
+		}
+		tid, err := strconv.Atoi(task)
+		if err != nil {
+			continue
+		}
+		comm, _ := p.ReadFile(dir+"comm", 1<<10)
+		w := Waiter{PID: tid, Command: strings.TrimSuffix(string(comm), "\n")}
+		if wanted, err := wantedPath(p, dir); err == nil {
+			w.Path = wanted
+		}
+		found = append(found, w)
+	}
+	return found
+}
+
+// wantedPath reads the path that the blocked system call was given, relative
+// to its directory argument or to the working directory.
+func wantedPath(p *nsenter.Process, dir string) (string, error) {
+	data, err := p.ReadFile(dir+"syscall", 1<<12)
+	if err != nil {
+		return "", err
+	}
+	fields := strings.Fields(string(data))
+	if len(fields) < 4 {
+		return "", fmt.Errorf("process %d: not in a system call", p.PID())
+	}
+	number, err := strconv.Atoi(fields[0])
+	if err != nil {
+		return "", fmt.Errorf("process %d: system call %q: %w", p.PID(), fields[0], err)
+	}
+	pathArg, dirArg, ok := pathArguments(number)
+	if !ok {
+		return "", fmt.Errorf("process %d: system call %d takes no path that is understood", p.PID(), number)
+	}
+	var args [2]uint64
+	for i := range args {
+		if args[i], err = strconv.ParseUint(strings.TrimPrefix(fields[1+i], "0x"), 16, 64); err != nil {
+			return "", fmt.Errorf("process %d: system call argument %q: %w", p.PID(), fields[1+i], err)
+		}
+	}
+	name, err := stringAt(p, args[pathArg])
+	if err != nil || path.IsAbs(name) {
+		return path.Clean(name), err
+	}
+	base := dir + "cwd"
+	if dirArg >= 0 && int32(args[dirArg]) != unix.AT_FDCWD {
+		base = "fd/" + strconv.Itoa(int(int32(args[dirArg])))
+	}
+	from, err := p.Readlink(base)
+	if err != nil {
+		return "", err
+	}
+	return path.Join(from, name), nil
+}
+
+// stringAt reads a zero-terminated string from the process's memory.
+func stringAt(p *nsenter.Process, address uint64) (string, error) {
+	f, err := p.OpenProc("mem")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if address > 1<<62 {
+		return "", fmt.Errorf("process %d: path at address %#x: outside of its memory", p.PID(), address)
+	}
+	buf := make([]byte, maxPath)
+	n, err := f.ReadAt(buf, int64(address)) // a short read ends at the end of a mapping
+	end := bytes.IndexByte(buf[:n], 0)
+	if end < 0 {
+		return "", fmt.Errorf("process %d: path at address %#x: no end within %d bytes: %w", p.PID(), address, n, errors.Join(err))
+	}
+	return string(buf[:end]), nil
+}
