@@ -7,4 +7,6 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
+require github.com/moby/sys/mountinfo v0.7.3 // indirect
+
 replace github.com/autofs-restore-hook/autofs-restore-hook => ..

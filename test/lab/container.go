@@ -18,12 +18,12 @@ import (
 // Options say what to start. The zero value is a systemd container under runc
 // with automounts of every kind.
 type Options struct {
-	Runtime     string            // "runc" (default) or "crun"
-	Args        []string          // PID 1; default /sbin/init, which is systemd
-	Plain       bool              // no automount of any kind
-	Files       map[string]string // further files of the container, by path
-	Hooks       *specs.Hooks      // OCI hooks of the container
-	Propagation string            // rootfsPropagation of the OCI specification
+	Runtime string            // "runc" (default) or "crun"
+	Args    []string          // PID 1; default /sbin/init, which is systemd
+	Plain   bool              // no automount of any kind
+	Files   map[string]string // further files of the container, by path
+	Hooks   *specs.Hooks      // OCI hooks of the container
+	Shared  bool              // systemd starts with shared mounts, as under LXC and systemd-nspawn
 
 	root string
 }
@@ -52,6 +52,10 @@ func Start(t testing.TB, options Options) *Container {
 	systemd := len(options.Args) == 0
 	if systemd {
 		options.Args = []string{"/sbin/init"}
+		if options.Shared {
+			// Not rootfsPropagation: runc leaves the container's own mounts private.
+			options.Args = []string{"/bin/sh", "-c", "mount --make-rshared / && exec /sbin/init"}
+		}
 	}
 	if options.Runtime == "" {
 		options.Runtime = "runc"

@@ -86,6 +86,11 @@ func files(plain bool) map[string]string {
 		"/etc/machine-id": "0123456789abcdef0123456789abcdef\n",
 		"/etc/fstab":      "",
 	}
+	// With shared mounts the credentials' ramfs would be left in every namespace,
+	// and CRIU cannot dump a ramfs.
+	for _, unit := range []string{"systemd-sysusers.service", "systemd-tmpfiles-setup.service", "systemd-sysctl.service", "systemd-tmpfiles-setup-dev.service"} {
+		out[units+unit+".d/credentials.conf"] = "[Service]\nLoadCredential=\nSetCredential=\n"
+	}
 	if plain {
 		return out
 	}

@@ -17,14 +17,15 @@ var Kept = map[string]string{
 
 // KeptBelow are files that are hidden by the upper mount on [Stacked].
 var KeptBelow = map[string]string{
-	Stacked + "/lower": "lower",
+	Stacked + "/lower":               "lower",
+	Stacked + "/lower-nested/hidden": "nested in lower",
 }
 
 // Populate brings the automounts into the states that they have at the
 // checkpoint:
 //
 //	Covered  autofs < tmpfs (a service works in it)
-//	Stacked  autofs < tmpfs "lower" < tmpfs "upper", and a tmpfs in its folder nested
+//	Stacked  autofs < tmpfs "lower" < tmpfs "upper", each with a tmpfs in one of its folders
 //	Indirect key "active" mounted
 //
 // All others are idle. An active direct mount of automount could not be dumped:
@@ -35,6 +36,9 @@ func (c *Container) Populate(t testing.TB) {
 		cat /indirect/active/marker
 		cd /mnt/stacked/
 		echo lower >lower
+		mkdir lower-nested
+		mount -t tmpfs -o size=1m lower-nested lower-nested
+		echo nested in lower >lower-nested/hidden
 		mount -t tmpfs -o size=1m upper /mnt/stacked
 		cd /mnt/stacked/
 		echo upper >upper
@@ -71,4 +75,13 @@ func (c *Container) CheckKept(t testing.TB, files map[string]string) {
 			t.Errorf("%s: %s, want %q", path, o, want)
 		}
 	}
+}
+
+// Uncover unmounts all that covers [Stacked] and [Covered], so that the next
+// access reaches the automounts themselves.
+func (c *Container) Uncover(t testing.TB) {
+	t.Helper()
+	c.Run(t, "systemctl", "stop", "holder.service")
+	c.Run(t, "umount", Stacked+"/nested", Stacked, Stacked+"/lower-nested", Stacked, Covered)
+	c.Settle(t)
 }

@@ -57,8 +57,7 @@ func writeSpec(bundle, id string, options Options) error {
 			Devices: []specs.LinuxDevice{
 				{Path: "/dev/autofs", Type: "c", Major: major, Minor: minor, FileMode: &mode},
 			},
-			Resources:         &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{allow("a", nil, nil)}},
-			RootfsPropagation: options.Propagation,
+			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{allow("a", nil, nil)}},
 		},
 	}
 	text, err := json.MarshalIndent(spec, "", "  ")

@@ -19,8 +19,8 @@ const TouchLimit = 3 * time.Second
 type Touch struct {
 	Hung    bool   // did not end within the limit, and was killed
 	Waiting bool   // Hung, and the kernel said: in autofs_wait
-	Output  string // what cat wrote: the file's content, or an error
-	Failed  bool   // cat reported an error
+	Output  string // the file's content, or an error
+	Failed  bool   // the command reported an error
 	Took    time.Duration
 }
 
@@ -51,7 +51,7 @@ func (c *Container) TouchAll(t testing.TB, paths []string, limit time.Duration) 
 	for i, path := range paths {
 		go func() {
 			var err error
-			out[i], err = c.touch(path, limit)
+			out[i], err = c.attempt(limit, "cat", path)
 			done <- err
 		}()
 	}
@@ -63,14 +63,24 @@ func (c *Container) TouchAll(t testing.TB, paths []string, limit time.Duration) 
 	return out
 }
 
-func (c *Container) touch(path string, limit time.Duration) (Touch, error) {
+// Try runs a command inside the container, within a limit.
+func (c *Container) Try(t testing.TB, limit time.Duration, args ...string) Touch {
+	t.Helper()
+	o, err := c.attempt(limit, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func (c *Container) attempt(limit time.Duration, args ...string) (Touch, error) {
 	file, err := os.CreateTemp("", "touch")
 	if err != nil {
 		return Touch{}, err
 	}
 	defer os.Remove(file.Name())
 	defer file.Close()
-	cmd := c.Command("cat", path)
+	cmd := c.Command(args...)
 	cmd.Stdout, cmd.Stderr = file, file
 	started := time.Now()
 	if err := cmd.Start(); err != nil {
@@ -165,4 +175,31 @@ func processState(pid int) byte {
 		return 0
 	}
 	return rest[0]
+}
+
+// HostPID returns the number in the node's pid namespace of a process that has
+// the given number inside the container.
+func (c *Container) HostPID(t testing.TB, inside string) int {
+	t.Helper()
+	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", c.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range processes() {
+		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", p)); err != nil || ns != namespace {
+			continue
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(status)) {
+			// NSpid lists the numbers from the outermost namespace to the innermost.
+			if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "NSpid:" && fields[len(fields)-1] == inside {
+				return p
+			}
+		}
+	}
+	t.Fatalf("container %s: no process has the number %s", c.ID, inside)
+	return 0
 }

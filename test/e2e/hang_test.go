@@ -1,0 +1,62 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// TestHangsWithoutHook shows the trouble that the program cures, and so that
+// the other tests can fail: after a restore every direct automount is dead,
+// while systemd says that all is well.
+func TestHangsWithoutHook(t *testing.T) {
+	s := checkpoint(t)
+	r := restoreStale(t, s)
+	t.Logf("checkpoint %s, restore %s", s.Took, r.Took)
+
+	if changes := lab.UnitChanges(s.units, r.Units(t)); len(changes) > 0 {
+		t.Errorf("systemd noticed the restore:\n%s", strings.Join(changes, "\n"))
+	}
+	for i, o := range r.TouchAll(t, paths(), time.Second) {
+		if i < stale {
+			if !o.Waiting {
+				t.Errorf("%s: %s; want it stuck in autofs_wait", answers[i].path, o)
+			}
+		} else if o.Hung || strings.TrimSpace(o.Output) != answers[i].want {
+			t.Errorf("%s: %s; want %q", answers[i].path, o, answers[i].want)
+		}
+	}
+
+	// A covered automount is as dead as an idle one: its cover hides that.
+	r.Uncover(t)
+	for _, path := range []string{lab.Covered, lab.Stacked} {
+		if o := r.Try(t, time.Second, "stat", path+"/."); !o.Waiting {
+			t.Errorf("%s, uncovered: %s; want it stuck in autofs_wait", path, o)
+		}
+	}
+}
+
+// TestNumbersChange checks the laboratory: a mount that got its old number by
+// chance would look repaired.
+func TestNumbersChange(t *testing.T) {
+	lab.RequireNode(t)
+	c := lab.Start(t, lab.Options{})
+	c.Populate(t)
+	before := lab.Autofs(t, c.PID)
+	r := restoreStale(t, &snapshot{Checkpoint: c.Checkpoint(t)})
+	after := lab.Autofs(t, r.PID)
+	lowest := 1 << 20
+	for path, m := range before {
+		lowest = min(lowest, m.Minor)
+		if after[path] == nil {
+			t.Errorf("%s: not restored", path)
+		}
+	}
+	for path, m := range after {
+		if m.Minor >= lowest {
+			t.Errorf("%s: device 0:%d after the restore, not below 0:%d, the lowest before", path, m.Minor, lowest)
+		}
+	}
+}

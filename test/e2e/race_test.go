@@ -1,0 +1,58 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// racer is a service that touches an automount with its first instructions
+// after the resume. Until then it looks for a file that appears between
+// checkpoint and restore, without starting a process: so it does not sleep when
+// it is dumped.
+const racer = `[Service]
+ExecStart=/bin/sh -c 'until [ -e /restored ]; do :; done; read -r line <%s/marker; echo "$line" >/raced-%d'
+`
+
+// TestProcessRunsIntoStaleMount has processes run into stale mounts between
+// resume and repair. They may not block the repair, nor stay stuck after it.
+func TestProcessRunsIntoStaleMount(t *testing.T) {
+	requireHook(t)
+	targets := []string{lab.Idle, lab.Direct, lab.Direct2}
+	files := make(map[string]string)
+	var units []string
+	for i, path := range targets {
+		unit := fmt.Sprintf("racer-%d.service", i)
+		files["/etc/systemd/system/"+unit] = fmt.Sprintf(racer, path, i)
+		units = append(units, unit)
+	}
+	c := lab.Start(t, lab.Options{Files: files})
+	c.Populate(t)
+	c.Run(t, append([]string{"systemctl", "start"}, units...)...)
+	s := &snapshot{Checkpoint: c.Checkpoint(t)}
+	root := filepath.Join(c.Bundle, "rootfs")
+
+	r := restoreWithHook(t, s, lab.RestoreOptions{Before: func() {
+		if err := os.WriteFile(filepath.Join(root, "restored"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}})
+	if r.Took > 9*time.Second {
+		t.Errorf("the restore took %s: the repair was blocked", r.Took)
+	}
+	checkAnswers(t, r.Container)
+	checkNoWaiters(t, r.Container)
+	for i, path := range targets {
+		got, err := os.ReadFile(filepath.Join(root, fmt.Sprintf("raced-%d", i)))
+		if err != nil {
+			t.Errorf("the process that touched %s did not go on: %v", path, err)
+			continue
+		}
+		t.Logf("the process that touched %s read %q", path, strings.TrimSpace(string(got)))
+	}
+}

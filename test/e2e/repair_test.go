@@ -1,0 +1,144 @@
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// cures are the outcomes of a mount that works.
+var cures = []string{"healthy", "preserved", "retold", "restarted", "respawned"}
+
+func TestRepairedByActionScript(t *testing.T) {
+	s := checkpoint(t)
+	r := restoreWithHook(t, s, lab.RestoreOptions{})
+
+	checkUnits(t, s, r)
+	checkAnswers(t, r.Container)
+	r.CheckKept(t, lab.Kept)
+	checkNoWaiters(t, r.Container)
+	report := r.ReadReport(t)
+	checkReport(t, report, r)
+	for _, m := range report.Mounts {
+		t.Logf("%-28s %s", m.Path, m.Outcome)
+	}
+
+	// What the upper mount of Stacked hides was kept as well.
+	if stack := lab.Stack(t, r.PID, lab.Stacked); stack != "autofs < tmpfs < tmpfs" {
+		t.Errorf("%s: %s, want autofs < tmpfs < tmpfs", lab.Stacked, stack)
+	}
+	r.Run(t, "umount", lab.Stacked+"/nested", lab.Stacked)
+	r.CheckKept(t, lab.KeptBelow)
+	r.Run(t, "mount", "-t", "tmpfs", "upper", lab.Stacked)
+	r.Run(t, "sh", "-ec", "mkdir /mnt/stacked/nested; mount -t tmpfs nested /mnt/stacked/nested")
+	checkAutomountsBeneath(t, r.Container)
+	if t.Failed() {
+		t.Logf("CRIU's log, with what the program wrote:\n%s", hookLines(r.Log))
+	}
+}
+
+// TestRepairedWithSharedMounts is the same where mounts propagate between the
+// namespaces of systemd's services, as under LXC and systemd-nspawn.
+func TestRepairedWithSharedMounts(t *testing.T) {
+	lab.RequireNode(t)
+	s := take(t, lab.Options{Shared: true})
+	r := restoreWithHook(t, s, lab.RestoreOptions{})
+	checkUnits(t, s, r)
+	checkAnswers(t, r.Container)
+	r.CheckKept(t, lab.Kept)
+	checkNoWaiters(t, r.Container)
+	checkReport(t, r.ReadReport(t), r)
+	checkAutomountsBeneath(t, r.Container)
+}
+
+// TestEveryNamespaceRepaired reads the automounts from services with mount
+// namespaces of their own: each holds the superblock that the master serves,
+// and none has a cover twice.
+func TestEveryNamespaceRepaired(t *testing.T) {
+	r := restoreWithHook(t, checkpoint(t), lab.RestoreOptions{})
+	units := r.Units(t)
+	init := lab.Autofs(t, r.PID)
+	for _, name := range []string{"private-mounts", "mount-flags-private", "mount-flags-shared"} {
+		pid := r.HostPID(t, units[name+".service"].MainPID)
+		own := lab.Autofs(t, pid)
+		for _, path := range []string{lab.Idle, lab.Blank, lab.Binfmt, lab.Covered, lab.Stacked} {
+			switch {
+			case own[path] == nil:
+				t.Errorf("%s.service: no autofs at %s", name, path)
+			case own[path].Minor != init[path].Minor:
+				t.Errorf("%s.service: %s is device 0:%d, for systemd 0:%d", name, path, own[path].Minor, init[path].Minor)
+			}
+		}
+		if stack := lab.Stack(t, pid, lab.Covered); stack != "autofs < tmpfs" {
+			t.Errorf("%s.service: %s: %s, want autofs < tmpfs", name, lab.Covered, stack)
+		}
+	}
+}
+
+// checkReport compares the program's report with what is true.
+func checkReport(t *testing.T, report lab.Report, r *lab.Restored) {
+	t.Helper()
+	if report.Outcome != "repaired" {
+		t.Errorf("report: outcome %q, want repaired", report.Outcome)
+	}
+	if report.Container != r.ID || report.PID != r.PID {
+		t.Errorf("report: container %q, pid %d, want %q, %d", report.Container, report.PID, r.ID, r.PID)
+	}
+	reported := make(map[string]bool)
+	for _, m := range report.Mounts {
+		reported[m.Path] = true
+		if !slices.Contains(cures, m.Outcome) {
+			t.Errorf("report: %s: outcome %q (%s)", m.Path, m.Outcome, m.Reason)
+		}
+		want := "systemd"
+		if slices.Contains([]string{lab.Direct, lab.Direct2, lab.Indirect}, m.Path) {
+			want = "automount"
+		}
+		if m.Master.Kind != want {
+			t.Errorf("report: %s: master %q, want %s", m.Path, m.Master.Kind, want)
+		}
+		if want == "systemd" && m.Master.Unit != lab.UnitName(m.Path, "automount") {
+			t.Errorf("report: %s: unit %q", m.Path, m.Master.Unit)
+		}
+	}
+	for path := range lab.Autofs(t, r.PID) {
+		if !reported[path] {
+			t.Errorf("report: nothing about %s", path)
+		}
+	}
+}
+
+// checkUnits reports every unit that is not as it was at the checkpoint, but
+// for those that a report says were restarted. It must come before any touch,
+// which starts mount units.
+func checkUnits(t *testing.T, s *snapshot, r *lab.Restored) {
+	t.Helper()
+	excused := make(map[string]bool)
+	for _, m := range r.ReadReport(t).Mounts {
+		switch {
+		case m.Outcome == "restarted":
+			excused[m.Master.Unit] = true
+		case m.Outcome == "respawned" || m.Master.Kind == "automount":
+			excused["autofs.service"] = true
+		}
+	}
+	for _, change := range lab.UnitChanges(s.units, r.Settle(t)) {
+		unit, _, _ := strings.Cut(change, ": ")
+		if !excused[unit] {
+			t.Errorf("a unit noticed the repair: %s", change)
+		}
+	}
+}
+
+// hookLines are the last lines of CRIU's log, without its own details.
+func hookLines(log string) string {
+	var out []string
+	for line := range strings.Lines(log) {
+		if !strings.HasPrefix(line, "(") || strings.Contains(line, "script") {
+			out = append(out, line)
+		}
+	}
+	return strings.Join(out, "")
+}

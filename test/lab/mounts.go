@@ -1,0 +1,65 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/moby/sys/mountinfo"
+)
+
+// Mounts returns the mount table of a process, seen from the node: reading it
+// enters no namespace and waits for no master.
+func Mounts(t testing.TB, pid int) []*mountinfo.Info {
+	t.Helper()
+	file, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	table, err := mountinfo.GetMountsFromReader(file, nil)
+	if err != nil {
+		t.Fatalf("%s: %v", file.Name(), err)
+	}
+	return table
+}
+
+// MountTable is the mount table as text, to be compared with a later one.
+func (c *Container) MountTable(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", c.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Autofs returns the autofs mounts among those of a process, by path. Two at
+// one path are an error: a mount that was to be replaced lies beneath.
+func Autofs(t testing.TB, pid int) map[string]*mountinfo.Info {
+	t.Helper()
+	found := make(map[string]*mountinfo.Info)
+	for _, m := range Mounts(t, pid) {
+		if m.FSType != "autofs" {
+			continue
+		}
+		if _, twice := found[m.Mountpoint]; twice {
+			t.Errorf("process %d: more than one autofs at %s", pid, m.Mountpoint)
+		}
+		found[m.Mountpoint] = m
+	}
+	return found
+}
+
+// Stack returns the file system types at a path, the lowest first.
+func Stack(t testing.TB, pid int, path string) string {
+	t.Helper()
+	var types []string
+	for _, m := range Mounts(t, pid) {
+		if m.Mountpoint == path {
+			types = append(types, m.FSType)
+		}
+	}
+	return strings.Join(types, " < ")
+}

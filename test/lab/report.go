@@ -1,0 +1,101 @@
+package lab
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Report is what the program says about one container (DESIGN.md, contract of
+// the light binary).
+type Report struct {
+	Container  string        `json:"container"`
+	PID        int           `json:"pid"`
+	Trigger    string        `json:"trigger"`
+	Moment     string        `json:"moment"`
+	DurationMS float64       `json:"duration_ms"`
+	Outcome    string        `json:"outcome"`
+	Mounts     []ReportMount `json:"mounts"`
+}
+
+// ReportMount is what the program says about one autofs mount.
+type ReportMount struct {
+	Path           string `json:"path"`
+	MountNamespace uint64 `json:"mount_namespace"`
+	Type           string `json:"type"`
+	Master         struct {
+		Kind string `json:"kind"`
+		PID  int    `json:"pid"`
+		Unit string `json:"unit"`
+	} `json:"master"`
+	DeviceBefore    string   `json:"device_before"`
+	DeviceNow       string   `json:"device_now"`
+	Outcome         string   `json:"outcome"`
+	Reason          string   `json:"reason"`
+	CoveredBy       []string `json:"covered_by"`
+	WaitersReleased int      `json:"waiters_released"`
+}
+
+// ReadReport reads the report that the program left about the container.
+func (c *Container) ReadReport(t testing.TB) Report {
+	t.Helper()
+	path := filepath.Join("/run/autofs-restore-hook/reports", c.ID+".json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("the program left no report: %v", err)
+	}
+	return ParseReport(t, text)
+}
+
+// ParseReport reads a report.
+func ParseReport(t testing.TB, text []byte) Report {
+	t.Helper()
+	var r Report
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatalf("report: %v\n%s", err, text)
+	}
+	return r
+}
+
+// Result is how a run of the program ended.
+type Result struct {
+	Status int
+	Stdout []byte
+	Stderr string
+	Took   time.Duration
+}
+
+// RunHook runs the program under test. It must end within the deadline that it
+// gives itself, 8 s, and a little.
+func RunHook(t testing.TB, stdin []byte, env []string, args ...string) Result {
+	t.Helper()
+	cmd := exec.Command(Hook(), args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+	// A child that outlived the program must not hold the test by its pipes.
+	cmd.WaitDelay = time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return len(v) > 8 && v[:8] == "CRTOOLS_"
+	}), env...)
+	started := time.Now()
+	err := runLimited(cmd, 9*time.Second)
+	r := Result{Stdout: stdout.Bytes(), Stderr: stderr.String(), Took: time.Since(started)}
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+	case errors.As(err, &exit):
+		r.Status = exit.ExitCode()
+	default:
+		t.Errorf("%s %v: %v (%s)", Hook(), args, err, r.Stderr)
+		r.Status = -1
+	}
+	return r
+}
