@@ -4,7 +4,6 @@ package autofs
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"time"
 	"unsafe"
@@ -39,12 +38,9 @@ func SetTimeout(root *os.File, d time.Duration) error {
 	if d < 0 {
 		return fmt.Errorf("autofs: timeout %v: %w", d, unix.EINVAL)
 	}
-	seconds := uintptr((d-1)/time.Second + 1)
-	if d == 0 {
-		seconds = 0
-	}
-	if uint64(seconds) > math.MaxInt64/uint64(time.Second) {
-		return fmt.Errorf("autofs: timeout %v: %w", d, unix.ERANGE)
+	var seconds uintptr
+	if d > 0 {
+		seconds = uintptr((d-1)/time.Second + 1)
 	}
 	// The kernel writes the previous value back into the same word.
 	return ioctlError("AUTOFS_IOC_SETTIMEOUT", ioctlPointer(root, iocSetTimeout, unsafe.Pointer(&seconds)))
