@@ -190,7 +190,7 @@ func TestOddMountPoints(t *testing.T) {
 	if result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID)); result.Status != 0 {
 		t.Errorf("repair: exit status %d: %s", result.Status, result.Stderr)
 	}
-	checkAnswers(t, r.Container)
+	r.CheckAnswers(t, lab.Accesses)
 	if count() != 6 {
 		t.Errorf("%d odd mounts after the repair, want 6", count())
 	}
@@ -221,7 +221,7 @@ func TestStoppedInit(t *testing.T) {
 	if result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID)); result.Status != 0 {
 		t.Errorf("repair after SIGCONT: exit status %d: %s", result.Status, result.Stderr)
 	}
-	checkAnswers(t, r.Container)
+	r.CheckAnswers(t, lab.Accesses)
 }
 
 // deadPID is the number of a process that has ended.

@@ -19,21 +19,21 @@ func TestHangsWithoutHook(t *testing.T) {
 	if changes := lab.UnitChanges(s.units, r.Units(t)); len(changes) > 0 {
 		t.Errorf("systemd noticed the restore:\n%s", strings.Join(changes, "\n"))
 	}
-	for i, o := range r.TouchAll(t, paths(), time.Second) {
-		if i < stale {
-			if !o.Waiting {
-				t.Errorf("%s: %s; want it stuck in autofs_wait", answers[i].path, o)
-			}
-		} else if o.Hung || strings.TrimSpace(o.Output) != answers[i].want {
-			t.Errorf("%s: %s; want %q", answers[i].path, o, answers[i].want)
+	for i, o := range r.TouchAccesses(t, lab.Accesses, time.Second) {
+		switch a := lab.Accesses[i]; {
+		case a.Stale && !o.Waiting:
+			t.Errorf("%s (%s): %s; want it stuck in autofs_wait", a.Path, a.About, o)
+		case !a.Stale && !a.Answers(o):
+			t.Errorf("%s (%s): %s; want %q", a.Path, a.About, o, a.Content)
 		}
 	}
 
 	// A covered automount is as dead as an idle one: its cover hides that.
+	r.Unhide(t)
 	r.Uncover(t)
-	for _, path := range []string{lab.Covered, lab.Stacked} {
-		if o := r.Try(t, time.Second, "stat", path+"/."); !o.Waiting {
-			t.Errorf("%s, uncovered: %s; want it stuck in autofs_wait", path, o)
+	for i, o := range r.TouchUncovered(t, time.Second) {
+		if !o.Waiting {
+			t.Errorf("%s, uncovered: %s; want it stuck in autofs_wait", lab.Uncovered[i], o)
 		}
 	}
 }

@@ -7,39 +7,11 @@ package e2e
 
 import (
 	"os"
-	"strings"
 	"sync"
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
-
-// answers are the paths that every process of the container must be able to
-// read, with what is there. The first five are uncovered: without a repair they
-// hang. The others lie on mounts that were there at the checkpoint, or on an
-// indirect map, whose requests automount answers by name.
-var answers = []struct{ path, want string }{
-	{lab.Idle + "/marker", lab.Idle},
-	{lab.Blank + "/marker", lab.Blank},
-	{lab.Binfmt + "/status", "enabled"},
-	{lab.Direct + "/marker", lab.Direct},
-	{lab.Direct2 + "/marker", lab.Direct2},
-	{lab.Covered + "/marker", lab.Covered},
-	{lab.Stacked + "/upper", "upper"},
-	{lab.Stacked + "/nested/file", "nested in upper"},
-	{lab.Indirect + "/active/marker", lab.Indirect + "/active"},
-	{lab.Indirect + "/idle/marker", lab.Indirect + "/idle"},
-}
-
-const stale = 5 // of the paths above
-
-func paths() []string {
-	var out []string
-	for _, a := range answers {
-		out = append(out, a.path)
-	}
-	return out
-}
 
 // snapshot is a container in files, with its state right before the checkpoint.
 type snapshot struct {
@@ -104,26 +76,16 @@ func restoreStale(t *testing.T, s *snapshot) *lab.Restored {
 	return s.Restore(t, lab.RestoreOptions{})
 }
 
-// checkAnswers touches every automount and reports what does not answer with
-// the content that only the right file system has.
-func checkAnswers(t *testing.T, c *lab.Container) {
+// checkUncovered takes the covers away, after reading what the upper one hid,
+// and reports covered automounts that do not bring a new file system.
+func checkUncovered(t *testing.T, c *lab.Container) {
 	t.Helper()
-	for i, o := range c.TouchAll(t, paths(), lab.TouchLimit) {
-		if o.Hung || o.Failed || strings.TrimSpace(o.Output) != answers[i].want {
-			t.Errorf("%s: %s; want %q", answers[i].path, o, answers[i].want)
-		}
-	}
-}
-
-// checkAutomountsBeneath takes the covers away and reports covered automounts
-// that do not bring a new file system.
-func checkAutomountsBeneath(t *testing.T, c *lab.Container) {
-	t.Helper()
+	c.Unhide(t)
+	c.CheckAnswers(t, lab.Hidden)
 	c.Uncover(t)
-	for _, path := range []string{lab.Covered, lab.Stacked} {
-		o := c.Try(t, lab.TouchLimit, "stat", "--file-system", "--format=%T", path+"/.")
-		if o.Hung || o.Failed || strings.TrimSpace(o.Output) != "tmpfs" {
-			t.Errorf("%s, uncovered: %s; want a new tmpfs", path, o)
+	for i, o := range c.TouchUncovered(t, lab.TouchLimit) {
+		if !lab.UncoveredAnswers(o) {
+			t.Errorf("%s, uncovered: %s; want a new tmpfs", lab.Uncovered[i], o)
 		}
 	}
 }

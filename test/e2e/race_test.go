@@ -45,7 +45,7 @@ func TestProcessRunsIntoStaleMount(t *testing.T) {
 	if r.Took > 9*time.Second {
 		t.Errorf("the restore took %s: the repair was blocked", r.Took)
 	}
-	checkAnswers(t, r.Container)
+	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
 	for i, path := range targets {
 		got, err := os.ReadFile(filepath.Join(root, fmt.Sprintf("raced-%d", i)))

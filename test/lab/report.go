@@ -49,7 +49,8 @@ func (c *Container) ReadReport(t testing.TB) Report {
 	path := filepath.Join("/run/autofs-restore-hook/reports", c.ID+".json")
 	text, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatalf("the program left no report: %v", err)
+		t.Errorf("the program left no report: %v", err)
+		return Report{}
 	}
 	return ParseReport(t, text)
 }
@@ -59,7 +60,7 @@ func ParseReport(t testing.TB, text []byte) Report {
 	t.Helper()
 	var r Report
 	if err := json.Unmarshal(text, &r); err != nil {
-		t.Fatalf("report: %v\n%s", err, text)
+		t.Errorf("report: %v\n%s", err, text)
 	}
 	return r
 }

@@ -1,0 +1,79 @@
+package lab
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// Access is a path that every process of the container must be able to read.
+type Access struct {
+	Path    string // a file on the automounted file system
+	Content string // of that file, which no other file system has
+	About   string // what kind of automount it is, for people
+	// Stale says that the access hangs after a restore without a repair. The
+	// others lie on mounts that were there at the checkpoint, or on an indirect
+	// map, whose requests automount answers by name.
+	Stale bool
+}
+
+// Accesses are one or more for every automount of the container.
+var Accesses = []Access{
+	{Idle + "/" + Marker, Idle, "systemd automount, idle", true},
+	{Blank + "/" + Marker, Blank, "systemd automount, blank in its path", true},
+	{Binfmt + "/status", "enabled", "systemd automount, Debian's own", true},
+	{Direct + "/" + Marker, Direct, "automount, direct map", true},
+	{Direct2 + "/" + Marker, Direct2, "automount, direct map", true},
+	{Covered + "/" + Marker, Covered, "on a mount that covers an automount", false},
+	{Stacked + "/upper", "upper", "on a mount stacked on such a mount", false},
+	{Stacked + "/nested/file", "nested in upper", "on a mount nested in that one", false},
+	{Indirect + "/active/" + Marker, Indirect + "/active", "automount, indirect map, mounted", false},
+	{Indirect + "/idle/" + Marker, Indirect + "/idle", "automount, indirect map, idle", false},
+}
+
+// Answers reports whether a touch brought the content that only the right file
+// system has.
+func (a Access) Answers(o Touch) bool {
+	return !o.Hung && !o.Failed && strings.TrimSpace(o.Output) == a.Content
+}
+
+// TouchAccesses touches several paths at the same time: many that hang take one
+// limit, not many.
+func (c *Container) TouchAccesses(t testing.TB, accesses []Access, limit time.Duration) []Touch {
+	t.Helper()
+	commands := make([][]string, len(accesses))
+	for i, a := range accesses {
+		commands[i] = []string{"cat", a.Path}
+	}
+	return c.TryAll(t, limit, commands)
+}
+
+// CheckAnswers reports every access that does not answer with its content.
+func (c *Container) CheckAnswers(t testing.TB, accesses []Access) {
+	t.Helper()
+	for i, o := range c.TouchAccesses(t, accesses, TouchLimit) {
+		if a := accesses[i]; !a.Answers(o) {
+			t.Errorf("%s (%s): %s; want %q", a.Path, a.About, o, a.Content)
+		}
+	}
+}
+
+// Uncovered are the mount points whose covers [Container.Uncover] takes away.
+var Uncovered = []string{Covered, Stacked}
+
+// TouchUncovered touches the automounts that were covered. A healthy one brings
+// a new file system, whose type is the output.
+func (c *Container) TouchUncovered(t testing.TB, limit time.Duration) []Touch {
+	t.Helper()
+	commands := make([][]string, len(Uncovered))
+	for i, path := range Uncovered {
+		commands[i] = []string{"stat", "--file-system", "--format=%T", path + "/."}
+	}
+	return c.TryAll(t, limit, commands)
+}
+
+// UncoveredAnswers reports whether a touch of an uncovered automount brought
+// the new file system.
+func UncoveredAnswers(o Touch) bool {
+	return Access{Content: "tmpfs"}.Answers(o)
+}
