@@ -1,0 +1,85 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PROGRAM  := autofs-restore-hook
+BINARY   := bin/$(PROGRAM)
+MAX_SIZE := 4194304
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# The program that the end-to-end tests drive. HOOK=/bin/true shows them fail.
+HOOK ?= $(CURDIR)/$(BINARY)
+# REQUIRE=1 turns every skipped test into a failure.
+export HOOK REQUIRE
+
+NODE := $(CURDIR)/test/node/enter
+# The race detector needs cgo, and so a C compiler.
+RACE := $(if $(shell command -v gcc),-race)
+# Options for every `go test`, such as ARGS='-run Hangs'.
+ARGS ?=
+
+.PHONY: help build demo test test-unit test-kernel test-e2e lab bench lint check-deps check-size clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build bin/autofs-restore-hook, static and small
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./cmd/$(PROGRAM)
+
+demo: build lab ## Show on a real container what the program cures (root; the first time about 2 minutes)
+	@go test -C test -c -o $(CURDIR)/bin/demo.test ./demo
+	@$(NODE) $(CURDIR)/bin/demo.test -test.run TestDemo
+
+test: build ## All tests, with everything they need (root)
+	@mkdir -p bin/log; failed=; \
+	for suite in unit kernel e2e; do \
+		$(MAKE) test-$$suite 2>&1 | tee bin/log/$$suite || failed="$$failed $$suite"; \
+	done; \
+	printf '\n'; \
+	for suite in unit kernel e2e; do \
+		awk -v suite=$$suite '/^ *--- PASS/ { pass++ } /^ *--- FAIL/ { fail++ } /^ *--- SKIP/ { skip++ } \
+			END { printf "%-7s %4d passed  %4d failed  %4d skipped\n", suite, pass, fail, skip }' bin/log/$$suite; \
+	done; \
+	if [[ -n $$failed ]]; then echo "FAILED:$$failed (the whole output is in bin/log/)"; exit 1; fi; \
+	echo "all tests passed"
+
+test-unit: ## Tests of the packages
+	go test $(RACE) -count=1 -v $(ARGS) ./...
+
+test-kernel: ## Tests with real autofs mounts and small masters (root)
+	go test -C test -count=1 -v -exec 'unshare --mount --propagation private' $(ARGS) ./kernel/...
+
+test-e2e: lab $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),build) ## Tests with systemd containers, CRIU and runc (root)
+	go test -C test -count=1 -v -timeout 5m -exec $(NODE) $(ARGS) ./e2e/...
+
+lab: ## Build the laboratory's Debian trees, once (root)
+	@test/node/build >/dev/null
+
+bench: build lab ## Measure what the program adds to a restore (root)
+	go test -C test -run '^$$' -bench . -benchtime 10x -exec $(NODE) $(ARGS) ./bench/...
+
+lint: ## gofmt, go vet, and golangci-lint where it is installed
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [[ -n $$unformatted ]]; then echo "gofmt -w is needed for:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go vet -C test ./...
+	@if command -v golangci-lint >/dev/null; then golangci-lint run ./... && cd test && golangci-lint run --config ../.golangci.yml ./...; \
+	else echo "golangci-lint is not installed: only gofmt and go vet ran"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter .ci/run; \
+	else echo "shellcheck is not installed: shell scripts were not checked"; fi
+
+check-deps: build ## The light binary stays light: no containerd, grpc or Kubernetes, and static
+	@heavy=$$(go list -deps ./cmd/$(PROGRAM) | grep -E '^(github\.com/containerd/|google\.golang\.org/grpc|k8s\.io/)' || true); \
+	if [[ -n $$heavy ]]; then echo "$(BINARY) must not depend on:"; echo "$$heavy"; exit 1; fi
+	@if [[ $$(LC_ALL=C ldd $(BINARY) 2>&1 || true) != *'not a dynamic executable'* ]]; then \
+		echo "$(BINARY) is not static:"; ldd $(BINARY); exit 1; fi
+	@echo "$(BINARY): static, no containerd, grpc or Kubernetes packages"
+
+check-size: build ## The light binary is at most 4 MiB
+	@size=$$(stat --format=%s $(BINARY)); \
+	echo "$(BINARY): $$size bytes, at most $(MAX_SIZE)"; \
+	[[ $$size -le $(MAX_SIZE) ]]
+
+clean: ## Remove bin/ (the laboratory's trees stay in their cache)
+	rm -rf bin

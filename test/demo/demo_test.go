@@ -1,0 +1,125 @@
+// Package demo shows on a real container what the program cures: `make demo`.
+// It is a test, so that it uses the tests' laboratory, and fails when something
+// is not as it says.
+package demo
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// limit is how long an access is waited for before it counts as hanging.
+const limit = 2 * time.Second
+
+func TestDemo(t *testing.T) {
+	lab.RequireNode(t)
+	if _, err := os.Stat(lab.Hook()); err != nil {
+		t.Fatalf("the program to show: %v (make build, or HOOK=/path)", err)
+	}
+	heading("1. A container: Debian 12, systemd 252 as PID 1, the automount daemon 5.1.8")
+	fmt.Printf("   runtime %s, %s\n\n", firstLine("runc", "--version"), firstLine("criu", "--version"))
+	c := lab.Start(t, lab.Options{})
+	c.Populate(t)
+	for _, a := range lab.Accesses {
+		fmt.Printf("   %-32s %s\n", a.Path, a.About)
+	}
+
+	heading("2. Checkpoint: CRIU writes the running container to files and ends it")
+	units := c.Units(t)
+	checkpoint := c.Checkpoint(t)
+	fmt.Printf("   done in %s\n", round(checkpoint.Took))
+
+	heading("3. Restore, without " + lab.Hook())
+	lab.InstallActionScript(t, "")
+	r := checkpoint.Restore(t, lab.RestoreOptions{})
+	fmt.Printf("   done in %s. systemd says %q about mnt-idle.automount, but reading takes:\n\n",
+		round(r.Took), strings.TrimSpace(r.Run(t, "systemctl", "is-active", "mnt-idle.automount")))
+	broken := show(t, r.Container, func(a lab.Access) bool { return !a.Stale })
+	showUncovered(t, r.Container, false)
+	fmt.Printf("\n   %d of %d accesses hang until they are killed, and so do the covered automounts.\n", broken, len(lab.Accesses))
+	r.Kill(t)
+
+	heading("4. Restore of the same files, with it as CRIU's action script")
+	lab.InstallActionScript(t, lab.Hook())
+	r = checkpoint.Restore(t, lab.RestoreOptions{})
+	report := r.ReadReport(t)
+	fmt.Printf("   done in %s. Its report says %q:\n\n", round(r.Took), report.Outcome)
+	for _, m := range report.Mounts {
+		fmt.Printf("   %-32s %-10s served by %s %s\n", m.Path, m.Outcome, m.Master.Kind, m.Master.Unit)
+	}
+	changes := lab.UnitChanges(units, r.Settle(t))
+	fmt.Printf("\n   Units that systemd says have changed since the checkpoint: %d\n", len(changes))
+	for _, change := range changes {
+		fmt.Printf("     %s\n", change)
+	}
+	fmt.Print("   Reading takes:\n\n")
+	broken = show(t, r.Container, func(lab.Access) bool { return true })
+	showUncovered(t, r.Container, true)
+	if t.Failed() {
+		fmt.Print("\nNot everything is as it should be: see below.\n")
+		return
+	}
+	fmt.Printf("\n   %d of %d accesses hang. Nothing that was mounted was lost.\n", broken, len(lab.Accesses))
+}
+
+// show touches every path and prints what came of it. Those of which answers is
+// true must answer, all others must hang. It returns how many hung.
+func show(t *testing.T, c *lab.Container, answers func(lab.Access) bool) int {
+	hung := 0
+	for i, o := range c.TouchAccesses(t, lab.Accesses, limit) {
+		a := lab.Accesses[i]
+		fmt.Printf("   %-32s %s\n", a.Path, describe(o))
+		if o.Hung {
+			hung++
+		}
+		if answers(a) && !a.Answers(o) || !answers(a) && !o.Waiting {
+			t.Errorf("%s: %s", a.Path, o)
+		}
+	}
+	return hung
+}
+
+// showUncovered does the same for the automounts that were covered.
+func showUncovered(t *testing.T, c *lab.Container, answers bool) {
+	c.Unhide(t)
+	if answers {
+		c.CheckAnswers(t, lab.Hidden)
+	}
+	c.Uncover(t)
+	fmt.Print("\n   The same after unmounting what covers an automount:\n\n")
+	for i, o := range c.TouchUncovered(t, limit) {
+		fmt.Printf("   %-32s %s\n", lab.Uncovered[i], describe(o))
+		if answers && !lab.UncoveredAnswers(o) || !answers && !o.Waiting {
+			t.Errorf("%s, uncovered: %s", lab.Uncovered[i], o)
+		}
+	}
+}
+
+func describe(o lab.Touch) string {
+	if o.Waiting {
+		return fmt.Sprintf("HANGS   (the kernel: in autofs_wait after %s)", round(o.Took))
+	}
+	if o.Hung || o.Failed {
+		return "FAILS   " + o.String()
+	}
+	return "answers in " + round(o.Took).String()
+}
+
+func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+
+func heading(text string) { fmt.Printf("\n%s\n\n", text) }
+
+func firstLine(command ...string) string {
+	out, err := exec.Command(command[0], command[1:]...).Output()
+	if err != nil {
+		return command[0] + ": " + err.Error()
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return line
+}
