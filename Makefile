@@ -25,7 +25,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build bin/autofs-restore-hook, static and small
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./cmd/$(PROGRAM)
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.versionNumber=$(VERSION)' -o $(BINARY) ./cmd/$(PROGRAM)
 
 demo: build lab ## Show on a real container what the program cures (root; the first time about 2 minutes)
 	@go test -C test -c -o $(CURDIR)/bin/demo.test ./demo

@@ -52,6 +52,9 @@ func TestDemo(t *testing.T) {
 	fmt.Printf("   done in %s. Its report says %q:\n\n", round(r.Took), report.Outcome)
 	for _, m := range report.Mounts {
 		fmt.Printf("   %-32s %-10s served by %s %s\n", m.Path, m.Outcome, m.Master.Kind, m.Master.Unit)
+		if m.Outcome == "unrepaired" {
+			fmt.Printf("      %s\n", m.Reason)
+		}
 	}
 	changes := lab.UnitChanges(units, r.Settle(t))
 	fmt.Printf("\n   Units that systemd says have changed since the checkpoint: %d\n", len(changes))

@@ -16,7 +16,8 @@ import (
 // snapshot is a container in files, with its state right before the checkpoint.
 type snapshot struct {
 	*lab.Checkpoint
-	units map[string]lab.Unit
+	units   map[string]lab.Unit
+	highest uint32 // device number (minor) of an autofs mount
 }
 
 func take(t *testing.T, options lab.Options) *snapshot {
@@ -28,6 +29,9 @@ func take(t *testing.T, options lab.Options) *snapshot {
 	} else {
 		c.Populate(t)
 		s.units = c.Units(t)
+	}
+	for _, m := range lab.Autofs(t, c.PID) {
+		s.highest = max(s.highest, uint32(m.Minor))
 	}
 	s.Checkpoint = c.Checkpoint(t)
 	return s

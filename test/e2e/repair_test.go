@@ -46,6 +46,23 @@ func TestRepairedWithSharedMounts(t *testing.T) {
 	checkUncovered(t, r.Container)
 }
 
+// TestOldNumbersOccupied restores where other file systems own the device
+// numbers that the masters remember, as after a migration.
+func TestOldNumbersOccupied(t *testing.T) {
+	s := checkpoint(t)
+	r := restoreWithHook(t, s, lab.RestoreOptions{Before: func() { lab.HoldNumbersUpTo(t, s.highest) }})
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+	report := r.ReadReport(t)
+	checkReport(t, report, r)
+	for _, m := range report.Mounts {
+		if m.Master.Kind == "systemd" && !slices.Contains([]string{"restarted", "retold"}, m.Outcome) {
+			t.Errorf("report: %s: outcome %q, but its old number belongs to another file system", m.Path, m.Outcome)
+		}
+	}
+	checkUncovered(t, r.Container)
+}
+
 // TestEveryNamespaceRepaired reads the automounts from services with mount
 // namespaces of their own: each holds the superblock that the master serves,
 // and none has a cover twice.
