@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strconv"
 
 	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
@@ -27,40 +26,82 @@ const maxAnswers = 64 << 20
 // Manager is a connection to a container's systemd.
 type Manager struct {
 	conn *sd.Conn
+	peer *peer
 }
+
+// connections is how many go-systemd makes: one for calls, one for signals.
+const connections = 2
 
 // Connect reaches the systemd that is the given process, PID 1 of a container.
 // The socket is opened inside that process's root without following links, and
 // the peer must be that very process: a socket of the host's systemd, mounted
 // into the container, is refused. Every later call ends with ctx.
 func Connect(ctx context.Context, pid1 *nsenter.Process) (*Manager, error) {
-	socket, err := pid1.OpenInRoot(privateSocket, unix.O_PATH)
+	m, err := connect(ctx, pid1)
 	if err != nil {
 		return nil, fmt.Errorf("the container's systemd: %w", err)
 	}
-	defer socket.Close()
-	dial := func() (*dbus.Conn, error) { return dialPrivate(ctx, socket, pid1) }
-	conn, err := sd.NewConnection(dial)
+	return m, nil
+}
+
+func connect(ctx context.Context, pid1 *nsenter.Process) (*Manager, error) {
+	target, err := pid1.OpenInRoot(privateSocket, unix.O_PATH)
 	if err != nil {
-		return nil, fmt.Errorf("the container's systemd: %w", err)
+		return nil, err
 	}
-	return &Manager{conn: conn}, nil
+	defer target.Close()
+	var raw []int
+	defer func() {
+		for _, fd := range raw {
+			unix.Close(fd)
+		}
+	}()
+	for range connections {
+		// Non-blocking: a queue of connections that nobody accepts is an error.
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return nil, os.NewSyscallError("socket", err)
+		}
+		raw = append(raw, fd)
+	}
+	m := &Manager{}
+	if m.peer, err = startPeer(target, raw, pid1); err != nil {
+		return nil, err
+	}
+	next := 0
+	m.conn, err = sd.NewConnection(func() (*dbus.Conn, error) {
+		fd := raw[next]
+		next++
+		return authenticate(ctx, fd, pid1)
+	})
+	if err != nil {
+		m.peer.end()
+		return nil, err
+	}
+	return m, nil
 }
 
 // Close ends the connection.
-func (m *Manager) Close() { m.conn.Close() }
+func (m *Manager) Close() {
+	m.conn.Close()
+	m.peer.end()
+}
 
-func dialPrivate(ctx context.Context, socket *os.File, pid1 *nsenter.Process) (*dbus.Conn, error) {
-	var dialer net.Dialer
-	// connect(2) to the magic link reaches the socket that was opened, whatever
-	// its path names by now.
-	raw, err := dialer.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(int(socket.Fd())))
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", privateSocket, err)
-	}
-	if err := checkPeer(raw.(*net.UnixConn), pid1); err != nil {
-		raw.Close()
+// authenticate makes a D-Bus connection of a connected socket, which stays
+// open.
+func authenticate(ctx context.Context, fd int, pid1 *nsenter.Process) (*dbus.Conn, error) {
+	if err := checkPeer(fd, pid1); err != nil {
 		return nil, err
+	}
+	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	f := os.NewFile(uintptr(copied), privateSocket)
+	defer f.Close()
+	raw, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("connection to %s: %w", privateSocket, err)
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := raw.SetDeadline(deadline); err != nil {
@@ -82,20 +123,10 @@ func dialPrivate(ctx context.Context, socket *os.File, pid1 *nsenter.Process) (*
 
 // checkPeer compares the process that listens on the socket, as the kernel
 // recorded it, with the one that we were told is the container's systemd.
-func checkPeer(conn *net.UnixConn, pid1 *nsenter.Process) error {
-	sys, err := conn.SyscallConn()
+func checkPeer(fd int, pid1 *nsenter.Process) error {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
-		return fmt.Errorf("connection to %s: %w", privateSocket, err)
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := sys.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return fmt.Errorf("connection to %s: %w", privateSocket, err)
-	}
-	if credErr != nil {
-		return fmt.Errorf("who listens on %s: %w", privateSocket, os.NewSyscallError("getsockopt", credErr))
+		return fmt.Errorf("who listens on %s: %w", privateSocket, os.NewSyscallError("getsockopt", err))
 	}
 	if int(cred.Pid) != pid1.PID() || cred.Uid != 0 {
 		return fmt.Errorf("process %d (uid %d) listens on %s, not the container's PID 1 (process %d)",
