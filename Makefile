@@ -16,8 +16,8 @@ export HOOK REQUIRE
 NODE := $(CURDIR)/test/node/enter
 # The race detector needs cgo, and so a C compiler.
 RACE := $(if $(shell command -v gcc),-race)
-# Options for every `go test`, such as ARGS='-run Hangs'.
-ARGS ?=
+# Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
+RUN ?= .
 
 .PHONY: help build demo test test-unit test-kernel test-e2e lab bench lint check-deps check-size clean
 
@@ -45,19 +45,19 @@ test: build ## All tests, with everything they need (root)
 	echo "all tests passed"
 
 test-unit: ## Tests of the packages
-	go test $(RACE) -count=1 -v $(ARGS) ./...
+	go test $(RACE) -count=1 -v -run '$(RUN)' ./...
 
 test-kernel: ## Tests with real autofs mounts and small masters (root)
-	go test -C test -count=1 -v -exec 'unshare --mount --propagation private' $(ARGS) ./kernel/...
+	go test -C test -count=1 -v -exec 'unshare --mount --propagation private' -run '$(RUN)' ./kernel/...
 
 test-e2e: lab $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),build) ## Tests with systemd containers, CRIU and runc (root)
-	go test -C test -count=1 -v -timeout 5m -exec $(NODE) $(ARGS) ./e2e/...
+	go test -C test -count=1 -v -timeout 5m -exec $(NODE) -run '$(RUN)' ./e2e/...
 
 lab: ## Build the laboratory's Debian trees, once (root)
 	@test/node/build >/dev/null
 
 bench: build lab ## Measure what the program adds to a restore (root)
-	go test -C test -run '^$$' -bench . -benchtime 10x -exec $(NODE) $(ARGS) ./bench/...
+	go test -C test -run '^$$' -bench . -benchtime 10x -exec $(NODE) ./bench/...
 
 lint: ## gofmt, go vet, and golangci-lint where it is installed
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
