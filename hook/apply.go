@@ -100,7 +100,31 @@ func (w *work) restart(ctx context.Context, i int) error {
 	if kept != nil {
 		restartErr = errors.Join(restartErr, kept.PutBack(ctx, main.process, fresh))
 	}
-	return restartErr
+	return errors.Join(restartErr, w.renewElsewhere(ctx, m, fresh))
+}
+
+// renewElsewhere puts the mount that systemd has made anew into the mount
+// namespaces that it does not propagate to, in the place of the old one.
+func (w *work) renewElsewhere(ctx context.Context, m *Mount, fresh uint64) error {
+	if err := w.scene.readTables(); err != nil {
+		return err
+	}
+	var others []mounts.Space
+	for _, sp := range w.scene.mountSpaces() {
+		if sp.Shows(m.Path, m.Device) {
+			others = append(others, sp)
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	copied, err := mounts.CopyOfAutofs(ctx, w.scene.main().process, m.Path, fresh)
+	if err != nil {
+		return err
+	}
+	defer copied.Close()
+	r := &mounts.Replacement{Path: m.Path, Old: m.Device, New: copied, Device: fresh}
+	return errors.Join(mounts.Replace(ctx, others, []*mounts.Replacement{r}), r.Err)
 }
 
 // freshMount returns the device number of the autofs mount that is at the path

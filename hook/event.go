@@ -49,6 +49,7 @@ const (
 // moments maps the stages of a CRIU restore that are ours; at every other
 // stage, and at every stage of a dump, there is nothing to do.
 var moments = map[string]Moment{
+	"pre-restore": Reserve,
 	"pre-resume":  Preserve,
 	"post-resume": Repair,
 }
@@ -67,7 +68,9 @@ func ActionEvent(getenv func(string) string) (Event, error) {
 		return Event{}, fmt.Errorf("%s=%q: nothing is done at this stage", EnvAction, action)
 	}
 	pid, err := strconv.Atoi(getenv(EnvInitPID))
-	if err != nil || pid <= 0 {
+	if moment == Reserve {
+		pid = 0 // no restored process exists yet
+	} else if err != nil || pid <= 0 {
 		return Event{}, fmt.Errorf("%s=%q at %s: want the number of the restored container's first process", EnvInitPID, getenv(EnvInitPID), action)
 	}
 	e := Event{

@@ -85,22 +85,42 @@ func decide(s *Snapshot, m *Mount) (Cure, string) {
 }
 
 func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
-	if s.Restore && m.DeviceBefore != 0 {
-		if m.DeviceBefore == m.Device {
-			return Healthy, "it came back with its old device number"
+	switch {
+	case m.Preserved:
+		return Preserved, "it has the device number that systemd remembers"
+	case m.knownHealthy():
+		return Healthy, "it came back with its old device number"
+	}
+	if m.DeviceBefore == 0 {
+		if healthy, reason := datedAsItsUnit(m); healthy {
+			return Healthy, reason
 		}
-	} else if healthy, reason := datedAsItsUnit(m); healthy {
-		return Healthy, reason
 	}
 	switch {
 	case m.Master.Problem != "":
 		return Unrepaired, m.Master.Problem
 	case m.Main && !m.Master.UnitActive:
 		return Unrepaired, fmt.Sprintf("%s is not active: start it with \"systemctl start %s\" in the container", m.Master.Unit, m.Master.Unit)
+	case m.NotPreserved != "":
+		return Restarted, m.NotPreserved
 	case m.DeviceBefore != 0:
 		return Restarted, fmt.Sprintf("systemd remembers device %s", mounts.DeviceString(m.DeviceBefore))
 	}
 	return Restarted, "it was mounted after its unit became active: systemd remembers an older device"
+}
+
+// toPreserve picks the mounts that are to be made anew with the device number
+// that their systemd remembers.
+func toPreserve(list []Mount) []int {
+	var picked []int
+	for i := range list {
+		m := &list[i]
+		if m.Main && m.Master.Kind == master.Systemd && m.Options.Type.Trigger() &&
+			m.DeviceBefore != 0 && m.DeviceBefore != m.Device {
+			picked = append(picked, i)
+		}
+	}
+	return picked
 }
 
 // datedAsItsUnit compares the age of the mount with that of its unit. systemd

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
@@ -24,20 +25,32 @@ const recordVersion = 1
 // process, so that no other restore can take it for its own.
 type record struct {
 	Version int `json:"version"`
+	// Moment is the last one that is finished.
+	Moment Moment `json:"moment"`
 	// Init is the identity of the container's first process, "" before it
 	// exists.
-	Init    string        `json:"init"`
-	Devices []oldDevice   `json:"devices"`
-	Holder  holder.Ref    `json:"holder"`
-	Roots   []heldRoot    `json:"roots"`
-	Done    bool          `json:"done"`
-	Reports []MountReport `json:"reports,omitempty"`
+	Init    string      `json:"init"`
+	Devices []oldDevice `json:"devices"`
+	// Holder holds the fillers of the wanted device numbers after Reserve, the
+	// roots after Preserve.
+	Holder holder.Ref `json:"holder"`
+	Roots  []heldRoot `json:"roots"`
+	// Preserved are the paths whose mounts have their old numbers again;
+	// NotPreserved says of others why not.
+	Preserved    []string          `json:"preserved"`
+	NotPreserved map[string]string `json:"not_preserved"`
+	Reports      []MountReport     `json:"reports,omitempty"`
 }
 
 // oldDevice is the device number that a mount had at the checkpoint.
 type oldDevice struct {
 	Path   string `json:"path"`
 	Device uint64 `json:"device"`
+	// FD is the number in the mount option fd=.
+	FD int `json:"fd"`
+	// Systemd is whether the images show the marks of a systemd as its master:
+	// the first process reads the pipe and has closed its writing end.
+	Systemd bool `json:"systemd"`
 }
 
 // heldRoot says which of the holder's files is which mount's root.
@@ -51,25 +64,55 @@ type heldRoot struct {
 // namespaces from the container's first process on, so where namespaces differ
 // about a path, the lowest number is the one of the main namespace.
 func devicesOf(set *images.Set) []oldDevice {
+	if set == nil {
+		return nil
+	}
 	var found []oldDevice
 	seen := map[string]bool{}
 	for _, m := range set.Mounts { // ordered by namespace
-		if !seen[m.MountPoint] {
-			seen[m.MountPoint] = true
-			found = append(found, oldDevice{Path: m.MountPoint, Device: m.Device})
+		if seen[m.MountPoint] {
+			continue
 		}
+		seen[m.MountPoint] = true
+		d := oldDevice{Path: m.MountPoint, Device: m.Device}
+		if s, ok := set.Superblocks[m.Device]; ok {
+			d.FD = s.FD
+			d.Systemd = !s.Catatonic() && s.ProcessGroup == 1 && s.ReadFD >= 0 && s.Mode.Trigger()
+		}
+		found = append(found, d)
 	}
 	return found
 }
 
-// deviceBefore looks a path up, 0 if the images do not have it.
-func (r *record) deviceBefore(path string) uint64 {
+// wanted are the device numbers that a systemd remembers.
+func (r *record) wanted() []uint64 {
+	var numbers []uint64
 	for _, d := range r.Devices {
-		if d.Path == path {
-			return d.Device
+		if d.Systemd {
+			numbers = append(numbers, d.Device)
 		}
 	}
-	return 0
+	return numbers
+}
+
+// before looks a path up; all zero if the images do not have it.
+func (r *record) before(path string) oldDevice {
+	for _, d := range r.Devices {
+		if d.Path == path {
+			return d
+		}
+	}
+	return oldDevice{}
+}
+
+// describe adds to each mount what is known from the earlier moments.
+func (r *record) describe(list []Mount) {
+	for i := range list {
+		m := &list[i]
+		m.DeviceBefore = r.before(m.Path).Device
+		m.Preserved = slices.Contains(r.Preserved, m.Path) && m.Device == m.DeviceBefore
+		m.NotPreserved = r.NotPreserved[m.Path]
+	}
 }
 
 // store is the directory of records, locks and reports.

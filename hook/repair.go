@@ -51,7 +51,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
 	if rec != nil {
 		if rec.Init != init.Identity() {
 			rec = nil // of another container that the same CRIU restored
-		} else if again, err := s.load(criu); err == nil && again != nil && again.Done {
+		} else if again, err := s.load(criu); err == nil && again != nil && again.Moment == Repair {
 			report.Mounts = append(report.Mounts, again.Reports...)
 			return nil // called twice for this stage
 		}
@@ -67,8 +67,8 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
 	report.describe(w.snapshot, w.plan)
 	w.countWaiters(report)
 	if rec != nil {
-		rec.Done, rec.Reports, rec.Roots = true, report.Mounts, nil
-		if err := errors.Join(rec.Holder.Stop(), s.save(criu, rec)); err != nil {
+		rec.Moment, rec.Reports, rec.Roots = Repair, report.Mounts, nil
+		if err := errors.Join(rec.Holder.Stop(ctx), s.save(criu, rec)); err != nil {
 			r.Warn(err)
 		}
 	}

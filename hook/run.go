@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,82 +38,13 @@ type Runner struct {
 func (r Runner) Run(ctx context.Context, e Event) (*Report, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
 	defer cancel()
-	if e.Moment == Preserve {
+	switch e.Moment {
+	case Reserve:
+		return nil, r.reserve(ctx, e)
+	case Preserve:
 		return nil, r.preserve(ctx, e)
 	}
 	return r.repair(ctx, e)
-}
-
-// preserve works at CRIU's pre-resume: all processes are stopped, nobody waits
-// on any mount, and the images can still be read. It opens every autofs root
-// and has a holder keep them for the repair.
-func (r Runner) preserve(ctx context.Context, e Event) error {
-	set, err := readImages(e.ImageDir)
-	if err != nil {
-		r.Warn(err) // the mounts are what counts; without images they are judged by their dates
-	}
-	if set != nil && len(set.Mounts) == 0 {
-		return nil // a container without autofs
-	}
-	init, err := nsenter.Open(e.PID)
-	if err != nil {
-		return err
-	}
-	defer init.Close()
-	criu, err := nsenter.Open(e.CRIU)
-	if err != nil {
-		return fmt.Errorf("the restoring process: %w", err)
-	}
-	defer criu.Close()
-	s := store{r.Directory}
-	lock, err := s.lock(ctx, init)
-	if err != nil {
-		return err
-	}
-	defer s.unlock(lock)
-	if have, err := s.load(criu); err == nil && have != nil {
-		return nil // called twice for this stage
-	}
-	s.sweep()
-	sc, err := look(init, false)
-	if err != nil {
-		return err
-	}
-	defer sc.close()
-	if !sc.hasAutofs() {
-		return nil
-	}
-	rec := &record{Init: init.Identity()}
-	if set != nil {
-		rec.Devices = devicesOf(set)
-	}
-	if err := sc.openRoots(ctx); err != nil {
-		r.Warn(err)
-	}
-	var files []*os.File
-	for key, f := range sc.roots {
-		rec.Roots = append(rec.Roots, heldRoot{Namespace: key.namespace, Mount: key.mount, Index: len(files)})
-		files = append(files, f)
-	}
-	if len(files) > 0 {
-		model, err := nsenter.Open(parentOf(criu.PID()))
-		if err != nil {
-			model = nil // the holder stays where it is
-		} else {
-			defer model.Close()
-		}
-		rec.Holder, err = holder.Start(criu, model, holderLifetime, files)
-		if err != nil {
-			r.Warn(err)
-			if !errors.Is(err, holder.ErrNotMoved) {
-				rec.Roots = nil
-			}
-		}
-	}
-	if err := s.save(criu, rec); err != nil {
-		return errors.Join(err, rec.Holder.Stop())
-	}
-	return nil
 }
 
 // readImages reads the checkpoint images; nil without an error if no directory
@@ -173,9 +103,7 @@ func (r Runner) snapshot(ctx context.Context, e Event, init *nsenter.Process, re
 			sc.close()
 			return nil, nil, err // a person named the directory: do not guess past a mistake
 		}
-		if set != nil {
-			rec.Devices = devicesOf(set)
-		}
+		rec.Devices = devicesOf(set)
 	} else {
 		r.takeRoots(sc, rec)
 	}
@@ -184,9 +112,7 @@ func (r Runner) snapshot(ctx context.Context, e Event, init *nsenter.Process, re
 		r.Warn(err)
 	}
 	if snapshot.Mounts, err = sc.survey(); err == nil {
-		for i := range snapshot.Mounts {
-			snapshot.Mounts[i].DeviceBefore = rec.deviceBefore(snapshot.Mounts[i].Path)
-		}
+		rec.describe(snapshot.Mounts)
 		sc.askSystemd(ctx, snapshot.Mounts)
 		snapshot.Waiters, err = sc.waiters()
 	}

@@ -21,6 +21,8 @@ type scene struct {
 	spaces []*space
 	// masters by pid; nil for a mount that nobody serves.
 	masters map[int]*nsenter.Process
+	// pipes are what the masters read: descriptor by inode number, by pid.
+	pipes map[int]map[uint64]int
 	// managers are connections to systemd, by the pid of the systemd.
 	managers map[int]*master.Manager
 	// roots are open autofs roots, by namespace and mount id.
@@ -50,6 +52,7 @@ func look(init *nsenter.Process, everyone bool) (*scene, error) {
 	s := &scene{
 		init:     init,
 		masters:  map[int]*nsenter.Process{},
+		pipes:    map[int]map[uint64]int{},
 		managers: map[int]*master.Manager{},
 		roots:    map[rootKey]*os.File{},
 	}

@@ -37,6 +37,10 @@ type Mount struct {
 	// DeviceBefore is the st_dev that the checkpoint images have for the path,
 	// 0 if they are not known.
 	DeviceBefore uint64
+	// Preserved is whether an earlier moment of this restore gave it its old
+	// number back; NotPreserved says why not, "" if it was not tried.
+	Preserved    bool
+	NotPreserved string
 	// Created is when the superblock was made (ctime of its root), zero if that
 	// could not be seen.
 	Created time.Time
@@ -54,6 +58,8 @@ type Cover struct {
 // Master is the process that serves a mount, and what its systemd says of it.
 type Master struct {
 	master.Identity
+	// PipeFD is the descriptor with which it reads the mount's pipe.
+	PipeFD int
 	// Unit is the .automount unit of a systemd master, or the service of an
 	// automount daemon; "" if systemd names none.
 	Unit string
@@ -79,4 +85,10 @@ type Waiter struct {
 	Command string `json:"command"`
 	// Path is what the process wants to reach, "" if that could not be read.
 	Path string `json:"path,omitempty"`
+}
+
+// knownHealthy reports whether the device numbers alone show that the master
+// knows the mount, so that nobody has to be asked.
+func (m *Mount) knownHealthy() bool {
+	return m.Preserved || m.Master.Kind == master.Systemd && m.DeviceBefore != 0 && m.DeviceBefore == m.Device
 }

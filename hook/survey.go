@@ -2,6 +2,7 @@ package hook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -19,6 +20,7 @@ import (
 // survey describes every autofs mount of the scene, without asking anybody in
 // the container: it works while all processes are stopped.
 func (s *scene) survey() ([]Mount, error) {
+	s.forgetPipes()
 	var found []Mount
 	for i, sp := range s.spaces {
 		if sp.table == nil {
@@ -100,29 +102,56 @@ func (s *scene) readerOf(pipe uint64, candidates []int) (Master, error) {
 		if pid <= 0 {
 			continue
 		}
-		p := s.masters[pid]
-		if p == nil {
-			var err error
-			if p, err = nsenter.Open(pid); err != nil {
-				continue // ended meanwhile
-			}
+		p, pipes, err := s.pipesOf(pid)
+		if err != nil {
+			continue // ended meanwhile
 		}
-		fd, err := master.ReadsPipe(p, pipe)
-		if err != nil || fd < 0 {
-			if s.masters[pid] == nil {
-				p.Close()
-			}
+		fd, reads := pipes[pipe]
+		if !reads {
 			continue
 		}
-		s.masters[pid] = p
 		id, err := master.Identify(p)
 		if err != nil {
 			return none, err
 		}
-		return Master{Identity: id, ProcessSince: processSince(p)}, nil
+		return Master{Identity: id, PipeFD: fd, ProcessSince: processSince(p)}, nil
 	}
 	return none, nil
 }
+
+// pipesOf opens a process, once, and lists the pipes it reads.
+func (s *scene) pipesOf(pid int) (*nsenter.Process, map[uint64]int, error) {
+	if p := s.masters[pid]; p != nil && p.Alive() == nil {
+		return p, s.pipes[pid], nil
+	}
+	p, err := nsenter.Open(pid)
+	if err != nil {
+		return nil, nil, err
+	}
+	pipes, err := master.Pipes(p)
+	if err != nil || len(pipes) == 0 {
+		p.Close()
+		return nil, nil, errors.Join(err, errNoPipes)
+	}
+	if old := s.masters[pid]; old != nil {
+		old.Close()
+	}
+	s.masters[pid], s.pipes[pid] = p, pipes
+	return p, pipes, nil
+}
+
+// forgetPipes makes pipesOf look anew: a master's files change.
+func (s *scene) forgetPipes() {
+	for pid, p := range s.masters {
+		if pipes, err := master.Pipes(p); err == nil {
+			s.pipes[pid] = pipes
+		} else {
+			s.pipes[pid] = nil
+		}
+	}
+}
+
+var errNoPipes = errors.New("the process reads no pipe")
 
 // holdsMount reports whether the process has a file open on the mount with the
 // given id (fdinfo's line "mnt_id:", proc_pid_fdinfo(5)).
@@ -147,14 +176,14 @@ func holdsMount(p *nsenter.Process, mountID int) bool {
 func (s *scene) askSystemd(ctx context.Context, list []Mount) {
 	paths := map[int][]string{}
 	for _, m := range list {
-		if m.Master.Kind == master.Systemd && m.Main {
+		if m.Master.Kind == master.Systemd && m.Main && !m.knownHealthy() {
 			paths[m.Master.PID] = append(paths[m.Master.PID], m.Path)
 		}
 	}
 	for pid, wanted := range paths {
 		units, err := s.automountUnits(ctx, pid, wanted)
 		for i := range list {
-			if list[i].Master.Kind != master.Systemd || list[i].Master.PID != pid {
+			if list[i].Master.Kind != master.Systemd || list[i].Master.PID != pid || list[i].knownHealthy() {
 				continue
 			}
 			m := &list[i].Master
@@ -172,7 +201,7 @@ func (s *scene) askSystemd(ctx context.Context, list []Mount) {
 	services := map[int]Master{}
 	for i := range list {
 		m := &list[i].Master
-		if m.Kind != master.Automount {
+		if m.Kind != master.Automount || !list[i].Options.Type.Trigger() {
 			continue
 		}
 		answer, known := services[m.PID]

@@ -43,7 +43,7 @@ func (p *Process) CheckForeign() error {
 	if err != nil {
 		return err
 	}
-	for _, path := range []string{"/proc/self/ns/mnt", "/proc/1/ns/mnt"} {
+	for _, path := range []string{"/proc/thread-self/ns/mnt", "/proc/1/ns/mnt"} {
 		var st unix.Stat_t
 		if err := unix.Stat(path, &st); err != nil {
 			return fmt.Errorf("own mount namespace: %w", &os.PathError{Op: "stat", Path: path, Err: err})

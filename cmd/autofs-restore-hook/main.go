@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
@@ -20,6 +21,10 @@ const (
 	exitFailed = 1
 	exitUsage  = 2
 )
+
+// The main goroutine keeps the main thread for itself: a goroutine that enters a
+// container takes its thread with it, and /proc/self shows the main one.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	// CRIU calls the program at every stage of every dump and restore of the

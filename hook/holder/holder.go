@@ -10,6 +10,7 @@
 package holder
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -97,9 +98,9 @@ func (r Ref) Open(index int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "held:"+strconv.Itoa(index)), nil // close-on-exec by pidfd_getfd(2)
 }
 
-// Stop ends the holder, and so closes its files. It is no error if it has
-// ended already.
-func (r Ref) Stop() error {
+// Stop ends the holder and returns when its files are closed. It is no error if
+// it has ended already.
+func (r Ref) Stop(ctx context.Context) error {
 	p, err := r.process()
 	if errors.Is(err, ErrGone) {
 		return nil
@@ -108,7 +109,10 @@ func (r Ref) Stop() error {
 		return err
 	}
 	defer p.Close()
-	return p.Signal(unix.SIGKILL)
+	if err := p.Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return p.WaitEnd(ctx) // a process closes its files before it is waited for
 }
 
 func (r Ref) process() (*nsenter.Process, error) {

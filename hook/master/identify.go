@@ -49,18 +49,23 @@ func Identify(p *nsenter.Process) (Identity, error) {
 	return id, nil
 }
 
-// ReadsPipe returns the number of the file descriptor with which the process
-// reads the pipe with the given inode number, or -1.
-func ReadsPipe(p *nsenter.Process, inode uint64) (int, error) {
+// Pipes returns the pipes that the process has open for reading: the file
+// descriptor by the pipe's inode number.
+func Pipes(p *nsenter.Process) (map[uint64]int, error) {
 	names, err := p.ReadDirNames("fd")
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
-	want := "pipe:[" + strconv.FormatUint(inode, 10) + "]"
+	found := map[uint64]int{}
 	for _, name := range names {
 		link, err := p.Readlink("fd/" + name)
-		if err != nil || link != want {
-			continue // closed meanwhile, or another file
+		if err != nil {
+			continue // closed meanwhile
+		}
+		text, isPipe := strings.CutPrefix(link, "pipe:[")
+		inode, err := strconv.ParseUint(strings.TrimSuffix(text, "]"), 10, 64)
+		if !isPipe || err != nil {
+			continue
 		}
 		info, err := p.ReadFile("fdinfo/"+name, 1<<12)
 		if err != nil || !readable(string(info)) {
@@ -68,11 +73,11 @@ func ReadsPipe(p *nsenter.Process, inode uint64) (int, error) {
 		}
 		fd, err := strconv.Atoi(name)
 		if err != nil {
-			return -1, fmt.Errorf("process %d: /proc/%d/fd: odd name %q", p.PID(), p.PID(), name)
+			return nil, fmt.Errorf("process %d: /proc/%d/fd: odd name %q", p.PID(), p.PID(), name)
 		}
-		return fd, nil
+		found[inode] = fd
 	}
-	return -1, nil
+	return found, nil
 }
 
 // readable looks at the access mode in fdinfo's line "flags:" (octal, open(2)).

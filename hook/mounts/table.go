@@ -121,7 +121,3 @@ func (t *Table) Stack(m *Mount) []*Mount {
 		top = over
 	}
 }
-
-// Peers reports whether m propagates mounts to others (shared) or receives
-// them from a master (slave); mountinfo's optional fields.
-func Peers(m *Mount) bool { return m.Optional != "" && m.Optional != "unbindable" }

@@ -1,0 +1,68 @@
+package mounts
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Propagation is how mount events travel to and from a mount
+// (mount_namespaces(7), the optional fields of mountinfo).
+type Propagation struct {
+	// Shared is the peer group that the mount is in, 0 if none; Master the one
+	// that it receives events from, 0 if none.
+	Shared, Master int
+	Unbindable     bool
+}
+
+// PropagationOf reads a mount's optional fields. What is not understood counts
+// as absent.
+func PropagationOf(m *Mount) Propagation {
+	var p Propagation
+	for _, field := range strings.Fields(m.Optional) {
+		name, value, _ := strings.Cut(field, ":")
+		group, err := strconv.Atoi(value)
+		switch {
+		case name == "unbindable":
+			p.Unbindable = true
+		case err != nil:
+		case name == "shared":
+			p.Shared = group
+		case name == "master":
+			p.Master = group
+		}
+	}
+	return p
+}
+
+// origins picks, from the parents of one mount point in several mount
+// namespaces, those in which something must be mounted for it to arrive in all
+// of them: it travels from a parent to its peers and to the slaves of its
+// group, and on from these. The first parent is always picked.
+func origins(parents []Propagation) []int {
+	var picked []int
+	arrived := make([]bool, len(parents))
+	groups := map[int]bool{} // from which mounts arrive
+	for i, p := range parents {
+		if arrived[i] {
+			continue
+		}
+		picked = append(picked, i)
+		arrived[i] = true
+		if p.Shared != 0 {
+			groups[p.Shared] = true
+		}
+		for changed := true; changed; {
+			changed = false
+			for j, q := range parents {
+				if arrived[j] || !(q.Shared != 0 && groups[q.Shared] || q.Master != 0 && groups[q.Master]) {
+					continue
+				}
+				arrived[j], changed = true, true
+				if q.Shared != 0 {
+					groups[q.Shared] = true
+				}
+			}
+		}
+	}
+	return picked
+}

@@ -1,0 +1,291 @@
+package mounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// Space is a mount namespace: a process in it, and its mount table.
+type Space struct {
+	Process *nsenter.Process
+	Table   *Table
+}
+
+// Replacement is a direct or offset autofs mount that is to be replaced in
+// every namespace that shows it.
+type Replacement struct {
+	Path string
+	// Old is the st_dev of the mount to be replaced.
+	Old uint64
+	// New is the root of the mount that takes its place, detached, and Device
+	// its st_dev.
+	New    *os.File
+	Device uint64
+	// Err is set by Replace: why the mount was not replaced, or not everywhere.
+	Err error
+}
+
+// Replace puts each replacement where the old mount is, beneath whatever covers
+// that, in every one of the namespaces. The first namespace is the one that
+// must succeed.
+//
+// No path is without its mount for a moment, and the covering mounts keep their
+// mount ids, open files and submounts, because mount propagation does the work.
+// A detached peer of the parent mount lets the kernel propagate the new mount
+// to the place of the old one, where it is tucked beneath it
+// (fs/namespace.c, attach_recursive_mnt); then a dummy that is mounted on a
+// peer of the new mount is unmounted, which unmounts the old one from the new
+// one's root in all namespaces, and moves what covered it down
+// (fs/pnode.c, propagate_umount). Nothing walks over the old mount.
+//
+// Parents that propagate nothing are made shared for the time being. The
+// returned error concerns all replacements; else each has its own.
+func Replace(ctx context.Context, spaces []Space, list []*Replacement) error {
+	w := &workspace{spaces: spaces, list: list, parents: map[parentKey]*parent{}, clones: map[cloneKey]*clone{}}
+	defer w.close()
+	w.choose()
+	var errs []error
+	for i := range spaces {
+		if w.needs(i) {
+			errs = append(errs, spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
+				w.prepare(i)
+				return nil
+			}))
+		}
+	}
+	err := errors.Join(errs...)
+	if err == nil {
+		err = w.swap(ctx)
+	}
+	for i := range spaces {
+		if w.needs(i) {
+			err = errors.Join(err, spaces[i].Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
+				return w.restore(i)
+			}))
+		}
+	}
+	return err
+}
+
+// workspace is the state of one Replace.
+type workspace struct {
+	spaces  []Space
+	list    []*Replacement
+	targets []*target
+	parents map[parentKey]*parent
+	clones  map[cloneKey]*clone
+}
+
+// target is a place where a new mount is mounted; from there it propagates.
+type target struct {
+	space       int
+	replacement *Replacement
+	old, parent *Mount
+	clone       *clone
+	peer        *os.File // the new mount's copy that goes here
+}
+
+type parentKey struct{ space, mount int }
+
+// parent is a mount that others are mounted on.
+type parent struct {
+	mount *Mount
+	root  *os.File
+	// changed is set while it is shared and was not before.
+	changed bool
+}
+
+type cloneKey struct {
+	space, mount int
+	directory    string
+}
+
+// clone is a detached peer of a parent, of one directory of it.
+type clone struct {
+	tree   *os.File
+	placed bool // on the desk
+}
+
+// choose finds the old mounts and where the new ones have to be mounted.
+func (w *workspace) choose() {
+	for _, r := range w.list {
+		var shown []*target
+		var parents []Propagation
+		for i, s := range w.spaces {
+			old := s.find(r.Path, r.Old)
+			if old == nil {
+				continue
+			}
+			p := s.Table.ByID(old.Parent)
+			if p == nil {
+				r.fail(fmt.Errorf("%q: the mount it lies on is not in the mount table", r.Path))
+				continue
+			}
+			shown = append(shown, &target{space: i, replacement: r, old: old, parent: p})
+			parents = append(parents, PropagationOf(p))
+		}
+		if len(shown) == 0 {
+			r.fail(fmt.Errorf("%q: no autofs mount %s: %w", r.Path, DeviceString(r.Old), ErrChanged))
+			continue
+		}
+		for _, i := range origins(parents) {
+			w.targets = append(w.targets, shown[i])
+		}
+	}
+}
+
+func (s Space) find(path string, device uint64) *Mount {
+	if s.Table == nil {
+		return nil
+	}
+	for _, m := range s.Table.Autofs() {
+		if m.Mountpoint == path && DeviceOf(m) == device {
+			return m
+		}
+	}
+	return nil
+}
+
+// Shows reports whether the namespace has the autofs mount with the given
+// st_dev at the path.
+func (s Space) Shows(path string, device uint64) bool { return s.find(path, device) != nil }
+
+func (r *Replacement) fail(err error) {
+	if r.Err == nil {
+		r.Err = err
+	}
+}
+
+func (w *workspace) needs(space int) bool {
+	for _, t := range w.targets {
+		if t.space == space {
+			return true
+		}
+	}
+	return false
+}
+
+// prepare runs in one of the namespaces: it makes the parents shared that are
+// not, and clones them.
+func (w *workspace) prepare(space int) {
+	for _, t := range w.targets {
+		if t.space == space {
+			if err := w.prepareTarget(t); err != nil {
+				t.replacement.fail(err)
+			}
+		}
+	}
+}
+
+func (w *workspace) prepareTarget(t *target) error {
+	directory := path.Dir(t.replacement.Path)
+	key := cloneKey{t.space, t.parent.ID, directory}
+	if t.clone = w.clones[key]; t.clone != nil {
+		return nil
+	}
+	if err := w.share(t); err != nil {
+		return err
+	}
+	dir, err := openRoot(directory)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := checkID(dir, directory, t.parent.ID); err != nil {
+		return err
+	}
+	tree, err := cloneTree(dir, directory)
+	if err != nil {
+		return err
+	}
+	t.clone = &clone{tree: tree}
+	w.clones[key] = t.clone
+	return nil
+}
+
+// share makes the target's parent shared, once.
+func (w *workspace) share(t *target) error {
+	key := parentKey{t.space, t.parent.ID}
+	if w.parents[key] != nil {
+		return nil
+	}
+	root, err := openRoot(t.parent.Mountpoint)
+	if err != nil {
+		return err
+	}
+	if err := checkID(root, t.parent.Mountpoint, t.parent.ID); err != nil {
+		root.Close()
+		return err
+	}
+	p := &parent{mount: t.parent, root: root}
+	if PropagationOf(t.parent).Shared == 0 {
+		if err := setPropagation(root, unix.MS_SHARED); err != nil {
+			root.Close()
+			return err
+		}
+		p.changed = true
+	}
+	w.parents[key] = p
+	return nil
+}
+
+// restore runs in one of the namespaces: it gives the parents back the
+// propagation they had, and the new mounts that of the old ones.
+func (w *workspace) restore(space int) error {
+	var errs []error
+	for key, p := range w.parents {
+		if key.space == space && p.changed {
+			errs = append(errs, setPropagation(p.root, kindOf(PropagationOf(p.mount))))
+		}
+	}
+	control, err := autofs.OpenControl()
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	defer control.Close()
+	for _, t := range w.targets {
+		if t.space != space || t.replacement.Err != nil || PropagationOf(t.old).Shared != 0 {
+			continue
+		}
+		root, err := control.OpenMount(t.replacement.Path, t.replacement.Device)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, setPropagation(root, unix.MS_PRIVATE), root.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (w *workspace) close() {
+	for _, p := range w.parents {
+		p.root.Close()
+	}
+	for _, c := range w.clones {
+		c.tree.Close()
+	}
+	for _, t := range w.targets {
+		if t.peer != nil {
+			t.peer.Close()
+		}
+	}
+}
+
+// kindOf is the propagation of a mount that was not shared.
+func kindOf(p Propagation) uint64 {
+	switch {
+	case p.Unbindable:
+		return unix.MS_UNBINDABLE
+	case p.Master != 0:
+		return unix.MS_SLAVE
+	}
+	return unix.MS_PRIVATE
+}

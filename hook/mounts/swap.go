@@ -1,0 +1,193 @@
+package mounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// swap does the replacing, in a private copy of the first namespace that ends
+// with it.
+func (w *workspace) swap(ctx context.Context) error {
+	desk, err := newDesk()
+	if err != nil {
+		return err
+	}
+	defer desk.Close()
+	ns, err := w.spaces[0].Process.CopyMountNamespace(ctx)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return nsenter.InNamespaceFile(ctx, ns, func(*nsenter.Thread) error {
+		if err := placeDesk(desk); err != nil {
+			return err
+		}
+		for i, r := range w.list {
+			if r.Err == nil {
+				if err := w.tuck(desk, i, r); err != nil {
+					r.fail(err)
+				}
+			}
+		}
+		// Clones of parents leave their peer group before anything of them is
+		// unmounted: that would propagate.
+		var errs []error
+		for _, c := range w.clones {
+			errs = append(errs, setPropagation(c.tree, unix.MS_PRIVATE))
+		}
+		for _, t := range w.targets {
+			if t.peer != nil {
+				errs = append(errs, setPropagation(t.peer, unix.MS_PRIVATE))
+			}
+		}
+		for _, r := range w.list {
+			if r.Err == nil {
+				errs = append(errs, setPropagation(r.New, unix.MS_PRIVATE))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// tuck replaces one mount: see Replace.
+func (w *workspace) tuck(desk *os.File, number int, r *Replacement) error {
+	name := "new" + strconv.Itoa(number)
+	if err := place(r.New, desk, name); err != nil {
+		return err
+	}
+	dummy, err := cloneTree(desk, "dummy")
+	if err != nil {
+		return err
+	}
+	defer dummy.Close()
+	if err := attach(dummy, r.New, name); err != nil {
+		return err
+	}
+	if err := setPropagation(r.New, unix.MS_SHARED); err != nil {
+		return err
+	}
+	for i, t := range w.targets {
+		if t.replacement == r && t.clone != nil {
+			if err := w.tuckTarget(desk, i, t); err != nil {
+				return err
+			}
+		}
+	}
+	// The dummy is the topmost mount there.
+	if err := unix.Fchdir(int(desk.Fd())); err != nil {
+		return mountError("unmount the dummy for", r.Path, "fchdir", err)
+	}
+	err = unix.Unmount(name, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	return mountError("unmount the dummy for", r.Path, "umount2", err)
+}
+
+func (w *workspace) tuckTarget(desk *os.File, number int, t *target) error {
+	peer, err := cloneTree(t.replacement.New, t.replacement.Path)
+	if err != nil {
+		return err
+	}
+	t.peer = peer
+	if !t.clone.placed {
+		if err := place(t.clone.tree, desk, "parent"+strconv.Itoa(number)); err != nil {
+			return err
+		}
+		t.clone.placed = true
+	}
+	base := path.Base(t.replacement.Path)
+	err = unix.MoveMount(int(peer.Fd()), "", int(t.clone.tree.Fd()), base, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	return mountError("mount", t.replacement.Path, "move_mount", err)
+}
+
+// newDesk makes an empty file system to work on, as a detached mount.
+func newDesk() (*os.File, error) {
+	fs, err := unix.Fsopen("ramfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("file system to work on: %w", os.NewSyscallError("fsopen", err))
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, fmt.Errorf("file system to work on: %w", os.NewSyscallError("fsconfig", err))
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("file system to work on: %w", os.NewSyscallError("fsmount", err))
+	}
+	return os.NewFile(uintptr(fd), "desk"), nil
+}
+
+// placeDesk mounts the desk over the root of a namespace of our own.
+func placeDesk(desk *os.File) error {
+	root, err := openRoot("/")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return attach(desk, root, "/")
+}
+
+// place mounts a tree on a new directory of the desk.
+func place(tree, desk *os.File, name string) error {
+	if err := unix.Mkdirat(int(desk.Fd()), name, 0o700); err != nil {
+		return mountError("make a mount point for", name, "mkdirat", err)
+	}
+	err := unix.MoveMount(int(tree.Fd()), "", int(desk.Fd()), name, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	return mountError("mount", name, "move_mount", err)
+}
+
+// cloneTree makes a detached copy of the mount, from the open directory on,
+// without what is mounted on it.
+func cloneTree(dir *os.File, name string) (*os.File, error) {
+	fd, err := unix.OpenTree(int(dir.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return nil, mountError("copy", name, "open_tree", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// CopyOfAutofs makes a detached, private copy of an autofs mount of the process's
+// namespace, without what covers it.
+func CopyOfAutofs(ctx context.Context, p *nsenter.Process, path string, device uint64) (*os.File, error) {
+	control, err := autofs.OpenControl()
+	if err != nil {
+		return nil, err
+	}
+	defer control.Close()
+	copied := make(chan *os.File, 1)
+	err = p.InMountNamespace(ctx, func(*nsenter.Thread) error {
+		root, err := control.OpenMount(path, device)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		tree, err := cloneTree(root, path)
+		if err != nil {
+			return err
+		}
+		if err := setPropagation(tree, unix.MS_PRIVATE); err != nil {
+			tree.Close()
+			return err
+		}
+		copied <- tree
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return <-copied, nil
+}
+
+// setPropagation changes the propagation of the mount whose root is open
+// (mount_setattr(2), Linux 5.12).
+func setPropagation(root *os.File, kind uint64) error {
+	err := unix.MountSetattr(int(root.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: kind})
+	return mountError("set the propagation of", root.Name(), "mount_setattr", err)
+}

@@ -1,0 +1,99 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// reserve works before the restored processes exist: it reads the images and
+// holds those device numbers that a systemd remembers, so that neither the
+// container's own new mounts nor anybody else gets them.
+func (r Runner) reserve(ctx context.Context, e Event) error {
+	if has, err := hasAutofs(e.ImageDir); err != nil || !has {
+		return err
+	}
+	set, err := readImages(e.ImageDir)
+	if err != nil {
+		return err
+	}
+	rec := &record{Moment: Reserve, Devices: devicesOf(set)}
+	criu, err := nsenter.Open(e.CRIU)
+	if err != nil {
+		return fmt.Errorf("the restoring process: %w", err)
+	}
+	defer criu.Close()
+	s := store{r.Directory}
+	lock, err := s.lock(ctx, criu)
+	if err != nil {
+		return err
+	}
+	defer s.unlock(lock)
+	if have, err := s.load(criu); err == nil && have != nil {
+		return nil // called twice for this stage
+	}
+	s.sweep()
+	pool := device.New(rec.wanted())
+	defer pool.Close()
+	if err := pool.Fill(ctx); err != nil {
+		r.Warn(err)
+	}
+	pool.Trim()
+	var files []*os.File
+	for _, f := range pool.Held() {
+		files = append(files, f)
+	}
+	if err := r.hold(criu, rec, files); err != nil {
+		r.Warn(err)
+	}
+	if err := s.save(criu, rec); err != nil {
+		return errors.Join(err, rec.Holder.Stop(ctx))
+	}
+	return nil
+}
+
+// hold starts a holder of the files and notes it in the record.
+func (r Runner) hold(criu *nsenter.Process, rec *record, files []*os.File) error {
+	rec.Holder = holder.Ref{}
+	if len(files) == 0 {
+		return nil
+	}
+	model, err := nsenter.Open(parentOf(criu.PID()))
+	if err == nil {
+		defer model.Close()
+	} else {
+		model = nil // the holder stays where it is
+	}
+	rec.Holder, err = holder.Start(criu, model, holderLifetime, files)
+	if errors.Is(err, holder.ErrNotMoved) {
+		r.Warn(err)
+		return nil
+	}
+	return err
+}
+
+// hasAutofs tells from the names of the images alone whether there is work.
+func hasAutofs(dir string) (bool, error) {
+	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, fmt.Errorf("checkpoint images: %w", err)
+	}
+	defer f.Close()
+	has, err := images.HasAutofs(f)
+	if errors.Is(err, images.ErrNoImages) || errors.Is(err, fs.ErrNotExist) {
+		return false, nil // no mount namespace of its own was checkpointed
+	}
+	if err != nil {
+		return false, fmt.Errorf("checkpoint images: %w", err)
+	}
+	return has, nil
+}
