@@ -175,7 +175,11 @@ func holdsMount(p *nsenter.Process, mountID int) bool {
 // that does not answer must not keep the others from being repaired.
 func (s *scene) askSystemd(ctx context.Context, list []Mount) {
 	paths := map[int][]string{}
-	for _, m := range list {
+	for i := range list {
+		m := &list[i]
+		if m.Master.Kind == master.Systemd {
+			m.Master.Unit = master.UnitNameFromPath(m.Path, "automount")
+		}
 		if m.Master.Kind == master.Systemd && m.Main && !m.knownHealthy() {
 			paths[m.Master.PID] = append(paths[m.Master.PID], m.Path)
 		}

@@ -52,14 +52,31 @@ func Autofs(t testing.TB, pid int) map[string]*mountinfo.Info {
 	return found
 }
 
-// Stack returns the file system types at a path, the lowest first.
+// Stack returns the file system types at a path, the lowest first. What lies on
+// what is told by the parents: a mount that was put beneath another one is
+// listed after it.
 func Stack(t testing.TB, pid int, path string) string {
 	t.Helper()
-	var types []string
-	for _, m := range Mounts(t, pid) {
+	at := make(map[int]*mountinfo.Info) // by parent
+	var lowest *mountinfo.Info
+	table := Mounts(t, pid)
+	for _, m := range table {
 		if m.Mountpoint == path {
-			types = append(types, m.FSType)
+			at[m.Parent] = m
 		}
+	}
+	for _, m := range at {
+		beneath := false
+		for _, other := range at {
+			beneath = beneath || other.ID == m.Parent
+		}
+		if !beneath {
+			lowest = m
+		}
+	}
+	var types []string
+	for m := lowest; m != nil; m = at[m.ID] {
+		types = append(types, m.FSType)
 	}
 	return strings.Join(types, " < ")
 }
