@@ -156,7 +156,7 @@ func (w *work) respawn(ctx context.Context, list []int) error {
 	if err := w.canRelease(list); err != nil {
 		return err
 	}
-	if err := manager.Kill(ctx, first.Master.Unit, daemon); err != nil {
+	if err := manager.Kill(ctx, first.Master.Unit, daemon, first.Master.ContainerPID); err != nil {
 		return err
 	}
 	for _, i := range list {

@@ -29,14 +29,30 @@ func containerName(e Event, init *nsenter.Process) string {
 			}
 		}
 	}
-	if groups, err := cgroup.Of(init); err == nil {
-		for _, g := range groups {
-			if id := idOfGroup(g.Path); id != "" {
-				return fileName(id)
-			}
-		}
+	if id := idOfGroups(init); id != "" {
+		return fileName(id)
 	}
 	return "pid-" + strconv.Itoa(init.PID())
+}
+
+// idOfGroups asks the hierarchy of version 2 first: on a host with both, the
+// others may hold only what contains the engine itself.
+func idOfGroups(init *nsenter.Process) string {
+	groups, err := cgroup.Of(init)
+	if err != nil {
+		return ""
+	}
+	found := ""
+	for _, g := range groups {
+		id := idOfGroup(g.Path)
+		switch {
+		case id != "" && g.Controllers == "":
+			return id
+		case found == "":
+			found = id
+		}
+	}
+	return found
 }
 
 // idOfGroup takes a container's name from a control group: the engines' names

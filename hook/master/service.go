@@ -54,8 +54,9 @@ func (m *Manager) ServiceOf(ctx context.Context, containerPID int) (Service, err
 
 // Kill ends the service's main process with SIGKILL and returns when systemd
 // has noticed: starting the service earlier would fail. No stop job is run, so
-// nothing is unmounted. main is that process as seen from the host.
-func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Process) error {
+// nothing is unmounted. main is that process, and containerPID its number inside
+// the container.
+func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Process, containerPID int) error {
 	if err := m.conn.KillUnitWithTarget(ctx, service, sd.Main, int32(unix.SIGKILL)); err != nil {
 		return fmt.Errorf("kill the main process of %s: %w", service, noAnswer(ctx, err))
 	}
@@ -72,9 +73,11 @@ func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Proces
 			return fmt.Errorf("state of %s: %w", service, noAnswer(ctx, err))
 		}
 		word, _ := state.Value.Value().(string)
-		// "active" with another main process: the service restarted it itself.
-		if word != "deactivating" && (pid == 0) == (word != "active") {
+		switch {
+		case pid == 0 && (word == "failed" || word == "inactive"):
 			return nil
+		case pid != 0 && pid != containerPID:
+			return nil // the service's Restart= setting has brought back a daemon
 		}
 		select {
 		case <-time.After(settleInterval):

@@ -70,6 +70,11 @@ func restoreWithHook(t *testing.T, s *snapshot, options lab.RestoreOptions) *lab
 	lab.InstallActionScript(t, lab.Hook())
 	r := s.Restore(t, options)
 	t.Logf("restored in %s with %s", r.Took, lab.Hook())
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("CRIU's log, with what the program wrote:\n%s", hookLines(r.Log))
+		}
+	})
 	return r
 }
 

@@ -28,9 +28,6 @@ func TestRepairedByActionScript(t *testing.T) {
 		t.Errorf("%s: %s, want autofs < tmpfs < tmpfs", lab.Stacked, stack)
 	}
 	checkUncovered(t, r.Container)
-	if t.Failed() {
-		t.Logf("CRIU's log, with what the program wrote:\n%s", hookLines(r.Log))
-	}
 }
 
 // TestRepairedWithSharedMounts is the same where mounts propagate between the
