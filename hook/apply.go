@@ -162,7 +162,7 @@ func (w *work) respawn(ctx context.Context, list []int) error {
 	for _, i := range list {
 		w.release(&w.snapshot.Mounts[i])
 	}
-	return manager.Start(ctx, first.Master.Unit)
+	return manager.Start(ctx, first.Master.Unit, first.Master.ContainerPID)
 }
 
 // canRelease refuses to touch a daemon while somebody waits on a mount of its

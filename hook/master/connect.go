@@ -26,7 +26,8 @@ const maxAnswers = 64 << 20
 // Manager is a connection to a container's systemd.
 type Manager struct {
 	conn *sd.Conn
-	peer *peer
+	peer *inhabitant
+	pid1 *nsenter.Process
 }
 
 // connections is how many go-systemd makes: one for calls, one for signals.
@@ -64,7 +65,7 @@ func connect(ctx context.Context, pid1 *nsenter.Process) (*Manager, error) {
 		}
 		raw = append(raw, fd)
 	}
-	m := &Manager{}
+	m := &Manager{pid1: pid1}
 	if m.peer, err = startPeer(target, raw, pid1); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -89,8 +90,19 @@ func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Proces
 
 // Start starts a service that Kill has ended, and waits until systemd calls it
 // started. A service that its own Restart= setting has brought back is left as
-// it is.
-func (m *Manager) Start(ctx context.Context, service string) error {
+// it is. dead is the number that the old main process had in the container.
+//
+// automount finds the number of its predecessor in a file and refuses to start
+// while a process with that number runs the same program (daemon/flag.c,
+// flag_is_owned). After a restore the container's process numbers start low
+// again, so the new daemon itself is likely to get it. A process of ours has it
+// meanwhile.
+func (m *Manager) Start(ctx context.Context, service string, dead int) error {
+	if placeholder, err := occupy(m.pid1, dead); err == nil {
+		defer placeholder.end()
+	} else if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
 	if err := m.conn.ResetFailedUnitContext(ctx, service); err != nil && !isNoSuchUnit(err) {
 		return fmt.Errorf("reset-failed %s: %w", service, noAnswer(ctx, err))
 	}
