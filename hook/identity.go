@@ -1,8 +1,8 @@
 package hook
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
+	"hash/fnv"
 	"os"
 	"path"
 	"strconv"
@@ -102,6 +102,7 @@ func fileName(id string) string {
 	if validID(id) {
 		return id
 	}
-	sum := sha256.Sum256([]byte(id))
-	return "id-" + hex.EncodeToString(sum[:16])
+	sum := fnv.New128a()
+	_, _ = sum.Write([]byte(id)) // never fails
+	return "id-" + hex.EncodeToString(sum.Sum(nil))
 }
