@@ -34,10 +34,10 @@ type Decision struct {
 	Reason string
 }
 
-// clockSlack is how far two clocks that date the same moment may be apart:
-// process start times have ticks of 10 ms, and systemd notes a unit's state a
-// little before or after it makes the mount.
-const clockSlack = 500 * time.Millisecond
+// clockSlack is how far apart two dates of the same moment may be: process start
+// times come in ticks of 10 ms, inode times in ticks of up to 10 ms, and systemd
+// notes a unit's state just after it made the mount or the process.
+const clockSlack = 100 * time.Millisecond
 
 // Plan decides for each mount of a snapshot what is to be done. It only thinks:
 // the same snapshot always gives the same plan.
@@ -159,7 +159,7 @@ func daemonIsYoung(m *Mount) (bool, string) {
 	if since.IsZero() || process.IsZero() {
 		return false, ""
 	}
-	if process.Before(since.Add(2 * time.Second)) {
+	if process.Before(since.Add(clockSlack)) {
 		return true, "its daemon was started here, not restored"
 	}
 	// CRIU makes all mounts before it makes the daemon's process.

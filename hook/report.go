@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -123,6 +124,32 @@ func (r *Report) conclude() {
 	default:
 		r.Outcome = NothingToDo
 	}
+}
+
+// UnrepairedMounts is what stays unrepaired for one reason.
+type UnrepairedMounts struct {
+	Reason string
+	Paths  []string
+}
+
+// Unrepaired groups the mounts that stay unrepaired by the reason, each path
+// once.
+func (r *Report) Unrepaired() []UnrepairedMounts {
+	var groups []UnrepairedMounts
+	for _, m := range r.Mounts {
+		if m.Outcome != Unrepaired {
+			continue
+		}
+		i := slices.IndexFunc(groups, func(u UnrepairedMounts) bool { return u.Reason == m.Reason })
+		if i < 0 {
+			groups = append(groups, UnrepairedMounts{Reason: m.Reason})
+			i = len(groups) - 1
+		}
+		if !slices.Contains(groups[i].Paths, m.Path) {
+			groups[i].Paths = append(groups[i].Paths, m.Path)
+		}
+	}
+	return groups
 }
 
 // Summary is the report in one line.

@@ -25,6 +25,8 @@ type scene struct {
 	pipes map[int]map[uint64]int
 	// managers are connections to systemd, by the pid of the systemd.
 	managers map[int]*master.Manager
+	// silent are the errors of systemds that could not be reached, by pid.
+	silent map[int]error
 	// roots are open autofs roots, by namespace and mount id.
 	roots map[rootKey]*os.File
 	// members are the pids of the container's processes.
@@ -54,6 +56,7 @@ func look(init *nsenter.Process, everyone bool) (*scene, error) {
 		masters:  map[int]*nsenter.Process{},
 		pipes:    map[int]map[uint64]int{},
 		managers: map[int]*master.Manager{},
+		silent:   map[int]error{},
 		roots:    map[rootKey]*os.File{},
 	}
 	list := init.Descendants

@@ -256,12 +256,16 @@ func (s *scene) manager(ctx context.Context, pid int) (*master.Manager, error) {
 	if m := s.managers[pid]; m != nil {
 		return m, nil
 	}
+	if err := s.silent[pid]; err != nil {
+		return nil, err // asked before
+	}
 	p := s.masters[pid]
 	if p == nil {
 		p = s.init // asked about a service of its own
 	}
 	m, err := master.Connect(ctx, p)
 	if err != nil {
+		s.silent[pid] = err
 		return nil, err
 	}
 	s.managers[pid] = m

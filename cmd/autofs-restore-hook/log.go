@@ -35,10 +35,8 @@ func (l *logger) end(e hook.Event, report *hook.Report, err error) {
 	switch {
 	case report != nil && report.Outcome != hook.Repaired && report.Outcome != hook.NothingToDo:
 		l.Error(report.Summary())
-		for _, m := range report.Mounts {
-			if m.Outcome == hook.Unrepaired {
-				l.Errorf("%q in mount namespace %d: unrepaired: %s", m.Path, m.MountNamespace, m.Reason)
-			}
+		for _, u := range report.Unrepaired() {
+			l.Errorf("unrepaired: %q: %s", u.Paths, u.Reason)
 		}
 		for _, w := range report.Waiting {
 			l.Errorf("process %d (%q) waits on an automount at %q", w.PID, w.Command, w.Path)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 
 	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
@@ -29,6 +30,10 @@ type Manager struct {
 	peer *inhabitant
 	pid1 *nsenter.Process
 }
+
+// greetingTime is how long systemd may take to accept a connection. It needs
+// about 1 ms; one that is stopped never does.
+const greetingTime = 3 * time.Second
 
 // connections is how many go-systemd makes: one for calls, one for signals.
 const connections = 2
@@ -104,11 +109,9 @@ func authenticate(ctx context.Context, fd int, pid1 *nsenter.Process) (*dbus.Con
 	if err != nil {
 		return nil, fmt.Errorf("connection to %s: %w", privateSocket, err)
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := raw.SetDeadline(deadline); err != nil {
-			raw.Close()
-			return nil, fmt.Errorf("connection to %s: %w", privateSocket, err)
-		}
+	if err := raw.SetDeadline(time.Now().Add(greetingTime)); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("connection to %s: %w", privateSocket, err)
 	}
 	conn, err := dbus.NewConn(&boundedConn{Conn: raw, left: maxAnswers}, dbus.WithContext(ctx))
 	if err != nil {
@@ -118,6 +121,11 @@ func authenticate(ctx context.Context, fd int, pid1 *nsenter.Process) (*dbus.Con
 	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal("0")}); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("D-Bus over %s: %w", privateSocket, noAnswer(ctx, err))
+	}
+	deadline, _ := ctx.Deadline() // none: the zero time, which is no deadline either
+	if err := raw.SetDeadline(deadline); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("connection to %s: %w", privateSocket, err)
 	}
 	return conn, nil
 }
