@@ -50,18 +50,13 @@ func TestDemo(t *testing.T) {
 	r = checkpoint.Restore(t, lab.RestoreOptions{})
 	report := r.ReadReport(t)
 	fmt.Printf("   done in %s. Its report says %q:\n\n", round(r.Took), report.Outcome)
-	for _, m := range report.Mounts {
-		fmt.Printf("   %-32s %-10s served by %s %s\n", m.Path, m.Outcome, m.Master.Kind, m.Master.Unit)
-		if m.Outcome == "unrepaired" {
-			fmt.Printf("      %s\n", m.Reason)
-		}
-	}
+	showReport(report)
 	changes := lab.UnitChanges(units, r.Settle(t))
 	fmt.Printf("\n   Units that systemd says have changed since the checkpoint: %d\n", len(changes))
 	for _, change := range changes {
 		fmt.Printf("     %s\n", change)
 	}
-	fmt.Print("   Reading takes:\n\n")
+	fmt.Print("   Reading takes (the better part of a second is systemd's own, checkpoint or not):\n\n")
 	broken = show(t, r.Container, func(lab.Access) bool { return true })
 	showUncovered(t, r.Container, true)
 	if t.Failed() {
@@ -69,6 +64,29 @@ func TestDemo(t *testing.T) {
 		return
 	}
 	fmt.Printf("\n   %d of %d accesses hang. Nothing that was mounted was lost.\n", broken, len(lab.Accesses))
+}
+
+// showReport prints each automount once, with the number of mount namespaces of
+// the container in which it was found with the same outcome.
+func showReport(report lab.Report) {
+	type line struct{ path, outcome, kind, unit, reason string }
+	var order []line
+	namespaces := make(map[line]int)
+	for _, m := range report.Mounts {
+		l := line{m.Path, m.Outcome, m.Master.Kind, m.Master.Unit, ""}
+		if m.Outcome == "unrepaired" {
+			l.reason = m.Reason
+		}
+		if namespaces[l]++; namespaces[l] == 1 {
+			order = append(order, l)
+		}
+	}
+	for _, l := range order {
+		fmt.Printf("   %-32s %-10s in %d mount namespace(s), served by %s %s\n", l.path, l.outcome, namespaces[l], l.kind, l.unit)
+		if l.reason != "" {
+			fmt.Printf("      %s\n", l.reason)
+		}
+	}
 }
 
 // show touches every path and prints what came of it. Those of which answers is
