@@ -33,10 +33,31 @@ type Event struct {
 	CRIU int
 	// ImageDir is the directory of the checkpoint images, "" if unknown.
 	ImageDir string
+	// Strategy limits the cures that are tried.
+	Strategy Strategy
 	// Everyone makes the snapshot look at every process on the host, and so
 	// find those that entered the container from outside.
 	Everyone bool
+	// Watch is whether to wait for the end of the restore first; the start times
+	// are those of CRIU and of the first process.
+	Watch                bool
+	criuStart, initStart uint64
 }
+
+// Strategy says which cures may be tried for mounts that a systemd serves.
+type Strategy string
+
+const (
+	// Auto tries all cures, the mildest first.
+	Auto Strategy = "auto"
+	// PreserveOnly only makes mounts anew with their old device numbers.
+	PreserveOnly Strategy = "preserve"
+	// RestartOnly restarts units at once.
+	RestartOnly Strategy = "restart"
+)
+
+// Valid reports whether it is one of the strategies.
+func (s Strategy) Valid() bool { return s == Auto || s == PreserveOnly || s == RestartOnly }
 
 // Environment variables with which CRIU calls an action script
 // (criu/action-scripts.c).

@@ -97,6 +97,10 @@ func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 		}
 	}
 	switch {
+	case s.Strategy == PreserveOnly && m.NotPreserved != "":
+		return Unrepaired, m.NotPreserved
+	case s.Strategy == PreserveOnly:
+		return Unrepaired, "the device number that systemd remembers is not known: name the checkpoint images with --images"
 	case m.Master.Problem != "":
 		return Unrepaired, m.Master.Problem
 	case m.Main && !m.Master.UnitActive:

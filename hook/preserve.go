@@ -10,6 +10,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/freezer"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -60,7 +61,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	if err := sc.openRoots(ctx); err != nil {
 		r.Warn(err)
 	}
-	if err := r.preserveIn(ctx, sc, rec); err != nil {
+	if err := r.preserveIn(ctx, sc, rec, nil); err != nil {
 		r.Warn(err)
 	}
 	if err := r.hold(criu, rec, rec.keepRoots(sc)); err != nil {
@@ -101,7 +102,8 @@ func (r *record) keepRoots(sc *scene) []*os.File {
 
 // preserveIn gives the mounts their old numbers back. What it could not do is
 // noted in the record, with the reason.
-func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record) error {
+// fillers hold wanted numbers, beside those that the record's holder has.
+func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers []*os.File) error {
 	rec.NotPreserved = map[string]string{}
 	list, err := sc.survey()
 	if err != nil {
@@ -109,7 +111,7 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record) error {
 	}
 	rec.describe(list)
 	picked := toPreserve(list)
-	pool, err := adopt(ctx, rec, list, picked)
+	pool, err := adopt(ctx, rec, list, picked, fillers)
 	if err != nil {
 		return err
 	}
@@ -138,15 +140,44 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record) error {
 	return r.verifyPreserved(sc, rec, list, replacements)
 }
 
+// preserveLate does what preserve does while the container runs: it is frozen
+// for the time, so that no access comes in between. Where it cannot be frozen
+// it runs on; the swap itself leaves no gap.
+func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, fillers []*os.File) {
+	if len(rec.wanted()) == 0 || !sc.hasAutofs() {
+		return
+	}
+	frozen, err := freezer.Freeze(ctx, sc.init.Members)
+	if err != nil {
+		r.Warn(err)
+	}
+	if err := sc.readTables(); err == nil {
+		if err := sc.openRoots(ctx); err != nil {
+			r.Warn(err)
+		}
+	}
+	if err := r.preserveIn(ctx, sc, rec, fillers); err != nil {
+		r.Warn(err)
+	}
+	if frozen != nil {
+		if err := frozen.Thaw(); err != nil {
+			r.Warn(err)
+		}
+	}
+}
+
 // adopt takes over the numbers that Reserve held, and fills all other free
 // ones below the highest wanted.
-func adopt(ctx context.Context, rec *record, list []Mount, picked []int) (*device.Pool, error) {
+func adopt(ctx context.Context, rec *record, list []Mount, picked []int, fillers []*os.File) (*device.Pool, error) {
 	var wanted []uint64
 	for _, i := range picked {
 		wanted = append(wanted, list[i].DeviceBefore)
 	}
 	pool := device.New(wanted)
 	var errs []error
+	for _, f := range fillers {
+		errs = append(errs, pool.Adopt(f))
+	}
 	for i := range rec.Holder.Files {
 		f, err := rec.Holder.Open(i)
 		if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
@@ -13,9 +14,15 @@ import (
 // repair works while the container runs: it cures what is stale, verifies it
 // and reports.
 func (r Runner) repair(ctx context.Context, e Event) (*Report, error) {
+	return r.repairWith(ctx, e, nil, nil)
+}
+
+// repairWith is repair with a record that the caller has, and fillers that hold
+// device numbers.
+func (r Runner) repairWith(ctx context.Context, e Event, rec *record, fillers []*os.File) (*Report, error) {
 	begin := time.Now()
 	report := &Report{PID: e.PID, Trigger: e.Trigger, Moment: e.Moment, Mounts: []MountReport{}}
-	err := r.repairInto(ctx, e, report)
+	err := r.repairInto(ctx, e, report, rec, fillers)
 	report.finish(begin, err)
 	if report.Container != "" && (report.Outcome != NothingToDo || len(report.Mounts) > 0) {
 		if saveErr := report.save(r.Directory); saveErr != nil {
@@ -25,7 +32,7 @@ func (r Runner) repair(ctx context.Context, e Event) (*Report, error) {
 	return report, err
 }
 
-func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
+func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *record, fillers []*os.File) error {
 	init, err := nsenter.Open(e.PID)
 	if err != nil {
 		return err
@@ -36,12 +43,14 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
 	}
 	report.Container = containerName(e, init)
 	s := store{r.Directory}
-	rec, criu, err := r.recordOf(s, e)
-	if err != nil {
-		r.Warn(err)
-	}
-	if criu != nil {
-		defer criu.Close()
+	var criu *nsenter.Process
+	if rec == nil {
+		if rec, criu, err = r.recordOf(s, e); err != nil {
+			r.Warn(err)
+		}
+		if criu != nil {
+			defer criu.Close()
+		}
 	}
 	lock, err := s.lock(ctx, init)
 	if err != nil {
@@ -51,22 +60,37 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
 	if rec != nil {
 		if rec.Init != init.Identity() {
 			rec = nil // of another container that the same CRIU restored
+		} else if criu == nil {
+			// The record came from the caller.
 		} else if again, err := s.load(criu); err == nil && again != nil && again.Moment == Repair {
 			report.Mounts = append(report.Mounts, again.Reports...)
 			return nil // called twice for this stage
 		}
 	}
-	sc, snapshot, err := r.snapshot(ctx, e, init, rec)
+	sc, err := look(init, e.Everyone)
 	if err != nil {
 		return err
 	}
 	defer sc.close()
-	plan := Plan(snapshot)
-	w := &work{scene: sc, snapshot: snapshot, plan: plan, warn: r.Warn}
+	known := rec
+	if rec == nil {
+		if known, err = recordFromImages(e); err != nil {
+			return err
+		}
+	}
+	r.takeRoots(sc, known)
+	if known.Moment != Preserve && e.Strategy != RestartOnly {
+		r.preserveLate(ctx, sc, known, fillers)
+	}
+	snapshot, err := r.snapshot(ctx, e, sc, known)
+	if err != nil {
+		return err
+	}
+	w := &work{scene: sc, snapshot: snapshot, plan: Plan(snapshot), warn: r.Warn}
 	w.apply(ctx)
 	report.describe(w.snapshot, w.plan)
 	w.countWaiters(report)
-	if rec != nil {
+	if criu != nil && rec != nil {
 		rec.Moment, rec.Reports, rec.Roots = Repair, report.Mounts, nil
 		if err := errors.Join(rec.Holder.Stop(ctx), s.save(criu, rec)); err != nil {
 			r.Warn(err)

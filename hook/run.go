@@ -36,10 +36,16 @@ type Runner struct {
 // Run does what an event asks for. The report is nil at a moment that makes
 // none. The error is also in the report.
 func (r Runner) Run(ctx context.Context, e Event) (*Report, error) {
+	if e.Watch {
+		return r.watch(ctx, e)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
 	defer cancel()
 	switch e.Moment {
 	case Reserve:
+		if e.PID > 0 {
+			return nil, r.reserveAndWatch(ctx, e)
+		}
 		return nil, r.reserve(ctx, e)
 	case Preserve:
 		return nil, r.preserve(ctx, e)
@@ -73,11 +79,19 @@ func (r Runner) Inspect(ctx context.Context, e Event) (*Report, error) {
 		}
 		defer init.Close()
 		report.Container = containerName(e, init)
-		sc, snapshot, err := r.snapshot(ctx, e, init, nil)
+		sc, err := look(init, e.Everyone)
 		if err != nil {
 			return err
 		}
 		defer sc.close()
+		rec, err := recordFromImages(e)
+		if err != nil {
+			return err
+		}
+		snapshot, err := r.snapshot(ctx, e, sc, rec)
+		if err != nil {
+			return err
+		}
 		report.describe(snapshot, Plan(snapshot))
 		return nil
 	}()
@@ -85,42 +99,39 @@ func (r Runner) Inspect(ctx context.Context, e Event) (*Report, error) {
 	return report, err
 }
 
-// snapshot looks at the container and asks its masters. rec is what an earlier
-// moment of the same restore left, or nil.
-func (r Runner) snapshot(ctx context.Context, e Event, init *nsenter.Process, rec *record) (*scene, *Snapshot, error) {
-	sc, err := look(init, e.Everyone)
-	if err != nil {
-		return nil, nil, err
+// snapshot describes the container and asks its masters. rec is what earlier
+// moments of the restore left, or what the images say.
+func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (*Snapshot, error) {
+	snapshot := &Snapshot{
+		Container: containerName(e, sc.init), PID: e.PID, Strategy: e.Strategy, Restore: len(rec.Devices) > 0,
 	}
-	snapshot := &Snapshot{Container: containerName(e, init), PID: e.PID}
 	if !sc.hasAutofs() {
-		return sc, snapshot, nil
+		return snapshot, nil
 	}
-	if rec == nil {
-		rec = &record{}
-		set, err := readImages(e.ImageDir)
-		if err != nil {
-			sc.close()
-			return nil, nil, err // a person named the directory: do not guess past a mistake
-		}
-		rec.Devices = devicesOf(set)
-	} else {
-		r.takeRoots(sc, rec)
-	}
-	snapshot.Restore = len(rec.Devices) > 0
 	if err := sc.openRoots(ctx); err != nil {
 		r.Warn(err)
 	}
-	if snapshot.Mounts, err = sc.survey(); err == nil {
-		rec.describe(snapshot.Mounts)
-		sc.askSystemd(ctx, snapshot.Mounts)
-		snapshot.Waiters, err = sc.waiters()
+	var err error
+	if snapshot.Mounts, err = sc.survey(); err != nil {
+		return nil, err
 	}
+	rec.describe(snapshot.Mounts)
+	sc.askSystemd(ctx, snapshot.Mounts)
+	if snapshot.Waiters, err = sc.waiters(); err != nil {
+		return nil, err
+	}
+	return snapshot, nil
+}
+
+// recordFromImages makes a record for an event without earlier moments. A
+// person who names a directory of images wants them used: what is wrong with
+// them is an error.
+func recordFromImages(e Event) (*record, error) {
+	set, err := readImages(e.ImageDir)
 	if err != nil {
-		sc.close()
-		return nil, nil, err
+		return nil, err
 	}
-	return sc, snapshot, nil
+	return &record{Devices: devicesOf(set)}, nil
 }
 
 // takeRoots copies the roots that the holder keeps.

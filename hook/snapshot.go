@@ -14,8 +14,10 @@ type Snapshot struct {
 	// Restore is whether we know from CRIU itself that the container has just
 	// been restored. If not, the mounts' own dates are the evidence.
 	Restore bool
-	Mounts  []Mount
-	Waiters []Waiter
+	// Strategy limits the cures.
+	Strategy Strategy
+	Mounts   []Mount
+	Waiters  []Waiter
 }
 
 // Mount is one autofs mount in one mount namespace.

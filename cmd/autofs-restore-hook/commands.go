@@ -21,7 +21,8 @@ const usage = `autofs-restore-hook makes automounts work again in a container th
 
 Called by people:
   inspect PID [--json] [--images DIR]   show every automount of a container, its master, and what would be done
-  repair PID [--json] [--images DIR]    repair them; DIR holds the checkpoint images, if they still exist
+  repair PID [--json] [--images DIR] [--strategy auto|preserve|restart]
+                                        repair them; DIR holds the checkpoint images, if they still exist
   version [--json]
   help
 
@@ -41,6 +42,10 @@ func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
 	flags.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	flags.BoolVar(&asJSON, "json", false, "")
 	images := flags.String("images", "", "")
+	strategy := string(hook.Auto)
+	if name == "repair" {
+		flags.StringVar(&strategy, "strategy", strategy, "")
+	}
 	if err := flags.Parse(args); err != nil {
 		if !errors.Is(err, pflag.ErrHelp) {
 			fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: %v\n", name, err)
@@ -62,8 +67,13 @@ func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
 			return e, false, false
 		}
 	}
+	if !hook.Strategy(strategy).Valid() {
+		fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: strategy %q: want auto, preserve or restart\n", name, strategy)
+		return e, false, false
+	}
 	return hook.Event{
 		Trigger: "command:" + name, Moment: hook.Repair, PID: pid, ImageDir: *images, Everyone: true,
+		Strategy: hook.Strategy(strategy),
 	}, asJSON, true
 }
 

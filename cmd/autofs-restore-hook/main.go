@@ -11,6 +11,7 @@ import (
 	"runtime"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/freezer"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
 )
 
@@ -49,6 +50,13 @@ func command(args []string) int {
 			return exitFailed
 		}
 		return exitDone
+	case name == freezer.Verb:
+		if err := freezer.RunGuard(args[1:]); err != nil {
+			return exitFailed
+		}
+		return exitDone
+	case name == hook.WatchVerb:
+		return watch(args[1:])
 	case hook.IsStage(name):
 		return ociHook(name)
 	case name == "inspect":
@@ -93,6 +101,18 @@ func ociHook(stage string) int {
 	if ours {
 		run(log, event)
 	}
+	return exitDone
+}
+
+// watch is the program as the process that a createRuntime hook leaves behind.
+func watch(args []string) int {
+	log := newLogger()
+	event, err := hook.WatchEvent(args)
+	if err != nil {
+		log.Error(err)
+		return exitUsage
+	}
+	run(log, event)
 	return exitDone
 }
 

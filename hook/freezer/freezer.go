@@ -1,0 +1,238 @@
+// Package freezer stops the processes of a container for a moment, by freezing
+// their control groups: version 2 (cgroup.freeze) or the freezer hierarchy of
+// version 1 (freezer.state).
+//
+// A group is only frozen if all processes in and below it are the container's:
+// never one that holds CRIU, the engine or ourselves. Before the first group is
+// frozen a guard is started, a process of our own that thaws all groups when we
+// end without having done so, or when the time is over.
+package freezer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// ErrShared means that a control group of the container also holds other
+// processes, or that there is none.
+var ErrShared = errors.New("the container has no control groups of its own that can be frozen")
+
+// settleTime bounds how long we wait for a group to report that it is frozen. A
+// process that sleeps in the kernel, such as one that waits on an automount,
+// keeps it from reporting that, but cannot run any more either.
+const settleTime = 50 * time.Millisecond
+
+// group is one control group that can be frozen.
+type group struct {
+	dir     string
+	control *os.File // open for writing
+	freeze  string
+	thaw    string
+}
+
+// Frozen are frozen control groups.
+type Frozen struct {
+	groups []group
+	guard  *guard
+}
+
+// attempts bounds how often the processes are listed anew because one of them
+// has started another.
+const attempts = 3
+
+// Freeze freezes the control groups of the processes that list returns.
+func Freeze(ctx context.Context, list func() ([]int, error)) (*Frozen, error) {
+	var dirs []string
+	for try := 1; ; try++ {
+		members, err := list()
+		if err != nil {
+			return nil, err
+		}
+		if dirs, err = groupsOf(members); err == nil {
+			break
+		}
+		if try == attempts || !errors.Is(err, ErrShared) {
+			return nil, err
+		}
+	}
+	var err error
+	f := &Frozen{}
+	for _, dir := range dirs {
+		g, err := openGroup(dir)
+		if err != nil {
+			f.close()
+			return nil, err
+		}
+		f.groups = append(f.groups, g)
+	}
+	if f.guard, err = startGuard(f.groups); err != nil {
+		f.close()
+		return nil, err
+	}
+	for _, g := range f.groups {
+		if _, err := g.control.WriteString(g.freeze); err != nil {
+			return nil, errors.Join(fmt.Errorf("freeze the container: %w", err), f.Thaw())
+		}
+	}
+	for _, g := range f.groups {
+		g.wait(ctx)
+	}
+	return f, nil
+}
+
+// Thaw lets the processes run again.
+func (f *Frozen) Thaw() error {
+	var errs []error
+	for _, g := range f.groups {
+		if _, err := g.control.WriteString(g.thaw); err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("thaw the container: %w", err)) // ENODEV: the group is gone
+		}
+	}
+	if len(errs) == 0 {
+		f.guard.stop() // else it tries again
+	}
+	f.close()
+	return errors.Join(errs...)
+}
+
+func (f *Frozen) close() {
+	for _, g := range f.groups {
+		g.control.Close()
+	}
+}
+
+// groupsOf finds the directories of the groups that hold the processes and
+// nobody else.
+func groupsOf(members []int) ([]string, error) {
+	hierarchies, err := cgroup.Mounts()
+	if err != nil {
+		return nil, err
+	}
+	ours := make(map[int]bool, len(members))
+	var dirs []string
+	for _, pid := range members {
+		ours[pid] = true
+	}
+	for _, pid := range members {
+		dir, err := groupOf(pid, hierarchies)
+		if err != nil {
+			return nil, err
+		}
+		if dir != "" && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	if len(dirs) == 0 {
+		return nil, ErrShared
+	}
+	for _, dir := range dirs {
+		if err := holdsOnly(dir, ours); err != nil {
+			return nil, err
+		}
+	}
+	return dirs, nil
+}
+
+// groupOf returns the directory of the group through which a process can be
+// frozen: of version 2 if it has one of its own there, else of version 1's
+// freezer. It is "" for a process that has ended.
+func groupOf(pid int, hierarchies cgroup.Hierarchies) (string, error) {
+	p, err := nsenter.Open(pid)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer p.Close()
+	groups, err := cgroup.Of(p)
+	if err != nil {
+		return "", err
+	}
+	for _, controllers := range []string{"", "freezer"} {
+		for _, g := range groups {
+			if g.Path == "/" || g.Controllers != controllers && !slices.Contains(strings.Split(g.Controllers, ","), controllers) {
+				continue
+			}
+			if dir, mounted := hierarchies.Dir(g); mounted {
+				return dir, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("process %d: %w", pid, ErrShared)
+}
+
+// holdsOnly checks that a group, and all groups below it, hold only processes
+// of the container.
+func holdsOnly(dir string, members map[int]bool) error {
+	return filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // removed meanwhile
+		}
+		if err != nil {
+			return fmt.Errorf("control groups of the container: %w", err)
+		}
+		if !d.IsDir() {
+			return nil
+		}
+		data, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("control groups of the container: %w", err)
+		}
+		for _, word := range strings.Fields(string(data)) {
+			if pid, err := strconv.Atoi(word); err != nil || !members[pid] {
+				return fmt.Errorf("%s also holds process %s: %w", path, word, ErrShared)
+			}
+		}
+		return nil
+	})
+}
+
+func openGroup(dir string) (group, error) {
+	g := group{dir: dir, freeze: "1", thaw: "0"}
+	name := "cgroup.freeze"
+	if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+		g.freeze, g.thaw, name = "FROZEN", "THAWED", "freezer.state"
+	}
+	control, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return group{}, fmt.Errorf("freeze the container: %w", err)
+	}
+	g.control = control
+	return g, nil
+}
+
+// wait returns when the group is frozen or after settleTime.
+func (g group) wait(ctx context.Context) {
+	end := time.Now().Add(settleTime)
+	for time.Now().Before(end) && ctx.Err() == nil {
+		if g.frozen() {
+			return
+		}
+		time.Sleep(500 * time.Microsecond)
+	}
+}
+
+func (g group) frozen() bool {
+	if g.freeze == "FROZEN" {
+		state, err := os.ReadFile(filepath.Join(g.dir, "freezer.state"))
+		return err == nil && strings.TrimSpace(string(state)) == "FROZEN"
+	}
+	events, err := os.ReadFile(filepath.Join(g.dir, "cgroup.events"))
+	return err == nil && strings.Contains(string(events), "frozen 1")
+}

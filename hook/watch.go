@@ -1,0 +1,246 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// WatchVerb is the hidden command with which the program runs as a watcher.
+const WatchVerb = "watch-restore"
+
+// firstFiller is the watcher's descriptor of the first filler it inherits.
+const firstFiller = 3
+
+// restoringProcess finds the CRIU that restores the container's first process,
+// at the createRuntime hook of a restore: it traces that process, which is
+// still a copy of itself (criu/cr-restore.c). The error is fs.ErrNotExist if
+// the process is not being restored.
+func restoringProcess(init *nsenter.Process) (*nsenter.Process, error) {
+	exe, err := init.Readlink("exe")
+	if err != nil {
+		return nil, err
+	}
+	status, err := init.ReadFile("status", 1<<16)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(status)) {
+		value, ok := strings.CutPrefix(line, "TracerPid:")
+		if !ok {
+			continue
+		}
+		tracer, err := strconv.Atoi(strings.TrimSpace(value))
+		if err != nil || tracer == 0 {
+			break
+		}
+		criu, err := nsenter.Open(tracer)
+		if err != nil {
+			return nil, err
+		}
+		if own, err := criu.Readlink("exe"); err != nil || own != exe {
+			criu.Close()
+			break
+		}
+		return criu, nil
+	}
+	return nil, fmt.Errorf("process %d is not being restored: %w", init.PID(), fs.ErrNotExist)
+}
+
+// imageDirectory finds the directory of checkpoint images among the files that
+// CRIU has open: the one with an inventory.img.
+func imageDirectory(criu *nsenter.Process) (string, error) {
+	names, err := criu.ReadDirNames("fd")
+	if err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		link := path.Join("/proc", strconv.Itoa(criu.PID()), "fd", name)
+		if _, err := os.Stat(path.Join(link, "inventory.img")); err == nil {
+			return link, nil
+		}
+	}
+	return "", fmt.Errorf("process %d has no directory of checkpoint images open: %w", criu.PID(), fs.ErrNotExist)
+}
+
+// reserveAndWatch is what a createRuntime hook does at a restore where CRIU
+// calls no action script of ours: it holds the device numbers, and leaves a
+// watcher behind that repairs the container when the restore has ended.
+func (r Runner) reserveAndWatch(ctx context.Context, e Event) error {
+	init, err := nsenter.Open(e.PID)
+	if err != nil {
+		return err
+	}
+	defer init.Close()
+	criu, err := restoringProcess(init)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a fresh start
+	}
+	if err != nil {
+		return err
+	}
+	defer criu.Close()
+	if rec, err := (store{r.Directory}).load(criu); err == nil && rec != nil {
+		return nil // the action script is at work
+	}
+	dir, err := imageDirectory(criu)
+	if err != nil {
+		return err
+	}
+	if has, err := hasAutofs(dir); err != nil || !has {
+		return err
+	}
+	set, err := readImages(dir)
+	if err != nil {
+		return err
+	}
+	rec := &record{Moment: Reserve, Devices: devicesOf(set)}
+	pool := device.New(rec.wanted())
+	defer pool.Close()
+	if err := pool.Fill(ctx); err != nil {
+		r.Warn(err)
+	}
+	pool.Trim()
+	var fillers []*os.File
+	for _, f := range pool.Held() {
+		fillers = append(fillers, f)
+	}
+	if err := (store{r.Directory}).save(criu, rec); err != nil {
+		return err
+	}
+	return startWatcher(e, init, criu, fillers)
+}
+
+// startWatcher starts the watcher, with nothing of ours but the fillers: a
+// runtime waits for everybody who has its hook's output open.
+func startWatcher(e Event, init, criu *nsenter.Process, fillers []*os.File) error {
+	cmd := exec.Command("/proc/self/exe", WatchVerb, criu.Identity(), init.Identity(), e.ContainerID)
+	cmd.Env = []string{}
+	cmd.Dir = "/"
+	cmd.ExtraFiles = fillers
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start the process that waits for the end of the restore: %w", err)
+	}
+	model, err := nsenter.Open(parentOf(criu.PID()))
+	if err != nil {
+		return err
+	}
+	defer model.Close()
+	if err := cgroup.MoveLike(cmd.Process.Pid, model); err != nil {
+		return err
+	}
+	return cmd.Process.Release()
+}
+
+// WatchEvent reads the arguments of a watcher.
+func WatchEvent(args []string) (Event, error) {
+	if len(args) != 3 {
+		return Event{}, fmt.Errorf("%s: want three arguments: CRIU, the container's first process, its name", WatchVerb)
+	}
+	e := Event{Trigger: "oci:createRuntime", Moment: Repair, ContainerID: args[2], Strategy: Auto, Watch: true}
+	var err error
+	if e.CRIU, e.criuStart, err = parseIdentity(args[0]); err == nil {
+		e.PID, e.initStart, err = parseIdentity(args[1])
+	}
+	if err != nil {
+		return Event{}, fmt.Errorf("%s: %w", WatchVerb, err)
+	}
+	return e, nil
+}
+
+func parseIdentity(text string) (pid int, start uint64, err error) {
+	if n, err := fmt.Sscanf(text, "%d-%d", &pid, &start); err != nil || n != 2 {
+		return 0, 0, fmt.Errorf("%q: want a process number and a start time", text)
+	}
+	return pid, start, nil
+}
+
+// watch waits for the end of the restore and repairs the container then.
+func (r Runner) watch(ctx context.Context, e Event) (*Report, error) {
+	fillers := inheritedFillers()
+	defer func() {
+		for _, f := range fillers {
+			f.Close()
+		}
+	}()
+	criu, err := openIdentity(e.CRIU, e.criuStart)
+	if err != nil {
+		return nil, err
+	}
+	defer criu.Close()
+	rec, err := (store{r.Directory}).load(criu)
+	if err != nil || rec == nil {
+		return nil, errors.Join(errors.New("the reservation of this restore is gone"), err)
+	}
+	init, err := openIdentity(e.PID, e.initStart)
+	if err != nil {
+		return nil, err
+	}
+	defer init.Close()
+	waiting, cancel := context.WithTimeoutCause(ctx, holderLifetime, errors.New("the restore does not end"))
+	defer cancel()
+	if err := criu.WaitEnd(waiting); err != nil {
+		return nil, err
+	}
+	if init.Alive() != nil || isZombie(init) {
+		return nil, nil // the restore failed
+	}
+	ctx, cancel = context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
+	defer cancel()
+	rec.Init = init.Identity()
+	return r.repairWith(ctx, e, rec, fillers)
+}
+
+// inheritedFillers are the files that startWatcher passed on: all that is open
+// beyond standard input, output and error and is not the runtime's own.
+func inheritedFillers() []*os.File {
+	var found []*os.File
+	for fd := firstFiller; ; fd++ {
+		var st unix.Statfs_t
+		if err := unix.Fstatfs(fd, &st); err != nil || st.Type != unix.RAMFS_MAGIC {
+			return found
+		}
+		unix.CloseOnExec(fd)
+		found = append(found, os.NewFile(uintptr(fd), "filler"))
+	}
+}
+
+func openIdentity(pid int, start uint64) (*nsenter.Process, error) {
+	p, err := nsenter.Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	if p.StartTime() != start {
+		p.Close()
+		return nil, fmt.Errorf("process %d: %w: another one has its number now", pid, fs.ErrNotExist)
+	}
+	return p, nil
+}
+
+// isZombie reports whether the process has ended and not been waited for.
+func isZombie(p *nsenter.Process) bool {
+	ended, cancel := context.WithTimeout(context.Background(), time.Nanosecond)
+	defer cancel()
+	return p.WaitEnd(ended) == nil
+}
+
+// isRestore reports whether a state at createRuntime is one of a restore: runc
+// calls the hook with the status "stopped" and a process then, at a fresh start
+// with "creating".
+func isRestore(state *specs.State) bool { return state.Status == specs.StateStopped && state.Pid > 0 }
