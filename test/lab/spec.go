@@ -51,8 +51,11 @@ func writeSpec(bundle, id string, options Options) error {
 		Linux: &specs.Linux{
 			CgroupsPath: "/" + id,
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace},
-				{Type: specs.UTSNamespace}, {Type: specs.CgroupNamespace},
+				{Type: specs.PIDNamespace},
+				{Type: specs.MountNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.CgroupNamespace},
 			},
 			Devices: []specs.LinuxDevice{
 				{Path: "/dev/autofs", Type: "c", Major: major, Minor: minor, FileMode: &mode},
