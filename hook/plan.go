@@ -13,17 +13,17 @@ import (
 type Cure string
 
 const (
-	// Healthy: the master knows the mount as it is; nothing to do.
+	// Healthy means that the master knows the mount as it is; nothing to do.
 	Healthy Cure = "healthy"
-	// Preserved: the mount was made anew with the device number that its master
+	// Preserved means that the mount was made anew with the device number that its master
 	// remembers.
 	Preserved Cure = "preserved"
-	// Restarted: the systemd unit is restarted, and what covered it kept.
+	// Restarted means that the systemd unit is restarted, and what covered it kept.
 	Restarted Cure = "restarted"
-	// Respawned: the automount daemon is killed with SIGKILL and started again
+	// Respawned means that the automount daemon is killed with SIGKILL and started again
 	// by its service; the new one takes over the mounts that exist.
 	Respawned Cure = "respawned"
-	// Unrepaired: it stays as it is, for the reason given.
+	// Unrepaired means that it stays as it is, for the reason given.
 	Unrepaired Cure = "unrepaired"
 )
 
@@ -77,6 +77,7 @@ func decide(s *Snapshot, m *Mount) (Cure, string) {
 			return Healthy, "its master holds the mount open and answers through that"
 		}
 		return Unrepaired, fmt.Sprintf("process %d serves it, which is neither systemd nor automount: if accesses hang, restart that process", m.Master.PID)
+	case master.None:
 	}
 	if m.Options.Catatonic() {
 		return Healthy, "nobody serves it: it was catatonic before"

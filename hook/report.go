@@ -17,26 +17,28 @@ import (
 type Outcome string
 
 const (
-	Repaired     Outcome = "repaired"
-	NothingToDo  Outcome = "nothing-to-do"
-	Partial      Outcome = "partial"
-	Failed       Outcome = "failed"
-	exitDone             = 0
-	exitFailed           = 1
-	exitUsage            = 2
-	exitPartial          = 3
-	reportSuffix         = ".json"
+	// Repaired means that every mount works now, and some did not before.
+	Repaired Outcome = "repaired"
+	// NothingToDo means that every mount worked already, or that there is none.
+	NothingToDo Outcome = "nothing-to-do"
+	// Partial means that some mounts were cured and others not.
+	Partial Outcome = "partial"
+	// Failed means that nothing was cured that had to be.
+	Failed Outcome = "failed"
 )
+
+const reportSuffix = ".json"
 
 // ExitStatus is the exit status of a command with this outcome.
 func (o Outcome) ExitStatus() int {
 	switch o {
 	case Failed:
-		return exitFailed
+		return 1
 	case Partial:
-		return exitPartial
+		return 3
+	default:
+		return 0
 	}
-	return exitDone
 }
 
 // Report says what was found and done. Its JSON form is a contract.
@@ -181,7 +183,7 @@ func (r *Report) save(dir string) error {
 
 // writeFile replaces a file under our run directory in one step.
 func writeFile(dir, name string, data []byte) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run
 		return fmt.Errorf("directory for %s: %w", name, err)
 	}
 	path := filepath.Join(dir, name)

@@ -49,8 +49,9 @@ func (r Runner) Run(ctx context.Context, e Event) (*Report, error) {
 		return nil, r.reserve(ctx, e)
 	case Preserve:
 		return nil, r.preserve(ctx, e)
+	default:
+		return r.repair(ctx, e)
 	}
-	return r.repair(ctx, e)
 }
 
 // readImages reads the checkpoint images; nil without an error if no directory

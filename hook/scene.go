@@ -116,15 +116,6 @@ func (s *scene) hasAutofs() bool {
 	return false
 }
 
-func (s *scene) space(id uint64) *space {
-	for _, sp := range s.spaces {
-		if sp.id == id {
-			return sp
-		}
-	}
-	return nil
-}
-
 func (s *scene) main() *space { return s.spaces[0] }
 
 func (s *scene) close() {

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -198,7 +197,7 @@ func (r Runner) watch(ctx context.Context, e Event) (*Report, error) {
 	if err := criu.WaitEnd(waiting); err != nil {
 		return nil, err
 	}
-	if init.Alive() != nil || isZombie(init) {
+	if init.Alive() != nil || init.Ended() {
 		return nil, nil // the restore failed
 	}
 	ctx, cancel = context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
@@ -231,13 +230,6 @@ func openIdentity(pid int, start uint64) (*nsenter.Process, error) {
 		return nil, fmt.Errorf("process %d: %w: another one has its number now", pid, fs.ErrNotExist)
 	}
 	return p, nil
-}
-
-// isZombie reports whether the process has ended and not been waited for.
-func isZombie(p *nsenter.Process) bool {
-	ended, cancel := context.WithTimeout(context.Background(), time.Nanosecond)
-	defer cancel()
-	return p.WaitEnd(ended) == nil
 }
 
 // isRestore reports whether a state at createRuntime is one of a restore: runc

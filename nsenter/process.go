@@ -201,23 +201,37 @@ func retryEINTR[T any](call func() (T, error)) (T, error) {
 	}
 }
 
-// WaitEnd returns nil when the process has ended, or ctx's error. A pidfd
-// becomes readable then (pidfd_open(2)).
+// Ended reports whether the process has ended, even if nobody has waited for it
+// yet.
+func (p *Process) Ended() bool {
+	ended, err := p.pollEnd(0)
+	return ended || err != nil
+}
+
+// WaitEnd returns nil when the process has ended, or ctx's error.
 func (p *Process) WaitEnd(ctx context.Context) error {
 	for {
 		timeout := 100 // ms; only bounds how late the end of ctx is noticed
 		if deadline, ok := ctx.Deadline(); ok {
 			timeout = min(timeout, int(time.Until(deadline).Milliseconds())+1)
 		}
-		fds := []unix.PollFd{{Fd: int32(p.pidfd.Fd()), Events: unix.POLLIN}}
-		n, err := retryEINTR(func() (int, error) { return unix.Poll(fds, max(timeout, 0)) })
+		ended, err := p.pollEnd(max(timeout, 0))
 		switch {
-		case err != nil:
-			return fmt.Errorf("process %d: wait for its end: %w", p.pid, os.NewSyscallError("poll", err))
-		case n > 0:
-			return nil
+		case err != nil || ended:
+			return err
 		case ctx.Err() != nil:
 			return fmt.Errorf("process %d: wait for its end: %w", p.pid, context.Cause(ctx))
 		}
 	}
+}
+
+// pollEnd waits at most timeout milliseconds for the end of the process: its
+// pidfd is readable then (pidfd_open(2)).
+func (p *Process) pollEnd(timeout int) (bool, error) {
+	fds := []unix.PollFd{{Fd: int32(p.pidfd.Fd()), Events: unix.POLLIN}}
+	n, err := retryEINTR(func() (int, error) { return unix.Poll(fds, timeout) })
+	if err != nil {
+		return false, fmt.Errorf("process %d: wait for its end: %w", p.pid, os.NewSyscallError("poll", err))
+	}
+	return n > 0, nil
 }

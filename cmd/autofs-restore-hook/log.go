@@ -62,6 +62,7 @@ func (journalHook) Fire(entry *logrus.Entry) error {
 		priority = journal.PriErr
 	case logrus.WarnLevel:
 		priority = journal.PriWarning
+	default:
 	}
 	if err := journal.Send(entry.Message, priority, map[string]string{"SYSLOG_IDENTIFIER": "autofs-restore-hook"}); err != nil {
 		return fmt.Errorf("journal: %w", err)

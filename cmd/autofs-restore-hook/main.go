@@ -34,7 +34,8 @@ func main() {
 		if !hook.IsOurAction(action) {
 			os.Exit(exitDone)
 		}
-		os.Exit(actionScript())
+		actionScript()
+		os.Exit(exitDone)
 	}
 	os.Exit(command(os.Args[1:]))
 }
@@ -74,15 +75,14 @@ func command(args []string) int {
 }
 
 // actionScript handles a call by CRIU.
-func actionScript() int {
+func actionScript() {
 	log := newLogger()
 	event, err := hook.ActionEvent(os.Getenv)
 	if err != nil {
 		log.Error(err)
-		return exitDone
+		return
 	}
 	run(log, event)
-	return exitDone
 }
 
 // ociHook handles a call by an OCI runtime.

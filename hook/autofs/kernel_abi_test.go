@@ -89,8 +89,10 @@ func packet(kind, length uint32, name string) []byte {
 }
 
 func TestParsePacket(t *testing.T) {
-	want := Packet{Type: MissingIndirect, Token: 77, Device: unix.Mkdev(0, 257), Inode: 1 << 40, Name: "home",
-		UID: 1000, GID: 100, PID: 42, TGID: 41}
+	want := Packet{
+		Type: MissingIndirect, Token: 77, Device: unix.Mkdev(0, 257), Inode: 1 << 40, Name: "home",
+		UID: 1000, GID: 100, PID: 42, TGID: 41,
+	}
 	good := packet(3, 4, "home")
 	for _, b := range [][]byte{good, good[:300]} {
 		if got, err := ParsePacket(b); err != nil || got != want {

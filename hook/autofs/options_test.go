@@ -18,26 +18,42 @@ func TestParseOptions(t *testing.T) {
 		want      Options
 		catatonic bool
 	}{
-		"systemd": {"rw,fd=29,pgrp=1,timeout=0,minproto=5,maxproto=5,direct,pipe_ino=1204",
-			with(func(o *Options) { o.FD, o.PipeInode, o.HasPipe = 29, 1204, true }), false},
-		"automount indirect": {"rw,fd=9,pgrp=1,timeout=300,minproto=5,maxproto=5,indirect,strictexpire,pipe_ino=7",
+		"systemd": {
+			"rw,fd=29,pgrp=1,timeout=0,minproto=5,maxproto=5,direct,pipe_ino=1204",
+			with(func(o *Options) { o.FD, o.PipeInode, o.HasPipe = 29, 1204, true }), false,
+		},
+		"automount indirect": {
+			"rw,fd=9,pgrp=1,timeout=300,minproto=5,maxproto=5,indirect,strictexpire,pipe_ino=7",
 			with(func(o *Options) {
 				o.Timeout, o.Type, o.StrictExpire, o.PipeInode, o.HasPipe = 5*time.Minute, Indirect, true, 7, true
-			}), false},
-		"owner, ignore": {"rw,fd=9,uid=1000,gid=4294967294,pgrp=1,timeout=0,minproto=3,maxproto=5,offset,ignore",
-			with(func(o *Options) { o.UID, o.GID, o.MinProto, o.Type, o.Ignore = 1000, 4294967294, 3, Offset, true }), false},
-		"catatonic": {"rw,fd=-1,pgrp=1,timeout=0,minproto=5,maxproto=5,direct,pipe_ino=-1",
-			with(func(o *Options) { o.FD = -1 }), true},
-		"caught while turning catatonic": {"rw,fd=9,pgrp=1,timeout=0,minproto=5,maxproto=5,direct,pipe_ino=-1",
-			with(func(o *Options) { o.FD = -1 }), true},
-		"the same, other order": {"pipe_ino=-1,fd=9,pgrp=1,timeout=0,minproto=5,maxproto=5,direct",
-			with(func(o *Options) { o.FD = -1 }), true},
+			}), false,
+		},
+		"owner, ignore": {
+			"rw,fd=9,uid=1000,gid=4294967294,pgrp=1,timeout=0,minproto=3,maxproto=5,offset,ignore",
+			with(func(o *Options) { o.UID, o.GID, o.MinProto, o.Type, o.Ignore = 1000, 4294967294, 3, Offset, true }), false,
+		},
+		"catatonic": {
+			"rw,fd=-1,pgrp=1,timeout=0,minproto=5,maxproto=5,direct,pipe_ino=-1",
+			with(func(o *Options) { o.FD = -1 }), true,
+		},
+		"caught while turning catatonic": {
+			"rw,fd=9,pgrp=1,timeout=0,minproto=5,maxproto=5,direct,pipe_ino=-1",
+			with(func(o *Options) { o.FD = -1 }), true,
+		},
+		"the same, other order": {
+			"pipe_ino=-1,fd=9,pgrp=1,timeout=0,minproto=5,maxproto=5,direct",
+			with(func(o *Options) { o.FD = -1 }), true,
+		},
 		"no pipe shown": {"rw,fd=9,pgrp=1,timeout=0,minproto=5,maxproto=5,direct", base, false},
 		"words to come": {"ro,fd=9,new,pgrp=1,timeout=0,minproto=5,maxproto=5,direct,new2=x,new3=,=,", base, false},
-		"other pid namespace": {"rw,fd=9,pgrp=0,timeout=0,minproto=5,maxproto=5,direct",
-			with(func(o *Options) { o.ProcessGroup = 0 }), false},
-		"endless timeout": {"rw,fd=9,pgrp=1,timeout=18446744073709551,minproto=5,maxproto=5,direct",
-			with(func(o *Options) { o.Timeout = math.MaxInt64 / time.Second * time.Second }), false},
+		"other pid namespace": {
+			"rw,fd=9,pgrp=0,timeout=0,minproto=5,maxproto=5,direct",
+			with(func(o *Options) { o.ProcessGroup = 0 }), false,
+		},
+		"endless timeout": {
+			"rw,fd=9,pgrp=1,timeout=18446744073709551,minproto=5,maxproto=5,direct",
+			with(func(o *Options) { o.Timeout = math.MaxInt64 / time.Second * time.Second }), false,
+		},
 	} {
 		got, err := ParseOptions(test.super)
 		if err != nil || got != test.want || got.Catatonic() != test.catatonic {

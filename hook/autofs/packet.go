@@ -14,6 +14,7 @@ import (
 // include/uapi/linux/auto_fs.h, protocol 5).
 type PacketType int32
 
+// The requests of protocol 5.
 const (
 	MissingIndirect PacketType = 3 // mount the named entry
 	ExpireIndirect  PacketType = 4 // unmount the named entry

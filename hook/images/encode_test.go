@@ -56,8 +56,17 @@ const systemdOptions = "fd=9,pgrp=80,timeout=0,minproto=5,maxproto=5,direct,pipe
 // nil, left out.
 func entry(change ...field) []byte {
 	fields := []field{
-		{1, 18}, {2, 301}, {3, 54}, {4, 300}, {5, 0x200000},
-		{6, "/"}, {7, "/mnt/auto"}, {8, "systemd-1"}, {9, systemdOptions}, {10, 7}, {11, 3},
+		{1, 18},
+		{2, 301},
+		{3, 54},
+		{4, 300},
+		{5, 0x200000},
+		{6, "/"},
+		{7, "/mnt/auto"},
+		{8, "systemd-1"},
+		{9, systemdOptions},
+		{10, 7},
+		{11, 3},
 		{17, 0},
 	}
 	return encode(replace(fields, change)...)

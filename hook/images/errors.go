@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// ErrNoImages: the directory can be read and holds no mountpoints-*.img. It is
+// ErrNoImages means that the directory can be read and holds no mountpoints-*.img. It is
 // not a checkpoint, or its files have been removed, or the container had no
 // mount namespace of its own. A directory that is not there at all is
 // fs.ErrNotExist.

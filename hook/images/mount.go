@@ -87,10 +87,10 @@ func (f *file) decodeMounts(namespace uint32) ([]Mount, error) {
 func (m *message) autofsMount(mount *Mount) {
 	major, minor := autofs.DeviceFromImage(m.uint32(3, "root_dev", true))
 	mount.Device = unix.Mkdev(major, minor)
-	mount.Root = m.string(6, "root", maxPath, true)
-	mount.MountPoint = m.string(7, "mountpoint", maxPath, true)
-	mount.Source = m.string(8, "source", maxPath, true)
-	mount.Options = m.string(9, "options", maxOptions, true)
+	mount.Root = m.string(6, "root", maxPath)
+	mount.MountPoint = m.string(7, "mountpoint", maxPath)
+	mount.Source = m.string(8, "source", maxPath)
+	mount.Options = m.string(9, "options", maxOptions)
 	mount.SharedID = m.uint32(10, "shared_id", false)
 	mount.MasterID = m.uint32(11, "master_id", false)
 	if mount.Device == 0 {

@@ -121,7 +121,7 @@ func (m *message) failed(field string, err error) {
 
 func (m *message) uint32(num protowire.Number, field string, required bool) uint32 {
 	v, ok := m.number[num]
-	if !ok && required {
+	if !ok {
 		m.failed(field, ErrMissing)
 	}
 	if v > math.MaxUint32 {
@@ -144,9 +144,10 @@ func (m *message) integer(num protowire.Number, field string, low, high int64) i
 	return int(n)
 }
 
-func (m *message) string(num protowire.Number, field string, limit int, required bool) string {
+// string returns a required text.
+func (m *message) string(num protowire.Number, field string, limit int) string {
 	v, ok := m.text[num]
-	if !ok && required {
+	if !ok {
 		m.failed(field, ErrMissing)
 	}
 	if len(v) > limit {

@@ -54,12 +54,11 @@ func origins(parents []Propagation) []int {
 		for changed := true; changed; {
 			changed = false
 			for j, q := range parents {
-				if arrived[j] || !(q.Shared != 0 && groups[q.Shared] || q.Master != 0 && groups[q.Master]) {
-					continue
-				}
-				arrived[j], changed = true, true
-				if q.Shared != 0 {
-					groups[q.Shared] = true
+				if !arrived[j] && (q.Shared != 0 && groups[q.Shared] || q.Master != 0 && groups[q.Master]) {
+					arrived[j], changed = true, true
+					if q.Shared != 0 {
+						groups[q.Shared] = true
+					}
 				}
 			}
 		}
