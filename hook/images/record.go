@@ -121,7 +121,7 @@ func (m *message) failed(field string, err error) {
 
 func (m *message) uint32(num protowire.Number, field string, required bool) uint32 {
 	v, ok := m.number[num]
-	if !ok {
+	if !ok && required {
 		m.failed(field, ErrMissing)
 	}
 	if v > math.MaxUint32 {
