@@ -15,6 +15,7 @@ import (
 // work carries out a plan and writes into it what came of it.
 type work struct {
 	scene    *scene
+	store    store
 	snapshot *Snapshot
 	plan     []Decision
 	warn     func(error)
@@ -84,12 +85,11 @@ func (w *work) restart(ctx context.Context, i int) error {
 		return err
 	}
 	main := w.scene.main()
-	var kept *mounts.Kept
+	var covers *keeping
 	if len(m.Covers) > 0 {
-		if kept, err = mounts.Keep(ctx, main.process, m.Path, m.Device); err != nil {
+		if covers, err = w.store.keep(ctx, w.scene.init, main.process, m); err != nil {
 			return err
 		}
-		defer kept.Close()
 	}
 	restartErr := manager.Restart(ctx, m.Master.Unit)
 	w.release(m)
@@ -97,8 +97,11 @@ func (w *work) restart(ctx context.Context, i int) error {
 	if err != nil {
 		return errors.Join(restartErr, err)
 	}
-	if kept != nil {
-		restartErr = errors.Join(restartErr, kept.PutBack(ctx, main.process, fresh))
+	if covers != nil {
+		if err := covers.kept.PutBack(ctx, main.process, fresh); err != nil {
+			return errors.Join(restartErr, err) // kept: the next run tries again
+		}
+		restartErr = errors.Join(restartErr, covers.drop(ctx))
 	}
 	return errors.Join(restartErr, w.renewElsewhere(ctx, m, fresh))
 }

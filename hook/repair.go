@@ -78,6 +78,9 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 			return err
 		}
 	}
+	if err := s.finishKeeping(ctx, sc); err != nil {
+		r.Warn(err)
+	}
 	r.takeRoots(sc, known)
 	if known.Moment != Preserve && e.Strategy != RestartOnly {
 		r.preserveLate(ctx, sc, known, fillers)
@@ -86,7 +89,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	if err != nil {
 		return err
 	}
-	w := &work{scene: sc, snapshot: snapshot, plan: Plan(snapshot), warn: r.Warn}
+	w := &work{scene: sc, store: s, snapshot: snapshot, plan: Plan(snapshot), warn: r.Warn}
 	w.apply(ctx)
 	report.describe(w.snapshot, w.plan)
 	w.countWaiters(report)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/freezer"
@@ -34,8 +35,7 @@ func main() {
 		if !hook.IsOurAction(action) {
 			os.Exit(exitDone)
 		}
-		actionScript()
-		os.Exit(exitDone)
+		os.Exit(actionScript())
 	}
 	os.Exit(command(os.Args[1:]))
 }
@@ -75,14 +75,14 @@ func command(args []string) int {
 }
 
 // actionScript handles a call by CRIU.
-func actionScript() {
+func actionScript() int {
 	log := newLogger()
 	event, err := hook.ActionEvent(os.Getenv)
 	if err != nil {
 		log.Error(err)
-		return
+		return log.exitStatus(exitFailed)
 	}
-	run(log, event)
+	return log.exitStatus(run(log, event).Outcome.ExitStatus())
 }
 
 // ociHook handles a call by an OCI runtime.
@@ -91,17 +91,17 @@ func ociHook(stage string) int {
 	state, err := hook.ReadState(os.Stdin)
 	if err != nil {
 		log.Errorf("%s: %v", stage, err)
-		return exitDone
+		return log.exitStatus(exitUsage)
 	}
 	event, ours, err := hook.StageEvent(stage, state)
 	if err != nil {
 		log.Errorf("%s: %v", stage, err)
+		return log.exitStatus(exitUsage)
+	}
+	if !ours {
 		return exitDone
 	}
-	if ours {
-		run(log, event)
-	}
-	return exitDone
+	return log.exitStatus(run(log, event).Outcome.ExitStatus())
 }
 
 // watch is the program as the process that a createRuntime hook leaves behind.
@@ -134,12 +134,38 @@ func unknown(word string) int {
 func run(log *logger, event hook.Event) *hook.Report {
 	log.start(event)
 	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }}
+	if !event.Watch {
+		// Whatever a thread of ours is stuck on: the kernel ends it with us.
+		time.AfterFunc(hook.Deadline+time.Second/4, func() {
+			log.Errorf("%s: not finished within %s, given up", event.Trigger, hook.Deadline)
+			os.Exit(log.exitStatus(exitFailed))
+		})
+	}
 	report, err := runner.Run(context.Background(), event)
 	log.end(event, report, err)
-	if report == nil && err != nil {
+	switch {
+	case report != nil:
+		return report
+	case err != nil:
 		return &hook.Report{Outcome: hook.Failed, Error: err.Error()}
 	}
-	return report
+	return &hook.Report{Outcome: hook.NothingToDo}
+}
+
+// exitStatus is the exit status of a hook or action script: 0 whatever
+// happened, unless the administrator wants to know.
+func (l *logger) exitStatus(status int) int {
+	if status == exitDone {
+		return exitDone
+	}
+	config, err := hook.ReadConfig(hook.ConfigFile)
+	if err != nil {
+		l.Error(err)
+	}
+	if config.Strict {
+		return status
+	}
+	return exitDone
 }
 
 var errOneProcess = errors.New("want one argument, the number of the container's first process")

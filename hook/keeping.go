@@ -1,0 +1,127 @@
+package hook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// keepingTime bounds how long covers are kept for a run that was killed.
+const keepingTime = time.Hour
+
+// keeping is what covers an autofs mount, kept so that it outlives both the
+// mount and this program: a holder has the mount namespace open in which the
+// copies are, and a record says so. A run that finds the record of one that was
+// killed puts the covers back.
+type keeping struct {
+	kept   *mounts.Kept
+	record string // path
+	holder holder.Ref
+}
+
+// keepingRecord is a record's form.
+type keepingRecord struct {
+	Version int        `json:"version"`
+	Path    string     `json:"path"`
+	Device  uint64     `json:"device"`
+	Holder  holder.Ref `json:"holder"`
+}
+
+// keep keeps what covers the mount of the container, before its unit is
+// restarted.
+func (s store) keep(ctx context.Context, init, in *nsenter.Process, m *Mount) (*keeping, error) {
+	kept, err := mounts.Keep(ctx, in, m.Path, m.Device)
+	if err != nil {
+		return nil, err
+	}
+	k := &keeping{kept: kept}
+	if k.holder, err = holder.Start(init, nil, keepingTime, []*os.File{kept.Namespace()}); err != nil {
+		kept.Close()
+		return nil, err
+	}
+	data, err := json.Marshal(keepingRecord{Version: recordVersion, Path: m.Path, Device: m.Device, Holder: k.holder})
+	if err == nil {
+		name := fmt.Sprintf("%s.%d%s", init.Identity(), m.ID, reportSuffix)
+		k.record = filepath.Join(s.keepingDir(), name)
+		err = writeFile(s.keepingDir(), name, data)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("record of what covers %q: %w", m.Path, err), k.drop(ctx))
+	}
+	return k, nil
+}
+
+// drop lets go of the copies, once the covers are back.
+func (k *keeping) drop(ctx context.Context) error {
+	err := os.Remove(k.record)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, k.holder.Stop(ctx), k.kept.Close())
+}
+
+func (s store) keepingDir() string { return filepath.Join(s.dir, "covers") }
+
+// finishKeeping puts back what a killed run kept for this container, where the
+// mount that it lay on has been renewed and is bare.
+func (s store) finishKeeping(ctx context.Context, sc *scene) error {
+	entries, err := os.ReadDir(s.keepingDir())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("records of covering mounts: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), sc.init.Identity()+".") {
+			errs = append(errs, s.finishOne(ctx, sc, filepath.Join(s.keepingDir(), e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s store) finishOne(ctx context.Context, sc *scene, path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("record of covering mounts: %w", err)
+	}
+	var rec keepingRecord
+	if err := json.Unmarshal(data, &rec); err != nil || rec.Version != recordVersion {
+		return errors.Join(fmt.Errorf("record of covering mounts %s: not readable: %w", path, err), os.Remove(path))
+	}
+	namespace, err := rec.Holder.Open(0)
+	if err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	k := &keeping{kept: mounts.Resume(rec.Path, rec.Device, namespace), record: path, holder: rec.Holder}
+	if fresh := bareAutofs(sc.main().table, rec); fresh != nil {
+		if err := k.kept.PutBack(ctx, sc.main().process, mounts.DeviceOf(fresh)); err != nil {
+			return errors.Join(err, k.kept.Close()) // the next run tries again
+		}
+		if err := sc.readTables(); err != nil {
+			return err
+		}
+	}
+	return k.drop(ctx)
+}
+
+// bareAutofs is the autofs mount that has taken the place of the recorded one
+// and is covered by nothing.
+func bareAutofs(t *mounts.Table, rec keepingRecord) *mounts.Mount {
+	for _, m := range t.Autofs() {
+		if m.Mountpoint == rec.Path && mounts.DeviceOf(m) != rec.Device && len(t.Stack(m)) == 0 {
+			return m
+		}
+	}
+	return nil
+}
