@@ -22,12 +22,13 @@ type Checkpoint struct {
 // [Start] held, so that a restore gives every file system another one.
 func (c *Container) Checkpoint(t testing.TB) *Checkpoint {
 	t.Helper()
-	cp := &Checkpoint{Images: filepath.Join(c.Bundle, "images"), container: *c}
+	cp := &Checkpoint{container: *c}
 	var err error
 	if cp.cgroups, err = listCgroups(c.ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(cp.Images, 0o700); err != nil {
+	// A folder of its own: a restored container can be checkpointed again.
+	if cp.Images, err = os.MkdirTemp(c.Bundle, "images"); err != nil {
 		t.Fatal(err)
 	}
 	started := time.Now()
