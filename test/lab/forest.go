@@ -42,6 +42,11 @@ func (c *Container) Forest(t testing.TB) Forest {
 			f[mnt] = Mounts(t, p)
 		}
 	}
+	for _, table := range f {
+		for _, m := range table {
+			m.VFSOptions = insideGroup(m.VFSOptions)
+		}
+	}
 	for mnt, inside := range first {
 		f[strconv.Itoa(inside)] = f[mnt]
 		delete(f, mnt)
@@ -96,6 +101,17 @@ func ReadCapture(t testing.TB, dir string) Forest {
 		f[strconv.Itoa(first[mnt])] = table
 	}
 	return f
+}
+
+var processGroup = regexp.MustCompile(`,pgrp=(\d+)`)
+
+// insideGroup replaces the number of the master's process group by the one it
+// has inside the container: that is the same after a restore.
+func insideGroup(options string) string {
+	return processGroup.ReplaceAllStringFunc(options, func(option string) string {
+		status := "/proc/" + strings.TrimPrefix(option, ",pgrp=") + "/status"
+		return fmt.Sprintf(",pgrp=%d", insideNumber(status))
+	})
 }
 
 // insideNumber is the number of a process in its own pid namespace.

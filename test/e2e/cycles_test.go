@@ -1,0 +1,103 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// TestTenCycles checkpoints and restores the same container ten times, each
+// time the one that was restored before.
+func TestTenCycles(t *testing.T) {
+	requireHook(t)
+	lab.InstallActionScript(t, lab.Hook())
+	nodeMounts, free := nodeMountTable(t), lab.FreeNumber(t)
+	c := lab.Start(t, lab.Options{})
+	c.Populate(t)
+	units := c.Units(t)
+	forest, files := autofsOptions(c.Forest(t)), []string(nil)
+	var repaired []string
+	for cycle := range 10 {
+		r := c.Checkpoint(t).Restore(t, lab.RestoreOptions{})
+		for _, change := range lab.UnitChanges(units, r.Settle(t)) {
+			if !strings.HasPrefix(change, "autofs.service: ") {
+				t.Errorf("cycle %d: a unit noticed: %s", cycle, change)
+			}
+		}
+		checkPreserved(t, r)
+		now := r.Forest(t)
+		for _, change := range lab.Changes(forest, autofsOptions(now)) {
+			t.Errorf("cycle %d: mounts: %s", cycle, change)
+		}
+		if cycle == 0 { // CRIU itself changes some of what it restores, once
+			repaired, files = now.Describe(), r.Files(t)
+		}
+		for _, change := range lab.Changes(repaired, now.Describe()) {
+			t.Errorf("cycle %d: mounts, compared with the first restore: %s", cycle, change)
+		}
+		for _, change := range lab.Changes(systemdOnly(files), systemdOnly(r.Files(t))) {
+			t.Errorf("cycle %d: open files, compared with the first restore: %s", cycle, change)
+		}
+		checkNoWaiters(t, r.Container)
+		c = r.Container
+		if t.Failed() {
+			break
+		}
+	}
+	c.CheckAnswers(t, lab.Accesses)
+	checkUncovered(t, c)
+	id := c.ID
+	c.Kill(t)
+
+	lab.WaitNoneRunning(t, 0)
+	if now := nodeMountTable(t); now != nodeMounts {
+		t.Errorf("the node's mounts are now\n%s\nbefore\n%s", now, nodeMounts)
+	}
+	lab.WaitNumberFree(t, free, 20*time.Second)
+	// What is kept for a restore under way is swept by the next one.
+	next := checkpoint(t).Restore(t, lab.RestoreOptions{})
+	for _, file := range lab.RunFiles(t) {
+		t.Logf("left in the run directory: %s", file)
+		report := strings.HasPrefix(file, "reports/")
+		if !report && strings.Contains(file, "locks/") || strings.Contains(file, id) && !report {
+			t.Errorf("left in the run directory: %s", file)
+		}
+	}
+	if records := countPrefix(lab.RunFiles(t), "restores/"); records > 1 {
+		t.Errorf("%d records of restores are left, want at most that of the last restore", records)
+	}
+	next.Kill(t)
+}
+
+// nodeMountTable is the mount table of the tests themselves.
+func nodeMountTable(t *testing.T) string {
+	t.Helper()
+	var lines []string
+	for _, m := range lab.Mounts(t, 1) {
+		lines = append(lines, strings.Join([]string{m.Mountpoint, m.FSType, m.Options, m.Optional}, " "))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// systemdOnly are the open files of PID 1.
+func systemdOnly(files []string) []string {
+	var own []string
+	for _, line := range files {
+		if strings.HasPrefix(line, "process 1: ") {
+			own = append(own, line)
+		}
+	}
+	return own
+}
+
+func countPrefix(list []string, prefix string) int {
+	n := 0
+	for _, s := range list {
+		if strings.HasPrefix(s, prefix) {
+			n++
+		}
+	}
+	return n
+}

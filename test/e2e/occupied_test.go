@@ -1,0 +1,97 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// TestAllNumbersOccupied restores where other file systems own every device
+// number that the container had. Nothing may be lost, and nothing half-done.
+func TestAllNumbersOccupied(t *testing.T) {
+	requireHook(t)
+	c := lab.Start(t, lab.Options{})
+	c.Populate(t)
+	s := &snapshot{units: c.Units(t)}
+	before := c.Forest(t)
+	for _, m := range lab.Autofs(t, c.PID) {
+		s.highest = max(s.highest, uint32(m.Minor))
+	}
+	s.Checkpoint = c.Checkpoint(t)
+	r := restoreWithHook(t, s, lab.RestoreOptions{Before: func() { lab.HoldNumbersUpTo(t, s.highest) }})
+
+	report := r.ReadReport(t)
+	checkReport(t, report, r)
+	checkRestarted(t, report, lab.Idle, lab.Blank, lab.Binfmt, lab.Covered, lab.Stacked)
+	for _, change := range lab.Changes(withoutAutofsOptions(before), withoutAutofsOptions(r.Forest(t))) {
+		t.Errorf("mounts: changed since the checkpoint: %s", change)
+	}
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+	checkUncovered(t, r.Container)
+	lab.WaitNoneRunning(t, 0)
+}
+
+// TestOneNumberOccupied restores where one number is another file system's:
+// that mount, and only that one, is restarted.
+func TestOneNumberOccupied(t *testing.T) {
+	requireHook(t)
+	c := lab.Start(t, lab.Options{})
+	c.Populate(t)
+	taken := lab.Autofs(t, c.PID)[lab.Idle].Minor
+	s := &snapshot{units: c.Units(t)}
+	s.Checkpoint = c.Checkpoint(t)
+	r := restoreWithHook(t, s, lab.RestoreOptions{Before: func() {
+		lab.HoldNumbersUpTo(t, uint32(taken)).KeepOnly(t, taken)
+	}})
+	report := r.ReadReport(t)
+	checkReport(t, report, r)
+	checkRestarted(t, report, lab.Idle)
+	for _, m := range report.Mounts {
+		if m.Master.Kind == "systemd" && m.Path != lab.Idle && m.Outcome != "preserved" {
+			t.Errorf("report: %s: outcome %q (%s), want preserved", m.Path, m.Outcome, m.Reason)
+		}
+	}
+	checkUnits(t, s, r)
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+}
+
+// checkRestarted wants the fallback for the paths, in all namespaces, and its
+// reason at the mount that systemd itself has: whose number it was.
+func checkRestarted(t *testing.T, report lab.Report, paths ...string) {
+	t.Helper()
+	explained := make(map[string]bool)
+	for _, m := range report.Mounts {
+		if !slices.Contains(paths, m.Path) {
+			continue
+		}
+		if !slices.Contains([]string{"restarted", "retold"}, m.Outcome) {
+			t.Errorf("report: %s: outcome %q (%s), but its old number belongs to another file system", m.Path, m.Outcome, m.Reason)
+		}
+		if strings.Contains(m.Reason, m.DeviceBefore) && strings.Contains(m.Reason, "another file system") {
+			explained[m.Path] = true
+		}
+	}
+	for _, path := range paths {
+		if !explained[path] {
+			t.Errorf("report: %s: no reason says that another file system has its number", path)
+		}
+	}
+}
+
+// withoutAutofsOptions is a description of the forest in which autofs mounts
+// only have their place.
+func withoutAutofsOptions(f lab.Forest) []string {
+	var lines []string
+	for _, line := range f.DescribePropagation() {
+		if place, rest, isAutofs := strings.Cut(line, " root "); isAutofs && strings.Contains(rest, " autofs ") {
+			line = fmt.Sprintf("%s autofs", place)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}

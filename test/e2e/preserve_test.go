@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+	"github.com/moby/sys/mountinfo"
+)
+
+// TestSystemdNeverNotices compares a repaired container with the one that was
+// checkpointed, and with the one that CRIU had restored when the program began.
+func TestSystemdNeverNotices(t *testing.T) {
+	requireHook(t)
+	for name, options := range map[string]lab.Options{"private": {}, "shared": {Shared: true}} {
+		t.Run(name, func(t *testing.T) { neverNotices(t, options) })
+	}
+}
+
+func neverNotices(t *testing.T, options lab.Options) {
+	c := lab.Start(t, options)
+	c.Populate(t)
+	s := &snapshot{units: c.Units(t)}
+	before := c.Forest(t)
+	s.Checkpoint = c.Checkpoint(t)
+
+	captured := lab.Scratch(t, c.ID+"-captured")
+	lab.InstallWrappedScript(t, lab.Hook(), lab.CaptureScript("post-restore", captured))
+	r := s.Restore(t, lab.RestoreOptions{})
+	for _, change := range lab.UnitChanges(s.units, r.Settle(t)) {
+		if !strings.HasPrefix(change, "autofs.service: ") { // the daemon is started anew
+			t.Errorf("a unit noticed: %s", change)
+		}
+	}
+	checkPreserved(t, r)
+	after, criu := r.Forest(t), lab.ReadCapture(t, captured)
+	for _, change := range lab.Changes(criu.DescribePropagation(), after.DescribePropagation()) {
+		t.Errorf("mounts: changed since CRIU made them: %s", change)
+	}
+	for _, change := range lab.Changes(autofsOptions(before), autofsOptions(after)) {
+		t.Errorf("options: changed since the checkpoint: %s", change)
+	}
+	checkSameCovers(t, criu, after)
+	checkHolder(t, r, s.units["holder.service"].MainPID)
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+	checkUncovered(t, r.Container)
+}
+
+// checkPreserved reads the report: every mount of a systemd has the number it
+// had at the checkpoint, and has it in truth.
+func checkPreserved(t *testing.T, r *lab.Restored) {
+	t.Helper()
+	report := r.ReadReport(t)
+	checkReport(t, report, r)
+	now := lab.Autofs(t, r.PID)
+	for _, m := range report.Mounts {
+		if m.Master.Kind != "systemd" {
+			continue
+		}
+		if m.Outcome != "preserved" || m.DeviceBefore == "" || m.DeviceBefore != m.DeviceNow {
+			t.Errorf("report: %s: %s, device %s, at the checkpoint %s (%s)", m.Path, m.Outcome, m.DeviceNow, m.DeviceBefore, m.Reason)
+		}
+		if mount := now[m.Path]; mount != nil && fmt.Sprintf("%d:%d", mount.Major, mount.Minor) != m.DeviceNow {
+			t.Errorf("%s: device %d:%d, the report says %s", m.Path, mount.Major, mount.Minor, m.DeviceNow)
+		}
+	}
+}
+
+// autofsOptions lists the autofs mounts without what no restore can give back.
+// The daemon's mounts are left out: its process is another one.
+func autofsOptions(f lab.Forest) []string {
+	var lines []string
+	for _, line := range f.Describe() {
+		if strings.Contains(line, " autofs systemd-1 ") {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// checkSameCovers compares mount ids: every mount that is not autofs is the one
+// that CRIU made, in every namespace.
+func checkSameCovers(t *testing.T, criu, after lab.Forest) {
+	t.Helper()
+	for name, table := range after {
+		made := make(map[int]*mountinfo.Info)
+		for _, m := range criu[name] {
+			made[m.ID] = m
+		}
+		for _, m := range table {
+			if m.FSType == "autofs" {
+				continue
+			}
+			if old := made[m.ID]; old == nil || old.Mountpoint != m.Mountpoint {
+				t.Errorf("namespace of process %s: mount %d (%s on %s) is not one that CRIU made", name, m.ID, m.FSType, m.Mountpoint)
+			}
+		}
+	}
+}
+
+// checkHolder looks at the service that works on a covered automount: its
+// working folder and its open file are still on the covering mount.
+func checkHolder(t *testing.T, r *lab.Restored, inside string) {
+	t.Helper()
+	pid := r.HostPID(t, inside)
+	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err != nil || cwd != lab.Covered {
+		t.Errorf("holder.service works in %q, want %s (%v)", cwd, lab.Covered, err)
+	}
+	var cover *mountinfo.Info
+	for _, m := range lab.Mounts(t, r.PID) {
+		if m.Mountpoint == lab.Covered && m.FSType == "tmpfs" {
+			cover = m
+		}
+	}
+	if cover == nil {
+		t.Fatalf("nothing covers %s any more", lab.Covered)
+	}
+	const file = 7
+	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, file))
+	if err != nil || !strings.Contains(string(info), fmt.Sprintf("mnt_id:\t%d\n", cover.ID)) {
+		t.Errorf("holder.service: its open file is not on mount %d, the cover (%v):\n%s", cover.ID, err, info)
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, file), &st); err != nil {
+		t.Fatal(err)
+	}
+	named := strings.TrimSpace(r.Run(t, "stat", "--format=%d:%i", lab.Covered+"/open-file"))
+	if open := fmt.Sprintf("%d:%d", st.Dev, st.Ino); open != named {
+		t.Errorf("holder.service: its open file is %s, the file of that name %s", open, named)
+	}
+}
