@@ -28,7 +28,7 @@ type work struct {
 // outer one stands; then each automount daemon once.
 func (w *work) apply(ctx context.Context) {
 	w.before = w.snapshot.Waiters
-	acted := false
+	acted := w.retell(ctx)
 	for _, i := range w.ordered(Restarted) {
 		if !w.snapshot.Mounts[i].Main {
 			continue

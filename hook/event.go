@@ -52,12 +52,16 @@ const (
 	Auto Strategy = "auto"
 	// PreserveOnly only makes mounts anew with their old device numbers.
 	PreserveOnly Strategy = "preserve"
+	// RetellOnly only tells systemd the new device numbers.
+	RetellOnly Strategy = "retell"
 	// RestartOnly restarts units at once.
 	RestartOnly Strategy = "restart"
 )
 
 // Valid reports whether it is one of the strategies.
-func (s Strategy) Valid() bool { return s == Auto || s == PreserveOnly || s == RestartOnly }
+func (s Strategy) Valid() bool {
+	return s == Auto || s == PreserveOnly || s == RetellOnly || s == RestartOnly
+}
 
 // Environment variables with which CRIU calls an action script
 // (criu/action-scripts.c).

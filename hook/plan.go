@@ -18,6 +18,9 @@ const (
 	// Preserved means that the mount was made anew with the device number that its master
 	// remembers.
 	Preserved Cure = "preserved"
+	// Retold means that systemd was told the new device number when it
+	// re-executed itself; nothing else changed.
+	Retold Cure = "retold"
 	// Restarted means that the systemd unit is restarted, and what covered it kept.
 	Restarted Cure = "restarted"
 	// Respawned means that the automount daemon is killed with SIGKILL and started again
@@ -43,18 +46,18 @@ const clockSlack = 100 * time.Millisecond
 // the same snapshot always gives the same plan.
 func Plan(s *Snapshot) []Decision {
 	decisions := make([]Decision, len(s.Mounts))
-	cured := map[uint64]bool{} // superblocks that a cure in the main namespace renews
+	cured := map[uint64]bool{} // superblocks that a cure in the main namespace covers
 	for i := range s.Mounts {
 		m := &s.Mounts[i]
 		cure, reason := decide(s, m)
 		decisions[i] = Decision{Mount: i, Cure: cure, Reason: reason}
-		if m.Main && cure == Restarted {
+		if m.Main && (cure == Restarted || cure == Retold) {
 			cured[m.Device] = true
 		}
 	}
 	for i := range s.Mounts {
 		m := &s.Mounts[i]
-		if !m.Main && decisions[i].Cure == Restarted {
+		if !m.Main && (decisions[i].Cure == Restarted || decisions[i].Cure == Retold) {
 			if cured[m.Device] {
 				decisions[i].Reason = "it shows the mount of the container's main mount namespace"
 			} else {
@@ -106,12 +109,19 @@ func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 		return Unrepaired, m.Master.Problem
 	case m.Main && !m.Master.UnitActive:
 		return Unrepaired, fmt.Sprintf("%s is not active: start it with \"systemctl start %s\" in the container", m.Master.Unit, m.Master.Unit)
-	case m.NotPreserved != "":
-		return Restarted, m.NotPreserved
-	case m.DeviceBefore != 0:
-		return Restarted, fmt.Sprintf("systemd remembers device %s", mounts.DeviceString(m.DeviceBefore))
+	case m.DeviceBefore == 0 && s.Strategy == RetellOnly:
+		return Unrepaired, "the device number that systemd remembers is not known: name the checkpoint images with --images"
+	case m.DeviceBefore == 0:
+		return Restarted, "it was mounted after its unit became active: systemd remembers an older device"
 	}
-	return Restarted, "it was mounted after its unit became active: systemd remembers an older device"
+	cure := Retold
+	if s.Strategy == RestartOnly {
+		cure = Restarted
+	}
+	if m.NotPreserved != "" {
+		return cure, m.NotPreserved
+	}
+	return cure, fmt.Sprintf("systemd remembers device %s", mounts.DeviceString(m.DeviceBefore))
 }
 
 // toPreserve picks the mounts that are to be made anew with the device number

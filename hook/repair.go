@@ -82,7 +82,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 		r.Warn(err)
 	}
 	r.takeRoots(sc, known)
-	if known.Moment != Preserve && e.Strategy != RestartOnly {
+	if known.Moment != Preserve && e.Strategy != RestartOnly && e.Strategy != RetellOnly {
 		r.preserveLate(ctx, sc, known, fillers)
 	}
 	snapshot, err := r.snapshot(ctx, e, sc, known)

@@ -161,7 +161,7 @@ func (r *Report) Summary() string {
 		counts[m.Outcome]++
 	}
 	line := fmt.Sprintf("%s: %s in %.1f ms", r.Container, r.Outcome, r.DurationMS)
-	for _, c := range []Cure{Healthy, Preserved, Restarted, Respawned, Unrepaired} {
+	for _, c := range []Cure{Healthy, Preserved, Retold, Restarted, Respawned, Unrepaired} {
 		if counts[c] > 0 {
 			line += fmt.Sprintf(", %d %s", counts[c], c)
 		}

@@ -235,3 +235,7 @@ func (p *Process) pollEnd(timeout int) (bool, error) {
 	}
 	return n > 0, nil
 }
+
+// OpenExecutable opens the program file that the process runs, to look at it
+// (O_PATH).
+func (p *Process) OpenExecutable() (*os.File, error) { return p.openProc("exe", unix.O_PATH) }

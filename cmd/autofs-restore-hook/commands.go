@@ -21,7 +21,7 @@ const usage = `autofs-restore-hook makes automounts work again in a container th
 
 Called by people:
   inspect PID [--json] [--images DIR]   show every automount of a container, its master, and what would be done
-  repair PID [--json] [--images DIR] [--strategy auto|preserve|restart]
+  repair PID [--json] [--images DIR] [--strategy auto|preserve|retell|restart]
                                         repair them; DIR holds the checkpoint images, if they still exist
   version [--json]
   help
@@ -68,7 +68,7 @@ func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
 		}
 	}
 	if !hook.Strategy(strategy).Valid() {
-		fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: strategy %q: want auto, preserve or restart\n", name, strategy)
+		fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: strategy %q: want auto, preserve, retell or restart\n", name, strategy)
 		return e, false, false
 	}
 	return hook.Event{

@@ -105,6 +105,28 @@ func (m *Manager) Restart(ctx context.Context, name string) error {
 	return nil
 }
 
+// StartMount starts the .mount unit of an .automount unit. When it is up,
+// systemd answers all requests for it that are open.
+func (m *Manager) StartMount(ctx context.Context, automount string) error {
+	name := strings.TrimSuffix(automount, ".automount") + ".mount"
+	result, err := m.job(ctx, m.conn.StartUnitContext, name)
+	if err == nil && result != "done" {
+		err = fmt.Errorf("job result %q", result)
+	}
+	if err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	return nil
+}
+
+// Ping returns nil if systemd answers.
+func (m *Manager) Ping(ctx context.Context) error {
+	if _, err := m.conn.SystemStateContext(ctx); err != nil {
+		return noAnswer(ctx, err)
+	}
+	return nil
+}
+
 type jobCall func(ctx context.Context, name, mode string, ch chan<- string) (int, error)
 
 // job runs a unit job in mode "replace" and returns systemd's word for its

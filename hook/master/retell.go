@@ -1,0 +1,209 @@
+package master
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+const (
+	// stateName is the name of the memfd that systemd writes its state to
+	// (src/core/main.c, prepare_reexecute; open_serialization_fd).
+	stateName = "memfd:systemd-state"
+	// maxState bounds that state, in bytes: 2,000 units take about 1 MB.
+	maxState = 64 << 20
+	// reexecTime is how long systemd may take to the point where its state can
+	// be corrected: 1.3 ms for version 262, 30 to 50 ms for version 252.
+	reexecTime = 2 * time.Second
+)
+
+// ErrNotRetold means that systemd could not be told new device numbers; it runs
+// on with the state that it had.
+var ErrNotRetold = errors.New("systemd could not be told the new device number through its own re-execution")
+
+// Retell tells the systemd that is the given process new device numbers for
+// automount units. systemd re-executes itself on SIGTERM, as it does when its
+// package is upgraded: it writes its state to a memory file and reads it back.
+// Between the two it is stopped and the numbers in that file are corrected.
+// Nothing else about systemd or its units changes. Connections to it break.
+func Retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange) (*StateEdit, error) {
+	if err := canReexecute(pid1); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotRetold, err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, reexecTime, fmt.Errorf("it did not re-execute itself within %s", reexecTime))
+	defer cancel()
+	type answer struct {
+		edit *StateEdit
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		runtime.LockOSThread() // ptrace knows the thread; it ends with this goroutine
+		edit, err := retell(ctx, pid1, changes)
+		done <- answer{edit, err}
+	}()
+	a := <-done
+	if a.err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotRetold, a.err)
+	}
+	return a.edit, nil
+}
+
+// canReexecute refuses a systemd that is traced by somebody else, or whose
+// program file was replaced since it was started: it would load the new one.
+func canReexecute(pid1 *nsenter.Process) error {
+	status, err := pid1.ReadFile("status", 1<<16)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(status), "\nTracerPid:\t0\n") {
+		return fmt.Errorf("process %d is being traced", pid1.PID())
+	}
+	link, err := pid1.Readlink("exe")
+	if err != nil {
+		return err
+	}
+	running, err := pid1.OpenExecutable()
+	if err != nil {
+		return err
+	}
+	defer running.Close()
+	onDisk, err := pid1.OpenInRoot(link, unix.O_PATH)
+	if err != nil {
+		return fmt.Errorf("its program file was replaced since it was started: %w", err)
+	}
+	defer onDisk.Close()
+	a, errA := running.Stat()
+	b, errB := onDisk.Stat()
+	if err := errors.Join(errA, errB); err != nil {
+		return err
+	}
+	if !os.SameFile(a, b) {
+		return fmt.Errorf("its program file %q was replaced since it was started: re-executing would load another version", link)
+	}
+	return nil
+}
+
+func retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange) (edit *StateEdit, err error) {
+	t, err := seize(ctx, pid1)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, t.release()) }()
+	if err := pid1.Signal(unix.SIGTERM); err != nil {
+		return nil, err
+	}
+	fd, err := t.runToState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return correct(pid1, fd, changes)
+}
+
+// runToState lets systemd run until its state is complete and can still be
+// written: when it is about to seal the file or, in versions that do not, when
+// it has just executed itself. It returns the number of the file.
+func (t *tracer) runToState(ctx context.Context) (int, error) {
+	var signal unix.Signal
+	for {
+		if err := t.toSystemCall(signal); err != nil {
+			return -1, err
+		}
+		status, err := t.wait(ctx)
+		if err != nil {
+			return -1, err
+		}
+		if isExec(status) {
+			return findState(t.process)
+		}
+		signal = signalOf(status)
+		if number, args, entered := t.entry(); entered && number == unix.SYS_FCNTL && args[1] == unix.F_ADD_SEALS {
+			if fd := int(int32(args[0])); isState(t.process, fd) {
+				return fd, nil
+			}
+		}
+	}
+}
+
+func isState(p *nsenter.Process, fd int) bool {
+	link, err := p.Readlink("fd/" + strconv.Itoa(fd))
+	return err == nil && strings.HasPrefix(strings.TrimPrefix(link, "/"), stateName)
+}
+
+func findState(p *nsenter.Process) (int, error) {
+	names, err := p.ReadDirNames("fd")
+	if err != nil {
+		return -1, err
+	}
+	for _, name := range names {
+		if fd, err := strconv.Atoi(name); err == nil && isState(p, fd) {
+			return fd, nil
+		}
+	}
+	return -1, fmt.Errorf("process %d has no file %s", p.PID(), stateName)
+}
+
+// correct edits the state in place, and looks that nothing else changed.
+func correct(p *nsenter.Process, fd int, changes []DeviceChange) (*StateEdit, error) {
+	f, err := p.OpenFileDescriptor(fd, unix.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := readState(f)
+	if err != nil {
+		return nil, err
+	}
+	edit, err := EditState(text, changes)
+	if err != nil || bytes.Equal(edit.Text, text) {
+		return edit, err
+	}
+	if err := rewrite(f, text, edit.Text); err != nil {
+		return nil, errors.Join(err, rewrite(f, edit.Text, text))
+	}
+	return edit, nil
+}
+
+func readState(f *os.File) ([]byte, error) {
+	text, err := io.ReadAll(io.NewSectionReader(f, 0, maxState+1))
+	if err != nil {
+		return nil, fmt.Errorf("read systemd's state: %w", err)
+	}
+	if len(text) > maxState {
+		return nil, fmt.Errorf("read systemd's state: longer than %d bytes", maxState)
+	}
+	return text, nil
+}
+
+// rewrite replaces the content of the file, from the first byte that differs.
+func rewrite(f *os.File, before, after []byte) error {
+	same := 0
+	for same < len(before) && same < len(after) && before[same] == after[same] {
+		same++
+	}
+	if _, err := f.WriteAt(after[same:], int64(same)); err != nil {
+		return fmt.Errorf("correct systemd's state: %w", err)
+	}
+	if err := f.Truncate(int64(len(after))); err != nil {
+		return fmt.Errorf("correct systemd's state: %w", err)
+	}
+	written, err := readState(f)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(written, after) {
+		return errors.New("correct systemd's state: it reads back differently")
+	}
+	return nil
+}
