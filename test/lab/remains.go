@@ -143,3 +143,14 @@ func (c *Container) Files(t testing.TB) []string {
 	slices.Sort(lines)
 	return lines
 }
+
+// KillRemains ends what a restore that failed left of the container: CRIU, when
+// it was killed itself, leaves the processes that it was restoring.
+func (cp *Checkpoint) KillRemains(t testing.TB) {
+	t.Helper()
+	err := os.WriteFile(filepath.Join(cgroupRoot, cp.container.ID, "cgroup.kill"), []byte("1"), 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	cp.container.Kill(t)
+}
