@@ -19,25 +19,18 @@ type work struct {
 	snapshot *Snapshot
 	plan     []Decision
 	warn     func(error)
+	// thaw lets the container run again, if it was frozen for the repair.
+	thaw func()
 	// before are the waiters when the work began.
 	before []Waiter
 }
 
-// apply carries out the cures: systemd units one after the other, the shortest
-// path first, so that an automount below another one is looked at when the
-// outer one stands; then each automount daemon once.
+// apply carries out the cures: systemd is told new device numbers, each automount
+// daemon is respawned, and then units are restarted, the shortest path first, so
+// that an automount below another one is looked at when the outer one stands.
 func (w *work) apply(ctx context.Context) {
 	w.before = w.snapshot.Waiters
 	acted := w.retell(ctx)
-	for _, i := range w.ordered(Restarted) {
-		if !w.snapshot.Mounts[i].Main {
-			continue
-		}
-		acted = true
-		if err := w.restart(ctx, i); err != nil {
-			w.fail(i, err)
-		}
-	}
 	daemons := map[int][]int{}
 	for _, i := range w.ordered(Respawned) {
 		pid := w.snapshot.Mounts[i].Master.PID
@@ -49,6 +42,17 @@ func (w *work) apply(ctx context.Context) {
 			for _, i := range list {
 				w.fail(i, err)
 			}
+		}
+	}
+	// A restart may stop services, and what is frozen does not stop.
+	w.thaw()
+	for _, i := range w.ordered(Restarted) {
+		if !w.snapshot.Mounts[i].Main {
+			continue
+		}
+		acted = true
+		if err := w.restart(ctx, i); err != nil {
+			w.fail(i, err)
 		}
 	}
 	if acted {

@@ -68,10 +68,48 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		r.Warn(err)
 		rec.Roots = nil
 	}
+	r.freezeForRepair(ctx, sc, criu, rec)
 	if err := s.save(criu, rec); err != nil {
-		return errors.Join(err, rec.Holder.Stop(ctx))
+		return errors.Join(err, rec.Holder.Stop(ctx), rec.thaw())
 	}
 	return nil
+}
+
+// freezeForRepair freezes the container but for the masters and their services,
+// if a master is still to be told or replaced: then nobody can run into a mount
+// that is not served between the resume and the repair. Where it is not
+// possible, those who do are let go by the repair.
+func (r Runner) freezeForRepair(ctx context.Context, sc *scene, criu *nsenter.Process, rec *record) {
+	list, err := sc.survey()
+	if err != nil {
+		return
+	}
+	rec.describe(list)
+	spare := []int{sc.init.PID()}
+	needed := false
+	for i := range list {
+		m := &list[i]
+		if m.Master.PID == 0 || m.knownHealthy() || !m.Options.Type.Trigger() {
+			continue
+		}
+		needed = true
+		spare = append(spare, m.Master.PID)
+	}
+	if !needed {
+		return
+	}
+	frozen, err := freezer.Freeze(ctx, freezer.Request{
+		Members: sc.init.Descendants, Spare: spare, Until: criu, Version2Only: true,
+	})
+	if errors.Is(err, freezer.ErrShared) {
+		return // an ordinary container without groups of its own
+	}
+	if err != nil {
+		r.Warn(err)
+		return
+	}
+	ref := frozen.Leave()
+	rec.Frozen = &ref
 }
 
 // lateRecord makes the record that Reserve would have made, holding nothing.
@@ -147,7 +185,7 @@ func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, filler
 	if len(rec.wanted()) == 0 || !sc.hasAutofs() {
 		return
 	}
-	frozen, err := freezer.Freeze(ctx, sc.init.Members)
+	frozen, err := freezer.Freeze(ctx, freezer.Request{Members: sc.init.Members})
 	if err != nil {
 		r.Warn(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/freezer"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -35,6 +36,8 @@ type record struct {
 	// roots after Preserve.
 	Holder holder.Ref `json:"holder"`
 	Roots  []heldRoot `json:"roots"`
+	// Frozen are the groups that were frozen for the repair, nil for none.
+	Frozen *freezer.Ref `json:"frozen,omitempty"`
 	// Preserved are the paths whose mounts have their old numbers again;
 	// NotPreserved says of others why not.
 	Preserved    []string          `json:"preserved"`
@@ -113,6 +116,16 @@ func (r *record) describe(list []Mount) {
 		m.Preserved = slices.Contains(r.Preserved, m.Path) && m.Device == m.DeviceBefore
 		m.NotPreserved = r.NotPreserved[m.Path]
 	}
+}
+
+// thaw lets go of what was frozen for the repair.
+func (r *record) thaw() error {
+	if r == nil || r.Frozen == nil {
+		return nil
+	}
+	frozen := freezer.Resume(*r.Frozen)
+	r.Frozen = nil
+	return frozen.Thaw()
 }
 
 // store is the directory of records, locks and reports.

@@ -81,6 +81,12 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	if err := s.finishKeeping(ctx, sc); err != nil {
 		r.Warn(err)
 	}
+	thaw := func() {
+		if err := known.thaw(); err != nil {
+			r.Warn(err)
+		}
+	}
+	defer thaw()
 	r.takeRoots(sc, known)
 	if known.Moment != Preserve && e.Strategy != RestartOnly && e.Strategy != RetellOnly {
 		r.preserveLate(ctx, sc, known, fillers)
@@ -89,7 +95,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	if err != nil {
 		return err
 	}
-	w := &work{scene: sc, store: s, snapshot: snapshot, plan: Plan(snapshot), warn: r.Warn}
+	w := &work{scene: sc, store: s, snapshot: snapshot, plan: Plan(snapshot), warn: r.Warn, thaw: thaw}
 	w.apply(ctx)
 	report.describe(w.snapshot, w.plan)
 	w.countWaiters(report)

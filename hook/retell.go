@@ -36,8 +36,7 @@ func (w *work) retellOne(ctx context.Context, pid int, list []int) {
 		m := &w.snapshot.Mounts[i]
 		changes = append(changes, master.DeviceChange{Unit: m.Master.Unit, Old: m.DeviceBefore, New: m.Device})
 	}
-	w.scene.forgetManager(pid) // its connection breaks
-	edit, err := master.Retell(ctx, w.scene.masters[pid], changes)
+	edit, err := w.tell(ctx, pid, changes)
 	for _, i := range list {
 		m := &w.snapshot.Mounts[i]
 		switch {
@@ -67,6 +66,25 @@ func (w *work) retellOne(ctx context.Context, pid int, list []int) {
 			}
 		}
 	}
+}
+
+// oldestRetold is the oldest version of systemd that is told numbers this way.
+const oldestRetold = 240
+
+func (w *work) tell(ctx context.Context, pid int, changes []master.DeviceChange) (*master.StateEdit, error) {
+	manager, err := w.scene.manager(ctx, pid)
+	if err != nil {
+		return nil, err
+	}
+	version, err := manager.Version()
+	if err != nil {
+		return nil, err
+	}
+	if version < oldestRetold {
+		return nil, fmt.Errorf("%w: it is version %d, older than %d", master.ErrNotRetold, version, oldestRetold)
+	}
+	w.scene.forgetManager(pid) // its connection breaks
+	return master.Retell(ctx, w.scene.masters[pid], changes)
 }
 
 // restartInstead plans a restart for a mount that was to be retold, in every

@@ -45,29 +45,41 @@ type group struct {
 // Frozen are frozen control groups.
 type Frozen struct {
 	groups []group
-	guard  *guard
+	guard  guardRef
 }
 
-// attempts bounds how often the processes are listed anew because one of them
-// has started another.
+// Request says what to freeze.
+type Request struct {
+	// Members lists the container's processes. It is called again if one of
+	// them has started another meanwhile.
+	Members func() ([]int, error)
+	// Spare are processes that must go on: their groups are left alone.
+	Spare []int
+	// Until is the process whose end thaws everything, if nobody has done so
+	// before; nil for this one.
+	Until *nsenter.Process
+	// Version2Only leaves a container alone whose groups are of version 1.
+	Version2Only bool
+}
+
+// attempts bounds how often the processes are listed.
 const attempts = 3
 
-// Freeze freezes the control groups of the processes that list returns.
-func Freeze(ctx context.Context, list func() ([]int, error)) (*Frozen, error) {
+// Freeze freezes the control groups of the container's processes.
+func Freeze(ctx context.Context, r Request) (*Frozen, error) {
 	var dirs []string
 	for try := 1; ; try++ {
-		members, err := list()
+		members, err := r.Members()
 		if err != nil {
 			return nil, err
 		}
-		if dirs, err = groupsOf(members); err == nil {
+		if dirs, err = r.groupsOf(members); err == nil {
 			break
 		}
 		if try == attempts || !errors.Is(err, ErrShared) {
 			return nil, err
 		}
 	}
-	var err error
 	f := &Frozen{}
 	for _, dir := range dirs {
 		g, err := openGroup(dir)
@@ -77,12 +89,13 @@ func Freeze(ctx context.Context, list func() ([]int, error)) (*Frozen, error) {
 		}
 		f.groups = append(f.groups, g)
 	}
-	if f.guard, err = startGuard(f.groups); err != nil {
+	var err error
+	if f.guard, err = startGuard(r.Until, f.groups); err != nil {
 		f.close()
 		return nil, err
 	}
 	for _, g := range f.groups {
-		if _, err := g.control.WriteString(g.freeze); err != nil {
+		if _, err := g.control.WriteString(g.freeze); err != nil && !errors.Is(err, unix.ENODEV) {
 			return nil, errors.Join(fmt.Errorf("freeze the container: %w", err), f.Thaw())
 		}
 	}
@@ -113,29 +126,67 @@ func (f *Frozen) close() {
 	}
 }
 
-// groupsOf finds the directories of the groups that hold the processes and
-// nobody else.
-func groupsOf(members []int) ([]string, error) {
+// Ref names frozen groups in a record.
+type Ref struct {
+	Groups []string `json:"groups"`
+	Guard  guardRef `json:"guard"`
+}
+
+// Leave ends this process's hold on the groups, which stay frozen until
+// somebody calls Thaw on what Resume returns, or the guard does it.
+func (f *Frozen) Leave() Ref {
+	r := Ref{Guard: f.guard}
+	for _, g := range f.groups {
+		r.Groups = append(r.Groups, g.dir)
+	}
+	f.close()
+	return r
+}
+
+// Resume continues with groups that another process has left frozen. Groups
+// that are gone are left out.
+func Resume(r Ref) *Frozen {
+	f := &Frozen{guard: r.Guard}
+	for _, dir := range r.Groups {
+		if g, err := openGroup(dir); err == nil {
+			f.groups = append(f.groups, g)
+		}
+	}
+	return f
+}
+
+// groupsOf finds the directories of the groups that hold the processes, but not
+// those to be spared, and nobody else.
+func (r Request) groupsOf(members []int) ([]string, error) {
 	hierarchies, err := cgroup.Mounts()
 	if err != nil {
 		return nil, err
 	}
 	ours := make(map[int]bool, len(members))
-	var dirs []string
-	for _, pid := range members {
-		ours[pid] = true
-	}
-	for _, pid := range members {
-		dir, err := groupOf(pid, hierarchies)
+	spared := map[string]bool{}
+	for _, pid := range r.Spare {
+		dir, err := r.groupOf(pid, hierarchies)
 		if err != nil {
 			return nil, err
 		}
-		if dir != "" && !slices.Contains(dirs, dir) {
+		spared[dir] = true
+	}
+	var dirs []string
+	for _, pid := range members {
+		ours[pid] = true
+		dir, err := r.groupOf(pid, hierarchies)
+		if err != nil {
+			return nil, err
+		}
+		if dir != "" && !spared[dir] && !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
 	}
 	if len(dirs) == 0 {
 		return nil, ErrShared
+	}
+	for _, pid := range r.Spare {
+		delete(ours, pid) // and so no group above theirs is frozen either
 	}
 	for _, dir := range dirs {
 		if err := holdsOnly(dir, ours); err != nil {
@@ -148,7 +199,7 @@ func groupsOf(members []int) ([]string, error) {
 // groupOf returns the directory of the group through which a process can be
 // frozen: of version 2 if it has one of its own there, else of version 1's
 // freezer. It is "" for a process that has ended.
-func groupOf(pid int, hierarchies cgroup.Hierarchies) (string, error) {
+func (r Request) groupOf(pid int, hierarchies cgroup.Hierarchies) (string, error) {
 	p, err := nsenter.Open(pid)
 	if errors.Is(err, os.ErrNotExist) {
 		return "", nil
@@ -161,7 +212,11 @@ func groupOf(pid int, hierarchies cgroup.Hierarchies) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, controllers := range []string{"", "freezer"} {
+	versions := []string{"", "freezer"}
+	if r.Version2Only {
+		versions = versions[:1]
+	}
+	for _, controllers := range versions {
 		for _, g := range groups {
 			if g.Path == "/" || g.Controllers != controllers && !slices.Contains(strings.Split(g.Controllers, ","), controllers) {
 				continue

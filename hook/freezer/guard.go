@@ -27,16 +27,22 @@ const (
 	firstControl = 4
 )
 
-// guard is a process that thaws groups if we cannot.
-type guard struct{ cmd *exec.Cmd }
+// guardRef names a guard: a process that thaws groups if nobody else does.
+type guardRef struct {
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"start_time"`
+}
 
-func startGuard(groups []group) (*guard, error) {
-	self, err := nsenter.Open(os.Getpid())
-	if err != nil {
-		return nil, err
+func startGuard(until *nsenter.Process, groups []group) (guardRef, error) {
+	if until == nil {
+		self, err := nsenter.Open(os.Getpid())
+		if err != nil {
+			return guardRef{}, err
+		}
+		defer self.Close()
+		until = self
 	}
-	defer self.Close()
-	files := []*os.File{self.Pidfd()}
+	files := []*os.File{until.Pidfd()}
 	args := []string{Verb}
 	for _, g := range groups {
 		files = append(files, g.control)
@@ -48,14 +54,29 @@ func startGuard(groups []group) (*guard, error) {
 	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the process that would thaw the container: %w", err)
+		return guardRef{}, fmt.Errorf("start the process that would thaw the container: %w", err)
 	}
-	return &guard{cmd: cmd}, nil
+	p, err := nsenter.Open(cmd.Process.Pid)
+	if err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return guardRef{}, fmt.Errorf("start the process that would thaw the container: %w", err)
+	}
+	defer p.Close()
+	return guardRef{PID: p.PID(), StartTime: p.StartTime()}, cmd.Process.Release()
 }
 
-func (g *guard) stop() {
-	_ = g.cmd.Process.Kill()
-	_ = g.cmd.Wait()
+// stop ends the guard. It is reaped by whoever its parent is by then.
+func (g guardRef) stop() {
+	p, err := nsenter.Open(g.PID)
+	if err != nil {
+		return
+	}
+	defer p.Close()
+	if p.StartTime() == g.StartTime {
+		_ = p.Signal(unix.SIGKILL)
+		_ = unix.Waitid(unix.P_PIDFD, int(p.Pidfd().Fd()), nil, unix.WEXITED, nil) // ECHILD if it is not ours
+	}
 }
 
 // RunGuard is what a guard does; args are the words to be written, one for each

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,6 +118,23 @@ func (m *Manager) StartMount(ctx context.Context, automount string) error {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	return nil
+}
+
+// Version is systemd's version number, such as 252.
+func (m *Manager) Version() (int, error) {
+	text, err := m.conn.GetManagerProperty("Version") // a quoted string: "252.39-1~deb12u1"
+	if err != nil {
+		return 0, fmt.Errorf("version of systemd: %w", err)
+	}
+	digits := strings.TrimLeft(text, `"v`)
+	if i := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); i >= 0 {
+		digits = digits[:i]
+	}
+	version, err := strconv.Atoi(digits)
+	if err != nil {
+		return 0, fmt.Errorf("version of systemd: %.40s: %w", text, err)
+	}
+	return version, nil
 }
 
 // Ping returns nil if systemd answers.
