@@ -134,7 +134,9 @@ func checkUnits(t *testing.T, s *snapshot, r *lab.Restored) {
 	}
 	for _, change := range lab.UnitChanges(s.units, r.Settle(t)) {
 		unit, _, _ := strings.Cut(change, ": ")
-		if !excused[unit] {
+		// automount mounts and unmounts a file system in /tmp when it starts, to
+		// learn what the kernel can; systemd notices the end of it late.
+		if !excused[unit] && !strings.HasPrefix(unit, "tmp-auto") {
 			t.Errorf("a unit noticed the repair: %s", change)
 		}
 	}
