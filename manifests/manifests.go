@@ -1,0 +1,96 @@
+// Package manifests holds the files that make container engines call the
+// program: the one source for installing, for packages and for the README.
+//
+//	criu/default.conf                               a line for /etc/criu/default.conf
+//	hooks.d/autofs-restore-hook-createRuntime.json  for podman's and CRI-O's hooks.d
+//	hooks.d/autofs-restore-hook-poststart.json      the same, for another stage
+//
+// They are templates: [Placeholder] stands for the path of the program.
+//
+// # The line for CRIU
+//
+// It is appended to a file that other tools write to as well, and removed by
+// its exact text: so it is one line without a comment. CRIU before 3.19 ends
+// every checkpoint and restore that runc asks for when it finds an action
+// script in a configuration file: do not append it there.
+//
+// # One hooks.d file for each stage
+//
+// A hooks.d file has one list of arguments for all of its stages
+// (oci-hooks(5)), and the program learns the stage from its argument only: the
+// container state on standard input does not hold it. So each stage has a file
+// of its own.
+//
+// The program has to be in place before these files are, and they have to be
+// gone before the program is: an OCI runtime does not start a container whose
+// hook it cannot run.
+package manifests
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+)
+
+// Program is where the program belongs unless somebody wants it elsewhere.
+const Program = "/usr/libexec/oci/hooks.d/autofs-restore-hook"
+
+// Placeholder stands for the path of the program in the templates.
+const Placeholder = "@PROGRAM@"
+
+//go:embed criu/default.conf hooks.d/*.json
+var templates embed.FS
+
+// File is a file to be installed.
+type File struct {
+	// Name is the base name. It tells the files of this program from others.
+	Name string
+	Data []byte
+}
+
+// ActionScript returns the line for /etc/criu/default.conf, with its newline.
+func ActionScript(program string) (string, error) {
+	f, err := render("criu/default.conf", program)
+	return string(f.Data), err
+}
+
+// Hooks returns the hooks.d files, in the order of their names.
+func Hooks(program string) ([]File, error) {
+	names, err := fs.Glob(templates, "hooks.d/*.json")
+	if err != nil {
+		return nil, fmt.Errorf("embedded hooks.d files: %w", err)
+	}
+	var files []File
+	for _, name := range names {
+		f, err := render(name, program)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+func render(name, program string) (File, error) {
+	if err := checkPath(program); err != nil {
+		return File{}, err
+	}
+	data, err := templates.ReadFile(name)
+	if err != nil {
+		return File{}, fmt.Errorf("embedded file: %w", err)
+	}
+	return File{Name: path.Base(name), Data: []byte(strings.ReplaceAll(string(data), Placeholder, program))}, nil
+}
+
+// pathBytes need no quoting, neither in JSON nor in CRIU's configuration, which
+// cannot name a path with blanks, quotes or # at all (criu/config.c).
+const pathBytes = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./+-"
+
+func checkPath(program string) error {
+	if !path.IsAbs(program) || path.Clean(program) != program || strings.Trim(program, pathBytes) != "" {
+		return fmt.Errorf("path of the program %q: want an absolute path of letters, digits and _./+- only, without // and .. in it", program)
+	}
+	return nil
+}

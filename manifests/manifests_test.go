@@ -1,0 +1,112 @@
+package manifests
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+)
+
+// hooksFile is the hooks.d schema 1.0.0, all of its fields (oci-hooks(5)).
+type hooksFile struct {
+	Version string `json:"version"`
+	Hook    struct {
+		Path    string   `json:"path"`
+		Args    []string `json:"args"`
+		Env     []string `json:"env"`
+		Timeout *int     `json:"timeout"`
+	} `json:"hook"`
+	When struct {
+		Always        *bool             `json:"always"`
+		Annotations   map[string]string `json:"annotations"`
+		Commands      []string          `json:"commands"`
+		HasBindMounts *bool             `json:"hasBindMounts"`
+	} `json:"when"`
+	Stages []string `json:"stages"`
+}
+
+func decode(t *testing.T, f File) hooksFile {
+	t.Helper()
+	var h hooksFile
+	d := json.NewDecoder(bytes.NewReader(f.Data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&h); err != nil {
+		t.Fatalf("%s: %v", f.Name, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		t.Errorf("%s: something follows the JSON (%v)", f.Name, err)
+	}
+	return h
+}
+
+func TestHooks(t *testing.T) {
+	files, err := Hooks(Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stages []string
+	for _, f := range files {
+		h := decode(t, f)
+		if h.Version != "1.0.0" {
+			t.Errorf("%s: version %q, want 1.0.0", f.Name, h.Version)
+		}
+		if h.Hook.Path != Program {
+			t.Errorf("%s: path %q, want %s", f.Name, h.Hook.Path, Program)
+		}
+		if h.When.Always == nil || !*h.When.Always {
+			t.Errorf("%s: when.always is not true", f.Name)
+		}
+		if len(h.Stages) != 1 || len(h.Hook.Args) != 2 || h.Hook.Args[1] != h.Stages[0] {
+			t.Fatalf("%s: arguments %q, stages %q: want one stage, and the program told of it", f.Name, h.Hook.Args, h.Stages)
+		}
+		if !hook.IsStage(h.Stages[0]) {
+			t.Errorf("%s: the program knows no stage %q", f.Name, h.Stages[0])
+		}
+		// The program ends by itself before a runtime would kill it.
+		if h.Hook.Timeout == nil || float64(*h.Hook.Timeout) <= hook.Deadline.Seconds() {
+			t.Errorf("%s: the timeout is not above the program's own %s", f.Name, hook.Deadline)
+		}
+		if want := "autofs-restore-hook-" + h.Stages[0] + ".json"; f.Name != want {
+			t.Errorf("file %s is for the stage %s: want the name %s", f.Name, h.Stages[0], want)
+		}
+		stages = append(stages, h.Stages[0])
+	}
+	if !slices.Equal(stages, []string{"createRuntime", "poststart"}) {
+		t.Errorf("stages %q, want createRuntime and poststart", stages)
+	}
+}
+
+func TestActionScript(t *testing.T) {
+	line, err := ActionScript(Program)
+	if want := "action-script " + Program + "\n"; err != nil || line != want {
+		t.Errorf("%q, %v, want %q", line, err, want)
+	}
+}
+
+// TestPath has paths that JSON or CRIU's configuration would take for something
+// else.
+func TestPath(t *testing.T) {
+	for _, good := range []string{Program, "/opt/a_b/c+d-1.0/autofs-restore-hook"} {
+		if _, err := ActionScript(good); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range []string{
+		"", "autofs-restore-hook", "./hook", "/a/../hook", "/a//hook", "/a/",
+		"/a b", "/a#b", "/a\"b", "/a'b", "/a\\b", "/a\nb", "/a\tb", "/ä", Placeholder,
+	} {
+		if line, err := ActionScript(bad); err == nil {
+			t.Errorf("ActionScript(%q) = %q, want an error", bad, line)
+		}
+		if files, err := Hooks(bad); err == nil {
+			t.Errorf("Hooks(%q) gave %d files, want an error", bad, len(files))
+		} else if strings.Contains(err.Error(), "\n") {
+			t.Errorf("Hooks(%q): more than one line: %v", bad, err)
+		}
+	}
+}
