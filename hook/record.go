@@ -170,10 +170,9 @@ func (s store) sweep() {
 		return
 	}
 	for _, e := range entries {
-		var pid int
-		var start uint64
 		name, isRecord := strings.CutSuffix(e.Name(), reportSuffix)
-		if n, err := fmt.Sscanf(name, "%d-%d", &pid, &start); !isRecord || err != nil || n != 2 {
+		pid, start, err := parseIdentity(name)
+		if !isRecord || err != nil {
 			continue
 		}
 		if p, err := nsenter.Open(pid); err == nil {

@@ -163,9 +163,14 @@ func WatchEvent(args []string) (Event, error) {
 	return e, nil
 }
 
+// parseIdentity reads what nsenter's Process.Identity writes.
 func parseIdentity(text string) (pid int, start uint64, err error) {
-	if n, err := fmt.Sscanf(text, "%d-%d", &pid, &start); err != nil || n != 2 {
-		return 0, 0, fmt.Errorf("%q: want a process number and a start time", text)
+	number, ticks, _ := strings.Cut(text, "-")
+	if pid, err = strconv.Atoi(number); err == nil {
+		start, err = strconv.ParseUint(ticks, 10, 64)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("%q: want a process number and a start time: %w", text, err)
 	}
 	return pid, start, nil
 }

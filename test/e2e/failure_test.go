@@ -17,7 +17,8 @@ const holderLimit = 10 * time.Second
 func TestCRIUKilled(t *testing.T) {
 	for _, stage := range []string{"setup-namespaces", "post-setup-namespaces"} {
 		t.Run(stage, func(t *testing.T) {
-			failedRestore(t, stage, "kill -9 $PPID; exit 1")
+			// runc waits as long as the process lives that CRIU was restoring.
+			failedRestore(t, stage, "kill -9 $PPID; kill -9 $CRTOOLS_INIT_PID; exit 1")
 		})
 	}
 }

@@ -145,7 +145,8 @@ func (c *Container) Files(t testing.TB) []string {
 }
 
 // KillRemains ends what a restore that failed left of the container: CRIU, when
-// it was killed itself, leaves the processes that it was restoring.
+// it was killed itself, leaves the processes that it was restoring, and runc the
+// name of the container.
 func (cp *Checkpoint) KillRemains(t testing.TB) {
 	t.Helper()
 	err := os.WriteFile(filepath.Join(cgroupRoot, cp.container.ID, "cgroup.kill"), []byte("1"), 0)
@@ -153,4 +154,7 @@ func (cp *Checkpoint) KillRemains(t testing.TB) {
 		t.Fatal(err)
 	}
 	cp.container.Kill(t)
+	if err := os.RemoveAll(filepath.Join("/run/runc", cp.container.ID)); err != nil {
+		t.Fatal(err)
+	}
 }
