@@ -1,0 +1,53 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// TestTouchEverythingAtResume has processes touch every automount of systemd
+// with their first instructions after the resume. Each gets what it asks for.
+func TestTouchEverythingAtResume(t *testing.T) {
+	requireHook(t)
+	targets := []lab.Access{
+		{Path: lab.Idle + "/" + lab.Marker, Content: lab.Idle},
+		{Path: lab.Blank + "/" + lab.Marker, Content: lab.Blank},
+		{Path: lab.Binfmt + "/status", Content: "enabled"},
+		{Path: lab.Covered + "/" + lab.Marker, Content: lab.Covered},
+		{Path: lab.Stacked + "/upper", Content: "upper"},
+	}
+	files := make(map[string]string)
+	start := []string{"systemctl", "start"}
+	for i, a := range targets {
+		unit := fmt.Sprintf("toucher-%d.service", i)
+		// As in the racer, the shell starts no process until it has what it wants.
+		files["/etc/systemd/system/"+unit] = fmt.Sprintf(`[Service]
+ExecStart=/bin/sh -c 'until [ -e /restored ]; do :; done; read -r line <"%s" && echo "$line" >/touched-%d || echo failed >/touched-%[2]d'
+`, a.Path, i)
+		start = append(start, unit)
+	}
+	c := lab.Start(t, lab.Options{Files: files})
+	c.Populate(t)
+	c.Run(t, start...)
+	s := &snapshot{Checkpoint: c.Checkpoint(t)}
+	root := filepath.Join(c.Bundle, "rootfs")
+	r := restoreWithHook(t, s, lab.RestoreOptions{Before: func() {
+		if err := os.WriteFile(filepath.Join(root, "restored"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}})
+	checkPreserved(t, r)
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+	for i, a := range targets {
+		got, err := os.ReadFile(filepath.Join(root, fmt.Sprintf("touched-%d", i)))
+		if text := strings.TrimSpace(string(got)); err != nil || text != a.Content {
+			t.Errorf("the process that touched %s got %q, want %q (%v)", a.Path, text, a.Content, err)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// watcherLimit is how long a watcher may need after the restore.
+const watcherLimit = 10 * time.Second
+
+// withHook are options for a container whose engine calls the program as a
+// createRuntime hook, the only stage that runc runs at a restore.
+func withHook() lab.Options {
+	timeout := 10
+	return lab.Options{Hooks: &specs.Hooks{CreateRuntime: []specs.Hook{{
+		Path: lab.Hook(), Args: []string{"autofs-restore-hook", "createRuntime"}, Timeout: &timeout,
+	}}}}
+}
+
+// TestWatcher restores with an OCI hook only: no action script is installed.
+func TestWatcher(t *testing.T) {
+	requireHook(t)
+	plain := restoreStale(t, checkpoint(t))
+	plain.Kill(t)
+
+	s := take(t, withHook()) // a fresh start with the hook, too
+	if running := lab.Running(); len(running) > 0 {
+		t.Errorf("a fresh start left processes of the program: %q", running)
+	}
+	r := restoreStale(t, s)
+	t.Logf("restored in %s, without the hook in %s", r.Took, plain.Took)
+	if r.Took > plain.Took+time.Second {
+		t.Errorf("the hook delayed runc: %s, without it %s", r.Took, plain.Took)
+	}
+	t.Logf("the watcher ended %s later", lab.WaitNoneRunning(t, watcherLimit))
+	checkUnits(t, s, r)
+	checkPreserved(t, r)
+	checkThawed(t, r)
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+	checkUncovered(t, r.Container)
+}
+
+// TestWatcherAndActionScript has both installed. The work is done once, by the
+// action script, which is the better place.
+func TestWatcherAndActionScript(t *testing.T) {
+	requireHook(t)
+	s := take(t, withHook())
+	r := restoreWithHook(t, s, lab.RestoreOptions{})
+	if running := lab.Running(); len(running) > 0 {
+		t.Logf("at the end of the restore: %q", running)
+	}
+	lab.WaitNoneRunning(t, watcherLimit)
+	if trigger := r.ReadReport(t).Trigger; !strings.HasPrefix(trigger, "criu:") {
+		t.Errorf("report: by %s, want it by CRIU's action script", trigger)
+	}
+	checkUnits(t, s, r)
+	checkPreserved(t, r)
+	checkThawed(t, r)
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+}
+
+// TestFreshStartIsNotDelayed compares starts without and with the hook.
+func TestFreshStartIsNotDelayed(t *testing.T) {
+	requireHook(t)
+	r := lab.RunHook(t, []byte(`{"ociVersion":"1.0.2","id":"x","status":"creating","pid":`+deadPID(t)+`}`), nil, "createRuntime")
+	if r.Status != 0 || r.Took > 500*time.Millisecond {
+		t.Errorf("createRuntime of a fresh start: exit status %d after %s: %s", r.Status, r.Took, r.Stderr)
+	}
+	t.Logf("createRuntime of a fresh start: %s", r.Took)
+}
+
+// checkThawed reports cgroups of the container that are frozen, or shall be.
+func checkThawed(t *testing.T, r *lab.Restored) {
+	t.Helper()
+	err := filepath.WalkDir("/sys/fs/cgroup/"+r.ID, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if freeze := readFile(t, path+"/cgroup.freeze"); strings.TrimSpace(freeze) != "0" {
+			t.Errorf("%s: cgroup.freeze is %s", path, freeze)
+		}
+		if events := readFile(t, path+"/cgroup.events"); strings.Contains(events, "frozen 1") {
+			t.Errorf("%s is frozen", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
