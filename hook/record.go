@@ -162,28 +162,26 @@ func (s store) load(criu *nsenter.Process) (*record, error) {
 	return &r, nil
 }
 
-// sweep removes the records of restores whose CRIU has ended.
+// sweep removes the records of restores whose CRIU has ended, and those of
+// covers whose container has.
 func (s store) sweep() {
-	dir := filepath.Join(s.dir, "restores")
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		name, isRecord := strings.CutSuffix(e.Name(), reportSuffix)
-		pid, start, err := parseIdentity(name)
-		if !isRecord || err != nil {
-			continue
+	for _, dir := range []string{filepath.Join(s.dir, "restores"), s.keepingDir()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue // nothing was ever recorded
 		}
-		if p, err := nsenter.Open(pid); err == nil {
-			same := p.StartTime() == start
-			p.Close()
-			if same {
-				continue
+		for _, e := range entries {
+			identity, _, _ := strings.Cut(e.Name(), ".")
+			pid, start, err := parseIdentity(identity)
+			if err != nil {
+				continue // not a record's name
 			}
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			continue
+			p, err := openIdentity(pid, start)
+			if errors.Is(err, fs.ErrNotExist) {
+				_ = os.Remove(filepath.Join(dir, e.Name()))
+			} else if err == nil {
+				p.Close()
+			}
 		}
-		_ = os.Remove(filepath.Join(dir, e.Name()))
 	}
 }

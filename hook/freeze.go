@@ -1,0 +1,73 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/freezer"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// freezeForRepair freezes the container but for the masters and their services,
+// if a master is still to be told or replaced: then nobody can run into a mount
+// that is not served between the resume and the repair. Where it is not
+// possible, those who do are let go by the repair.
+func (r Runner) freezeForRepair(ctx context.Context, sc *scene, criu *nsenter.Process, rec *record) {
+	list, err := sc.survey()
+	if err != nil {
+		return
+	}
+	rec.describe(list)
+	spare := []int{sc.init.PID()}
+	needed := false
+	for i := range list {
+		m := &list[i]
+		if m.Master.PID == 0 || m.knownHealthy() || !m.Options.Type.Trigger() {
+			continue
+		}
+		needed = true
+		spare = append(spare, m.Master.PID)
+	}
+	if !needed {
+		return
+	}
+	frozen, err := freezer.Freeze(ctx, freezer.Request{
+		Members: sc.init.Descendants, Spare: spare, Until: criu, Version2Only: true,
+	})
+	if errors.Is(err, freezer.ErrShared) {
+		return // an ordinary container without groups of its own
+	}
+	if err != nil {
+		r.Warn(err)
+		return
+	}
+	ref := frozen.Leave()
+	rec.Frozen = &ref
+}
+
+// preserveLate does what preserve does while the container runs: it is frozen
+// for the time, so that no access comes in between. Where it cannot be frozen
+// it runs on; the swap itself leaves no gap.
+func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, fillers []*os.File) {
+	if len(rec.wanted()) == 0 || !sc.hasAutofs() {
+		return
+	}
+	frozen, err := freezer.Freeze(ctx, freezer.Request{Members: sc.init.Members})
+	if err != nil {
+		r.Warn(err)
+	}
+	if err := sc.readTables(); err == nil {
+		if err := sc.openRoots(ctx); err != nil {
+			r.Warn(err)
+		}
+	}
+	if err := r.preserveIn(ctx, sc, rec, fillers); err != nil {
+		r.Warn(err)
+	}
+	if frozen != nil {
+		if err := frozen.Thaw(); err != nil {
+			r.Warn(err)
+		}
+	}
+}

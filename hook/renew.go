@@ -1,0 +1,168 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+)
+
+// preserveIn gives the mounts their old numbers back. What it could not do is
+// noted in the record, with the reason.
+// fillers hold wanted numbers, beside those that the record's holder has.
+func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers []*os.File) error {
+	rec.NotPreserved = map[string]string{}
+	list, err := sc.survey()
+	if err != nil {
+		return errors.Join(err, rec.Holder.Stop(ctx))
+	}
+	rec.describe(list)
+	picked := toPreserve(list)
+	pool, err := adopt(ctx, rec, list, picked, fillers)
+	if err != nil {
+		return err
+	}
+	var replacements []*mounts.Replacement
+	defer func() {
+		for _, r := range replacements {
+			r.New.Close()
+		}
+	}()
+	for _, i := range picked {
+		m := &list[i]
+		f, err := pool.Take(ctx, m.DeviceBefore, func() (*os.File, error) { return sc.recreate(m, rec.before(m.Path)) })
+		if err != nil {
+			rec.NotPreserved[m.Path] = err.Error()
+			continue
+		}
+		replacements = append(replacements, &mounts.Replacement{Path: m.Path, Old: m.Device, New: f, Device: m.DeviceBefore})
+	}
+	pool.Close()
+	if len(replacements) == 0 {
+		return nil
+	}
+	if err := mounts.Replace(ctx, sc.mountSpaces(), replacements); err != nil {
+		r.Warn(err)
+	}
+	return r.verifyPreserved(sc, rec, list, replacements)
+}
+
+// adopt takes over the numbers that Reserve held, and fills all other free
+// ones below the highest wanted.
+func adopt(ctx context.Context, rec *record, list []Mount, picked []int, fillers []*os.File) (*device.Pool, error) {
+	var wanted []uint64
+	for _, i := range picked {
+		wanted = append(wanted, list[i].DeviceBefore)
+	}
+	pool := device.New(wanted)
+	var errs []error
+	for _, f := range fillers {
+		errs = append(errs, pool.Adopt(f))
+	}
+	for i := range rec.Holder.Files {
+		f, err := rec.Holder.Open(i)
+		if err == nil {
+			err = pool.Adopt(f)
+		}
+		errs = append(errs, err)
+	}
+	// Its copies must be closed for the numbers to become free.
+	errs = append(errs, rec.Holder.Stop(ctx), pool.Fill(ctx))
+	if err := errors.Join(errs...); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return pool, nil
+}
+
+// recreate makes a superblock like that of the mount, on the pipe that its
+// master reads.
+func (s *scene) recreate(m *Mount, before oldDevice) (*os.File, error) {
+	p := s.masters[m.Master.PID]
+	writer, err := p.OpenFileDescriptor(m.Master.PipeFD, unix.O_WRONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	defer writer.Close()
+	o := m.Options
+	fd := o.FD
+	if before.FD > 0 {
+		fd = before.FD
+	}
+	return autofs.Create(autofs.CreateOptions{
+		PipeWriter: writer, FD: fd, ProcessGroup: o.ProcessGroup, Type: o.Type, Timeout: o.Timeout,
+		MinProto: o.MinProto, MaxProto: o.MaxProto, UID: o.UID, GID: o.GID, Source: m.Source,
+		StrictExpire: o.StrictExpire, Ignore: o.Ignore,
+	})
+}
+
+func (s *scene) mountSpaces() []mounts.Space {
+	var list []mounts.Space
+	for _, sp := range s.spaces {
+		list = append(list, mounts.Space{Process: sp.process, Table: sp.table})
+	}
+	return list
+}
+
+// verifyPreserved looks at the mounts anew. A mount counts as preserved if
+// every namespace that showed the old superblock shows the new one in its
+// place, once, with the same covers. Then the old superblock is made catatonic:
+// nobody can be left waiting on it.
+func (r Runner) verifyPreserved(sc *scene, rec *record, before []Mount, replacements []*mounts.Replacement) error {
+	if err := sc.readTables(); err != nil {
+		return err
+	}
+	after, err := sc.survey()
+	if err != nil {
+		return err
+	}
+	for _, replaced := range replacements {
+		err := replaced.Err
+		for i := range before {
+			old := &before[i]
+			if old.Path != replaced.Path || old.Device != replaced.Old {
+				continue
+			}
+			now := findMount(after, old.Namespace, old.Path)
+			if now == nil || now.Device != replaced.Device || !sameCovers(old.Below, now.Below) {
+				err = errors.Join(err, fmt.Errorf("mount namespace %d does not show the new mount in the place of the old one", old.Namespace))
+				continue
+			}
+			key := rootKey{old.Namespace, old.ID}
+			if root := sc.roots[key]; root != nil && err == nil {
+				err = autofs.Catatonic(root)
+				root.Close()
+				delete(sc.roots, key)
+			}
+		}
+		if err != nil {
+			rec.NotPreserved[replaced.Path] = err.Error()
+			continue
+		}
+		rec.Preserved = append(rec.Preserved, replaced.Path)
+	}
+	return nil
+}
+
+// sameCovers compares what lies on a mount by the kernel's mount ids.
+func sameCovers(a, b []Cover) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	ids := map[int]bool{}
+	for _, c := range a {
+		ids[c.ID] = true
+	}
+	for _, c := range b {
+		if !ids[c.ID] {
+			return false
+		}
+	}
+	return true
+}
