@@ -100,7 +100,7 @@ func retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange) 
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, t.release()) }()
+	defer func() { err = errors.Join(err, t.release(ctx)) }()
 	if err := pid1.Signal(unix.SIGTERM); err != nil {
 		return nil, err
 	}

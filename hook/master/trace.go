@@ -99,14 +99,14 @@ func (t *tracer) entry() (number uint64, args [6]uint64, ok bool) {
 	return info.number, info.args, true
 }
 
-// release lets the process run on untraced.
-func (t *tracer) release() error {
+// release lets the process run on untraced, even if ctx has ended.
+func (t *tracer) release(ctx context.Context) error {
 	if !t.stopped {
 		// Only a stopped process can be detached.
 		if err := ptrace(unix.PTRACE_INTERRUPT, t.process.PID(), 0, 0); err != nil {
 			return fmt.Errorf("process %d: stop it: %w", t.process.PID(), err)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if _, err := t.wait(ctx); err != nil {
 			return err
@@ -128,7 +128,7 @@ func ptrace(request, pid int, address, data uintptr) error {
 // signalOf is the signal that a stop is about and that must be passed on; 0 for
 // the stops of ptrace itself.
 func signalOf(status unix.WaitStatus) unix.Signal {
-	const systemCall = unix.Signal(unix.SIGTRAP | 0x80) // PTRACE_O_TRACESYSGOOD
+	const systemCall = unix.SIGTRAP | 0x80 // PTRACE_O_TRACESYSGOOD
 	if status>>16 != 0 || status.StopSignal() == systemCall {
 		return 0
 	}
