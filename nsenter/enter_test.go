@@ -1,0 +1,367 @@
+package nsenter
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestCheckForeign(t *testing.T) {
+	requireRoot(t)
+	self, err := Open(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	ours := start(t, nil).open(t)
+	for name, p := range map[string]*Process{"self": self, "a child here": ours} {
+		if err := p.CheckForeign(); !errors.Is(err, ErrOwnNamespace) {
+			t.Errorf("%s: %v", name, err)
+		}
+		entered := false
+		err := p.InMountNamespace(context.Background(), func(*Thread) error { entered = true; return nil })
+		if !errors.Is(err, ErrOwnNamespace) || entered {
+			t.Errorf("%s: entered %v, %v", name, entered, err)
+		}
+		if f, err := p.CopyMountNamespace(context.Background()); !errors.Is(err, ErrOwnNamespace) || f != nil {
+			t.Errorf("%s: copied %v, %v", name, f, err)
+		}
+	}
+	if err := inNamespaces(t, unix.CLONE_NEWNS).open(t).CheckForeign(); err != nil {
+		t.Errorf("in a namespace of its own: %v", err)
+	}
+}
+
+// TestHostRefusedFromElsewhere: a caller in another namespace may not enter that
+// of PID 1 either.
+func TestHostRefusedFromElsewhere(t *testing.T) {
+	requireRoot(t)
+	host, err := Open(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	var checked error
+	err = inNamespaces(t, unix.CLONE_NEWNS).open(t).InMountNamespace(context.Background(), func(*Thread) error {
+		checked = host.CheckForeign()
+		return nil
+	})
+	if err != nil || !errors.Is(checked, ErrOwnNamespace) {
+		t.Errorf("%v, %v", checked, err)
+	}
+}
+
+// TestNamespace: equal for processes that share one, different for others.
+func TestNamespace(t *testing.T) {
+	c := inNamespaces(t, unix.CLONE_NEWNS|unix.CLONE_NEWPID)
+	p, ours := c.open(t), start(t, nil).open(t)
+	for _, kind := range []string{"mnt", "pid", "net"} {
+		theirs, err := p.Namespace(kind)
+		here, hereErr := ours.Namespace(kind)
+		if err != nil || hereErr != nil || (theirs == here) != (kind == "net") {
+			t.Errorf("%s: %v and %v, %v, %v", kind, theirs, here, err, hereErr)
+		}
+		link, err := p.Readlink("ns/" + kind)
+		if want := fmt.Sprintf("%s:[%d]", kind, theirs.Inode); err != nil || link != want {
+			t.Errorf("link %q, want %q, %v", link, want, err)
+		}
+	}
+	if _, err := p.Namespace("absent"); err == nil {
+		t.Error("a namespace of no kind")
+	}
+}
+
+// TestInMountNamespace mounts something there, and nothing here.
+func TestInMountNamespace(t *testing.T) {
+	p := inNamespaces(t, unix.CLONE_NEWNS).open(t)
+	dir := t.TempDir()
+	var table []byte
+	err := p.InMountNamespace(context.Background(), func(th *Thread) error {
+		if cwd, err := os.Getwd(); err != nil || cwd != "/" {
+			return fmt.Errorf("working directory %q, %w", cwd, err)
+		}
+		if err := unix.Mount("inside", dir, "tmpfs", 0, "size=4k"); err != nil {
+			return err
+		}
+		f, err := th.OpenProc("mountinfo")
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		table, err = io.ReadAll(f)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := p.ReadFile("mountinfo", 1<<20)
+	if err != nil || !bytes.Contains(theirs, []byte(dir+" ")) || !bytes.Equal(theirs, table) {
+		t.Errorf("mount table of the process, %v:\n%s\nof the thread:\n%s", err, theirs, table)
+	}
+	if ours, err := os.ReadFile("/proc/thread-self/mountinfo"); err != nil || bytes.Contains(ours, []byte(dir)) {
+		t.Errorf("the mount is here too (%v)", err)
+	}
+	want := errors.New("what the function says")
+	if err := p.InMountNamespace(context.Background(), func(*Thread) error { return want }); !errors.Is(err, want) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestPanicBecomesError(t *testing.T) {
+	p := inNamespaces(t, unix.CLONE_NEWNS).open(t)
+	err := p.InMountNamespace(context.Background(), func(*Thread) error { panic("odd container") })
+	if err == nil || !strings.Contains(err.Error(), "odd container") || !strings.Contains(err.Error(), "enter_test.go") {
+		t.Errorf("%v", err)
+	}
+	var none *os.File
+	if err := p.InMountNamespace(context.Background(), func(*Thread) error { _ = *none; return nil }); err == nil {
+		t.Error("nil was followed without an error")
+	}
+}
+
+// TestStuckFunction: the end of ctx is the end of the call, not of the function.
+func TestStuckFunction(t *testing.T) {
+	p := inNamespaces(t, unix.CLONE_NEWNS).open(t)
+	release, ended := make(chan struct{}), make(chan struct{})
+	cause := errors.New("too late")
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 20*time.Millisecond, cause)
+	defer cancel()
+	begin := time.Now()
+	err := p.InMountNamespace(ctx, func(*Thread) error {
+		defer close(ended)
+		<-release
+		return nil
+	})
+	if !errors.Is(err, cause) || time.Since(begin) > time.Second {
+		t.Errorf("%v after %v", err, time.Since(begin))
+	}
+	select {
+	case <-ended:
+		t.Error("the function was not stuck")
+	default:
+	}
+	close(release)
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Error("the function was never called")
+	}
+}
+
+// TestNobodyElseMoves: while many goroutines are inside, and afterwards, no
+// other goroutine and not the main thread is in the container's namespace.
+func TestNobodyElseMoves(t *testing.T) {
+	p := inNamespaces(t, unix.CLONE_NEWNS).open(t)
+	here := namespaceOfThread(t)
+	there, err := p.Readlink("ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var work sync.WaitGroup
+	for i := range 64 {
+		work.Go(func() {
+			if i%2 == 0 {
+				for range 20 {
+					if got := namespaceOfThread(t); got != here {
+						t.Errorf("a goroutine is in %s", got)
+					}
+					runtime.Gosched()
+				}
+				return
+			}
+			err := p.InMountNamespace(context.Background(), func(th *Thread) error {
+				var buf [64]byte
+				n, err := unix.Readlinkat(int(th.proc.Fd()), "ns/mnt", buf[:])
+				if err == nil && string(buf[:n]) != there {
+					err = fmt.Errorf("inside of %s, want %s", buf[:n], there)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	work.Wait()
+	if got, err := os.Readlink("/proc/self/ns/mnt"); err != nil || got != here {
+		t.Errorf("the main thread is in %s, %v", got, err)
+	}
+	eventually(t, "all threads are where they were", func() bool { return threadNamespaces() == here })
+}
+
+func namespaceOfThread(t *testing.T) string {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	link, err := os.Readlink("/proc/thread-self/ns/mnt")
+	if err != nil {
+		t.Error(err)
+	}
+	return link
+}
+
+// TestCopyMountNamespace: changes reach neither from the copy to the original
+// nor back, whatever its propagation, and the copy outlives the process.
+func TestCopyMountNamespace(t *testing.T) {
+	requireRoot(t)
+	c := inNamespaces(t, unix.CLONE_NEWNS)
+	p := c.open(t)
+	dirs := map[string]string{"before": t.TempDir(), "copy": t.TempDir(), "original": t.TempDir()}
+	mount := func(name string) func(*Thread) error {
+		return func(*Thread) error { return unix.Mount(name, dirs[name], "tmpfs", 0, "size=4k") }
+	}
+	ctx := context.Background()
+	err := p.InMountNamespace(ctx, func(th *Thread) error {
+		return errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""), mount("before")(th))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns, err := p.CopyMountNamespace(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	if err := errors.Join(InNamespaceFile(ctx, ns, mount("copy")), p.InMountNamespace(ctx, mount("original"))); err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := p.ReadFile("mountinfo", 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.end()
+	copied := tableOf(t, ns)
+	for name, want := range map[string][2]bool{"before": {true, true}, "copy": {true, false}, "original": {false, true}} {
+		dir := dirs[name] + " "
+		if got := [2]bool{strings.Contains(copied, dir), strings.Contains(string(theirs), dir)}; got != want {
+			t.Errorf("mount %q in the copy, the original: %v, want %v", name, got, want)
+		}
+	}
+	for _, word := range []string{" shared:", " master:"} {
+		if strings.Contains(copied, word) {
+			t.Errorf("the copy has mounts that are%s", word)
+		}
+	}
+}
+
+func tableOf(t *testing.T, ns *os.File) string {
+	t.Helper()
+	var table []byte
+	err := InNamespaceFile(context.Background(), ns, func(th *Thread) error {
+		f, err := th.OpenProc("mountinfo")
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		table, err = io.ReadAll(f)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(table)
+}
+
+func TestInNamespaceFileRefuses(t *testing.T) {
+	requireRoot(t)
+	f, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	entered := false
+	err = InNamespaceFile(context.Background(), f, func(*Thread) error { entered = true; return nil })
+	if !errors.Is(err, unix.EINVAL) || entered {
+		t.Errorf("/dev/null as a namespace: entered %v, %v", entered, err)
+	}
+}
+
+// TestOpenInRoot: no link leads out of the container's root.
+func TestOpenInRoot(t *testing.T) {
+	requireRoot(t)
+	root := t.TempDir()
+	for _, dir := range []string{"bin", "dir", "proc"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	outside := filepath.Join(t.TempDir(), "file")
+	write(outside, "outside")
+	write(filepath.Join(root, "dir/file"), "inside")
+	for link, target := range map[string]string{
+		"absolute": outside, "up": "../../../../../../.." + outside, "inner": "dir/file", "folder": "dir", "loop": "loop",
+		"magic": "/proc/self/root", "top": "/",
+	} {
+		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := chrooted(t, root)
+	read := func(path string) (string, error) {
+		f, err := p.OpenInRoot(path, unix.O_RDONLY)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		data, err := io.ReadAll(f)
+		return string(data), err
+	}
+	for path, want := range map[string]string{"/dir/file": "inside", "/dir/../../../dir/file": "inside", "dir/file": "inside"} {
+		if got, err := read(path); got != want || err != nil {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
+	}
+	for path, want := range map[string]error{
+		"/absolute": unix.ELOOP, "/up": unix.ELOOP, "/inner": unix.ELOOP, "/folder/file": unix.ELOOP, "/loop": unix.ELOOP,
+		"/magic" + outside: unix.ELOOP, "/top" + outside: unix.ELOOP, outside: unix.ENOENT, "/.." + outside: unix.ENOENT, "": unix.ENOENT,
+	} {
+		if got, err := read(path); !errors.Is(err, want) {
+			t.Errorf("%q: %q, %v, want %v", path, got, err, want)
+		}
+	}
+	f, err := p.OpenInRoot("/dir", unix.O_PATH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("not close-on-exec (%v)", err)
+	}
+}
+
+// chrooted starts a child whose root directory is the given one.
+func chrooted(t *testing.T, root string) *Process {
+	t.Helper()
+	t.Setenv(roleVariable, "chroot")
+	p := startCommand(t, nil, "/proc/self/exe", root).open(t)
+	eventually(t, "a process with another root", func() bool {
+		link, err := p.Readlink("root")
+		return err == nil && link == root
+	})
+	return p
+}
+
+// runChroot is the child of chrooted.
+func runChroot(root string) int {
+	if err := unix.Chroot(root); err != nil {
+		return 1
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return 0
+}

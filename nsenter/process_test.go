@@ -1,0 +1,261 @@
+package nsenter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestOpenRefuses(t *testing.T) {
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range []int{0, -1, -os.Getpid()} {
+		if p, err := Open(pid); err == nil || !strings.Contains(err.Error(), "must be positive") {
+			t.Errorf("Open(%d) = %v, %v", pid, p, err)
+		}
+	}
+	for name, pid := range map[string]int{"ended": ended.Process.Pid, "never": 1<<22 + 1} {
+		p, err := Open(pid)
+		if name == "ended" && err == nil {
+			p.Close()
+			continue // the number has a new owner already
+		}
+		if err == nil || name == "ended" && !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: Open(%d) = %v, %v", name, pid, p, err)
+		}
+	}
+}
+
+func TestIdentity(t *testing.T) {
+	first := start(t, nil)
+	time.Sleep(11 * time.Millisecond) // start times come in ticks of 10 ms
+	second := start(t, nil)
+	a, again, b := first.open(t), first.open(t), second.open(t)
+	if a.PID() != first.cmd.Process.Pid || a.StartTime() == 0 || a.StartTime() >= b.StartTime() {
+		t.Errorf("process %d from %d, then %d from %d", a.PID(), a.StartTime(), b.PID(), b.StartTime())
+	}
+	if a.Identity() != fmt.Sprintf("%d-%d", a.PID(), a.StartTime()) || a.Identity() != again.Identity() || a.Identity() == b.Identity() {
+		t.Errorf("identities %q, %q, %q", a.Identity(), again.Identity(), b.Identity())
+	}
+	for _, f := range []*os.File{a.Pidfd(), a.proc} {
+		if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			t.Errorf("%s is not close-on-exec (%v)", f.Name(), err)
+		}
+	}
+}
+
+// TestStartTimeOfOddName: blanks and parentheses in the name move no field.
+func TestStartTimeOfOddName(t *testing.T) {
+	c := start(t, nil)
+	plain := c.open(t)
+	path := fmt.Sprintf("/proc/%d/comm", c.cmd.Process.Pid)
+	for _, name := range []string{"a b) S 1 2 3 (", ") R 0 0 0 0 0", "\n\n\t)"} {
+		if err := os.WriteFile(path, []byte(name), 0); err != nil {
+			t.Skipf("skipped: the kernel lets nobody rename another process: %v", err)
+		}
+		if p := c.open(t); p.StartTime() != plain.StartTime() {
+			t.Errorf("%q: start time %d, want %d", name, p.StartTime(), plain.StartTime())
+		}
+	}
+}
+
+// methods is everything that reaches for the process itself.
+func methods(p *Process) map[string]func() error {
+	drop := func(f *os.File, err error) error {
+		if f != nil {
+			f.Close()
+		}
+		return err
+	}
+	ctx := context.Background()
+	return map[string]func() error{
+		"Alive":              p.Alive,
+		"Signal":             func() error { return p.Signal(unix.SIGKILL) },
+		"ReadFile":           func() error { _, err := p.ReadFile("stat", 1<<16); return err },
+		"OpenProc":           func() error { return drop(p.OpenProc("mountinfo")) },
+		"OpenFileDescriptor": func() error { return drop(p.OpenFileDescriptor(0, unix.O_RDONLY)) },
+		"OpenInRoot":         func() error { return drop(p.OpenInRoot("/", unix.O_PATH)) },
+		"Readlink":           func() error { _, err := p.Readlink("exe"); return err },
+		"ReadDirNames":       func() error { _, err := p.ReadDirNames("fd"); return err },
+		"Namespace":          func() error { _, err := p.Namespace("mnt"); return err },
+		"CheckForeign":       p.CheckForeign,
+		"InMountNamespace": func() error {
+			return p.InMountNamespace(ctx, func(*Thread) error { panic("entered a dead process") })
+		},
+		"CopyMountNamespace": func() error { return drop(p.CopyMountNamespace(ctx)) },
+		"readStart":          func() error { _, err := p.readStart(); return err },
+	}
+}
+
+// TestDeadProcess: nothing works on a process that has been reaped, even when
+// its number belongs to another one.
+func TestDeadProcess(t *testing.T) {
+	requireRoot(t)
+	c := inNamespaces(t, unix.CLONE_NEWNS)
+	p := c.open(t)
+	for name, method := range methods(p) {
+		if name != "Signal" && name != "InMountNamespace" {
+			if err := method(); err != nil {
+				t.Errorf("alive: %s: %v", name, err)
+			}
+		}
+	}
+	c.end()
+	check := func(state string) {
+		t.Helper()
+		for name, method := range methods(p) {
+			if err := method(); err == nil || !isGone(err) {
+				t.Errorf("%s: %s: %v", state, name, err)
+			}
+		}
+		if err := p.Alive(); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: Alive: %v, want fs.ErrNotExist", state, err)
+		}
+		if err := p.WaitEnd(context.Background()); err != nil {
+			t.Errorf("%s: WaitEnd: %v", state, err)
+		}
+	}
+	check("dead")
+	if stranger := startWithNumber(t, p.PID()); stranger != nil {
+		check("its number belongs to another")
+		if stranger.open(t).Alive() != nil {
+			t.Error("the stranger was hit")
+		}
+	}
+}
+
+// startWithNumber starts a process with the given number (ns_last_pid, or nil
+// if somebody is always faster).
+func startWithNumber(t *testing.T, pid int) *child {
+	t.Helper()
+	for range 20 {
+		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(fmt.Sprint(pid-1)), 0); err != nil {
+			t.Logf("no process with a chosen number: %v", err)
+			return nil
+		}
+		c := start(t, nil)
+		if c.cmd.Process.Pid == pid {
+			return c
+		}
+		c.end()
+	}
+	t.Logf("number %d could not be had: others start processes too", pid)
+	return nil
+}
+
+func TestClosedProcess(t *testing.T) {
+	p := start(t, nil).open(t)
+	for range 2 {
+		if err := p.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+	for name, method := range methods(p) {
+		if err := method(); err == nil {
+			t.Errorf("%s works on a closed process", name)
+		}
+	}
+}
+
+func TestReadFileLimit(t *testing.T) {
+	p := start(t, nil).open(t)
+	want, err := p.ReadFile("cmdline", 1<<10)
+	if err != nil || string(want) != "cat\x00" {
+		t.Fatalf("cmdline %q, %v", want, err)
+	}
+	if got, err := p.ReadFile("cmdline", int64(len(want))); err != nil || string(got) != string(want) {
+		t.Errorf("limit of its size: %q, %v", got, err)
+	}
+	if got, err := p.ReadFile("cmdline", int64(len(want)-1)); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("limit below its size: %q, %v", got, err)
+	}
+}
+
+func TestFilesOfProcess(t *testing.T) {
+	c := start(t, nil)
+	p := c.open(t)
+	exe, err := p.Readlink("exe")
+	if err != nil || !strings.Contains(exe, "/") {
+		t.Errorf("exe: %q, %v", exe, err)
+	}
+	names, err := p.ReadDirNames("fd")
+	if err != nil || !slices.Contains(names, "0") || !slices.Contains(names, "2") {
+		t.Errorf("descriptors %q, %v", names, err)
+	}
+	if _, err := p.ReadDirNames("stat"); !errors.Is(err, unix.ENOTDIR) {
+		t.Errorf("directory stat: %v", err)
+	}
+	if _, err := p.OpenProc("absent"); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "absent") {
+		t.Errorf("absent file: %v", err)
+	}
+}
+
+// TestOpenFileDescriptor opens the other end of a pipe.
+func TestOpenFileDescriptor(t *testing.T) {
+	c := start(t, nil)
+	w, err := c.open(t).OpenFileDescriptor(0, unix.O_WRONLY|unix.O_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	var mine, theirs unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(w.Fd()), &mine), unix.Fstat(int(c.life.Fd()), &theirs)); err != nil {
+		t.Fatal(err)
+	}
+	if mine.Ino != theirs.Ino {
+		t.Error("another pipe")
+	}
+	if flags, err := unix.FcntlInt(w.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_ACCMODE != unix.O_WRONLY {
+		t.Errorf("access mode %#o, %v", flags, err)
+	}
+	if flags, err := unix.FcntlInt(w.Fd(), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("not close-on-exec (%v)", err)
+	}
+}
+
+func TestWaitEnd(t *testing.T) {
+	c := start(t, nil)
+	p := c.open(t)
+	cause := errors.New("enough")
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 30*time.Millisecond, cause)
+	defer cancel()
+	begin := time.Now()
+	if err := p.WaitEnd(ctx); !errors.Is(err, cause) || time.Since(begin) > time.Second {
+		t.Errorf("alive: %v after %v", err, time.Since(begin))
+	}
+	cancelled, stop := context.WithCancel(context.Background())
+	time.AfterFunc(20*time.Millisecond, stop)
+	begin = time.Now()
+	if err := p.WaitEnd(cancelled); !errors.Is(err, context.Canceled) || time.Since(begin) > time.Second {
+		t.Errorf("cancelled: %v after %v", err, time.Since(begin))
+	}
+	time.AfterFunc(20*time.Millisecond, func() { c.life.Close() }) // cat reads the end and exits
+	if err := p.WaitEnd(context.Background()); err != nil {
+		t.Errorf("ended: %v", err)
+	}
+	if err := p.Alive(); err != nil {
+		t.Errorf("a zombie that nobody reaped: %v", err)
+	}
+}
+
+func TestSignal(t *testing.T) {
+	c := start(t, nil)
+	p := c.open(t)
+	if err := p.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.cmd.Wait(); err == nil || c.cmd.ProcessState.Sys().(interface{ Signal() unix.Signal }).Signal() != unix.SIGTERM {
+		t.Errorf("ended by %v, %v", c.cmd.ProcessState, err)
+	}
+}
