@@ -19,7 +19,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build demo test test-unit test-kernel test-e2e lab bench lint check-deps check-size clean
+.PHONY: help build demo test test-unit test-kernel test-e2e lab lab-all bench lint check-deps check-size clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,11 +54,14 @@ test-unit: ## Tests of the packages
 test-kernel: ## Tests with real autofs mounts and small masters (root)
 	go test -C test -count=1 -v -exec 'unshare --mount --propagation private' -run '$(RUN)' ./kernel/...
 
-test-e2e: lab $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),build) ## Tests with systemd containers, CRIU and runc (root)
+test-e2e: lab-all $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),build) ## Tests with systemd containers, CRIU and runc (root)
 	go test -C test -count=1 -v -timeout 5m -exec $(NODE) -run '$(RUN)' ./e2e/...
 
 lab: ## Build the laboratory's Debian trees, once (root)
 	@test/node/build >/dev/null
+
+lab-all: ## The same with containers of other versions of systemd
+	@test/node/build trixie sid >/dev/null
 
 bench: build lab ## Measure what the program adds to a restore (root)
 	go test -C test -run '^$$' -bench . -benchtime 10x -exec $(NODE) ./bench/...

@@ -19,6 +19,7 @@ import (
 // with automounts of every kind.
 type Options struct {
 	Runtime string            // "runc" (default) or "crun"
+	Systemd string            // of this Debian suite: "bookworm" (default), "trixie" or "sid"
 	Args    []string          // PID 1; default /sbin/init, which is systemd
 	Plain   bool              // no automount of any kind
 	Files   map[string]string // further files of the container, by path
@@ -49,6 +50,9 @@ const (
 func Start(t testing.TB, options Options) *Container {
 	t.Helper()
 	RequireNode(t)
+	tree := containerTree(options.Systemd)
+	_, err := os.Stat(tree)
+	Require(t, err == nil, "no container of "+options.Systemd+" is built: run test/node/build "+options.Systemd)
 	systemd := len(options.Args) == 0
 	if systemd {
 		options.Args = []string{"/sbin/init"}
@@ -64,7 +68,7 @@ func Start(t testing.TB, options Options) *Container {
 	c := &Container{ID: id, Runtime: options.Runtime, Bundle: Scratch(t, id)}
 	options.root = filepath.Join(c.Bundle, "rootfs")
 	c.options = options
-	if err := copyRoot(options.root, options); err != nil {
+	if err := copyRoot(tree, options.root, options); err != nil {
 		t.Fatalf("root folder of container %s: %v", id, err)
 	}
 	if err := writeSpec(c.Bundle, id, options); err != nil {
@@ -100,10 +104,18 @@ func (c *Container) Kill(t testing.TB) {
 	}
 }
 
+// containerTree is the cached tree of a Debian suite.
+func containerTree(suite string) string {
+	tree := os.Getenv("LAB_CONTAINER_ROOT")
+	if suite != "" && suite != "bookworm" {
+		tree += "-" + suite
+	}
+	return tree
+}
+
 // copyRoot makes the container's root folder out of the cached tree: programs
 // and libraries as hard links, which nothing writes to, the rest as copies.
-func copyRoot(root string, options Options) error {
-	tree := os.Getenv("LAB_CONTAINER_ROOT")
+func copyRoot(tree, root string, options Options) error {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return err
 	}

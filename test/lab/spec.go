@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // capabilities are all but CAP_SYS_RESOURCE, which virtual machines that give
@@ -16,6 +17,21 @@ var capabilities = []string{
 	"CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER",
 	"CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE",
 	"CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_SETFCAP",
+}
+
+// withoutStackGuards makes glibc fall back to guard pages that it protects.
+// CRIU before 4.2 cannot dump those that glibc 2.42 makes beneath the stacks of
+// threads with MADV_GUARD_INSTALL: "Can't splice all pages to pipe".
+func withoutStackGuards() *specs.LinuxSeccomp {
+	const guardInstall = 102 // Linux 6.13
+	invalid := uint(unix.EINVAL)
+	return &specs.LinuxSeccomp{
+		DefaultAction: specs.ActAllow,
+		Syscalls: []specs.LinuxSyscall{{
+			Names: []string{"madvise"}, Action: specs.ActErrno, ErrnoRet: &invalid,
+			Args: []specs.LinuxSeccompArg{{Index: 2, Value: guardInstall, Op: specs.OpEqualTo}},
+		}},
+	}
 }
 
 // writeSpec writes the bundle's config.json: a container in which systemd runs
@@ -62,6 +78,9 @@ func writeSpec(bundle, id string, options Options) error {
 			},
 			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{allow("a", nil, nil)}},
 		},
+	}
+	if options.Systemd == "sid" {
+		spec.Linux.Seccomp = withoutStackGuards()
 	}
 	text, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {

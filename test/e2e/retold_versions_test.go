@@ -1,0 +1,97 @@
+package e2e
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// systemdVersions are the containers with another systemd in each: 252, 257 and
+// the newest.
+var systemdVersions = []string{"bookworm", "trixie", "sid"}
+
+// TestRetold restores where all old numbers are occupied: each systemd is told
+// the new ones, and nothing else changes.
+func TestRetold(t *testing.T) {
+	requireHook(t)
+	for _, suite := range systemdVersions {
+		t.Run(suite, func(t *testing.T) { retold(t, suite) })
+	}
+}
+
+func retold(t *testing.T, suite string) {
+	c := lab.Start(t, lab.Options{Systemd: suite})
+	t.Log(strings.SplitN(c.Run(t, "systemctl", "--version"), "\n", 2)[0])
+	c.Populate(t)
+	s := &snapshot{units: c.Units(t)}
+	before := c.Forest(t)
+	for _, m := range lab.Autofs(t, c.PID) {
+		s.highest = max(s.highest, uint32(m.Minor))
+	}
+	s.Checkpoint = c.Checkpoint(t)
+
+	captured := lab.Scratch(t, c.ID+"-captured")
+	lab.InstallWrappedScript(t, lab.Hook(), lab.CaptureScript("post-restore", captured))
+	r := s.Restore(t, lab.RestoreOptions{Before: func() { lab.HoldNumbersUpTo(t, s.highest) }})
+	checkRetold(t, r)
+	r.CheckUntouched(t)
+	for _, change := range unitsThatNoticed(s.units, r.Settle(t)) {
+		t.Errorf("a unit noticed: %s", change)
+	}
+	after, criu := r.Forest(t), lab.ReadCapture(t, captured)
+	for _, change := range lab.Changes(criu.DescribePropagation(), after.DescribePropagation()) {
+		t.Errorf("mounts: changed since CRIU made them: %s", change)
+	}
+	for _, change := range lab.Changes(autofsOptions(before), autofsOptions(after)) {
+		t.Errorf("options: changed since the checkpoint: %s", change)
+	}
+	checkSameCovers(t, criu, after)
+	checkHolder(t, r, s.units["holder.service"].MainPID)
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+	checkUncovered(t, r.Container)
+	r.CheckUntouched(t)
+	lab.WaitNoneRunning(t, 0)
+}
+
+// checkRetold reads the report: every mount of systemd was retold, for the
+// reason that its number is occupied.
+func checkRetold(t *testing.T, r *lab.Restored) {
+	t.Helper()
+	report := r.ReadReport(t)
+	checkReport(t, report, r)
+	t.Logf("the repair took %.1f ms", report.DurationMS)
+	found := 0
+	for _, m := range report.Mounts {
+		if m.Master.Kind != "systemd" {
+			continue
+		}
+		found++
+		if m.Outcome != "retold" || m.DeviceBefore == m.DeviceNow || m.DeviceBefore == "" {
+			t.Errorf("report: %s: %s (%s), device %s, at the checkpoint %s", m.Path, m.Outcome, m.Reason, m.DeviceNow, m.DeviceBefore)
+		}
+	}
+	if found == 0 {
+		t.Error("report: no mount of a systemd")
+	}
+}
+
+// systemdAccesses are the accesses that only systemd can answer.
+func systemdAccesses() []lab.Access {
+	var list []lab.Access
+	for _, a := range lab.Accesses {
+		if a.Stale && strings.HasPrefix(a.About, "systemd") {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+func removeReport(t *testing.T, c *lab.Container) {
+	t.Helper()
+	if err := os.RemoveAll("/run/autofs-restore-hook/reports/" + c.ID + ".json"); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,85 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// status returns the fields of /proc/<pid>/status.
+func status(pid int) (map[string]string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return nil, err
+	}
+	fields := make(map[string]string)
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(line, ":")
+		fields[key] = strings.TrimSpace(value)
+	}
+	return fields, nil
+}
+
+// CheckUntouched reports what a program that traced, signalled or froze the
+// container's processes may have left of that.
+func (c *Container) CheckUntouched(t testing.TB) {
+	t.Helper()
+	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", c.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range processes() {
+		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", p)); err != nil || ns != namespace {
+			continue
+		}
+		fields, err := status(p)
+		if err != nil {
+			continue // it has ended
+		}
+		if tracer := fields["TracerPid"]; tracer != "0" {
+			t.Errorf("process %d (%s) is traced by process %s", p, fields["Name"], tracer)
+		}
+		if p == c.PID {
+			for _, name := range []string{"SigPnd", "ShdPnd"} {
+				if strings.Trim(fields[name], "0") != "" {
+					t.Errorf("PID 1 has signals pending: %s %s", name, fields[name])
+				}
+			}
+		}
+		if state := fields["State"]; strings.ContainsAny(state[:1], "tT") {
+			t.Errorf("process %d (%s) is stopped: %s", p, fields["Name"], state)
+		}
+	}
+	dirs, err := listCgroups(c.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs {
+		text, err := os.ReadFile(filepath.Join(dir, "cgroup.freeze"))
+		if err == nil && strings.TrimSpace(string(text)) != "0" {
+			t.Errorf("%s is frozen", dir)
+		}
+	}
+}
+
+// WaitStuck waits until the given number of the container's processes wait for
+// an autofs master.
+func (c *Container) WaitStuck(t testing.TB, count int) {
+	t.Helper()
+	var stuck int
+	for deadline := time.Now().Add(TouchLimit); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		stuck = 0
+		for _, w := range c.Waiters(t) {
+			if w.Where == "autofs_wait" {
+				stuck++
+			}
+		}
+		if stuck >= count {
+			return
+		}
+	}
+	t.Fatalf("container %s: %d processes wait on autofs mounts, want %d", c.ID, stuck, count)
+}
