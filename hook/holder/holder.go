@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"strconv"
@@ -57,6 +58,8 @@ func Start(bound, model *nsenter.Process, lifetime time.Duration, files []*os.Fi
 	cmd.Dir = "/"
 	cmd.ExtraFiles = append([]*os.File{bound.Pidfd()}, files...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// What CRIU or the runtime left open for us goes no further (Linux 5.11).
+	_ = unix.CloseRange(boundFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	if err := cmd.Start(); err != nil {
 		return Ref{}, fmt.Errorf("start the process that holds files: %w", err)
 	}
@@ -67,6 +70,7 @@ func Start(bound, model *nsenter.Process, lifetime time.Duration, files []*os.Fi
 		return Ref{}, fmt.Errorf("start the process that holds files: %w", err)
 	}
 	defer p.Close()
+	_ = cmd.Process.Release() // nobody waits for it; closes the pidfd of os/exec
 	ref := Ref{PID: p.PID(), StartTime: p.StartTime(), Files: len(files)}
 	if model == nil {
 		return ref, nil
