@@ -1,0 +1,176 @@
+package master
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// program copies cat under another name.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	cat, err := exec.LookPath("cat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(cat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestIdentify(t *testing.T) {
+	requireRoot(t)
+	container := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
+	for name, test := range map[string]struct {
+		name  string
+		attr  *syscall.SysProcAttr
+		kind  Kind
+		inner bool
+	}{
+		"systemd as first process":    {"systemd", container, Systemd, true},
+		"systemd as any other":        {"systemd", nil, Other, false},
+		"automount":                   {"automount", nil, Automount, false},
+		"automount as first process":  {"automount", container, Automount, true},
+		"neither":                     {"amd", container, Other, true},
+		"a name that begins the same": {"systemd-x", container, Other, true},
+	} {
+		path := program(t, test.name)
+		p := startCommand(t, test.attr, path).open(t)
+		for _, state := range []string{"", " with its program removed"} {
+			id, err := Identify(p)
+			if err != nil || id.Kind != test.kind || id.PID != p.PID() || (id.ContainerPID == 1) != test.inner {
+				t.Errorf("%s%s: %+v, %v", name, state, id, err)
+			}
+			if err := os.Remove(path); err != nil && state == "" {
+				t.Fatal(err)
+			}
+		}
+	}
+	c := start(t, nil)
+	p := c.open(t)
+	c.end()
+	if id, err := Identify(p); err == nil {
+		t.Errorf("a dead process: %+v", id)
+	}
+}
+
+// TestPipes: those that are read, not those that are written, nor other files.
+func TestPipes(t *testing.T) {
+	requireRoot(t)
+	c := start(t, nil)
+	p := c.open(t)
+	pipes, err := Pipes(p)
+	if err != nil || len(pipes) != 1 {
+		t.Fatalf("%v, %v", pipes, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(c.life.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	if fd, ok := pipes[st.Ino]; !ok || fd != 0 {
+		t.Errorf("%v, want pipe %d as descriptor 0", pipes, st.Ino)
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	defer write.Close()
+	writer := exec.Command("cat")
+	life, keep, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keep.Close()
+	writer.Stdin, writer.Stdout, writer.ExtraFiles = life, write, []*os.File{read}
+	if err := writer.Start(); err != nil {
+		t.Fatal(err)
+	}
+	life.Close()
+	defer func() {
+		keep.Close()
+		_ = writer.Wait()
+	}()
+	w, err := nsenter.Open(writer.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := unix.Fstat(int(read.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	// Both ends of one pipe: the reading one is named.
+	if pipes, err := Pipes(w); err != nil || len(pipes) != 2 || pipes[st.Ino] != 3 {
+		t.Errorf("%v, %v, want pipe %d as descriptor 3", pipes, err, st.Ino)
+	}
+}
+
+func TestReadable(t *testing.T) {
+	for info, want := range map[string]bool{
+		"pos:\t0\nflags:\t00\nmnt_id:\t1\n": true, "flags:\t02000000\n": true, "flags:\t0100002\n": true, "flags:\t04000\n": true,
+		"flags:\t01\n": false, "flags:\t02100001\n": false, "flags:\tx\n": false, "": false, "pos:\t0\n": false,
+	} {
+		if got := readable(info); got != want {
+			t.Errorf("%q: %v", info, got)
+		}
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	requireRoot(t)
+	full := start(t, nil).open(t)
+	ours, err := capabilitiesOf(full)
+	if err != nil || ours == 0 {
+		t.Fatalf("%#x, %v", ours, err)
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil || !bytes.Contains(status, fmt.Appendf(nil, "CapEff:\t%016x\n", ours)) {
+		t.Errorf("capabilities %#x are not those of\n%s%v", ours, status, err)
+	}
+	none := start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}).open(t)
+	for name, test := range map[string]struct {
+		p    *nsenter.Process
+		want uint64
+	}{"root": {full, ours}, "nobody": {none, 0}} {
+		if got, err := effectiveCapabilities(test.p); err != nil || got != test.want {
+			t.Errorf("%s: %#x, %v, want %#x", name, got, err, test.want)
+		}
+	}
+}
+
+func TestSocketAddress(t *testing.T) {
+	longest := strings.Repeat("x", 107)
+	for path, want := range map[string]uintptr{"/a": 5, longest: 110} {
+		address, length, err := socketAddress(path)
+		if err != nil || length != want || address.Path[len(path)-1] != int8(path[len(path)-1]) {
+			t.Errorf("%q: %d, %v", path, length, err)
+		}
+	}
+	if _, _, err := socketAddress(longest + "x"); err == nil {
+		t.Error("108 bytes fit")
+	}
+}
+
+func TestBoundedConn(t *testing.T) {
+	c := boundedConn{Conn: nil, left: 0}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.ErrShortBuffer) {
+		t.Errorf("%v", err)
+	}
+}
