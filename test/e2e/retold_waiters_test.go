@@ -1,0 +1,145 @@
+package e2e
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// waiterLimit is how long a process may wait that came before the repair.
+const waiterLimit = 15 * time.Second
+
+// repairByHand runs the program as a person does, with the checkpoint images,
+// and returns its report.
+func repairByHand(t *testing.T, s *snapshot, r *lab.Restored, options ...string) lab.Report {
+	t.Helper()
+	args := append([]string{"repair", strconv.Itoa(r.PID), "--json", "--images", s.Images}, options...)
+	result := lab.RunHook(t, nil, nil, args...)
+	if result.Status != 0 {
+		t.Errorf("repair %v: exit status %d, want 0\n%s", options, result.Status, result.Stderr)
+	}
+	return lab.ParseReport(t, result.Stdout)
+}
+
+// checkCure wants one outcome for every mount of systemd.
+func checkCure(t *testing.T, report lab.Report, want string) {
+	t.Helper()
+	if report.Outcome != "repaired" {
+		t.Errorf("report: outcome %q, want repaired", report.Outcome)
+	}
+	found := false
+	for _, m := range report.Mounts {
+		if m.Master.Kind != "systemd" {
+			continue
+		}
+		found = true
+		if m.Outcome != want {
+			t.Errorf("report: %s: outcome %q (%s), want %s", m.Path, m.Outcome, m.Reason, want)
+		}
+	}
+	if !found {
+		t.Error("report: no mount of a systemd")
+	}
+}
+
+// startAccesses begins accesses that are expected to hang until a repair. What
+// came of them is sent when all have ended.
+func startAccesses(t *testing.T, r *lab.Restored, accesses []lab.Access) <-chan []lab.Touch {
+	t.Helper()
+	ended := make(chan []lab.Touch, 1)
+	go func() { ended <- r.TouchAccesses(t, accesses, waiterLimit) }()
+	r.WaitStuck(t, len(accesses))
+	return ended
+}
+
+func checkAnswered(t *testing.T, accesses []lab.Access, touches []lab.Touch) {
+	t.Helper()
+	for i, o := range touches {
+		if a := accesses[i]; !a.Answers(o) {
+			t.Errorf("%s (%s), waiting since before the repair: %s; want %q", a.Path, a.About, o, a.Content)
+		}
+	}
+}
+
+// TestRetoldFreesWaiters tells systemd the numbers while processes already wait
+// for it: they go on, and get what they asked for.
+func TestRetoldFreesWaiters(t *testing.T) {
+	requireHook(t)
+	for _, suite := range systemdVersions {
+		t.Run(suite, func(t *testing.T) {
+			s := take(t, lab.Options{Systemd: suite})
+			r := restoreStale(t, s)
+			accesses := systemdAccesses()
+			// Three on each, and one more that is killed: systemd has its request.
+			var waiting []lab.Access
+			for range 3 {
+				waiting = append(waiting, accesses...)
+			}
+			killed := lab.Access{Path: lab.Blank + "/" + lab.Marker}
+			if o := r.Touch(t, killed.Path, 200*time.Millisecond); !o.Waiting {
+				t.Fatalf("%s: %s; want it to hang", killed.Path, o)
+			}
+			ended := startAccesses(t, r, waiting)
+			report := repairByHand(t, s, r, "--strategy", "retell")
+			checkAnswered(t, waiting, <-ended)
+			checkCure(t, report, "retold")
+			released := make(map[string]int)
+			for _, m := range report.Mounts {
+				released[m.Path] += m.WaitersReleased
+			}
+			for _, path := range []string{lab.Idle, lab.Blank, lab.Binfmt} {
+				if released[path] != 3 {
+					t.Errorf("report: %s: waiters_released %d, want 3", path, released[path])
+				}
+			}
+			checkNoWaiters(t, r.Container)
+			r.CheckAnswers(t, lab.Accesses)
+			checkUncovered(t, r.Container)
+			r.CheckUntouched(t)
+		})
+	}
+}
+
+// TestRetoldFlushesKilledWaiters has requests in systemd's hands that nobody
+// waits for any more. Later accesses join such a request, and the kernel asks
+// for it only once: systemd must answer it.
+func TestRetoldFlushesKilledWaiters(t *testing.T) {
+	requireHook(t)
+	s := checkpoint(t)
+	r := restoreStale(t, s)
+	accesses := systemdAccesses()
+	for i, o := range r.TouchAccesses(t, accesses, 200*time.Millisecond) {
+		if !o.Waiting {
+			t.Fatalf("%s: %s; want it to hang", accesses[i].Path, o)
+		}
+	}
+	checkNoWaiters(t, r.Container)
+	checkCure(t, repairByHand(t, s, r, "--strategy", "retell"), "retold")
+	r.CheckAnswers(t, accesses)
+	r.CheckAnswers(t, lab.Accesses)
+	checkUncovered(t, r.Container)
+	r.CheckUntouched(t)
+}
+
+// TestRepairedTwice repairs a second time with the same images: what systemd was
+// told or has mounted since must not be taken back.
+func TestRepairedTwice(t *testing.T) {
+	requireHook(t)
+	s := checkpoint(t)
+	for _, strategies := range [][2]string{
+		{"retell", "retell"}, {"retell", "auto"}, {"retell", "restart"},
+		{"restart", "retell"}, {"restart", "auto"}, {"preserve", "retell"},
+	} {
+		t.Run(strategies[0]+" "+strategies[1], func(t *testing.T) {
+			r := restoreStale(t, s)
+			for _, strategy := range strategies {
+				repairByHand(t, s, r, "--strategy", strategy)
+			}
+			r.CheckAnswers(t, lab.Accesses)
+			checkNoWaiters(t, r.Container)
+			checkUncovered(t, r.Container)
+		})
+	}
+}
