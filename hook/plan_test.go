@@ -1,0 +1,175 @@
+package hook
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+)
+
+var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+// systemdMount is one that its systemd does not know: device 54 became 60.
+func systemdMount(change func(*Mount)) Mount {
+	m := Mount{
+		Main: true, Namespace: 1, Path: "/a", Device: 60, DeviceBefore: 54,
+		Options: autofs.Options{FD: 9, HasPipe: true, Type: autofs.Direct},
+		Master: Master{
+			Identity: master.Identity{Kind: master.Systemd, PID: 100, ContainerPID: 1},
+			Unit:     "a.automount", UnitActive: true,
+		},
+	}
+	if change != nil {
+		change(&m)
+	}
+	return m
+}
+
+// automountMount is one of a daemon that a service runs.
+func automountMount(change func(*Mount)) Mount {
+	m := systemdMount(nil)
+	m.Master = Master{Identity: master.Identity{Kind: master.Automount, PID: 101, ContainerPID: 7}, Unit: "autofs.service", UnitActive: true}
+	if change != nil {
+		change(&m)
+	}
+	return m
+}
+
+func unknown(m *Mount) { m.DeviceBefore = 0 }
+
+func TestDecide(t *testing.T) {
+	for name, test := range map[string]struct {
+		mount    Mount
+		strategy Strategy
+		restore  bool
+		cure     Cure
+		reason   string
+	}{
+		"systemd, stale":              {systemdMount(nil), Auto, true, Retold, "remembers device 0:54"},
+		"systemd, restart wanted":     {systemdMount(nil), RestartOnly, true, Restarted, "remembers device 0:54"},
+		"systemd, retell wanted":      {systemdMount(nil), RetellOnly, true, Retold, "remembers device 0:54"},
+		"systemd, preserve wanted":    {systemdMount(nil), PreserveOnly, true, Unrepaired, "--images"},
+		"systemd, same number":        {systemdMount(func(m *Mount) { m.Device = 54 }), Auto, true, Healthy, "old device number"},
+		"systemd, preserved":          {systemdMount(func(m *Mount) { m.Preserved = true; m.Device = 54 }), Auto, true, Preserved, "remembers"},
+		"systemd, not preserved":      {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), Auto, true, Retold, "taken"},
+		"systemd, only to preserve":   {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), PreserveOnly, true, Unrepaired, "taken"},
+		"systemd, not preserved, old": {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), RestartOnly, true, Restarted, "taken"},
+		"systemd does not answer":     {systemdMount(func(m *Mount) { m.Master.Problem = "silent" }), Auto, true, Unrepaired, "silent"},
+		"systemd, healthy, silent":    {systemdMount(func(m *Mount) { m.Device = 54; m.Master.Problem = "silent" }), Auto, true, Healthy, ""},
+		"systemd, inactive unit":      {systemdMount(func(m *Mount) { m.Master.UnitActive = false }), Auto, true, Unrepaired, `"systemctl start a.automount"`},
+		"systemd, unknown number":     {systemdMount(unknown), Auto, false, Restarted, "after its unit became active"},
+		"systemd, unknown, retell":    {systemdMount(unknown), RetellOnly, false, Unrepaired, "--images"},
+		"systemd, as old as its unit": {systemdMount(dates(noon, noon, time.Time{})), Auto, false, Healthy, "as old as its unit"},
+		"systemd, within the slack":   {systemdMount(dates(noon, noon.Add(clockSlack), time.Time{})), Auto, false, Healthy, "as old as its unit"},
+		"systemd, younger":            {systemdMount(dates(noon, noon.Add(clockSlack+1), time.Time{})), Auto, false, Restarted, "after its unit"},
+		"systemd, no date of it":      {systemdMount(dates(noon, time.Time{}, time.Time{})), Auto, false, Restarted, ""},
+		"systemd, no date of unit":    {systemdMount(dates(time.Time{}, noon, time.Time{})), Auto, false, Restarted, ""},
+		"systemd, images beat dates": {systemdMount(func(m *Mount) {
+			dates(noon, noon, noon)(m)
+			m.DeviceBefore = 54
+		}), Auto, true, Retold, "remembers device"},
+		"systemd, catatonic": {systemdMount(func(m *Mount) { m.Master = Master{Identity: master.Identity{Kind: master.None}}; m.Options.FD = -1 }),
+			Auto, true, Healthy, "catatonic"},
+
+		"automount, restored":         {automountMount(nil), Auto, true, Respawned, "device and inode"},
+		"automount, offset":           {automountMount(func(m *Mount) { m.Options.Type = autofs.Offset }), Auto, true, Respawned, ""},
+		"automount, indirect":         {automountMount(func(m *Mount) { m.Options.Type = autofs.Indirect }), Auto, true, Healthy, "descriptor it holds"},
+		"automount, same number":      {automountMount(func(m *Mount) { m.Device = 54 }), Auto, true, Respawned, "inode"},
+		"automount, no service":       {automountMount(func(m *Mount) { m.Master.Problem = "no systemd" }), Auto, true, Unrepaired, "no systemd"},
+		"automount, started here":     {automountMount(dates(noon, noon, noon)), Auto, false, Healthy, "started here"},
+		"automount, dates, a restore": {automountMount(dates(noon, noon, noon)), Auto, true, Respawned, ""},
+		"automount, old service":      {automountMount(dates(noon, noon.Add(time.Hour), noon.Add(time.Hour))), Auto, false, Respawned, ""},
+		"automount, its own since":    {automountMount(dates(noon, noon.Add(2*time.Hour), noon.Add(time.Hour))), Auto, false, Healthy, "after the restore"},
+		"automount, no dates":         {automountMount(nil), Auto, false, Respawned, ""},
+		"automount, undated, young":   {automountMount(dates(noon, time.Time{}, noon)), Auto, false, Healthy, "started here"},
+		"automount, undated, old":     {automountMount(dates(noon, time.Time{}, noon.Add(time.Hour))), Auto, false, Respawned, ""},
+
+		"other":               {other(false), Auto, true, Unrepaired, "process 102"},
+		"other, holding it":   {other(true), Auto, true, Healthy, "holds the mount open"},
+		"nobody, not by CRIU": {systemdMount(func(m *Mount) { m.Master = Master{Identity: master.Identity{Kind: master.None}} }), Auto, true, Unrepaired, "start the program"},
+	} {
+		s := &Snapshot{Restore: test.restore, Strategy: test.strategy, Mounts: []Mount{test.mount}}
+		first, again := Plan(s), Plan(s)
+		if len(first) != 1 || first[0].Mount != 0 || first[0].Cure != test.cure || !strings.Contains(first[0].Reason, test.reason) || first[0].Reason == "" {
+			t.Errorf("%s: %+v, want %s because of %q", name, first, test.cure, test.reason)
+		}
+		if !reflect.DeepEqual(first, again) {
+			t.Errorf("%s: another plan for the same snapshot: %v, %v", name, first, again)
+		}
+	}
+}
+
+func other(holds bool) Mount {
+	return systemdMount(func(m *Mount) {
+		m.Master = Master{Identity: master.Identity{Kind: master.Other, PID: 102}, HoldsRoot: holds}
+	})
+}
+
+// dates sets when the unit became active, the mount and the process were made.
+func dates(unit, mount, process time.Time) func(*Mount) {
+	return func(m *Mount) {
+		m.DeviceBefore = 0
+		m.Master.UnitSince, m.Created, m.Master.ProcessSince = unit, mount, process
+	}
+}
+
+// TestPlanNested: other mount namespaces follow the main one, or cannot be cured.
+func TestPlanNested(t *testing.T) {
+	nested := func(change func(*Mount)) Mount {
+		m := systemdMount(change)
+		m.Main, m.Namespace = false, 2
+		return m
+	}
+	healthy := func(m *Mount) { m.Device = 54 }
+	for name, test := range map[string]struct {
+		mounts []Mount
+		want   []Cure
+		reason string // of the last
+	}{
+		"empty":                       {nil, nil, ""},
+		"the main one's mount":        {[]Mount{systemdMount(nil), nested(nil)}, []Cure{Retold, Retold}, "main mount namespace"},
+		"listed first":                {[]Mount{nested(nil), systemdMount(nil)}, []Cure{Retold, Retold}, ""},
+		"another superblock":          {[]Mount{systemdMount(nil), nested(func(m *Mount) { m.Device = 61 })}, []Cure{Retold, Unrepaired}, "does not show"},
+		"the main one is healthy":     {[]Mount{systemdMount(healthy), nested(nil)}, []Cure{Healthy, Unrepaired}, "does not show"},
+		"not in the main one":         {[]Mount{nested(nil)}, []Cure{Unrepaired}, "does not show"},
+		"healthy without the main":    {[]Mount{nested(healthy)}, []Cure{Healthy}, ""},
+		"inactive unit, nested":       {[]Mount{systemdMount(nil), nested(func(m *Mount) { m.Master.UnitActive = false })}, []Cure{Retold, Retold}, ""},
+		"the main one not curable":    {[]Mount{systemdMount(func(m *Mount) { m.Master.UnitActive = false }), nested(nil)}, []Cure{Unrepaired, Unrepaired}, ""},
+		"automount in a nested one":   {[]Mount{func() Mount { m := automountMount(nil); m.Main = false; return m }()}, []Cure{Respawned}, ""},
+		"one bad does not hurt other": {[]Mount{other(false), systemdMount(nil)}, []Cure{Unrepaired, Retold}, ""},
+	} {
+		plan := Plan(&Snapshot{Restore: true, Strategy: Auto, Mounts: test.mounts})
+		var got []Cure
+		for i, d := range plan {
+			got = append(got, d.Cure)
+			if d.Mount != i {
+				t.Errorf("%s: decision %d is about mount %d", name, i, d.Mount)
+			}
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		} else if len(plan) > 0 && !strings.Contains(plan[len(plan)-1].Reason, test.reason) {
+			t.Errorf("%s: %q, want %q", name, plan[len(plan)-1].Reason, test.reason)
+		}
+	}
+}
+
+func TestToPreserve(t *testing.T) {
+	list := []Mount{
+		systemdMount(nil),
+		systemdMount(func(m *Mount) { m.Device = 54 }),
+		systemdMount(unknown),
+		systemdMount(func(m *Mount) { m.Main = false }),
+		systemdMount(func(m *Mount) { m.Options.Type = autofs.Indirect }),
+		systemdMount(func(m *Mount) { m.Options.Type = autofs.Offset }),
+		automountMount(nil),
+		other(false),
+	}
+	if got := toPreserve(list); !slices.Equal(got, []int{0, 5}) {
+		t.Errorf("%v", got)
+	}
+}

@@ -1,0 +1,194 @@
+package hook
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+)
+
+func TestConclude(t *testing.T) {
+	for _, test := range []struct {
+		cures  []Cure
+		err    string
+		want   Outcome
+		status int
+	}{
+		{nil, "", NothingToDo, 0},
+		{[]Cure{Healthy, Healthy}, "", NothingToDo, 0},
+		{[]Cure{Preserved}, "", Repaired, 0},
+		{[]Cure{Retold, Healthy}, "", Repaired, 0},
+		{[]Cure{Restarted, Respawned}, "", Repaired, 0},
+		{[]Cure{Restarted, Unrepaired}, "", Partial, 3},
+		{[]Cure{Unrepaired}, "", Failed, 1},
+		{[]Cure{Healthy, Unrepaired}, "", Failed, 1},
+		{[]Cure{Restarted}, "broken", Failed, 1},
+		{nil, "broken", Failed, 1},
+	} {
+		r := Report{Error: test.err}
+		for _, c := range test.cures {
+			r.Mounts = append(r.Mounts, MountReport{Outcome: c})
+		}
+		r.conclude()
+		if r.Outcome != test.want || r.Outcome.ExitStatus() != test.status {
+			t.Errorf("%v, error %q: %s (%d), want %s (%d)", test.cures, test.err, r.Outcome, r.Outcome.ExitStatus(), test.want, test.status)
+		}
+	}
+}
+
+func TestFinish(t *testing.T) {
+	for name, test := range map[string]struct {
+		err        error
+		unreadable bool
+	}{
+		"none":          {nil, false},
+		"any":           {errors.New("any"), false},
+		"no process":    {fmt.Errorf("process 5: %w", fs.ErrNotExist), true},
+		"no images":     {fmt.Errorf("images: %w", images.ErrNoImages), true},
+		"broken images": {fmt.Errorf("images: %w", &images.FormatError{File: "x", Err: images.ErrMagic}), true},
+	} {
+		r := Report{}
+		r.finish(time.Now().Add(-1500*time.Microsecond), test.err)
+		if r.Unreadable != test.unreadable || (r.Error != "") != (test.err != nil) || r.DurationMS < 1.5 || r.DurationMS > 1000 {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
+// hostile is a name that a container might choose to confuse who reads it.
+const hostile = "/a\n\x1b[2J\u202e\xff b"
+
+func hostileReport() *Report {
+	m := systemdMount(func(m *Mount) {
+		m.Path, m.Master.Unit, m.Namespace = hostile, hostile, 4026531841
+		m.Below = []Cover{{Type: "tmpfs", Path: hostile}, {Type: "ext4", Path: "/b"}}
+	})
+	free := other(false)
+	free.DeviceBefore, free.Master.Identity = 0, master.Identity{Kind: master.None}
+	r := &Report{
+		Container: "c1", PID: 42, Trigger: "criu:post-resume", Moment: Repair, DurationMS: 1.25,
+		Waiting: []Waiter{{PID: 7, Command: hostile, Path: hostile}, {PID: 8, Command: "ls"}},
+	}
+	r.Mounts = append(r.Mounts, m.report(Decision{Cure: Restarted, Reason: "because"}), free.report(Decision{Cure: Unrepaired, Reason: hostile}))
+	r.conclude()
+	return r
+}
+
+// golden is the report's JSON form, which is a contract with its readers.
+const golden = `{
+  "container": "c1",
+  "pid": 42,
+  "trigger": "criu:post-resume",
+  "moment": "repair",
+  "duration_ms": 1.25,
+  "outcome": "partial",
+  "mounts": [
+    {
+      "path": HOSTILE,
+      "mount_namespace": 4026531841,
+      "type": "direct",
+      "master": {
+        "kind": "systemd",
+        "pid": 100,
+        "unit": HOSTILE
+      },
+      "device_before": "0:54",
+      "device_now": "0:60",
+      "outcome": "restarted",
+      "reason": "because",
+      "covered_by": [
+        "tmpfs on /a\n\u001b[2J` + "\u202e" + `\ufffd b",
+        "ext4 on /b"
+      ],
+      "waiters_released": 0
+    },
+    {
+      "path": "/a",
+      "mount_namespace": 1,
+      "type": "direct",
+      "master": {
+        "kind": "none",
+        "pid": 0
+      },
+      "device_now": "0:60",
+      "outcome": "unrepaired",
+      "reason": HOSTILE,
+      "covered_by": [],
+      "waiters_released": 0
+    }
+  ],
+  "waiting": [
+    {
+      "pid": 7,
+      "command": HOSTILE,
+      "path": HOSTILE
+    },
+    {
+      "pid": 8,
+      "command": "ls"
+    }
+  ]
+}
+`
+
+func TestReportJSON(t *testing.T) {
+	dir := t.TempDir()
+	r := hostileReport()
+	if err := r.save(dir); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "reports", "c1.json")
+	data, err := os.ReadFile(path)
+	want := strings.ReplaceAll(golden, "HOSTILE", `"/a\n\u001b[2J`+"\u202e"+`\ufffd b"`)
+	if err != nil || string(data) != want {
+		t.Errorf("%v:\n%s\nwant\n%s", err, data, want)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	// Again: replaced in one step, with nothing left beside it.
+	if err := r.save(dir); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	var again Report
+	if err := json.Unmarshal(data, &again); err != nil || again.Outcome != Partial || len(again.Mounts) != 2 {
+		t.Errorf("%+v, %v", again, err)
+	}
+	empty, err := json.Marshal(&Report{Mounts: []MountReport{}})
+	if err != nil || !strings.Contains(string(empty), `"mounts":[]`) {
+		t.Errorf("%s, %v", empty, err)
+	}
+}
+
+// TestOneLine: nothing from a container starts a line or commands a terminal.
+func TestOneLine(t *testing.T) {
+	r := hostileReport()
+	r.Error = hostile
+	if s := r.Summary(); strings.ContainsAny(s, "\n\x1b") || !strings.HasPrefix(s, "c1: partial in 1.2 ms, 1 restarted, 1 unrepaired: ") {
+		t.Errorf("%q", s)
+	}
+	var out strings.Builder
+	if err := r.Table(&out); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	if len(lines) != 6 || strings.ContainsAny(out.String(), "\x1b\u202e\xff") {
+		t.Errorf("%d lines:\n%q", len(lines), out.String())
+	}
+	groups := r.Unrepaired()
+	if len(groups) != 1 || groups[0].Reason != hostile || len(groups[0].Paths) != 1 {
+		t.Errorf("%+v", groups)
+	}
+}
