@@ -58,12 +58,12 @@ func idOfGroups(init *nsenter.Process) string {
 // idOfGroup takes a container's name from a control group: the engines' names
 // are "libpod-ID.scope", "crio-ID.scope", "cri-containerd-ID.scope", "/ID".
 func idOfGroup(group string) string {
-	group = strings.TrimSuffix(path.Clean(group), "/init.scope")
+	group = strings.TrimSuffix(strings.TrimSuffix(path.Clean(group), "/init.scope"), "/container") // crun's for podman
 	name := strings.TrimSuffix(path.Base(group), ".scope")
 	if i := strings.LastIndexByte(name, '-'); i >= 0 && len(name)-i > 32 {
 		name = name[i+1:]
 	}
-	if name == "/" || name == "." || name == "container" {
+	if name == "/" || name == "." {
 		return ""
 	}
 	return name
