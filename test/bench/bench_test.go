@@ -1,39 +1,147 @@
-// Package bench measures what the program adds to a restore, in the
-// laboratory's node: `make bench`.
+// Package bench measures what the program adds to a restore, side by side with
+// what CRIU ships for the same purpose, in the laboratory's node: `make bench`.
+//
+// BENCH_SIZES are the numbers of automounts (default "1 10 100 500"),
+// BENCH_ROUNDS is how often each is measured (default 5), BENCH_LIMIT how long
+// one run of CRIU's script may take before it is stopped (default 20s).
 package bench
 
 import (
+	"fmt"
 	"os"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// BenchmarkRestore restores the same checkpoint without and with the program as
-// CRIU's action script. The metric is the time of the whole runtime command.
-func BenchmarkRestore(b *testing.B) {
+var once sync.Once
+
+// BenchmarkAutomounts prints one table. It counts its own rounds: every round
+// runs all variants one after the other, so that what else the machine does
+// meets all of them alike.
+func BenchmarkAutomounts(b *testing.B) {
 	lab.RequireNode(b)
 	if _, err := os.Stat(lab.Hook()); err != nil {
 		b.Fatalf("the program to measure: %v (make build, or HOOK=/path)", err)
 	}
-	c := lab.Start(b, lab.Options{})
-	c.Populate(b)
-	checkpoint := c.Checkpoint(b)
-	for _, variant := range []struct{ name, script string }{
-		{"without", ""},
-		{"with", lab.Hook()},
-	} {
-		b.Run(variant.name, func(b *testing.B) {
-			lab.InstallActionScript(b, variant.script)
-			var total time.Duration
-			for range b.N {
-				r := checkpoint.Restore(b, lab.RestoreOptions{})
-				total += r.Took
-				r.Kill(b)
+	once.Do(func() {
+		fmt.Print("\n" + machine() + "\n")
+		var rows []row
+		for word := range strings.FieldsSeq(setting("BENCH_SIZES", "1 10 100 500")) {
+			size, err := strconv.Atoi(word)
+			if err != nil || size < 1 {
+				b.Fatalf("BENCH_SIZES: %q is no number of automounts", word)
 			}
-			b.ReportMetric(float64(total.Microseconds())/1000/float64(b.N), "ms/restore")
-			b.ReportMetric(0, "ns/op") // it would count the clean-up as well
-		})
+			rows = append(rows, measure(b, size))
+		}
+		printTable(rows)
+	})
+	b.ReportMetric(0, "ns/op") // the table says it
+}
+
+// row is what was measured with one number of automounts.
+type row struct {
+	size                     int
+	plain, hook              series // the whole of runc restore, without and with the program
+	reserve, preserve        series
+	repair, others, added    series // others: the stages of CRIU at which the program has nothing to do
+	script, restart, command series
+	stopped                  bool // CRIU's script did not end within the limit; done says how far it came
+	done                     int
+}
+
+func measure(b *testing.B, size int) row {
+	r := row{size: size}
+	c := lab.Start(b, lab.Options{Plain: true, Files: automounts(size)})
+	if have := len(lab.Autofs(b, c.PID)); have != size {
+		b.Fatalf("the container has %d automounts, want %d", have, size)
 	}
+	c.Settle(b)
+	// After five changes systemd does not look at its mounts for a second
+	// (mount.c, sd_event_source_set_ratelimit): measured is what comes after.
+	time.Sleep(1100 * time.Millisecond)
+	checkpoint := c.Checkpoint(b)
+	rounds, err := strconv.Atoi(setting("BENCH_ROUNDS", "5"))
+	if err != nil || rounds < 1 {
+		b.Fatalf("BENCH_ROUNDS: %v", err)
+	}
+	limit, err := time.ParseDuration(setting("BENCH_LIMIT", "20s"))
+	if err != nil {
+		b.Fatalf("BENCH_LIMIT: %v", err)
+	}
+	var spent time.Duration // by CRIU's script
+	for range rounds {
+		r.withHook(b, checkpoint)
+		r.withCommand(b, checkpoint)
+		if !r.stopped && spent <= limit {
+			spent += r.withScript(b, checkpoint, limit)
+		}
+		r.withRestart(b, checkpoint)
+	}
+	return r
+}
+
+// withHook restores with the program as CRIU's action script.
+func (r *row) withHook(b *testing.B, checkpoint *lab.Checkpoint) {
+	installTimed(b)
+	restored := checkpoint.Restore(b, lab.RestoreOptions{})
+	defer restored.Kill(b)
+	stages := stageTimes(b, restored.Log)
+	var others, added time.Duration
+	for stage, took := range stages {
+		added += took
+		if stage != "pre-restore" && stage != "pre-resume" && stage != "post-resume" {
+			others += took
+		}
+	}
+	r.hook.add(restored.Took)
+	r.reserve.add(stages["pre-restore"])
+	r.preserve.add(stages["pre-resume"])
+	r.repair.add(stages["post-resume"])
+	r.others.add(others)
+	r.added.add(added)
+	checkPreserved(b, restored.ReadReport(b), r.size)
+	restored.CheckAnswers(b, lastAccess(r.size))
+}
+
+// withCommand restores without an action script, and repairs by command.
+func (r *row) withCommand(b *testing.B, checkpoint *lab.Checkpoint) {
+	restored := r.restorePlain(b, checkpoint)
+	defer restored.Kill(b)
+	result := lab.RunHook(b, nil, nil, "repair", strconv.Itoa(restored.PID), "--images", checkpoint.Images, "--json")
+	r.command.add(result.Took)
+	checkPreserved(b, lab.ParseReport(b, result.Stdout), r.size)
+}
+
+func (r *row) restorePlain(b *testing.B, checkpoint *lab.Checkpoint) *lab.Restored {
+	lab.InstallActionScript(b, "")
+	restored := checkpoint.Restore(b, lab.RestoreOptions{})
+	r.plain.add(restored.Took)
+	return restored
+}
+
+// checkPreserved makes sure that what was measured is the real thing.
+func checkPreserved(b *testing.B, report lab.Report, size int) {
+	preserved := 0
+	for _, m := range report.Mounts {
+		if m.Outcome == "preserved" {
+			preserved++
+		} else {
+			b.Logf("%s: %s (%s)", m.Path, m.Outcome, m.Reason)
+		}
+	}
+	if preserved != size {
+		b.Errorf("%d of %d automounts were preserved", preserved, size)
+	}
+}
+
+func setting(name, standard string) string {
+	if value := os.Getenv(name); value != "" {
+		return value
+	}
+	return standard
 }

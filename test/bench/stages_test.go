@@ -1,0 +1,66 @@
+package bench
+
+import (
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// neighbour is an action script that does nothing. One before and one after the
+// program make CRIU log when it starts the program and when that has ended.
+const neighbour = "/bin/true"
+
+// installTimed makes the program CRIU's action script, between two others.
+func installTimed(b *testing.B) {
+	b.Helper()
+	lab.InstallActionScript(b, neighbour)
+	text := "action-script " + neighbour + "\naction-script " + lab.Hook() + "\naction-script " + neighbour + "\n"
+	if err := os.WriteFile("/etc/criu/default.conf", []byte(text), 0o644); err != nil {
+		b.Fatal(err)
+	}
+}
+
+var (
+	running = regexp.MustCompile(`^\(\d+\.\d+\) Running (\S+) scripts$`)
+	started = regexp.MustCompile(`^\((\d+\.\d+)\) \t\[(\S+)\]$`)
+)
+
+// stageTimes reads from CRIU's log how long it waited for the program at each
+// stage: process start and end included.
+func stageTimes(b *testing.B, log string) map[string]time.Duration {
+	b.Helper()
+	stages := make(map[string]time.Duration)
+	var stage string
+	var begin float64
+	for line := range strings.Lines(log) {
+		line = strings.TrimRight(line, "\n")
+		if m := running.FindStringSubmatch(line); m != nil {
+			stage, begin = m[1], 0
+		}
+		m := started.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		at, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if m[2] == lab.Hook() {
+			begin = at
+		} else if begin > 0 {
+			stages[stage] = time.Duration((at - begin) * float64(time.Second))
+			begin = 0
+		}
+	}
+	for _, wanted := range []string{"pre-restore", "pre-resume", "post-resume"} {
+		if stages[wanted] == 0 {
+			b.Fatalf("CRIU's log does not say how long the program took at %s", wanted)
+		}
+	}
+	return stages
+}
