@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 
@@ -220,27 +221,38 @@ func nameWaiters(list []Waiter) string {
 	return strings.Join(names, ", ")
 }
 
-// countWaiters notes how many of those who waited before wait no more.
+// countWaiters notes how many of those who waited before wait no more, and who
+// still does.
 func (w *work) countWaiters(report *Report) {
 	if len(w.before) == 0 {
 		return
 	}
+	now, err := w.scene.waiters()
+	if err != nil {
+		w.warn(err)
+		return
+	}
+	report.Waiting = nil
 	still := map[int]bool{}
-	if now, err := w.scene.waiters(); err == nil {
-		report.Waiting = now
-		for _, p := range now {
+	for _, p := range now {
+		if slices.ContainsFunc(w.before, func(b Waiter) bool { return b.PID == p.PID }) {
+			report.Waiting = append(report.Waiting, p)
 			still[p.PID] = true
 		}
 	}
 	counted := map[int]bool{}
 	for i := range report.Mounts {
-		if report.Mounts[i].MountNamespace != w.scene.main().id {
+		m := &report.Mounts[i]
+		if m.MountNamespace != w.scene.main().id {
 			continue
 		}
-		for _, p := range waitersOn(w.before, report.Mounts[i].Path) {
-			if !still[p.PID] && !counted[p.PID] {
+		for _, p := range waitersOn(w.before, m.Path) {
+			switch {
+			case still[p.PID]:
+				report.stuck = report.stuck || m.Outcome != Healthy
+			case !counted[p.PID]:
 				counted[p.PID] = true
-				report.Mounts[i].WaitersReleased++
+				m.WaitersReleased++
 			}
 		}
 	}

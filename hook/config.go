@@ -21,8 +21,10 @@ const maxConfig = 64 << 10
 
 // Config is what the administrator chose.
 type Config struct {
-	// Strict makes a failed repair the exit status of the hook and the action
-	// script too. Before the container runs that fails the restore.
+	// Strict makes what fails the exit status of the hook and the action script
+	// too. CRIU and runc heed it before the container's processes exist
+	// (pre-restore, createRuntime): there it fails the restore. Later CRIU only
+	// logs it.
 	Strict bool
 }
 

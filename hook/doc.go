@@ -11,6 +11,21 @@
 // only step that changes anything, and is verified. The [Report] says what was
 // found and done for each mount.
 //
+// # Three moments
+//
+// Reserve, at CRIU's pre-restore: no restored process exists. The checkpoint
+// images tell which device numbers a systemd remembers; those that are free are
+// held. Preserve, at pre-resume: all mounts are final, all processes stopped.
+// The mounts that a systemd serves are made anew with the numbers held, beneath
+// whatever covers them, in every mount namespace. If a master is left that must
+// be told or replaced, the rest of the container is frozen. Repair, at
+// post-resume: systemd is told new numbers through its own re-execution, or its
+// units are restarted; automount is respawned; the container is thawed; the
+// result is verified and reported. Each moment is complete alone.
+//
+// Between the moments a record goes from run to run, and files that must stay
+// open are kept by a process of our own (package holder).
+//
 // # How a restore is told from a start
 //
 // An action script is only ever called by CRIU, as its child, with the stage in
@@ -27,14 +42,16 @@
 // None of this can be forged from inside a container: the caller's command line
 // and environment belong to the host, and the age of a superblock is the
 // kernel's word. What the container's own systemd says about its units it can
-// invent, but only about its own units, and all that follows is that these are
-// restarted. Annotations are never looked at: they travel inside checkpoint
+// invent, but only about its own units, and all that follows happens to itself:
+// it is re-executed, its units are restarted, its services killed and started
+// through itself. Annotations are never looked at: they travel inside checkpoint
 // archives, and whoever made the archive wrote them.
 //
 // # What is never done
 //
 // No path of the container is walked in a way that triggers an automount, no
-// program of the container is run, and nothing is done in a mount namespace
-// that is the host's own. A mount is only repaired after its master has
-// answered, so a container that does not answer is left as it is.
+// program of the container is run by us, and nothing is done in a mount
+// namespace that is the host's own. While the container runs, nothing is done to
+// a mount before its master has answered: a container that does not answer is
+// left as it is.
 package hook

@@ -49,7 +49,7 @@ func (r Runner) freezeForRepair(ctx context.Context, sc *scene, criu *nsenter.Pr
 // preserveLate does what preserve does while the container runs: it is frozen
 // for the time, so that no access comes in between. Where it cannot be frozen
 // it runs on; the swap itself leaves no gap.
-func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, fillers []*os.File) {
+func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, fillers []*os.File, strategy Strategy) {
 	if len(rec.wanted()) == 0 || !sc.hasAutofs() {
 		return
 	}
@@ -57,12 +57,19 @@ func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, filler
 	if err != nil {
 		r.Warn(err)
 	}
+	waiting, err := sc.waiters()
+	if err != nil {
+		r.Warn(err)
+	}
+	if strategy == PreserveOnly {
+		waiting = nil // the administrator wants it so
+	}
 	if err := sc.readTables(); err == nil {
 		if err := sc.openRoots(ctx); err != nil {
 			r.Warn(err)
 		}
 	}
-	if err := r.preserveIn(ctx, sc, rec, fillers); err != nil {
+	if err := r.preserveIn(ctx, sc, rec, fillers, waiting); err != nil {
 		r.Warn(err)
 	}
 	if frozen != nil {

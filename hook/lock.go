@@ -17,8 +17,9 @@ import (
 const lockInterval = 2 * time.Millisecond
 
 // lock makes sure that only one run works on a container at a time. It waits
-// for a run under way: CRIU 3.19 to 4.1.1 call a script twice at each stage,
-// and an OCI hook may come on top of that. The lock ends with the process.
+// for a run under way: CRIU 3.19 to 4.1.1 call a script of an RPC configuration
+// file (runc.conf) twice at each stage, and an OCI hook may come on top of that.
+// The lock ends with the process.
 func (s store) lock(ctx context.Context, p *nsenter.Process) (*os.File, error) {
 	dir := filepath.Join(s.dir, "locks")
 	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run

@@ -90,12 +90,14 @@ func decide(s *Snapshot, m *Mount) (Cure, string) {
 
 func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 	switch {
+	case m.Settled:
+		return Healthy, "an earlier run repaired it"
 	case m.Preserved:
 		return Preserved, "it has the device number that systemd remembers"
 	case m.knownHealthy():
 		return Healthy, "it came back with its old device number"
 	}
-	if m.DeviceBefore == 0 {
+	if !s.Restore {
 		if healthy, reason := datedAsItsUnit(m); healthy {
 			return Healthy, reason
 		}
@@ -124,14 +126,34 @@ func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 	return cure, fmt.Sprintf("systemd remembers device %s", mounts.DeviceString(m.DeviceBefore))
 }
 
+// planRepair is what a person's repair would do, in advance: it tries first to
+// make mounts anew with their old numbers, which a repair after CRIU's
+// pre-resume has behind it.
+func planRepair(s *Snapshot) []Decision {
+	plan := Plan(s)
+	if s.Strategy == RetellOnly || s.Strategy == RestartOnly {
+		return plan
+	}
+	for _, i := range toPreserve(s.Mounts, s.Waiters) {
+		for j := range plan {
+			if s.Mounts[plan[j].Mount].Device == s.Mounts[i].Device {
+				plan[j].Cure = Preserved
+				plan[j].Reason = fmt.Sprintf("if device number %s can be had", mounts.DeviceString(s.Mounts[i].DeviceBefore))
+			}
+		}
+	}
+	return plan
+}
+
 // toPreserve picks the mounts that are to be made anew with the device number
-// that their systemd remembers.
-func toPreserve(list []Mount) []int {
+// that their systemd remembers. A mount that somebody waits on is left to be
+// told: then systemd answers him, which it cannot on another superblock.
+func toPreserve(list []Mount, waiters []Waiter) []int {
 	var picked []int
 	for i := range list {
 		m := &list[i]
-		if m.Main && m.Master.Kind == master.Systemd && m.Options.Type.Trigger() &&
-			m.DeviceBefore != 0 && m.DeviceBefore != m.Device {
+		if m.Main && m.Master.Kind == master.Systemd && m.Options.Type.Trigger() && !m.Settled &&
+			m.DeviceBefore != 0 && m.DeviceBefore != m.Device && len(waitersOn(waiters, m.Path)) == 0 {
 			picked = append(picked, i)
 		}
 	}
@@ -154,6 +176,9 @@ func datedAsItsUnit(m *Mount) (bool, string) {
 func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
 	if m.Options.Type == autofs.Indirect {
 		return Healthy, "automount answers indirect mounts through a descriptor it holds"
+	}
+	if m.Settled {
+		return Healthy, "an earlier run repaired it"
 	}
 	if !s.Restore {
 		if healthy, reason := daemonIsYoung(m); healthy {

@@ -169,7 +169,7 @@ func TestToPreserve(t *testing.T) {
 		automountMount(nil),
 		other(false),
 	}
-	if got := toPreserve(list); !slices.Equal(got, []int{0, 5}) {
+	if got := toPreserve(list, nil); !slices.Equal(got, []int{0, 5}) {
 		t.Errorf("%v", got)
 	}
 }

@@ -43,6 +43,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	if rec.Moment == Preserve || rec.Moment == Repair {
 		return nil // called twice for this stage
 	}
+	r.Warn = collect(r.Warn, &rec.Warnings)
 	sc, err := look(init, false)
 	if err != nil {
 		return errors.Join(err, rec.Holder.Stop(ctx))
@@ -55,7 +56,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	if err := sc.openRoots(ctx); err != nil {
 		r.Warn(err)
 	}
-	if err := r.preserveIn(ctx, sc, rec, nil); err != nil {
+	if err := r.preserveIn(ctx, sc, rec, nil, nil); err != nil {
 		r.Warn(err)
 	}
 	if err := r.hold(criu, rec, rec.keepRoots(sc)); err != nil {

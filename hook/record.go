@@ -43,6 +43,8 @@ type record struct {
 	Preserved    []string          `json:"preserved"`
 	NotPreserved map[string]string `json:"not_preserved"`
 	Reports      []MountReport     `json:"reports,omitempty"`
+	// Warnings are what the earlier moments warned of, for the report.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // oldDevice is the device number that a mount had at the checkpoint.
@@ -165,7 +167,7 @@ func (s store) load(criu *nsenter.Process) (*record, error) {
 // sweep removes the records of restores whose CRIU has ended, and those of
 // covers whose container has.
 func (s store) sweep() {
-	for _, dir := range []string{filepath.Join(s.dir, "restores"), s.keepingDir()} {
+	for _, dir := range []string{filepath.Join(s.dir, "restores"), s.keepingDir(), s.settledDir()} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			continue // nothing was ever recorded

@@ -16,14 +16,17 @@ import (
 // preserveIn gives the mounts their old numbers back. What it could not do is
 // noted in the record, with the reason.
 // fillers hold wanted numbers, beside those that the record's holder has.
-func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers []*os.File) error {
+func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers []*os.File, waiters []Waiter) error {
 	rec.NotPreserved = map[string]string{}
 	list, err := sc.survey()
 	if err != nil {
 		return errors.Join(err, rec.Holder.Stop(ctx))
 	}
+	if err := (store{r.Directory}).markSettled(sc.init, list); err != nil {
+		r.Warn(err)
+	}
 	rec.describe(list)
-	picked := toPreserve(list)
+	picked := toPreserve(list, waiters)
 	pool, err := adopt(ctx, rec, list, picked, fillers)
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ func (r Runner) repair(ctx context.Context, e Event) (*Report, error) {
 func (r Runner) repairWith(ctx context.Context, e Event, rec *record, fillers []*os.File) (*Report, error) {
 	begin := time.Now()
 	report := &Report{PID: e.PID, Trigger: e.Trigger, Moment: e.Moment, Mounts: []MountReport{}}
+	r.Warn = collect(r.Warn, &report.Warnings)
 	err := r.repairInto(ctx, e, report, rec, fillers)
 	report.finish(begin, err)
 	if report.Container != "" && (report.Outcome != NothingToDo || len(report.Mounts) > 0) {
@@ -81,6 +82,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	if err := s.finishKeeping(ctx, sc); err != nil {
 		r.Warn(err)
 	}
+	report.Warnings = append(report.Warnings, known.Warnings...)
 	thaw := func() {
 		if err := known.thaw(); err != nil {
 			r.Warn(err)
@@ -89,7 +91,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	defer thaw()
 	r.takeRoots(sc, known)
 	if known.Moment != Preserve && e.Strategy != RestartOnly && e.Strategy != RetellOnly {
-		r.preserveLate(ctx, sc, known, fillers)
+		r.preserveLate(ctx, sc, known, fillers, e.Strategy)
 	}
 	snapshot, err := r.snapshot(ctx, e, sc, known)
 	if err != nil {
@@ -99,6 +101,9 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	w.apply(ctx)
 	report.describe(w.snapshot, w.plan)
 	w.countWaiters(report)
+	if err := s.settle(init, w.snapshot, w.plan); err != nil {
+		r.Warn(err)
+	}
 	if criu != nil && rec != nil {
 		rec.Moment, rec.Reports, rec.Roots = Repair, report.Mounts, nil
 		if err := errors.Join(rec.Holder.Stop(ctx), s.save(criu, rec)); err != nil {
@@ -106,6 +111,14 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 		}
 	}
 	return nil
+}
+
+// collect makes a Warn that also notes each warning.
+func collect(warn func(error), notes *[]string) func(error) {
+	return func(err error) {
+		*notes = append(*notes, err.Error())
+		warn(err)
+	}
 }
 
 // recordOf loads what the earlier moments of this restore left.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,8 @@ const (
 	Partial Outcome = "partial"
 	// Failed means that nothing was cured that had to be.
 	Failed Outcome = "failed"
+	// Planned is the outcome of an inspection that found work to do.
+	Planned Outcome = "planned"
 )
 
 const reportSuffix = ".json"
@@ -57,6 +60,12 @@ type Report struct {
 	Unreadable bool `json:"-"`
 	// Waiting are processes that are still blocked on an automount.
 	Waiting []Waiter `json:"waiting,omitempty"`
+	// Planned is whether nothing was done: the mounts' outcomes are what a repair
+	// would try.
+	Planned bool `json:"-"`
+	// stuck is whether processes wait on mounts that were cured, and waited on
+	// them before: they were not let go.
+	stuck bool
 }
 
 // MountReport is the part of a report about one autofs mount.
@@ -117,7 +126,9 @@ func (r *Report) conclude() {
 		}
 	}
 	switch {
-	case left > 0 && cured > 0:
+	case r.Planned && cured+left > 0:
+		r.Outcome = Planned
+	case r.stuck && left == 0, left > 0 && cured > 0:
 		r.Outcome = Partial
 	case left > 0:
 		r.Outcome = Failed
@@ -160,7 +171,14 @@ func (r *Report) Summary() string {
 	for _, m := range r.Mounts {
 		counts[m.Outcome]++
 	}
-	line := fmt.Sprintf("%s: %s in %.1f ms", r.Container, r.Outcome, r.DurationMS)
+	name := r.Container
+	if name == "" {
+		name = "process " + strconv.Itoa(r.PID)
+	}
+	line := fmt.Sprintf("%s: %s in %.1f ms", name, r.Outcome, r.DurationMS)
+	if r.Planned && r.Error == "" {
+		line = name + ": nothing was changed; planned"
+	}
 	for _, c := range []Cure{Healthy, Preserved, Retold, Restarted, Respawned, Unrepaired} {
 		if counts[c] > 0 {
 			line += fmt.Sprintf(", %d %s", counts[c], c)

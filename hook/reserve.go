@@ -27,6 +27,7 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 		return err
 	}
 	rec := &record{Moment: Reserve, Devices: devicesOf(set)}
+	r.Warn = collect(r.Warn, &rec.Warnings)
 	criu, err := nsenter.Open(e.CRIU)
 	if err != nil {
 		return fmt.Errorf("the restoring process: %w", err)

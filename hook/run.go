@@ -72,39 +72,41 @@ func (r Runner) Inspect(ctx context.Context, e Event) (*Report, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
 	defer cancel()
 	begin := time.Now()
-	report := &Report{PID: e.PID, Trigger: e.Trigger, Moment: e.Moment, Mounts: []MountReport{}}
-	err := func() error {
-		init, err := nsenter.Open(e.PID)
-		if err != nil {
-			return err
-		}
-		defer init.Close()
-		report.Container = containerName(e, init)
-		sc, err := look(init, e.Everyone)
-		if err != nil {
-			return err
-		}
-		defer sc.close()
-		rec, err := recordFromImages(e)
-		if err != nil {
-			return err
-		}
-		snapshot, err := r.snapshot(ctx, e, sc, rec)
-		if err != nil {
-			return err
-		}
-		report.describe(snapshot, Plan(snapshot))
-		return nil
-	}()
+	report := &Report{PID: e.PID, Trigger: e.Trigger, Moment: e.Moment, Mounts: []MountReport{}, Planned: true}
+	err := r.inspectInto(ctx, e, report)
 	report.finish(begin, err)
 	return report, err
+}
+
+func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error {
+	init, err := nsenter.Open(e.PID)
+	if err != nil {
+		return err
+	}
+	defer init.Close()
+	sc, err := look(init, e.Everyone)
+	if err != nil {
+		return err
+	}
+	defer sc.close()
+	report.Container = containerName(e, init)
+	rec, err := recordFromImages(e)
+	if err != nil {
+		return err
+	}
+	snapshot, err := r.snapshot(ctx, e, sc, rec)
+	if err != nil {
+		return err
+	}
+	report.describe(snapshot, planRepair(snapshot))
+	return nil
 }
 
 // snapshot describes the container and asks its masters. rec is what earlier
 // moments of the restore left, or what the images say.
 func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (*Snapshot, error) {
 	snapshot := &Snapshot{
-		Container: containerName(e, sc.init), PID: e.PID, Strategy: e.Strategy, Restore: len(rec.Devices) > 0,
+		Container: containerName(e, sc.init), PID: e.PID, Strategy: e.Strategy, Restore: rec.Moment != "",
 	}
 	if !sc.hasAutofs() {
 		return snapshot, nil
@@ -115,6 +117,9 @@ func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (
 	var err error
 	if snapshot.Mounts, err = sc.survey(); err != nil {
 		return nil, err
+	}
+	if err := (store{r.Directory}).markSettled(sc.init, snapshot.Mounts); err != nil {
+		r.Warn(err)
 	}
 	rec.describe(snapshot.Mounts)
 	sc.askSystemd(ctx, snapshot.Mounts)

@@ -11,8 +11,8 @@ import (
 type Snapshot struct {
 	Container string
 	PID       int
-	// Restore is whether we know from CRIU itself that the container has just
-	// been restored. If not, the mounts' own dates are the evidence.
+	// Restore is whether CRIU itself told us that the container has just been
+	// restored. If not, the mounts' own dates are the evidence.
 	Restore bool
 	// Strategy limits the cures.
 	Strategy Strategy
@@ -39,6 +39,9 @@ type Mount struct {
 	// DeviceBefore is the st_dev that the checkpoint images have for the path,
 	// 0 if they are not known.
 	DeviceBefore uint64
+	// Settled is whether an earlier run has made sure that its master knows it,
+	// and nothing has changed since.
+	Settled bool
 	// Preserved is whether an earlier moment of this restore gave it its old
 	// number back; NotPreserved says why not, "" if it was not tried.
 	Preserved    bool
@@ -60,6 +63,8 @@ type Cover struct {
 // Master is the process that serves a mount, and what its systemd says of it.
 type Master struct {
 	master.Identity
+	// StartTime is its nsenter.Process.StartTime.
+	StartTime uint64
 	// PipeFD is the descriptor with which it reads the mount's pipe.
 	PipeFD int
 	// Unit is the .automount unit of a systemd master, or the service of an
@@ -92,5 +97,5 @@ type Waiter struct {
 // knownHealthy reports whether the device numbers alone show that the master
 // knows the mount, so that nobody has to be asked.
 func (m *Mount) knownHealthy() bool {
-	return m.Preserved || m.Master.Kind == master.Systemd && m.DeviceBefore != 0 && m.DeviceBefore == m.Device
+	return m.Settled || m.Preserved || m.Master.Kind == master.Systemd && m.DeviceBefore != 0 && m.DeviceBefore == m.Device
 }

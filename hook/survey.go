@@ -114,7 +114,7 @@ func (s *scene) readerOf(pipe uint64, candidates []int) (Master, error) {
 		if err != nil {
 			return none, err
 		}
-		return Master{Identity: id, PipeFD: fd, ProcessSince: processSince(p)}, nil
+		return Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, ProcessSince: processSince(p)}, nil
 	}
 	return none, nil
 }
@@ -205,7 +205,7 @@ func (s *scene) askSystemd(ctx context.Context, list []Mount) {
 	services := map[int]Master{}
 	for i := range list {
 		m := &list[i].Master
-		if m.Kind != master.Automount || !list[i].Options.Type.Trigger() {
+		if m.Kind != master.Automount || !list[i].Options.Type.Trigger() || list[i].Settled {
 			continue
 		}
 		answer, known := services[m.PID]

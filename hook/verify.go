@@ -33,7 +33,7 @@ func (w *work) verify() {
 		if after != nil {
 			before.Device, before.ID = after.Device, after.ID
 			before.Below, before.Covers = after.Below, after.Covers
-			before.Master.PID = after.Master.PID
+			before.Master.PID, before.Master.StartTime = after.Master.PID, after.Master.StartTime
 		}
 	}
 }

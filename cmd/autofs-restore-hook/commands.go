@@ -31,7 +31,8 @@ Called by programs:
   autofs-restore-hook STAGE         as an OCI hook, with the container state on standard input
 
 PID is the container's first process. Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or
-unreadable input, 3 partly repaired. As hook and action script always 0: a repair never costs a restore.
+unreadable input, 3 partly repaired. As hook and action script 0 whatever happened, so that a repair never
+costs a restore, unless /etc/autofs-restore-hook.conf says "strict = true".
 Reports: /run/autofs-restore-hook/reports/CONTAINER.json
 `
 

@@ -28,7 +28,11 @@ func newLogger() *logger {
 }
 
 func (l *logger) start(e hook.Event) {
-	l.Infof("autofs-restore-hook %s: %s of process %d", versionNumber, e.Trigger, e.PID)
+	of := ""
+	if e.PID > 0 {
+		of = fmt.Sprintf(" of process %d", e.PID)
+	}
+	l.Infof("autofs-restore-hook %s: %s%s", versionNumber, e.Trigger, of)
 }
 
 func (l *logger) end(e hook.Event, report *hook.Report, err error) {

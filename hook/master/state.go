@@ -68,6 +68,9 @@ func EditState(text []byte, changes []DeviceChange) (*StateEdit, error) {
 	if units == 0 {
 		return nil, fmt.Errorf("systemd's state: no section of a unit in %d bytes", len(text))
 	}
+	if !begins {
+		return nil, fmt.Errorf("systemd's state: the last section is cut off after %d bytes", len(text))
+	}
 	edit.Text = out.Bytes()
 	return edit, nil
 }

@@ -1,0 +1,113 @@
+package hook
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+)
+
+func TestRecord(t *testing.T) {
+	s := store{t.TempDir()}
+	criu, otherCRIU := start(t, nil).open(t), start(t, nil).open(t)
+	if r, err := s.load(criu); r != nil || err != nil {
+		t.Errorf("before: %v, %v", r, err)
+	}
+	want := &record{
+		Moment: Preserve, Init: "5-6", Devices: []oldDevice{{Path: hostile[:3], Device: 54, FD: 9, Systemd: true}},
+		Holder: holder.Ref{PID: 7, StartTime: 8, Files: 2}, Roots: []heldRoot{{Namespace: 1, Mount: 2, Index: 1}},
+		Preserved: []string{"/a"}, NotPreserved: map[string]string{"/b": "taken"},
+	}
+	for range 2 {
+		if err := s.save(criu, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := s.load(criu); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	if r, err := s.load(otherCRIU); r != nil || err != nil {
+		t.Errorf("of another restore: %v, %v", r, err)
+	}
+	path := filepath.Join(s.dir, "restores", s.recordName(criu))
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	for text, say := range map[string]string{`{"version":99}`: "version 99", `{}`: "version 0", `{"version":`: "JSON", "": "JSON"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := s.load(criu); err == nil || r != nil || !strings.Contains(err.Error(), say) {
+			t.Errorf("%q: %+v, %v", text, r, err)
+		}
+	}
+}
+
+func TestSweep(t *testing.T) {
+	s := store{t.TempDir()}
+	s.sweep() // nothing there
+	alive, dead := start(t, nil), start(t, nil)
+	living, gone := alive.open(t), dead.open(t)
+	keep, drop := &record{}, &record{}
+	if err := errors.Join(s.save(living, keep), s.save(gone, drop)); err != nil {
+		t.Fatal(err)
+	}
+	dead.end()
+	dir := filepath.Join(s.dir, "restores")
+	reused := strings.Replace(living.Identity(), "-", "-9", 1) + reportSuffix // its number, at another time
+	for _, name := range []string{reused, "README", "x-y.json"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.sweep()
+	for name, want := range map[string]bool{
+		s.recordName(living): true, s.recordName(gone): false, reused: false, "README": true, "x-y.json": true,
+	} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); (err == nil) != want {
+			t.Errorf("%s: %v, want it there: %v", name, err, want)
+		}
+	}
+}
+
+func TestDevices(t *testing.T) {
+	systemd := images.Superblock{FD: 9, ProcessGroup: 1, ReadFD: 8, Mode: autofs.Direct}
+	change := func(f func(*images.Superblock)) images.Superblock { s := systemd; f(&s); return s }
+	set := &images.Set{
+		Mounts: []images.Mount{
+			{MountPoint: "/systemd", Device: 1, NamespaceID: 3}, {MountPoint: "/automount", Device: 2}, {MountPoint: "/catatonic", Device: 3},
+			{MountPoint: "/indirect", Device: 4}, {MountPoint: "/unknown", Device: 5}, {MountPoint: "/group", Device: 6},
+			{MountPoint: "/systemd", Device: 7, NamespaceID: 4},
+		},
+		Superblocks: map[uint64]images.Superblock{
+			1: systemd, 2: change(func(s *images.Superblock) { s.ReadFD = -1 }), 3: change(func(s *images.Superblock) { s.FD = -1 }),
+			4: change(func(s *images.Superblock) { s.Mode = autofs.Indirect }), 6: change(func(s *images.Superblock) { s.ProcessGroup = 20 }), 7: systemd,
+		},
+	}
+	r := &record{Devices: devicesOf(set)}
+	if got := r.wanted(); !reflect.DeepEqual(got, []uint64{1}) {
+		t.Errorf("wanted %v", got)
+	}
+	for path, want := range map[string]oldDevice{
+		"/systemd": {"/systemd", 1, 9, true}, "/automount": {"/automount", 2, 9, false}, "/unknown": {"/unknown", 5, 0, false}, "/absent": {},
+	} {
+		if got := r.before(path); got != want {
+			t.Errorf("%s: %+v, want %+v", path, got, want)
+		}
+	}
+	if devicesOf(nil) != nil || len(r.Devices) != 6 {
+		t.Errorf("%+v", r.Devices)
+	}
+	r.Preserved, r.NotPreserved = []string{"/systemd", "/automount"}, map[string]string{"/group": "taken"}
+	list := []Mount{{Path: "/systemd", Device: 1}, {Path: "/automount", Device: 9}, {Path: "/group", Device: 9}}
+	r.describe(list)
+	if !list[0].Preserved || list[1].Preserved || list[1].DeviceBefore != 2 || list[2].NotPreserved != "taken" {
+		t.Errorf("%+v", list)
+	}
+}
