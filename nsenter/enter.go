@@ -138,10 +138,14 @@ func (p *Process) OpenInRoot(path string, flags int) (*os.File, error) {
 	}
 	defer root.Close()
 	fd, err := retryEINTR(func() (int, error) {
-		return unix.Openat2(int(root.Fd()), path, &unix.OpenHow{
+		fd, err := unix.Openat2(int(root.Fd()), path, &unix.OpenHow{
 			Flags:   uint64(flags | unix.O_CLOEXEC),
 			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 		})
+		if errors.Is(err, unix.EAGAIN) { // "..", while somebody renamed or mounted something (openat2(2))
+			err = unix.EINTR
+		}
+		return fd, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("process %d: in its root: %w", p.pid, &os.PathError{Op: "openat2", Path: path, Err: err})
