@@ -41,25 +41,51 @@ func above(n uint64, more int) uint64 {
 	return unix.Mkdev(0, unix.Minor(n)+uint32(more))
 }
 
-// reserve fills a pool with count numbers from distance above the next on.
+// reserve fills a pool with count numbers that nobody has, from distance above
+// the next free one on.
 func reserve(t testing.TB, count int) (*Pool, []uint64) {
 	t.Helper()
 	requireRoot(t)
-	first := above(next(t), distance)
-	var wanted []uint64
-	for i := range count {
-		wanted = append(wanted, above(first, 2*i))
+	for more := distance; more < 20*distance; more += distance / 2 {
+		first := above(next(t), more)
+		var wanted []uint64
+		for i := range count {
+			wanted = append(wanted, above(first, 2*i))
+		}
+		p := New(wanted)
+		if err := p.Fill(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Held()) == count {
+			t.Cleanup(p.Close)
+			return p, wanted
+		}
+		p.Close()
 	}
-	p := New(wanted)
-	t.Cleanup(p.Close)
-	if err := p.Fill(context.Background()); err != nil {
-		t.Fatal(err)
+	t.Fatal("no free numbers")
+	return nil, nil
+}
+
+// undisturbed repeats a test that lost a number to others on this machine.
+func undisturbed(t *testing.T, test func() error) {
+	t.Helper()
+	for range 10 {
+		err := test()
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, ErrTaken) {
+			t.Fatal(err)
+		}
+		t.Logf("disturbed: %v", err)
 	}
-	return p, wanted
+	t.Error("disturbed too often")
 }
 
 // TestTake: each wanted number, and no other, in any order.
-func TestTake(t *testing.T) {
+func TestTake(t *testing.T) { undisturbed(t, func() error { return takeAll(t) }) }
+
+func takeAll(t *testing.T) error {
 	p, wanted := reserve(t, 5)
 	held := p.Held()
 	for _, w := range wanted {
@@ -74,7 +100,7 @@ func TestTake(t *testing.T) {
 	for _, i := range []int{4, 0, 2, 1, 3} {
 		f, err := p.Take(context.Background(), wanted[i], create)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		defer f.Close()
 		if n := number(t, f); n != wanted[i] {
@@ -87,11 +113,14 @@ func TestTake(t *testing.T) {
 	if len(p.Held()) != 0 {
 		t.Errorf("still held: %v", p.Held())
 	}
+	return nil
 }
 
 // TestTaken: a number that belongs to somebody else is not had, and create is
 // not even called.
-func TestTaken(t *testing.T) {
+func TestTaken(t *testing.T) { undisturbed(t, func() error { return taken(t) }) }
+
+func taken(t *testing.T) error {
 	requireRoot(t)
 	somebody, err := filler()
 	if err != nil {
@@ -99,7 +128,9 @@ func TestTaken(t *testing.T) {
 	}
 	defer somebody.Close()
 	taken := number(t, somebody)
-	free := above(taken, distance)
+	scout, wanted := reserve(t, 1)
+	scout.Close()
+	free := wanted[0]
 	p := New([]uint64{taken, free})
 	defer p.Close()
 	if err := p.Fill(context.Background()); err != nil {
@@ -113,9 +144,9 @@ func TestTaken(t *testing.T) {
 	}
 	f, err := p.Take(context.Background(), free, create)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	f.Close()
+	return f.Close()
 }
 
 // TestTakenAtTheLastMoment: somebody gets the number while it is free, and keeps
@@ -123,7 +154,6 @@ func TestTaken(t *testing.T) {
 func TestTakenAtTheLastMoment(t *testing.T) {
 	p, wanted := reserve(t, 1)
 	var thief *os.File
-	defer func() { thief.Close() }()
 	f, err := p.Take(context.Background(), wanted[0], func() (f *os.File, err error) {
 		if thief == nil {
 			if thief, err = filler(); err != nil {
@@ -132,16 +162,16 @@ func TestTakenAtTheLastMoment(t *testing.T) {
 		}
 		return filler()
 	})
-	if number(t, thief) != wanted[0] {
-		t.Skip("skipped: others took numbers at the same time")
-	}
+	defer thief.Close()
 	if !errors.Is(err, ErrTaken) || f != nil {
 		t.Errorf("%v, %v", f, err)
 	}
 }
 
 // TestGivenBack: somebody frees a lower number, or the wanted one, meanwhile.
-func TestGivenBack(t *testing.T) {
+func TestGivenBack(t *testing.T) { undisturbed(t, func() error { return givenBack(t) }) }
+
+func givenBack(t *testing.T) error {
 	p, wanted := reserve(t, 1)
 	var thief, lower *os.File
 	calls := 0
@@ -161,12 +191,13 @@ func TestGivenBack(t *testing.T) {
 		return filler()
 	})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer f.Close()
 	if n := number(t, f); n != wanted[0] || calls < 4 {
 		t.Errorf("got %s after %d tries, wanted %s", text(n), calls, text(wanted[0]))
 	}
+	return nil
 }
 
 func TestCreateFails(t *testing.T) {
@@ -187,7 +218,9 @@ func TestCreateFails(t *testing.T) {
 
 // TestAdopt hands fillers from one pool to another, as from one moment of a
 // restore to the next.
-func TestAdopt(t *testing.T) {
+func TestAdopt(t *testing.T) { undisturbed(t, func() error { return adopt(t) }) }
+
+func adopt(t *testing.T) error {
 	first, wanted := reserve(t, 3)
 	first.Trim()
 	second := New(wanted[:2])
@@ -211,7 +244,7 @@ func TestAdopt(t *testing.T) {
 	for _, w := range wanted[:2] {
 		f, err := second.Take(context.Background(), w, create)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		defer f.Close()
 		if number(t, f) != w {
@@ -226,6 +259,7 @@ func TestAdopt(t *testing.T) {
 	if err := second.Adopt(closed); err == nil {
 		t.Error("a closed file was adopted")
 	}
+	return nil
 }
 
 // TestNothingWanted makes no superblock at all.
@@ -237,33 +271,4 @@ func TestNothingWanted(t *testing.T) {
 		}
 		p.Close()
 	}
-}
-
-// TestTooHigh: a number that costs too many fillers is refused, and they go.
-func TestTooHigh(t *testing.T) {
-	requireRoot(t)
-	before := next(t)
-	p := New([]uint64{unix.Mkdev(0, 1<<20-1)})
-	err := p.Fill(context.Background())
-	if err == nil || len(p.others) != maxFillers {
-		t.Errorf("%v with %d fillers", err, len(p.others))
-	}
-	p.Close()
-	eventually(t, "the numbers are free again", func() bool { return next(t) <= above(before, distance) })
-}
-
-// TestClosed: what the pool held is free, and the lowest number as before.
-func TestClosed(t *testing.T) {
-	p, wanted := reserve(t, 3)
-	p.Close()
-	p.Close()
-	again := New(wanted)
-	defer again.Close()
-	eventually(t, "the numbers are free again", func() bool {
-		if err := again.Fill(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		again.Trim()
-		return len(again.Held()) == len(wanted)
-	})
 }
