@@ -71,6 +71,7 @@ lint: ## gofmt, go vet, and golangci-lint where it is installed
 	if [[ -n $$unformatted ]]; then echo "gofmt -w is needed for:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go vet -C test ./...
+	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/$(PROGRAM)
 	@if command -v golangci-lint >/dev/null; then golangci-lint run ./... && cd test && golangci-lint run --config ../.golangci.yml ./...; \
 	else echo "golangci-lint is not installed: only gofmt and go vet ran"; fi
 	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter .ci/run; \
