@@ -103,17 +103,6 @@ func threadNamespaces() string {
 	return strings.Join(list, " ")
 }
 
-func requireRoot(t testing.TB) {
-	t.Helper()
-	switch {
-	case os.Geteuid() == 0:
-	case os.Getenv("REQUIRE") == "1":
-		t.Fatal("required: root")
-	default:
-		t.Skip("skipped: needs root")
-	}
-}
-
 // child is a process that sleeps until the test ends it.
 type child struct {
 	cmd  *exec.Cmd
@@ -142,17 +131,6 @@ func startCommand(t testing.TB, attr *syscall.SysProcAttr, args ...string) *chil
 	}
 	t.Cleanup(c.end)
 	return c
-}
-
-// inNamespaces starts a child with namespaces of its own, whose mounts are
-// private.
-func inNamespaces(t testing.TB, flags uintptr) *child {
-	t.Helper()
-	requireRoot(t)
-	return start(t, &syscall.SysProcAttr{
-		Cloneflags:   flags &^ unix.CLONE_NEWNS,
-		Unshareflags: flags & unix.CLONE_NEWNS, // os/exec makes the mounts private
-	})
 }
 
 // end kills and reaps the child. It may be called more than once.

@@ -124,5 +124,8 @@ func startAs(t *testing.T, args ...string) *child {
 	}
 	c := &child{cmd: cmd, life: write}
 	t.Cleanup(c.end)
+	// The kernel closes our descriptors, which os/exec waits for, before it sets
+	// the command line.
+	eventually(t, "a command line", func() bool { return commandLine(cmd.Process.Pid) != nil })
 	return c
 }

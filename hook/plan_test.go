@@ -72,8 +72,10 @@ func TestDecide(t *testing.T) {
 			dates(noon, noon, noon)(m)
 			m.DeviceBefore = 54
 		}), Auto, true, Retold, "remembers device"},
-		"systemd, catatonic": {systemdMount(func(m *Mount) { m.Master = Master{Identity: master.Identity{Kind: master.None}}; m.Options.FD = -1 }),
-			Auto, true, Healthy, "catatonic"},
+		"systemd, catatonic": {
+			systemdMount(func(m *Mount) { m.Master = Master{Identity: master.Identity{Kind: master.None}}; m.Options.FD = -1 }),
+			Auto, true, Healthy, "catatonic",
+		},
 
 		"automount, restored":         {automountMount(nil), Auto, true, Respawned, "device and inode"},
 		"automount, offset":           {automountMount(func(m *Mount) { m.Options.Type = autofs.Offset }), Auto, true, Respawned, ""},

@@ -81,8 +81,12 @@ func TestDevices(t *testing.T) {
 	change := func(f func(*images.Superblock)) images.Superblock { s := systemd; f(&s); return s }
 	set := &images.Set{
 		Mounts: []images.Mount{
-			{MountPoint: "/systemd", Device: 1, NamespaceID: 3}, {MountPoint: "/automount", Device: 2}, {MountPoint: "/catatonic", Device: 3},
-			{MountPoint: "/indirect", Device: 4}, {MountPoint: "/unknown", Device: 5}, {MountPoint: "/group", Device: 6},
+			{MountPoint: "/systemd", Device: 1, NamespaceID: 3},
+			{MountPoint: "/automount", Device: 2},
+			{MountPoint: "/catatonic", Device: 3},
+			{MountPoint: "/indirect", Device: 4},
+			{MountPoint: "/unknown", Device: 5},
+			{MountPoint: "/group", Device: 6},
 			{MountPoint: "/systemd", Device: 7, NamespaceID: 4},
 		},
 		Superblocks: map[uint64]images.Superblock{

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -184,7 +185,7 @@ func TestOneLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
-	if len(lines) != 6 || strings.ContainsAny(out.String(), "\x1b\u202e\xff") {
+	if len(lines) != 6 || strings.ContainsAny(out.String(), "\x1b\u202e") || !utf8.ValidString(out.String()) {
 		t.Errorf("%d lines:\n%q", len(lines), out.String())
 	}
 	groups := r.Unrepaired()

@@ -41,14 +41,23 @@ func TestTable(t *testing.T) {
 	}{
 		"idle":    {[]string{root, line(2, 1, 2, "/a", "", "autofs")}, []int{}, []int{}},
 		"covered": {[]string{root, line(2, 1, 2, "/a", "", "autofs"), line(3, 2, 3, "/a", "", "tmpfs")}, []int{3}, []int{3}},
-		"stack": {[]string{root, line(2, 1, 2, "/a", "", "autofs"), line(3, 2, 3, "/a", "", "tmpfs"), line(4, 3, 4, "/a", "", "tmpfs"),
-			line(5, 4, 5, "/a/below", "", "tmpfs")}, []int{3, 4}, []int{3, 4, 5}},
-		"tucked: a lower mount with a higher id": {[]string{line(5, 9, 5, "/a", "", "tmpfs"), root, line(9, 2, 9, "/a", "", "tmpfs"),
-			line(2, 1, 2, "/a", "", "autofs")}, []int{9, 5}, []int{9, 5}},
-		"tucked beneath by id": {[]string{root, line(2, 7, 2, "/a", "", "autofs"), line(3, 2, 3, "/a", "", "tmpfs"), line(7, 1, 7, "/a", "", "tmpfs")},
-			[]int{3}, []int{3}},
-		"indirect content": {[]string{root, line(2, 1, 2, "/a", "", "autofs"), line(3, 2, 3, "/a/x", "", "tmpfs"), line(4, 2, 4, "/a/y", "", "tmpfs"),
-			line(5, 3, 5, "/a/x/z", "", "tmpfs")}, []int{}, []int{3, 4, 5}},
+		"stack": {[]string{
+			root, line(2, 1, 2, "/a", "", "autofs"), line(3, 2, 3, "/a", "", "tmpfs"), line(4, 3, 4, "/a", "", "tmpfs"),
+			line(5, 4, 5, "/a/below", "", "tmpfs"),
+		}, []int{3, 4}, []int{3, 4, 5}},
+		"tucked: a lower mount with a higher id": {[]string{
+			line(5, 9, 5, "/a", "", "tmpfs"), root, line(9, 2, 9, "/a", "", "tmpfs"),
+			line(2, 1, 2, "/a", "", "autofs"),
+		}, []int{9, 5}, []int{9, 5}},
+		"tucked beneath by id": {
+			[]string{root, line(2, 7, 2, "/a", "", "autofs"), line(3, 2, 3, "/a", "", "tmpfs"), line(7, 1, 7, "/a", "", "tmpfs")},
+			[]int{3},
+			[]int{3},
+		},
+		"indirect content": {[]string{
+			root, line(2, 1, 2, "/a", "", "autofs"), line(3, 2, 3, "/a/x", "", "tmpfs"), line(4, 2, 4, "/a/y", "", "tmpfs"),
+			line(5, 3, 5, "/a/x/z", "", "tmpfs"),
+		}, []int{}, []int{3, 4, 5}},
 		"a neighbour with a longer name": {[]string{root, line(2, 1, 2, "/a", "", "autofs"), line(3, 1, 3, "/ab", "", "tmpfs")}, []int{}, []int{}},
 		"its own parent":                 {[]string{line(2, 2, 2, "/", "", "autofs")}, []int{}, []int{}},
 		"a circle":                       {[]string{line(2, 3, 2, "/", "", "autofs"), line(3, 2, 3, "/", "", "tmpfs")}, []int{3}, []int{3}},
