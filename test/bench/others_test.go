@@ -20,7 +20,7 @@ import (
 // closed there. It returns how long the script ran.
 func (r *row) withScript(b *testing.B, checkpoint *lab.Checkpoint, limit time.Duration) time.Duration {
 	restored := r.restorePlain(b, checkpoint)
-	defer restored.Kill(b)
+	defer end(b, restored)
 	cmd := exec.Command(criuScript(b, r.size))
 	cmd.Env = append(os.Environ(), "CRTOOLS_SCRIPT_ACTION=post-resume", fmt.Sprintf("CRTOOLS_INIT_PID=%d", restored.PID))
 	took, output := run(b, cmd, limit)
@@ -40,7 +40,7 @@ func (r *row) withScript(b *testing.B, checkpoint *lab.Checkpoint, limit time.Du
 // units in one call, which loses whatever covers an automount.
 func (r *row) withRestart(b *testing.B, checkpoint *lab.Checkpoint) {
 	restored := r.restorePlain(b, checkpoint)
-	defer restored.Kill(b)
+	defer end(b, restored)
 	cmd := restored.Command(append([]string{"systemctl", "restart"}, units(r.size)...)...)
 	took, output := run(b, cmd, time.Minute)
 	if output != "" {

@@ -82,7 +82,7 @@ func WaitNumberFree(t testing.TB, former uint32, limit time.Duration) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
 	for now := FreeNumber(t); now > former; now = FreeNumber(t) {
-		if others := otherNodes(); len(others) > 0 {
+		if others := OtherNodes(); len(others) > 0 {
 			t.Logf("not checked whether a superblock is left: other nodes run: %q", others)
 			return
 		}
@@ -94,8 +94,8 @@ func WaitNumberFree(t testing.TB, former uint32, limit time.Duration) {
 	}
 }
 
-// otherNodes are the names of other nodes on the machine.
-func otherNodes() []string {
+// OtherNodes are the names of other nodes on the machine.
+func OtherNodes() []string {
 	entries, _ := os.ReadDir(filepath.Dir(os.Getenv("LAB_SCRATCH")))
 	var names []string
 	for _, e := range entries {
