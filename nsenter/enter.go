@@ -94,12 +94,30 @@ func (t *Thread) OpenProc(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "/proc/thread-self/"+name), nil
 }
 
+// GoThread runs f on a thread that ends with it, so that f may change what
+// belongs to a thread. It is never the main thread, which cannot end.
+func GoThread(f func()) {
+	go func() {
+		runtime.LockOSThread() // not unlocked after f: the thread ends here
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			return
+		}
+		defer runtime.UnlockOSThread()
+		done := make(chan struct{})
+		GoThread(func() { // gets another thread, since this one is taken
+			defer close(done)
+			f()
+		})
+		<-done
+	}()
+}
+
 // onOwnThread runs f on a thread that shares its file system state with no
 // other and that ends when f returns.
 func onOwnThread(ctx context.Context, f func(*Thread) error) error {
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends here
+	GoThread(func() {
 		defer func() {
 			if r := recover(); r != nil {
 				done <- fmt.Errorf("panic: %v\n%s", r, debug.Stack())
@@ -118,7 +136,7 @@ func onOwnThread(ctx context.Context, f func(*Thread) error) error {
 		t := &Thread{proc: os.NewFile(uintptr(fd), "/proc/thread-self")}
 		defer t.proc.Close()
 		done <- f(t)
-	}()
+	})
 	select {
 	case err := <-done:
 		return err

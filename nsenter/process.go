@@ -228,7 +228,11 @@ func (p *Process) WaitEnd(ctx context.Context) error {
 // pollEnd waits at most timeout milliseconds for the end of the process: its
 // pidfd is readable then (pidfd_open(2)).
 func (p *Process) pollEnd(timeout int) (bool, error) {
-	fds := []unix.PollFd{{Fd: int32(p.pidfd.Fd()), Events: unix.POLLIN}}
+	fd := int32(p.pidfd.Fd())
+	if fd < 0 {
+		return false, fmt.Errorf("process %d: wait for its end: %w", p.pid, os.ErrClosed)
+	}
+	fds := []unix.PollFd{{Fd: fd, Events: unix.POLLIN}}
 	n, err := retryEINTR(func() (int, error) { return unix.Poll(fds, timeout) })
 	if err != nil {
 		return false, fmt.Errorf("process %d: wait for its end: %w", p.pid, os.NewSyscallError("poll", err))

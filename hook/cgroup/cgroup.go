@@ -83,7 +83,8 @@ func Mounts() (Hierarchies, error) {
 // here or the mount does not show that group.
 func (h Hierarchies) Dir(m Membership) (string, bool) {
 	for _, mount := range h {
-		if !serves(mount, m.Controllers) {
+		// A group outside of our cgroup namespace's root is written "/../x".
+		if !serves(mount, m.Controllers) || m.Path == "/.." || strings.HasPrefix(m.Path, "/../") {
 			continue
 		}
 		rel, err := filepath.Rel(mount.Root, m.Path)

@@ -95,6 +95,9 @@ func (r Ref) Open(index int) (*os.File, error) {
 		return nil, err
 	}
 	defer p.Close()
+	if p.Ended() {
+		return nil, fmt.Errorf("process %d: %w", r.PID, ErrGone)
+	}
 	fd, err := unix.PidfdGetfd(int(p.Pidfd().Fd()), firstFile+index, 0)
 	if err != nil {
 		return nil, fmt.Errorf("held file %d of process %d: %w", index, r.PID, os.NewSyscallError("pidfd_getfd", err))

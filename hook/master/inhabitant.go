@@ -90,7 +90,7 @@ func settle(pid1 *nsenter.Process, work []step, capabilities uint64, number int)
 	)
 	p := &inhabitant{stop: make(chan struct{}), ended: make(chan struct{})}
 	started := make(chan error, 1)
-	go p.live(pid1, steps, pipe[1], number, started)
+	nsenter.GoThread(func() { p.live(pid1, steps, pipe[1], number, started) })
 	err := <-started
 	unix.Close(pipe[1])
 	if err != nil {
@@ -107,7 +107,6 @@ func settle(pid1 *nsenter.Process, work []step, capabilities uint64, number int)
 // death signal when the thread that made it ends, and is never used again,
 // since its children would be born in the container.
 func (p *inhabitant) live(pid1 *nsenter.Process, steps []step, report, number int, started chan<- error) {
-	runtime.LockOSThread()
 	defer close(p.ended)
 	if err := unix.Setns(int(pid1.Pidfd().Fd()), unix.CLONE_NEWPID); err != nil {
 		started <- os.NewSyscallError("setns", err)

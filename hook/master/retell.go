@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -48,11 +47,10 @@ func Retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange) 
 		err  error
 	}
 	done := make(chan answer, 1)
-	go func() {
-		runtime.LockOSThread() // ptrace knows the thread; it ends with this goroutine
+	nsenter.GoThread(func() { // ptrace is a matter of the thread
 		edit, err := retell(ctx, pid1, changes)
 		done <- answer{edit, err}
-	}()
+	})
 	a := <-done
 	if a.err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotRetold, a.err)

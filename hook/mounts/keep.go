@@ -24,7 +24,7 @@ type Kept struct {
 // autofs mount with the given path and st_dev outlives that mount. Nothing is
 // changed that the container can see.
 func Keep(ctx context.Context, p *nsenter.Process, path string, device uint64) (*Kept, error) {
-	ns, err := p.CopyMountNamespace(ctx)
+	ns, err := p.CopyMountNamespace(context.WithoutCancel(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("keep what covers %q: %w", path, err)
 	}
@@ -47,6 +47,7 @@ func (k *Kept) Close() error { return k.namespace.Close() }
 // in the mount namespace of the process. That must be the autofs mount with
 // the device number onto.
 func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) error {
+	ctx = context.WithoutCancel(ctx) // what is begun here must be finished
 	copies, err := k.take(ctx)
 	defer func() {
 		for _, f := range copies {

@@ -1,6 +1,7 @@
 package mounts
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -34,18 +35,33 @@ func PropagationOf(m *Mount) Propagation {
 	return p
 }
 
+// source follows the masters of a parent up to one from which a mount travels
+// down to it.
+func source(parents []Propagation, arrived []bool, i int) int {
+	for range parents { // not longer than there are parents, whatever they say
+		up := slices.IndexFunc(parents, func(q Propagation) bool { return parents[i].Master != 0 && q.Shared == parents[i].Master })
+		if up < 0 || arrived[up] {
+			break
+		}
+		i = up
+	}
+	return i
+}
+
 // origins picks, from the parents of one mount point in several mount
 // namespaces, those in which something must be mounted for it to arrive in all
 // of them: it travels from a parent to its peers and to the slaves of its
-// group, and on from these. The first parent is always picked.
+// group, and on from these.
 func origins(parents []Propagation) []int {
 	var picked []int
 	arrived := make([]bool, len(parents))
 	groups := map[int]bool{} // from which mounts arrive
-	for i, p := range parents {
+	for i := range parents {
 		if arrived[i] {
 			continue
 		}
+		i = source(parents, arrived, i)
+		p := parents[i]
 		picked = append(picked, i)
 		arrived[i] = true
 		if p.Shared != 0 {

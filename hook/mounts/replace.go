@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -49,12 +50,16 @@ type Replacement struct {
 // Parents that propagate nothing are made shared for the time being. The
 // returned error concerns all replacements; else each has its own.
 func Replace(ctx context.Context, spaces []Space, list []*Replacement) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("replace autofs mounts: %w", context.Cause(ctx))
+	}
+	ctx = context.WithoutCancel(ctx) // what is begun here must be finished
 	w := &workspace{spaces: spaces, list: list, parents: map[parentKey]*parent{}, clones: map[cloneKey]*clone{}}
 	defer w.close()
 	w.choose()
 	var errs []error
 	for i := range spaces {
-		if w.needs(i) {
+		if w.mountsIn(i) {
 			errs = append(errs, spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
 				w.prepare(i)
 				return nil
@@ -66,8 +71,8 @@ func Replace(ctx context.Context, spaces []Space, list []*Replacement) error {
 		err = w.swap(ctx)
 	}
 	for i := range spaces {
-		if w.needs(i) {
-			err = errors.Join(err, spaces[i].Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
+		if w.changes(i) {
+			err = errors.Join(err, spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
 				return w.restore(i)
 			}))
 		}
@@ -77,11 +82,13 @@ func Replace(ctx context.Context, spaces []Space, list []*Replacement) error {
 
 // workspace is the state of one Replace.
 type workspace struct {
-	spaces  []Space
-	list    []*Replacement
-	targets []*target
-	parents map[parentKey]*parent
-	clones  map[cloneKey]*clone
+	spaces []Space
+	list   []*Replacement
+	// shown are all places of old mounts; targets those of them where the new
+	// ones are mounted.
+	shown, targets []*target
+	parents        map[parentKey]*parent
+	clones         map[cloneKey]*clone
 }
 
 // target is a place where a new mount is mounted; from there it propagates.
@@ -136,6 +143,7 @@ func (w *workspace) choose() {
 			r.fail(fmt.Errorf("%q: no autofs mount %s: %w", r.Path, DeviceString(r.Old), ErrChanged))
 			continue
 		}
+		w.shown = append(w.shown, shown...)
 		for _, i := range origins(parents) {
 			w.targets = append(w.targets, shown[i])
 		}
@@ -164,13 +172,23 @@ func (r *Replacement) fail(err error) {
 	}
 }
 
-func (w *workspace) needs(space int) bool {
-	for _, t := range w.targets {
-		if t.space == space {
-			return true
-		}
-	}
-	return false
+// mountsIn reports whether something is mounted in the namespace by us, not by
+// propagation.
+func (w *workspace) mountsIn(space int) bool {
+	return slices.ContainsFunc(w.targets, func(t *target) bool { return t.space == space })
+}
+
+// changes reports whether the propagation of anything in the namespace is to be
+// set in the end.
+func (w *workspace) changes(space int) bool {
+	return w.mountsIn(space) || slices.ContainsFunc(w.shown, func(t *target) bool { return t.space == space && w.apart(t) })
+}
+
+// apart reports whether the new mount has to leave the peer group it comes in:
+// the old one was in none. A slave that gets it by propagation is one again.
+func (w *workspace) apart(t *target) bool {
+	p := PropagationOf(t.old)
+	return p.Shared == 0 && (p.Master == 0 || slices.Contains(w.targets, t))
 }
 
 // prepare runs in one of the namespaces: it makes the parents shared that are
@@ -251,8 +269,8 @@ func (w *workspace) restore(space int) error {
 		return errors.Join(append(errs, err)...)
 	}
 	defer control.Close()
-	for _, t := range w.targets {
-		if t.space != space || t.replacement.Err != nil || PropagationOf(t.old).Shared != 0 {
+	for _, t := range w.shown {
+		if t.space != space || t.replacement.Err != nil || !w.apart(t) {
 			continue
 		}
 		root, err := control.OpenMount(t.replacement.Path, t.replacement.Device)

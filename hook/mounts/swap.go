@@ -162,7 +162,7 @@ func CopyOfAutofs(ctx context.Context, p *nsenter.Process, path string, device u
 	}
 	defer control.Close()
 	copied := make(chan *os.File, 1)
-	err = p.InMountNamespace(ctx, func(*nsenter.Thread) error {
+	err = p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 		root, err := control.OpenMount(path, device)
 		if err != nil {
 			return err
