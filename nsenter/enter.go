@@ -36,6 +36,8 @@ func (p *Process) Namespace(kind string) (NamespaceID, error) {
 	return NamespaceID{Device: st.Dev, Inode: st.Ino}, nil
 }
 
+const hostInit = "/proc/1/ns/mnt"
+
 // CheckForeign returns ErrOwnNamespace if the process is in the mount namespace
 // of the caller or of the host's PID 1.
 func (p *Process) CheckForeign() error {
@@ -43,9 +45,13 @@ func (p *Process) CheckForeign() error {
 	if err != nil {
 		return err
 	}
-	for _, path := range []string{"/proc/thread-self/ns/mnt", "/proc/1/ns/mnt"} {
+	for _, path := range []string{"/proc/thread-self/ns/mnt", hostInit} {
 		var st unix.Stat_t
-		if err := unix.Stat(path, &st); err != nil {
+		err := unix.Stat(path, &st)
+		if path == hostInit && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)) {
+			continue // PID 1 has capabilities that we lack; our own namespace was compared
+		}
+		if err != nil {
 			return fmt.Errorf("own mount namespace: %w", &os.PathError{Op: "stat", Path: path, Err: err})
 		}
 		if target == (NamespaceID{Device: st.Dev, Inode: st.Ino}) {

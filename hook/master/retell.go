@@ -72,6 +72,9 @@ func canReexecute(pid1 *nsenter.Process) error {
 	if err != nil {
 		return err
 	}
+	if !strings.HasSuffix(strings.TrimSuffix(link, " (deleted)"), "/lib/systemd/systemd") {
+		return fmt.Errorf("its program file was replaced since it was started: it is %q now, which is not what it would execute", link)
+	}
 	running, err := pid1.OpenExecutable()
 	if err != nil {
 		return err
