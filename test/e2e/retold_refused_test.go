@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// refusals are containers whose systemd cannot be told anything, and a part of
+// the reason.
+var refusals = map[string]struct {
+	// prepare brings the container into that state, and returns what ends it.
+	prepare func(t *testing.T, r *lab.Restored) (end func())
+	reason  string
+}{
+	"traced by somebody else": {
+		prepare: func(t *testing.T, r *lab.Restored) func() {
+			cmd := exec.Command("strace", "-o", "/dev/null", "-p", strconv.Itoa(r.PID))
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			stop := func() { _ = cmd.Process.Signal(syscall.SIGTERM); _ = cmd.Wait() }
+			t.Cleanup(stop)
+			waitUntil(t, "strace is attached", func() bool { return tracer(t, r.PID) == strconv.Itoa(cmd.Process.Pid) })
+			return func() {
+				if now := tracer(t, r.PID); now != strconv.Itoa(cmd.Process.Pid) {
+					t.Errorf("PID 1 is traced by %s, want %d: strace lost it", now, cmd.Process.Pid)
+				}
+				stop()
+			}
+		},
+		reason: "traced",
+	},
+	"its program replaced": {
+		prepare: func(t *testing.T, r *lab.Restored) func() {
+			r.Run(t, "sh", "-ec", "cd /usr/lib/systemd; cp -p systemd new; mv new systemd")
+			return func() {}
+		},
+		reason: "replaced since it was started",
+	},
+	"its program moved away": {
+		prepare: func(t *testing.T, r *lab.Restored) func() {
+			r.Run(t, "mv", "/usr/lib/systemd/systemd", "/usr/lib/systemd/systemd.old")
+			return func() { r.Run(t, "mv", "/usr/lib/systemd/systemd.old", "/usr/lib/systemd/systemd") }
+		},
+		reason: "replaced since it was started",
+	},
+	"no space in /run": {
+		// systemd wants 16 MiB free before it re-executes itself.
+		prepare: func(t *testing.T, r *lab.Restored) func() {
+			r.Run(t, "mount", "-o", "remount,size=8m", "/run")
+			return func() { r.Run(t, "mount", "-o", "remount,size=64m", "/run") }
+		},
+		reason: "did not re-execute itself",
+	},
+}
+
+// TestRetoldRefused has the numbers occupied and a systemd that cannot be told
+// others: with nothing else allowed, nothing changes; else its units are
+// restarted, for that reason.
+func TestRetoldRefused(t *testing.T) {
+	requireHook(t)
+	for name, refusal := range refusals {
+		t.Run(name, func(t *testing.T) {
+			s := take(t, lab.Options{}) // of its own: its files change
+			r := restoreStale(t, s)
+			lab.HoldNumbersUpTo(t, s.highest)
+			end := refusal.prepare(t, r)
+			mounts, units := r.MountTable(t), r.Settle(t)
+
+			result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--images", s.Images, "--strategy", "retell")
+			if result.Status != 3 && result.Status != 1 {
+				t.Errorf("repair --strategy retell: exit status %d, want 1 or 3: %s", result.Status, result.Stderr)
+			}
+			report := lab.ParseReport(t, result.Stdout)
+			checkReasons(t, report, "unrepaired", refusal.reason)
+			for _, change := range unitsThatNoticed(units, r.Settle(t)) {
+				t.Errorf("a unit noticed that nothing was done: %s", change)
+			}
+			if now := withoutDaemon(r.MountTable(t)); now != withoutDaemon(mounts) {
+				t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
+			}
+
+			report = repairByHand(t, s, r)
+			t.Logf("the repair took %.0f ms", report.DurationMS)
+			checkReasons(t, report, "restarted", refusal.reason)
+			end()
+			r.CheckUntouched(t)
+			r.CheckAnswers(t, lab.Accesses)
+			checkNoWaiters(t, r.Container)
+			checkUncovered(t, r.Container)
+			lab.WaitNoneRunning(t, 0)
+		})
+	}
+}
+
+// checkReasons wants one outcome for the mounts of systemd, and a reason for
+// those that systemd itself sees.
+func checkReasons(t *testing.T, report lab.Report, outcome, reason string) {
+	t.Helper()
+	explained := make(map[string]bool)
+	for _, m := range report.Mounts {
+		if m.Master.Kind != "systemd" {
+			continue
+		}
+		if m.Outcome != outcome {
+			t.Errorf("report: %s: %s (%s), want %s", m.Path, m.Outcome, m.Reason, outcome)
+		}
+		if strings.Contains(m.Reason, reason) {
+			explained[m.Path] = true
+		}
+	}
+	for _, path := range []string{lab.Idle, lab.Blank, lab.Binfmt, lab.Covered, lab.Stacked} {
+		if !explained[path] {
+			t.Errorf("report: %s: no reason says %q:\n%s", path, reason, outcomes(report))
+		}
+	}
+}
+
+// withoutDaemon leaves out of a mount table the mounts of the automount daemon:
+// that is started anew.
+func withoutDaemon(table string) string {
+	var out []string
+	for line := range strings.Lines(table) {
+		if !strings.Contains(line, " - autofs /etc/auto.") {
+			out = append(out, line)
+		}
+	}
+	return strings.Join(out, "")
+}
+
+func tracer(t *testing.T, pid int) string {
+	t.Helper()
+	for line := range strings.Lines(readFile(t, fmt.Sprintf("/proc/%d/status", pid))) {
+		if value, ok := strings.CutPrefix(line, "TracerPid:"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+func waitUntil(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(lab.TouchLimit); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", lab.TouchLimit, what)
+		}
+	}
+}
+
+// impostor is a PID 1 that calls itself systemd, serves an automount, which it
+// never answers, and notes every signal.
+const impostor = `for s in HUP INT TERM USR1 USR2 PWR; do trap "echo $s >>/signals" $s; done
+mkdir -p /mnt/fake
+exec 7> >(:)
+exec 6</proc/self/fd/7
+mount -t autofs -o fd=7,pgrp=1,minproto=5,maxproto=5,direct systemd-1 /mnt/fake
+exec 7>&-
+echo >/ready
+while :; do sleep 1000; done
+`
+
+// TestRetoldImpostor has a PID 1 that is no systemd but has its name. It is not
+// sent any signal, and not traced.
+func TestRetoldImpostor(t *testing.T) {
+	requireHook(t)
+	c := lab.Start(t, lab.Options{
+		Plain: true,
+		Args:  []string{"/bin/bash", "-c", "cp /bin/bash /usr/local/systemd; exec /usr/local/systemd /impostor"},
+		Files: map[string]string{"/impostor": impostor},
+	})
+	root := filepath.Join(c.Bundle, "rootfs")
+	waitUntil(t, "the container has mounted", func() bool {
+		_, err := os.Stat(filepath.Join(root, "ready"))
+		return err == nil
+	})
+	s := &snapshot{Checkpoint: c.Checkpoint(t)}
+	r := restoreStale(t, s)
+	for _, strategy := range []string{"retell", "restart"} {
+		result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--images", s.Images, "--strategy", strategy)
+		report := lab.ParseReport(t, result.Stdout)
+		if result.Status != 1 || len(report.Mounts) != 1 || report.Mounts[0].Outcome != "unrepaired" || report.Mounts[0].Reason == "" {
+			t.Errorf("repair --strategy %s: exit status %d, want 1\n%s%s", strategy, result.Status, result.Stderr, outcomes(report))
+		}
+		t.Log(outcomes(report))
+	}
+	r.CheckUntouched(t)
+	if signals, err := os.ReadFile(filepath.Join(root, "signals")); err == nil {
+		t.Errorf("PID 1 was sent signals:\n%s", signals)
+	}
+}
