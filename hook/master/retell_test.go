@@ -1,0 +1,253 @@
+package master
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// fakeVariable makes the test binary behave as a systemd does on SIGTERM: it
+// writes a state to a memory file, executes itself and prints what it reads
+// back. Its value says in which manner.
+const fakeVariable = "TEST_FAKE_SYSTEMD"
+
+const fakeState = header + "mnt-idle.automount\nstate=waiting\ndev-id=148\n\n" + "mnt-other.automount\ndev-id=148\n\n"
+
+func init() {
+	switch os.Getenv(fakeVariable) {
+	case "":
+		return
+	case "executed":
+		printState()
+	default:
+		fakeSystemd(os.Getenv(fakeVariable))
+	}
+	os.Exit(0)
+}
+
+// fakeSystemd runs in the main thread: that is the one that is traced.
+func fakeSystemd(manner string) {
+	terminate := make(chan os.Signal, 1)
+	signal.Notify(terminate, unix.SIGTERM)
+	os.Stdout.WriteString("ready\n")
+	for {
+		<-terminate
+		switch manner {
+		case "refuses":
+			continue
+		case "ends":
+			_ = unix.Kill(os.Getpid(), unix.SIGKILL) // os.Exit waits for the race detector
+		case "executes without":
+			reexecute(-1)
+		}
+		fd, err := unix.MemfdCreate("systemd-state", unix.MFD_ALLOW_SEALING)
+		if err != nil {
+			panic(err)
+		}
+		text := fakeState
+		if manner == "writes rubbish" {
+			text = "rubbish"
+		}
+		if _, err := unix.Write(fd, []byte(text)); err != nil {
+			panic(err)
+		}
+		if manner == "seals" {
+			other, _ := unix.MemfdCreate("other", unix.MFD_ALLOW_SEALING)
+			const all = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+			for _, f := range []int{other, fd} { // another sealed file first
+				if _, err := unix.FcntlInt(uintptr(f), unix.F_ADD_SEALS, all); err != nil {
+					panic(err)
+				}
+			}
+			unix.Close(other)
+		}
+		reexecute(fd)
+	}
+}
+
+func reexecute(fd int) {
+	env := []string{fakeVariable + "=executed", "FAKE_STATE=" + strconv.Itoa(fd)}
+	panic(unix.Exec("/proc/self/exe", os.Args[:1], env))
+}
+
+func printState() {
+	fd, err := strconv.Atoi(os.Getenv("FAKE_STATE"))
+	if err != nil || fd < 0 {
+		os.Stdout.WriteString("none")
+		return
+	}
+	f := os.NewFile(uintptr(fd), "state")
+	_, _ = f.Seek(0, io.SeekStart)
+	_, _ = io.Copy(os.Stdout, f)
+}
+
+// startFake starts a fake systemd, and returns it with what it will print.
+func startFake(t *testing.T, manner string) (*nsenter.Process, *exec.Cmd, *bufio.Reader) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = []string{fakeVariable + "=" + manner}
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		if err := cmd.Wait(); errors.Is(err, unix.ECHILD) {
+			_ = cmd.Process.Release() // the tracer was told of its end
+		}
+	})
+	reader := bufio.NewReader(out)
+	if line, err := reader.ReadString('\n'); err != nil || line != "ready\n" {
+		t.Fatalf("the fake systemd printed %q: %v", line, err)
+	}
+	p, err := nsenter.Open(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p, cmd, reader
+}
+
+// onThread runs a function in a thread that ends with it, as ptrace wants it.
+func onThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		f()
+	}()
+	<-done
+}
+
+func retellOnThread(ctx context.Context, p *nsenter.Process) (edit *StateEdit, err error) {
+	onThread(func() {
+		edit, err = retell(ctx, p, []DeviceChange{{Unit: "mnt-idle.automount", Old: 148, New: 1048576}})
+	})
+	return edit, err
+}
+
+func TestRetell(t *testing.T) {
+	requireRoot(t)
+	for _, manner := range []string{"seals", "does not seal"} {
+		t.Run(manner, func(t *testing.T) {
+			p, _, out := startFake(t, manner)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			edit, err := retellOnThread(ctx, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(edit.Changed) != 1 || edit.Changed[0] != "mnt-idle.automount" || len(edit.Left) != 0 {
+				t.Errorf("changed %q, left %q", edit.Changed, edit.Left)
+			}
+			got, err := io.ReadAll(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := strings.Replace(fakeState, "148", "1048576", 1); string(got) != want {
+				t.Errorf("it read back\n%q\nwant\n%q", got, want)
+			}
+		})
+	}
+}
+
+// TestRetellFails wants an error, and a process that nobody traces any more.
+func TestRetellFails(t *testing.T) {
+	requireRoot(t)
+	for manner, reason := range map[string]string{
+		"refuses":          "wait for its next stop",
+		"executes without": "no file memfd:systemd-state",
+		"writes rubbish":   "no section of a unit",
+		"ends":             "it ended while it was traced",
+	} {
+		t.Run(manner, func(t *testing.T) {
+			p, cmd, out := startFake(t, manner)
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			_, err := retellOnThread(ctx, p)
+			if err == nil || !strings.Contains(err.Error(), reason) {
+				t.Errorf("error %v, want %q", err, reason)
+			}
+			if manner == "refuses" {
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("error %v, want %v", err, context.DeadlineExceeded)
+				}
+				checkFree(t, p)
+				if err := cmd.Process.Signal(unix.SIGKILL); err != nil {
+					t.Error(err)
+				}
+			}
+			got, _ := io.ReadAll(out)
+			want := map[string]string{"executes without": "none", "writes rubbish": "rubbish"}[manner]
+			if string(got) != want {
+				t.Errorf("it printed %q afterwards, want %q", got, want)
+			}
+		})
+	}
+}
+
+// TestCanReexecute looks at program files that are not the ones that run.
+func TestCanReexecute(t *testing.T) {
+	requireRoot(t)
+	dir := t.TempDir() + "/lib/systemd"
+	program := dir + "/systemd"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	install := func(path string) {
+		t.Helper()
+		cat, err := exec.LookPath("cat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(cat)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, text, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install(program)
+	p := startCommand(t, nil, program).open(t)
+	eventually(t, "the program runs", func() bool { return canReexecute(p) == nil })
+
+	steps := []struct {
+		about string
+		do    func() error
+		can   bool
+	}{
+		{"renamed", func() error { return os.Rename(program, program+".old") }, false},
+		{"renamed, and another one in its place", func() error { install(program); return nil }, false},
+		{"renamed back", func() error { return os.Rename(program+".old", program) }, true},
+		{"replaced by another one", func() error { install(program + ".new"); return os.Rename(program+".new", program) }, false},
+		{"removed", func() error { return os.Remove(program) }, false},
+	}
+	for _, step := range steps {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		if err := canReexecute(p); (err == nil) != step.can {
+			t.Errorf("%s: %v", step.about, err)
+		} else if err != nil && !strings.Contains(err.Error(), "replaced") {
+			t.Errorf("%s: %v; want it to say that the file was replaced", step.about, err)
+		}
+	}
+}

@@ -1,0 +1,213 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+func statusField(t testing.TB, p *nsenter.Process, name string) string {
+	t.Helper()
+	text, err := p.ReadFile("status", 1<<16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	t.Fatalf("no %s in the status of process %d", name, p.PID())
+	return ""
+}
+
+// checkFree wants a process that nobody traces, that is not stopped, and that
+// has no signal waiting.
+func checkFree(t testing.TB, p *nsenter.Process) {
+	t.Helper()
+	if tracer := statusField(t, p, "TracerPid"); tracer != "0" {
+		t.Errorf("process %d is traced by %s", p.PID(), tracer)
+	}
+	eventually(t, "the process is not stopped", func() bool {
+		return !strings.ContainsAny(statusField(t, p, "State")[:1], "tT")
+	})
+	for _, name := range []string{"SigPnd", "ShdPnd"} {
+		if pending := strings.Trim(statusField(t, p, name), "0"); pending != "" {
+			t.Errorf("process %d: %s %s", p.PID(), name, pending)
+		}
+	}
+}
+
+func TestTracerStopsAndReleases(t *testing.T) {
+	requireRoot(t)
+	p := start(t, nil).open(t)
+	onThread(func() {
+		tr, err := seize(t.Context(), p)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if state := statusField(t, p, "State"); state[0] != 't' {
+			t.Errorf("state %q, want a stop by its tracer", state)
+		}
+		if err := tr.release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	checkFree(t, p)
+}
+
+// TestTracerFollowsSystemCalls looks at a write that cat makes.
+func TestTracerFollowsSystemCalls(t *testing.T) {
+	requireRoot(t)
+	c := start(t, nil)
+	p := c.open(t)
+	eventually(t, "cat waits for input", func() bool {
+		text, err := p.ReadFile("syscall", 1<<10)
+		return err == nil && strings.HasPrefix(string(text), "0 ")
+	})
+	onThread(func() {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		tr, err := seize(ctx, p)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, _, entered := tr.entry(); entered {
+			t.Error("the first stop is taken for the entry of a system call")
+		}
+		if _, err := c.life.WriteString("twelve bytes"); err != nil {
+			t.Error(err)
+		}
+		for found := false; !found; {
+			if err := tr.toSystemCall(0); err != nil {
+				t.Error(err)
+				return
+			}
+			status, err := tr.wait(ctx)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if isExec(status) || signalOf(status) != 0 {
+				t.Errorf("stop %#x is taken for something else", status)
+			}
+			number, args, entered := tr.entry()
+			if found = entered && number == unix.SYS_WRITE; found && (args[0] != 1 || args[2] != 12) {
+				t.Errorf("write with arguments %v, want file 1 and 12 bytes", args)
+			}
+		}
+		if err := tr.release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	checkFree(t, p)
+}
+
+// TestTracerReleasesRunning lets go of a process that is not stopped, after the
+// time is over.
+func TestTracerReleasesRunning(t *testing.T) {
+	requireRoot(t)
+	p := start(t, nil).open(t)
+	onThread(func() {
+		tr, err := seize(t.Context(), p)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		cause := errors.New("out of time")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, cause)
+		defer cancel()
+		for err == nil {
+			if err = tr.toSystemCall(0); err == nil {
+				_, err = tr.wait(ctx)
+			}
+		}
+		if !errors.Is(err, cause) {
+			t.Errorf("error %v, want %v", err, cause)
+		}
+		if err := tr.release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	checkFree(t, p)
+}
+
+// TestTracerEnds ends the thread that traces: the kernel lets the process go.
+func TestTracerEnds(t *testing.T) {
+	requireRoot(t)
+	p := start(t, nil).open(t)
+	onThread(func() {
+		if _, err := seize(t.Context(), p); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "the process is not traced", func() bool { return statusField(t, p, "TracerPid") == "0" })
+	checkFree(t, p)
+}
+
+func TestTracerRefused(t *testing.T) {
+	requireRoot(t)
+	p := start(t, nil).open(t)
+	onThread(func() {
+		first, err := seize(t.Context(), p)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		onThread(func() {
+			if _, err := seize(t.Context(), p); !errors.Is(err, unix.EPERM) {
+				t.Errorf("a second tracer: %v, want %v", err, unix.EPERM)
+			}
+		})
+		if err := canReexecute(p); err == nil || !strings.Contains(err.Error(), "traced") {
+			t.Errorf("a traced process: %v", err)
+		}
+		if err := first.release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	checkFree(t, p)
+
+	gone := start(t, nil)
+	process := gone.open(t)
+	gone.end()
+	onThread(func() {
+		if _, err := seize(t.Context(), process); !errors.Is(err, unix.ESRCH) {
+			t.Errorf("a process that has ended: %v, want %v", err, unix.ESRCH)
+		}
+	})
+}
+
+func TestStops(t *testing.T) {
+	const stopped = 0x7f
+	tests := []struct {
+		name   string
+		status unix.WaitStatus
+		signal unix.Signal
+		exec   bool
+	}{
+		{"system call", stopped | (unix.WaitStatus(unix.SIGTRAP)|0x80)<<8, 0, false},
+		{"exec", stopped | unix.WaitStatus(unix.SIGTRAP)<<8 | unix.PTRACE_EVENT_EXEC<<16, 0, true},
+		{"interrupt", stopped | unix.WaitStatus(unix.SIGTRAP)<<8 | unix.PTRACE_EVENT_STOP<<16, 0, false},
+		{"group stop", stopped | unix.WaitStatus(unix.SIGSTOP)<<8 | unix.PTRACE_EVENT_STOP<<16, 0, false},
+		{"SIGTERM", stopped | unix.WaitStatus(unix.SIGTERM)<<8, unix.SIGTERM, false},
+		{"SIGCHLD", stopped | unix.WaitStatus(unix.SIGCHLD)<<8, unix.SIGCHLD, false},
+		{"SIGTRAP of its own", stopped | unix.WaitStatus(unix.SIGTRAP)<<8, unix.SIGTRAP, false},
+	}
+	for _, test := range tests {
+		if got := signalOf(test.status); got != test.signal {
+			t.Errorf("%s: signal %v to be passed on, want %v", test.name, got, test.signal)
+		}
+		if got := isExec(test.status); got != test.exec {
+			t.Errorf("%s: exec %t, want %t", test.name, got, test.exec)
+		}
+	}
+}
