@@ -3,7 +3,7 @@
 //
 // BENCH_SIZES are the numbers of automounts (default "1 10 100 500"),
 // BENCH_ROUNDS is how often each is measured (default 5), BENCH_LIMIT how long
-// one run of CRIU's script may take before it is stopped (default 20s).
+// one run of CRIU's script may take before it is stopped (default 30s).
 package bench
 
 import (
@@ -71,7 +71,7 @@ func measure(b *testing.B, size int) row {
 	if err != nil || rounds < 1 {
 		b.Fatalf("BENCH_ROUNDS: %v", err)
 	}
-	limit, err := time.ParseDuration(setting("BENCH_LIMIT", "20s"))
+	limit, err := time.ParseDuration(setting("BENCH_LIMIT", "30s"))
 	if err != nil {
 		b.Fatalf("BENCH_LIMIT: %v", err)
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ func TestTenCycles(t *testing.T) {
 	c := lab.Start(t, lab.Options{})
 	c.Populate(t)
 	units := c.Units(t)
-	forest, files := autofsOptions(c.Forest(t)), []string(nil)
+	forest, files := withoutFD(autofsOptions(c.Forest(t))), []string(nil)
 	var repaired []string
 	for cycle := range 10 {
 		r := c.Checkpoint(t).Restore(t, lab.RestoreOptions{})
@@ -26,7 +27,7 @@ func TestTenCycles(t *testing.T) {
 		}
 		checkPreserved(t, r)
 		now := r.Forest(t)
-		for _, change := range lab.Changes(forest, autofsOptions(now)) {
+		for _, change := range lab.Changes(forest, withoutFD(autofsOptions(now))) {
 			t.Errorf("cycle %d: mounts: %s", cycle, change)
 		}
 		if cycle == 0 { // CRIU itself changes some of what it restores, once
@@ -67,6 +68,16 @@ func TestTenCycles(t *testing.T) {
 		t.Errorf("%d records of restores are left, want at most that of the last restore", records)
 	}
 	next.Kill(t)
+}
+
+// withoutFD leaves out a number that says nothing any more: systemd has closed
+// that file long ago. TestSystemdNeverNotices compares it.
+func withoutFD(lines []string) []string {
+	fd := regexp.MustCompile(`,fd=\d+`)
+	for i := range lines {
+		lines[i] = fd.ReplaceAllString(lines[i], "")
+	}
+	return lines
 }
 
 // nodeMountTable is the mount table of the tests themselves.

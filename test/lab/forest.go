@@ -127,7 +127,7 @@ func insideNumber(status string) int {
 }
 
 // pipeIno is what no restore can give back: the inode of a pipe.
-var pipeIno = regexp.MustCompile(`,(fd|pipe_ino)=\d+`)
+var pipeIno = regexp.MustCompile(`,pipe_ino=\d+`)
 
 // Describe is the forest without any id: two forests with the same lines differ
 // in nothing but mount ids, device numbers, peer group ids and the inodes of
