@@ -3,6 +3,7 @@ package freezer
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"strconv"
@@ -53,6 +54,8 @@ func startGuard(until *nsenter.Process, groups []group) (guardRef, error) {
 	cmd.Dir = "/"
 	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// As in holder.Start: what CRIU or the runtime left open for us goes no further.
+	_ = unix.CloseRange(watchedFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	if err := cmd.Start(); err != nil {
 		return guardRef{}, fmt.Errorf("start the process that would thaw the container: %w", err)
 	}
