@@ -97,7 +97,7 @@ func (s store) finishOne(ctx context.Context, sc *scene, path string) error {
 	}
 	var rec keepingRecord
 	if err := json.Unmarshal(data, &rec); err != nil || rec.Version != recordVersion {
-		return errors.Join(fmt.Errorf("record of covering mounts %s: not readable: %w", path, err), os.Remove(path))
+		return errors.Join(fmt.Errorf("record of covering mounts %s: not of this version, or not readable", path), err, os.Remove(path))
 	}
 	namespace, err := rec.Holder.Open(0)
 	if err != nil {

@@ -64,7 +64,7 @@ func (s store) markSettled(init *nsenter.Process, list []Mount) error {
 	}
 	var r settledRecord
 	if err := json.Unmarshal(data, &r); err != nil || r.Version != recordVersion {
-		return fmt.Errorf("record of repaired mounts: not of this version, or not readable: %w", err)
+		return errors.Join(errors.New("record of repaired mounts: not of this version, or not readable"), err)
 	}
 	for i := range list {
 		list[i].Settled = slices.Contains(r.Mounts, list[i].settled())
