@@ -13,24 +13,13 @@ import (
 // if a master is still to be told or replaced: then nobody can run into a mount
 // that is not served between the resume and the repair. Where it is not
 // possible, those who do are let go by the repair.
-func (r Runner) freezeForRepair(ctx context.Context, sc *scene, criu *nsenter.Process, rec *record) {
-	list, err := sc.survey()
-	if err != nil {
+func (r Runner) freezeForRepair(ctx context.Context, sc *scene, criu *nsenter.Process, rec *record, needed []Mount) {
+	if len(needed) == 0 {
 		return
 	}
-	rec.describe(list)
 	spare := []int{sc.init.PID()}
-	needed := false
-	for i := range list {
-		m := &list[i]
-		if m.Master.PID == 0 || m.knownHealthy() || !m.Options.Type.Trigger() {
-			continue
-		}
-		needed = true
-		spare = append(spare, m.Master.PID)
-	}
-	if !needed {
-		return
+	for i := range needed {
+		spare = append(spare, needed[i].Master.PID)
 	}
 	frozen, err := freezer.Freeze(ctx, freezer.Request{
 		Members: sc.init.Descendants, Spare: spare, Until: criu, Version2Only: true,
@@ -53,6 +42,7 @@ func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, filler
 	if len(rec.wanted()) == 0 || !sc.hasAutofs() {
 		return
 	}
+	sc.numbers = holdDescriptors(rec.Devices)
 	frozen, err := freezer.Freeze(ctx, freezer.Request{Members: sc.init.Members})
 	if err != nil {
 		r.Warn(err)
@@ -64,13 +54,23 @@ func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, filler
 	if strategy == PreserveOnly {
 		waiting = nil // the administrator wants it so
 	}
-	if err := sc.readTables(); err == nil {
-		if err := sc.openRoots(ctx); err != nil {
-			r.Warn(err)
+	// The container's own stale mounts may have each other's old numbers: each
+	// round gives some back.
+	for have := -1; have < len(rec.Preserved); {
+		have = len(rec.Preserved)
+		if err := sc.readTables(); err == nil {
+			if err := sc.openRoots(ctx); err != nil {
+				r.Warn(err)
+			}
 		}
-	}
-	if err := r.preserveIn(ctx, sc, rec, fillers, waiting); err != nil {
-		r.Warn(err)
+		if err := r.preserveIn(ctx, sc, rec, fillers, waiting); err != nil {
+			r.Warn(err)
+			break
+		}
+		fillers = nil
+		if len(rec.NotPreserved) == 0 {
+			break
+		}
 	}
 	if frozen != nil {
 		if err := frozen.Thaw(); err != nil {

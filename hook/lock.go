@@ -21,15 +21,25 @@ const lockInterval = 2 * time.Millisecond
 // file (runc.conf) twice at each stage, and an OCI hook may come on top of that.
 // The lock ends with the process.
 func (s store) lock(ctx context.Context, p *nsenter.Process) (*os.File, error) {
+	return s.lockName(ctx, p.Identity())
+}
+
+// lockDevices makes sure that only one run at a time fills device numbers on
+// this machine: it takes numbers for a moment that another one may want.
+func (s store) lockDevices(ctx context.Context) (*os.File, error) {
+	return s.lockName(ctx, "device-numbers")
+}
+
+func (s store) lockName(ctx context.Context, name string) (*os.File, error) {
 	dir := filepath.Join(s.dir, "locks")
 	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run
-		return nil, fmt.Errorf("lock of the container: %w", err)
+		return nil, fmt.Errorf("lock %q: %w", name, err)
 	}
-	path := filepath.Join(dir, p.Identity())
+	path := filepath.Join(dir, name)
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
-			return nil, fmt.Errorf("lock of the container: %w", err)
+			return nil, fmt.Errorf("lock %q: %w", name, err)
 		}
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil && isFile(f, path) {
@@ -37,12 +47,12 @@ func (s store) lock(ctx context.Context, p *nsenter.Process) (*os.File, error) {
 		}
 		f.Close() // somebody else's, or removed by who had it before
 		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return nil, fmt.Errorf("lock of the container: %w", os.NewSyscallError("flock", err))
+			return nil, fmt.Errorf("lock %q: %w", name, os.NewSyscallError("flock", err))
 		}
 		select {
 		case <-time.After(lockInterval):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("another run works on this container: %w", context.Cause(ctx))
+			return nil, fmt.Errorf("another run has the lock %q: %w", name, context.Cause(ctx))
 		}
 	}
 }

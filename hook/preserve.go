@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -44,10 +45,13 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return nil // called twice for this stage
 	}
 	r.Warn = collect(r.Warn, &rec.Warnings)
+	numbers := holdDescriptors(rec.Devices) // before we open anything else
 	sc, err := look(init, false)
 	if err != nil {
+		numbers.close()
 		return errors.Join(err, rec.Holder.Stop(ctx))
 	}
+	sc.numbers = numbers
 	defer sc.close()
 	if !sc.hasAutofs() {
 		return rec.Holder.Stop(ctx)
@@ -59,11 +63,15 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	if err := r.preserveIn(ctx, sc, rec, nil, nil); err != nil {
 		r.Warn(err)
 	}
-	if err := r.hold(criu, rec, rec.keepRoots(sc)); err != nil {
+	needed, err := sc.unserved(rec)
+	if err != nil {
+		r.Warn(err)
+	}
+	if err := r.hold(criu, rec, rec.keepRoots(sc, needed)); err != nil {
 		r.Warn(err)
 		rec.Roots = nil
 	}
-	r.freezeForRepair(ctx, sc, criu, rec)
+	r.freezeForRepair(ctx, sc, criu, rec, needed)
 	if err := s.save(criu, rec); err != nil {
 		return errors.Join(err, rec.Holder.Stop(ctx), rec.thaw())
 	}
@@ -84,12 +92,30 @@ func (r Runner) lateRecord(e Event) (*record, error) {
 	return &record{Devices: devicesOf(set)}, nil
 }
 
-// keepRoots lists the open roots that the repair will need, and notes their
-// order in the record.
-func (r *record) keepRoots(sc *scene) []*os.File {
+// unserved are the mounts that still need a repair: direct and offset ones whose
+// master does not know them.
+func (s *scene) unserved(rec *record) ([]Mount, error) {
+	list, err := s.survey()
+	if err != nil {
+		return nil, err
+	}
+	rec.describe(list)
+	return slices.DeleteFunc(list, func(m Mount) bool {
+		return m.Master.PID == 0 || m.knownHealthy() || !m.Options.Type.Trigger()
+	}), nil
+}
+
+// keepRoots lists the open roots of the mounts that need a repair, and notes
+// their order in the record.
+func (r *record) keepRoots(sc *scene, needed []Mount) []*os.File {
 	r.Roots = nil
 	var files []*os.File
-	for key, f := range sc.roots {
+	for i := range needed {
+		key := rootKey{needed[i].Namespace, needed[i].ID}
+		f := sc.roots[key]
+		if f == nil {
+			continue
+		}
 		r.Roots = append(r.Roots, heldRoot{Namespace: key.namespace, Mount: key.mount, Index: len(files)})
 		files = append(files, f)
 	}

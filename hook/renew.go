@@ -10,6 +10,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 )
 
@@ -27,8 +28,13 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 	}
 	rec.describe(list)
 	picked := toPreserve(list, waiters)
+	lock, err := (store{r.Directory}).lockDevices(ctx)
+	if err != nil {
+		return err
+	}
 	pool, err := adopt(ctx, rec, list, picked, fillers)
 	if err != nil {
+		(store{r.Directory}).unlock(lock)
 		return err
 	}
 	var replacements []*mounts.Replacement
@@ -47,6 +53,7 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 		replacements = append(replacements, &mounts.Replacement{Path: m.Path, Old: m.Device, New: f, Device: m.DeviceBefore})
 	}
 	pool.Close()
+	(store{r.Directory}).unlock(lock)
 	if len(replacements) == 0 {
 		return nil
 	}
@@ -77,6 +84,7 @@ func adopt(ctx context.Context, rec *record, list []Mount, picked []int, fillers
 	}
 	// Its copies must be closed for the numbers to become free.
 	errs = append(errs, rec.Holder.Stop(ctx), pool.Fill(ctx))
+	rec.Holder = holder.Ref{}
 	if err := errors.Join(errs...); err != nil {
 		pool.Close()
 		return nil, err
@@ -98,6 +106,7 @@ func (s *scene) recreate(m *Mount, before oldDevice) (*os.File, error) {
 	if before.FD > 0 {
 		fd = before.FD
 	}
+	s.numbers.free(fd)
 	return autofs.Create(autofs.CreateOptions{
 		PipeWriter: writer, FD: fd, ProcessGroup: o.ProcessGroup, Type: o.Type, Timeout: o.Timeout,
 		MinProto: o.MinProto, MaxProto: o.MaxProto, UID: o.UID, GID: o.GID, Source: m.Source,

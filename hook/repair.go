@@ -99,6 +99,9 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	}
 	w := &work{scene: sc, store: s, snapshot: snapshot, plan: Plan(snapshot), warn: r.Warn, thaw: thaw}
 	w.apply(ctx)
+	if err := sc.wake(ctx, snapshot.Mounts); err != nil {
+		r.Warn(err)
+	}
 	report.describe(w.snapshot, w.plan)
 	w.countWaiters(report)
 	if err := s.settle(init, w.snapshot, w.plan); err != nil {

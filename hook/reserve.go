@@ -43,12 +43,8 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 		return nil // called twice for this stage
 	}
 	s.sweep()
-	pool := device.New(rec.wanted())
+	pool := r.reserveNumbers(ctx, s, rec)
 	defer pool.Close()
-	if err := pool.Fill(ctx); err != nil {
-		r.Warn(err)
-	}
-	pool.Trim()
 	var files []*os.File
 	for _, f := range pool.Held() {
 		files = append(files, f)
@@ -60,6 +56,22 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 		return errors.Join(err, rec.Holder.Stop(ctx))
 	}
 	return nil
+}
+
+// reserveNumbers holds those of the wanted numbers that are free.
+func (r Runner) reserveNumbers(ctx context.Context, s store, rec *record) *device.Pool {
+	pool := device.New(rec.wanted())
+	lock, err := s.lockDevices(ctx)
+	if err != nil {
+		r.Warn(err)
+		return pool
+	}
+	defer s.unlock(lock)
+	if err := pool.Fill(ctx); err != nil {
+		r.Warn(err)
+	}
+	pool.Trim()
+	return pool
 }
 
 // hold starts a holder of the files and notes it in the record.

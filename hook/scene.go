@@ -29,6 +29,8 @@ type scene struct {
 	silent map[int]error
 	// roots are open autofs roots, by namespace and mount id.
 	roots map[rootKey]*os.File
+	// numbers are kept free for the mounts that are made anew.
+	numbers fdNumbers
 	// members are the pids of the container's processes.
 	members []int
 }
@@ -131,6 +133,7 @@ func (s *scene) close() {
 	for _, f := range s.roots {
 		f.Close()
 	}
+	s.numbers.close()
 }
 
 // openRoots opens the root of every autofs mount that is not open yet, however

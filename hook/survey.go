@@ -218,6 +218,28 @@ func (s *scene) askSystemd(ctx context.Context, list []Mount) {
 	}
 }
 
+// wake has every systemd that serves a mount go through its events once. A
+// systemd that was checkpointed while it ignored mount events for a moment
+// (src/core/mount.c, a rate limit) is not woken by its timer after the restore,
+// and would hear of no mount until something else happens to it.
+func (s *scene) wake(ctx context.Context, list []Mount) error {
+	var errs []error
+	seen := map[int]bool{}
+	for i := range list {
+		m := &list[i].Master
+		if m.Kind != master.Systemd || seen[m.PID] {
+			continue
+		}
+		seen[m.PID] = true
+		manager, err := s.manager(ctx, m.PID)
+		if err == nil {
+			err = manager.Ping(ctx)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 func (s *scene) automountUnits(ctx context.Context, pid int, paths []string) (map[string]master.Unit, error) {
 	manager, err := s.manager(ctx, pid)
 	if err != nil {

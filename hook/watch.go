@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -109,12 +108,8 @@ func (r Runner) reserveAndWatch(ctx context.Context, e Event) error {
 		return err
 	}
 	rec := &record{Moment: Reserve, Devices: devicesOf(set)}
-	pool := device.New(rec.wanted())
+	pool := r.reserveNumbers(ctx, store{r.Directory}, rec)
 	defer pool.Close()
-	if err := pool.Fill(ctx); err != nil {
-		r.Warn(err)
-	}
-	pool.Trim()
 	var fillers []*os.File
 	for _, f := range pool.Held() {
 		fillers = append(fillers, f)

@@ -4,12 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strconv"
-
-	"github.com/spf13/pflag"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 )
@@ -38,31 +38,34 @@ Reports: /run/autofs-restore-hook/reports/CONTAINER.json
 
 // target reads the arguments that inspect and repair share.
 func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
-	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
-	flags.SetOutput(os.Stderr)
-	flags.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
 	flags.BoolVar(&asJSON, "json", false, "")
 	images := flags.String("images", "", "")
 	strategy := string(hook.Auto)
 	if name == "repair" {
 		flags.StringVar(&strategy, "strategy", strategy, "")
 	}
-	if err := flags.Parse(args); err != nil {
-		if !errors.Is(err, pflag.ErrHelp) {
-			fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: %v\n", name, err)
-		}
+	words, err := parse(flags, args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(os.Stderr, usage)
 		return e, false, false
-	}
-	if flags.NArg() != 1 {
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: %v\n", name, err)
+		return e, false, false
+	case len(words) != 1:
 		fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: %v\n", name, errOneProcess)
 		return e, false, false
 	}
-	pid, err := strconv.Atoi(flags.Arg(0))
+	pid, err := strconv.Atoi(words[0])
 	if err != nil || pid <= 0 {
-		fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: %q: %v\n", name, flags.Arg(0), errOneProcess)
+		fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: %q: %v\n", name, words[0], errOneProcess)
 		return e, false, false
 	}
-	if flags.Changed("images") {
+	named := false
+	flags.Visit(func(f *flag.Flag) { named = named || f.Name == "images" })
+	if named {
 		if _, err := os.ReadDir(*images); err != nil {
 			fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: checkpoint images: %v\n", name, err)
 			return e, false, false
@@ -76,6 +79,21 @@ func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
 		Trigger: "command:" + name, Moment: hook.Repair, PID: pid, ImageDir: *images, Everyone: true,
 		Strategy: hook.Strategy(strategy),
 	}, asJSON, true
+}
+
+// parse reads flags before and after the other arguments, and returns those.
+func parse(flags *flag.FlagSet, args []string) ([]string, error) {
+	var words []string
+	for {
+		if err := flags.Parse(args); err != nil {
+			return nil, err
+		}
+		if flags.NArg() == 0 {
+			return words, nil
+		}
+		words = append(words, flags.Arg(0))
+		args = flags.Args()[1:]
+	}
 }
 
 func repair(args []string) int {

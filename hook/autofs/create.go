@@ -51,14 +51,14 @@ func Create(o CreateOptions) (*os.File, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("create autofs: %w", err)
 	}
-	fs, err := openContext("autofs")
-	if err != nil {
-		return nil, err
-	}
-	defer fs.close()
-
 	var root *os.File
-	err = withNumber(o.PipeWriter, o.FD, func(fd int) error {
+	// The number first: what is opened after it cannot get it.
+	err := withNumber(o.PipeWriter, o.FD, func(fd int) error {
+		fs, err := openContext("autofs")
+		if err != nil {
+			return err
+		}
+		defer fs.close()
 		if err := o.configure(fs, fd); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -49,12 +50,24 @@ func MoveLike(pid int, model *nsenter.Process) error {
 	if err != nil {
 		return err
 	}
+	moved, err := nsenter.Open(pid)
+	if err != nil {
+		return err
+	}
+	defer moved.Close()
+	have, err := Of(moved)
+	if err != nil {
+		return err
+	}
 	mounts, err := Mounts()
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, m := range target {
+		if slices.Contains(have, m) {
+			continue // there already; writing takes milliseconds
+		}
 		dir, ok := mounts.Dir(m)
 		if !ok {
 			continue // not mounted here: nothing can be moved in it
@@ -65,6 +78,27 @@ func MoveLike(pid int, model *nsenter.Process) error {
 		return fmt.Errorf("move process %d into the control groups of process %d: %w", pid, model.PID(), err)
 	}
 	return nil
+}
+
+// Open opens the directory of a process's group in the hierarchy of version 2.
+func Open(p *nsenter.Process) (*os.File, error) {
+	if p == nil {
+		return nil, errors.New("no process whose control group is wanted")
+	}
+	groups, err := Of(p)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := Mounts()
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		if dir, mounted := mounts.Dir(g); mounted && g.Controllers == "" {
+			return os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		}
+	}
+	return nil, errors.New("no hierarchy of version 2 is mounted")
 }
 
 // Hierarchies are the cgroup file systems mounted in the caller's namespace.

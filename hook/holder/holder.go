@@ -58,6 +58,12 @@ func Start(bound, model *nsenter.Process, lifetime time.Duration, files []*os.Fi
 	cmd.Dir = "/"
 	cmd.ExtraFiles = append([]*os.File{bound.Pidfd()}, files...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if group, err := cgroup.Open(model); err == nil {
+		// Born there (clone3, CLONE_INTO_CGROUP): moving a process takes
+		// milliseconds.
+		defer group.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+	}
 	// What CRIU or the runtime left open for us goes no further (Linux 5.11).
 	_ = unix.CloseRange(boundFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	if err := cmd.Start(); err != nil {

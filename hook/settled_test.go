@@ -1,0 +1,154 @@
+package hook
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSettled: what a run has cured, the next one knows, as long as nothing
+// about it has changed.
+func TestSettled(t *testing.T) {
+	s := store{t.TempDir()}
+	init, another := start(t, nil).open(t), start(t, nil).open(t)
+	at := func(path string, change func(*Mount)) Mount {
+		m := systemdMount(change)
+		m.Path, m.ID, m.Master.StartTime = path, 7, 500
+		return m
+	}
+	before := &Snapshot{Mounts: []Mount{
+		at("/retold", nil), at("/healthy", nil), at("/unrepaired", nil), at("/before", func(m *Mount) { m.Settled = true }),
+		at("/restarted", nil), at("/respawned", nil), at("/preserved", nil),
+	}}
+	var plan []Decision
+	for i, cure := range []Cure{Retold, Healthy, Unrepaired, Healthy, Restarted, Respawned, Preserved} {
+		plan = append(plan, Decision{Mount: i, Cure: cure})
+	}
+	if err := s.markSettled(init, before.Mounts[:1]); err != nil || before.Mounts[0].Settled {
+		t.Errorf("before: %+v, %v", before.Mounts[0], err)
+	}
+	for range 2 {
+		if err := s.settle(init, before, plan); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(want []string, list []Mount) {
+		t.Helper()
+		for i := range list {
+			list[i].Settled = i%2 == 0 // whatever it was
+		}
+		if err := s.markSettled(init, list); err != nil {
+			t.Error(err)
+		}
+		var got []string
+		for _, m := range list {
+			if m.Settled {
+				got = append(got, m.Path)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("settled %q, want %q", got, want)
+		}
+	}
+	cured := []string{"/retold", "/before", "/restarted", "/respawned", "/preserved"}
+	expect(cured, slices.Clone(before.Mounts))
+	for name, change := range map[string]func(*Mount){
+		"device":          func(m *Mount) { m.Device++ },
+		"mount":           func(m *Mount) { m.ID++ },
+		"master":          func(m *Mount) { m.Master.PID++ },
+		"master's number": func(m *Mount) { m.Master.StartTime++ }, // another process with it
+		"namespace":       func(m *Mount) { m.Namespace++ },
+		"path":            func(m *Mount) { m.Path += "x" },
+	} {
+		list := slices.Clone(before.Mounts)
+		change(&list[0])
+		expect(cured[1:], list)
+		if t.Failed() {
+			t.Fatalf("after a change of the %s", name)
+		}
+	}
+	info, err := os.Stat(filepath.Join(s.settledDir(), init.Identity()+reportSuffix))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	// Another container has nothing of it; a file is made only for something.
+	list := slices.Clone(before.Mounts)
+	if err := s.markSettled(another, list); err != nil || list[1].Settled {
+		t.Errorf("of another container: %+v, %v", list[1], err)
+	}
+	if err := s.settle(another, before, plan[1:3]); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(s.settledDir()); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+// TestSettledOtherVersion: what another release wrote is ignored, and said.
+func TestSettledOtherVersion(t *testing.T) {
+	s := store{t.TempDir()}
+	init := start(t, nil).open(t)
+	m := systemdMount(nil)
+	if err := s.settle(init, &Snapshot{Mounts: []Mount{m}}, []Decision{{Cure: Retold}}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(s.settledDir(), init.Identity()+reportSuffix)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"newer": strings.Replace(string(data), `"version":1`, `"version":2`, 1),
+		"none":  strings.Replace(string(data), `"version":1`, `"version":0`, 1), "cut": string(data[:len(data)/2]), "empty": "", "a list": "[]",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		list := []Mount{m}
+		if err := s.markSettled(init, list); err == nil || !strings.HasPrefix(err.Error(), "record of repaired mounts: not of this version") ||
+			strings.Contains(err.Error(), "%!") || list[0].Settled {
+			t.Errorf("%s: %v, settled %v", name, err, list[0].Settled)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.markSettled(init, []Mount{m}); err == nil {
+		t.Error("a directory was read")
+	}
+}
+
+// TestPlanSettled: a settled mount is healthy whatever dates and images say.
+func TestPlanSettled(t *testing.T) {
+	for name, m := range map[string]Mount{
+		"images have another": systemdMount(nil),
+		"younger":             systemdMount(dates(noon, noon.Add(time.Hour), noon)),
+		"not preserved":       systemdMount(func(m *Mount) { m.NotPreserved = "taken" }),
+		"silent":              systemdMount(func(m *Mount) { m.Master.Problem = "silent" }),
+		"inactive":            systemdMount(func(m *Mount) { m.Master.UnitActive = false }),
+		"nested":              systemdMount(func(m *Mount) { m.Main = false }),
+		"automount":           automountMount(nil),
+		"automount, restored": automountMount(dates(noon, noon, noon.Add(time.Hour))),
+	} {
+		m.Settled = true
+		for _, strategy := range []Strategy{Auto, PreserveOnly, RetellOnly, RestartOnly} {
+			for _, restore := range []bool{false, true} {
+				s := &Snapshot{Restore: restore, Strategy: strategy, Mounts: []Mount{m}}
+				for _, plan := range [][]Decision{Plan(s), planRepair(s)} {
+					if plan[0].Cure != Healthy || !strings.Contains(plan[0].Reason, "earlier run") {
+						t.Errorf("%s, %s, restore %v: %+v", name, strategy, restore, plan)
+					}
+				}
+			}
+		}
+		if picked := toPreserve([]Mount{m}, nil); picked != nil {
+			t.Errorf("%s is to be preserved", name)
+		}
+	}
+}
