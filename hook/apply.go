@@ -100,11 +100,14 @@ func (w *work) restart(ctx context.Context, i int) error {
 	w.release(m)
 	fresh, err := w.freshMount(m)
 	if err != nil {
+		if covers != nil {
+			err = errors.Join(err, covers.leave()) // the next run tries again
+		}
 		return errors.Join(restartErr, err)
 	}
 	if covers != nil {
 		if err := covers.kept.PutBack(ctx, main.process, fresh); err != nil {
-			return errors.Join(restartErr, err) // kept: the next run tries again
+			return errors.Join(restartErr, err, covers.leave())
 		}
 		restartErr = errors.Join(restartErr, covers.drop(ctx))
 	}

@@ -43,6 +43,15 @@ func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, filler
 		return
 	}
 	sc.numbers = holdDescriptors(rec.Devices)
+	if rec.Moment == "" {
+		// Not told by CRIU: a unit may have been started again since the restore.
+		snapshot, err := r.snapshot(ctx, Event{PID: sc.init.PID()}, sc, rec)
+		if err != nil {
+			r.Warn(err)
+			return
+		}
+		rec.leftAlone = pathsToLeave(snapshot)
+	}
 	frozen, err := freezer.Freeze(ctx, freezer.Request{Members: sc.init.Members})
 	if err != nil {
 		r.Warn(err)
@@ -77,4 +86,16 @@ func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, filler
 			r.Warn(err)
 		}
 	}
+}
+
+// pathsToLeave are the paths of mounts that are healthy by their dates, or whose
+// systemd could not be asked or does not serve them.
+func pathsToLeave(s *Snapshot) []string {
+	var paths []string
+	for _, d := range Plan(s) {
+		if m := &s.Mounts[d.Mount]; m.Main && (d.Cure == Healthy || d.Cure == Unrepaired) {
+			paths = append(paths, m.Path)
+		}
+	}
+	return paths
 }

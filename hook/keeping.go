@@ -69,6 +69,9 @@ func (k *keeping) drop(ctx context.Context) error {
 	return errors.Join(err, k.holder.Stop(ctx), k.kept.Close())
 }
 
+// leave keeps the copies for a later run.
+func (k *keeping) leave() error { return k.kept.Close() }
+
 func (s store) keepingDir() string { return filepath.Join(s.dir, "covers") }
 
 // finishKeeping puts back what a killed run kept for this container, where the
@@ -100,26 +103,31 @@ func (s store) finishOne(ctx context.Context, sc *scene, path string) error {
 		return errors.Join(fmt.Errorf("record of covering mounts %s: not of this version, or not readable", path), err, os.Remove(path))
 	}
 	namespace, err := rec.Holder.Open(0)
-	if err != nil {
+	if errors.Is(err, holder.ErrGone) {
 		return errors.Join(err, os.Remove(path))
 	}
-	k := &keeping{kept: mounts.Resume(rec.Path, rec.Device, namespace), record: path, holder: rec.Holder}
-	if fresh := bareAutofs(sc.main().table, rec); fresh != nil {
-		if err := k.kept.PutBack(ctx, sc.main().process, mounts.DeviceOf(fresh)); err != nil {
-			return errors.Join(err, k.kept.Close()) // the next run tries again
-		}
-		if err := sc.readTables(); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
-	return k.drop(ctx)
+	k := &keeping{kept: mounts.Resume(rec.Path, rec.Device, namespace), record: path, holder: rec.Holder}
+	table := sc.main().table
+	now := autofsAt(table, rec.Path)
+	switch {
+	case now == nil:
+		return k.leave() // its unit may still mount it: the next run looks again
+	case mounts.DeviceOf(now) == rec.Device || len(table.Stack(now)) > 0:
+		return k.drop(ctx) // nothing was taken away, or it is back
+	}
+	if err := k.kept.PutBack(ctx, sc.main().process, mounts.DeviceOf(now)); err != nil {
+		return errors.Join(err, k.leave())
+	}
+	return errors.Join(k.drop(ctx), sc.readTables())
 }
 
-// bareAutofs is the autofs mount that has taken the place of the recorded one
-// and is covered by nothing.
-func bareAutofs(t *mounts.Table, rec keepingRecord) *mounts.Mount {
+// autofsAt is the autofs mount at a path, nil if there is none.
+func autofsAt(t *mounts.Table, path string) *mounts.Mount {
 	for _, m := range t.Autofs() {
-		if m.Mountpoint == rec.Path && mounts.DeviceOf(m) != rec.Device && len(t.Stack(m)) == 0 {
+		if m.Mountpoint == path {
 			return m
 		}
 	}

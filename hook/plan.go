@@ -135,6 +135,9 @@ func planRepair(s *Snapshot) []Decision {
 		return plan
 	}
 	for _, i := range toPreserve(s.Mounts, s.Waiters) {
+		if plan[i].Cure == Healthy {
+			continue
+		}
 		for j := range plan {
 			if s.Mounts[plan[j].Mount].Device == s.Mounts[i].Device {
 				plan[j].Cure = Preserved
@@ -152,7 +155,7 @@ func toPreserve(list []Mount, waiters []Waiter) []int {
 	var picked []int
 	for i := range list {
 		m := &list[i]
-		if m.Main && m.Master.Kind == master.Systemd && m.Options.Type.Trigger() && !m.Settled &&
+		if m.Main && m.Master.Kind == master.Systemd && m.Options.Type.Trigger() && !m.Settled && !m.LeftAlone &&
 			m.DeviceBefore != 0 && m.DeviceBefore != m.Device && len(waitersOn(waiters, m.Path)) == 0 {
 			picked = append(picked, i)
 		}

@@ -43,6 +43,8 @@ type record struct {
 	Preserved    []string          `json:"preserved"`
 	NotPreserved map[string]string `json:"not_preserved"`
 	Reports      []MountReport     `json:"reports,omitempty"`
+	// leftAlone are paths whose mounts are not made anew.
+	leftAlone []string
 	// Warnings are what the earlier moments warned of, for the report.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -117,6 +119,7 @@ func (r *record) describe(list []Mount) {
 		m.DeviceBefore = r.before(m.Path).Device
 		m.Preserved = slices.Contains(r.Preserved, m.Path) && m.Device == m.DeviceBefore
 		m.NotPreserved = r.NotPreserved[m.Path]
+		m.LeftAlone = slices.Contains(r.leftAlone, m.Path)
 	}
 }
 

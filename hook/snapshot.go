@@ -42,6 +42,9 @@ type Mount struct {
 	// Settled is whether an earlier run has made sure that its master knows it,
 	// and nothing has changed since.
 	Settled bool
+	// LeftAlone is whether it is not made anew: its dates show that its master has
+	// mounted it itself, or that master does not answer.
+	LeftAlone bool
 	// Preserved is whether an earlier moment of this restore gave it its old
 	// number back; NotPreserved says why not, "" if it was not tried.
 	Preserved    bool

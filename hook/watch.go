@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path"
@@ -128,6 +129,8 @@ func startWatcher(e Event, init, criu *nsenter.Process, fillers []*os.File) erro
 	cmd.Dir = "/"
 	cmd.ExtraFiles = fillers
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// What the runtime left open for us goes no further (Linux 5.11).
+	_ = unix.CloseRange(firstFiller, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the process that waits for the end of the restore: %w", err)
 	}

@@ -88,6 +88,7 @@ func actionScript() int {
 // ociHook handles a call by an OCI runtime.
 func ociHook(stage string) int {
 	log := newLogger()
+	log.limit(stage, hook.Deadline+time.Second/4, exitFailed)
 	state, err := hook.ReadState(os.Stdin)
 	if err != nil {
 		log.Errorf("%s: %v", stage, err)
@@ -120,6 +121,10 @@ func watch(args []string) int {
 // stages that this version does not; that must not stop a container.
 func unknown(word string) int {
 	if info, err := os.Stdin.Stat(); err == nil && info.Mode()&os.ModeCharDevice == 0 {
+		time.AfterFunc(stateTime, func() {
+			fmt.Fprintf(os.Stderr, "autofs-restore-hook: unknown command %q\n\n%s", word, usage)
+			os.Exit(exitUsage)
+		})
 		if state, err := hook.ReadState(os.Stdin); err == nil && state.Version != "" {
 			newLogger().Warnf("%q: an OCI hook stage that this version does not know; nothing is done", word)
 			return exitDone
@@ -135,11 +140,7 @@ func run(log *logger, event hook.Event) *hook.Report {
 	log.start(event)
 	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }}
 	if !event.Watch {
-		// Whatever a thread of ours is stuck on: the kernel ends it with us.
-		time.AfterFunc(hook.Deadline+time.Second/4, func() {
-			log.Errorf("%s: not finished within %s, given up", event.Trigger, hook.Deadline)
-			os.Exit(log.exitStatus(exitFailed))
-		})
+		log.limit(event.Trigger, hook.Deadline+time.Second/4, exitFailed)
 	}
 	report, err := runner.Run(context.Background(), event)
 	log.end(event, report, err)
@@ -150,6 +151,18 @@ func run(log *logger, event hook.Event) *hook.Report {
 		return &hook.Report{Outcome: hook.Failed, Error: err.Error()}
 	}
 	return &hook.Report{Outcome: hook.NothingToDo}
+}
+
+// stateTime is how long a runtime may take to write a container's state.
+const stateTime = time.Second
+
+// limit ends the program after a time, whatever it is stuck on: the kernel ends
+// its threads with it.
+func (l *logger) limit(what string, after time.Duration, status int) {
+	time.AfterFunc(after, func() {
+		l.Errorf("%s: not finished within %s, given up", what, hook.Deadline)
+		os.Exit(l.exitStatus(status))
+	})
 }
 
 // exitStatus is the exit status of a hook or action script: 0 whatever

@@ -82,10 +82,15 @@ func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) err
 
 // take copies the mounts over the autofs mount out of the namespace, the lowest
 // first, each with everything that is mounted below it. Only the topmost mount
-// of a stack can be reached by a path, so each is detached once it is copied.
+// of a stack can be reached by a path, so each is detached once it is copied: in
+// a copy of the namespace that ends with the thread, so that nothing is lost if
+// the copies cannot be put back.
 func (k *Kept) take(ctx context.Context) ([]*os.File, error) {
 	var copies []*os.File
 	err := nsenter.InNamespaceFile(ctx, k.namespace, func(t *nsenter.Thread) error {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("copy the kept mounts: %w", os.NewSyscallError("unshare", err))
+		}
 		stack, err := k.stack(t)
 		if err != nil {
 			return err
