@@ -42,6 +42,13 @@ func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, filler
 	if len(rec.wanted()) == 0 || !sc.hasAutofs() {
 		return
 	}
+	if (store{r.Directory}).toldOrNot(sc.init) {
+		rec.NotPreserved = map[string]string{}
+		for _, d := range rec.Devices {
+			rec.NotPreserved[d.Path] = "an earlier run was ended while it told systemd the new number"
+		}
+		return
+	}
 	sc.numbers = holdDescriptors(rec.Devices)
 	if rec.Moment == "" {
 		// Not told by CRIU: a unit may have been started again since the restore.

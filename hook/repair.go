@@ -104,7 +104,11 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	}
 	report.describe(w.snapshot, w.plan)
 	w.countWaiters(report)
-	if err := s.settle(init, w.snapshot, w.plan); err != nil {
+	err = s.settle(init, w.snapshot, w.plan)
+	if err == nil {
+		err = s.endTelling(init)
+	}
+	if err != nil {
 		r.Warn(err)
 	}
 	if criu != nil && rec != nil {

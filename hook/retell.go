@@ -83,6 +83,9 @@ func (w *work) tell(ctx context.Context, pid int, changes []master.DeviceChange)
 	if version < oldestRetold {
 		return nil, fmt.Errorf("%w: it is version %d, older than %d", master.ErrNotRetold, version, oldestRetold)
 	}
+	if err := w.store.beginTelling(w.scene.init); err != nil {
+		return nil, err
+	}
 	w.scene.forgetManager(pid) // its connection breaks
 	return master.Retell(ctx, w.scene.masters[pid], changes)
 }

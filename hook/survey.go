@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -273,6 +274,14 @@ func (s *scene) describeService(ctx context.Context, m *Master) {
 	m.Unit, m.UnitActive, m.UnitSince = service.Name, true, service.Started
 }
 
+// returnTime is how long a systemd may be without its socket.
+const returnTime = 300 * time.Millisecond
+
+// absent reports whether nobody listens on systemd's socket.
+func absent(err error) bool {
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
+}
+
 // manager returns the connection to the systemd with the given pid.
 func (s *scene) manager(ctx context.Context, pid int) (*master.Manager, error) {
 	if m := s.managers[pid]; m != nil {
@@ -286,6 +295,11 @@ func (s *scene) manager(ctx context.Context, pid int) (*master.Manager, error) {
 		p = s.init // asked about a service of its own
 	}
 	m, err := master.Connect(ctx, p)
+	// A systemd that re-executes itself has no socket for a moment.
+	for end := time.Now().Add(returnTime); absent(err) && time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(returnInterval)
+		m, err = master.Connect(ctx, p)
+	}
 	if err != nil {
 		s.silent[pid] = err
 		return nil, err
