@@ -147,8 +147,12 @@ func TestRepairedTwice(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
 	for _, strategies := range [][2]string{
-		{"retell", "retell"}, {"retell", "auto"}, {"retell", "restart"},
-		{"restart", "retell"}, {"restart", "auto"}, {"preserve", "retell"},
+		{"retell", "retell"},
+		{"retell", "auto"},
+		{"retell", "restart"},
+		{"restart", "retell"},
+		{"restart", "auto"},
+		{"preserve", "retell"},
 	} {
 		t.Run(strategies[0]+" "+strategies[1], func(t *testing.T) {
 			r := restoreStale(t, s)
