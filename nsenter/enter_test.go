@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -196,7 +198,7 @@ func TestNobodyElseMoves(t *testing.T) {
 	if got, err := os.Readlink("/proc/self/ns/mnt"); err != nil || got != here {
 		t.Errorf("the main thread is in %s, %v", got, err)
 	}
-	eventually(t, "all threads are where they were", func() bool { return threadNamespaces() == here })
+	eventually(t, "all threads are where they were", func() bool { return testenv.ThreadNamespaces() == here })
 }
 
 func namespaceOfThread(t *testing.T) string {
