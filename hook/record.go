@@ -181,7 +181,7 @@ func (s store) sweep() {
 			if err != nil {
 				continue // not a record's name
 			}
-			p, err := openIdentity(pid, start)
+			p, err := nsenter.OpenIdentity(pid, start)
 			if errors.Is(err, fs.ErrNotExist) {
 				_ = os.Remove(filepath.Join(dir, e.Name()))
 			} else if err == nil {

@@ -5,18 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
-	"os/exec"
 	"path"
 	"strconv"
 	"strings"
-	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -124,25 +121,20 @@ func (r Runner) reserveAndWatch(ctx context.Context, e Event) error {
 // startWatcher starts the watcher, with nothing of ours but the fillers: a
 // runtime waits for everybody who has its hook's output open.
 func startWatcher(e Event, init, criu *nsenter.Process, fillers []*os.File) error {
-	cmd := exec.Command("/proc/self/exe", WatchVerb, criu.Identity(), init.Identity(), e.ContainerID)
-	cmd.Env = []string{}
-	cmd.Dir = "/"
-	cmd.ExtraFiles = fillers
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	// What the runtime left open for us goes no further (Linux 5.11).
-	_ = unix.CloseRange(firstFiller, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	if err := cmd.Start(); err != nil {
+	model, err := nsenter.Open(parentOf(criu.PID()))
+	if err == nil {
+		defer model.Close()
+	} else {
+		model = nil // the watcher stays where it is
+	}
+	p, err := spawn.Self([]string{WatchVerb, criu.Identity(), init.Identity(), e.ContainerID}, fillers, model)
+	if p != nil {
+		defer p.Close()
+	}
+	if err != nil {
 		return fmt.Errorf("start the process that waits for the end of the restore: %w", err)
 	}
-	model, err := nsenter.Open(parentOf(criu.PID()))
-	if err != nil {
-		return err
-	}
-	defer model.Close()
-	if err := cgroup.MoveLike(cmd.Process.Pid, model); err != nil {
-		return err
-	}
-	return cmd.Process.Release()
+	return nil
 }
 
 // WatchEvent reads the arguments of a watcher.
@@ -181,7 +173,7 @@ func (r Runner) watch(ctx context.Context, e Event) (*Report, error) {
 			f.Close()
 		}
 	}()
-	criu, err := openIdentity(e.CRIU, e.criuStart)
+	criu, err := nsenter.OpenIdentity(e.CRIU, e.criuStart)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +182,7 @@ func (r Runner) watch(ctx context.Context, e Event) (*Report, error) {
 	if err != nil || rec == nil {
 		return nil, errors.Join(errors.New("the reservation of this restore is gone"), err)
 	}
-	init, err := openIdentity(e.PID, e.initStart)
+	init, err := nsenter.OpenIdentity(e.PID, e.initStart)
 	if err != nil {
 		return nil, err
 	}
@@ -221,18 +213,6 @@ func inheritedFillers() []*os.File {
 		unix.CloseOnExec(fd)
 		found = append(found, os.NewFile(uintptr(fd), "filler"))
 	}
-}
-
-func openIdentity(pid int, start uint64) (*nsenter.Process, error) {
-	p, err := nsenter.Open(pid)
-	if err != nil {
-		return nil, err
-	}
-	if p.StartTime() != start {
-		p.Close()
-		return nil, fmt.Errorf("process %d: %w: another one has its number now", pid, fs.ErrNotExist)
-	}
-	return p, nil
 }
 
 // isRestore reports whether a state at createRuntime is one of a restore: runc

@@ -33,13 +33,13 @@ func TestParseIdentity(t *testing.T) {
 	if err != nil || pid != p.PID() || started != p.StartTime() {
 		t.Errorf("%s: %d, %d, %v", p.Identity(), pid, started, err)
 	}
-	same, err := openIdentity(pid, started)
+	same, err := nsenter.OpenIdentity(pid, started)
 	if err != nil {
 		t.Fatal(err)
 	}
 	same.Close()
 	for _, id := range [][2]uint64{{uint64(pid), started + 1}, {1<<22 + 1, started}} {
-		if p, err := openIdentity(int(id[0]), id[1]); !errors.Is(err, fs.ErrNotExist) || p != nil {
+		if p, err := nsenter.OpenIdentity(int(id[0]), id[1]); !errors.Is(err, fs.ErrNotExist) || p != nil {
 			t.Errorf("%v: %v, %v", id, p, err)
 		}
 	}

@@ -57,6 +57,20 @@ func Open(pid int) (*Process, error) {
 	return p, nil
 }
 
+// OpenIdentity is Open for a process that was seen before: it fails with
+// fs.ErrNotExist, too, if another process has the number now.
+func OpenIdentity(pid int, start uint64) (*Process, error) {
+	p, err := Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	if p.start != start {
+		p.Close()
+		return nil, fmt.Errorf("process %d: %w: another one has its number now", pid, fs.ErrNotExist)
+	}
+	return p, nil
+}
+
 // Close lets go of the process. It may be called more than once.
 func (p *Process) Close() error {
 	var errs []error

@@ -3,15 +3,13 @@ package freezer
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
-	"os/exec"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -49,37 +47,23 @@ func startGuard(until *nsenter.Process, groups []group) (guardRef, error) {
 		files = append(files, g.control)
 		args = append(args, g.thaw)
 	}
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = []string{}
-	cmd.Dir = "/"
-	cmd.ExtraFiles = files
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	// As in holder.Start: what CRIU or the runtime left open for us goes no further.
-	_ = unix.CloseRange(watchedFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	if err := cmd.Start(); err != nil {
-		return guardRef{}, fmt.Errorf("start the process that would thaw the container: %w", err)
-	}
-	p, err := nsenter.Open(cmd.Process.Pid)
+	p, err := spawn.Self(args, files, nil)
 	if err != nil {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
 		return guardRef{}, fmt.Errorf("start the process that would thaw the container: %w", err)
 	}
 	defer p.Close()
-	return guardRef{PID: p.PID(), StartTime: p.StartTime()}, cmd.Process.Release()
+	return guardRef{PID: p.PID(), StartTime: p.StartTime()}, nil
 }
 
 // stop ends the guard. It is reaped by whoever its parent is by then.
 func (g guardRef) stop() {
-	p, err := nsenter.Open(g.PID)
+	p, err := nsenter.OpenIdentity(g.PID, g.StartTime)
 	if err != nil {
 		return
 	}
 	defer p.Close()
-	if p.StartTime() == g.StartTime {
-		_ = p.Signal(unix.SIGKILL)
-		_ = unix.Waitid(unix.P_PIDFD, int(p.Pidfd().Fd()), nil, unix.WEXITED, nil) // ECHILD if it is not ours
-	}
+	_ = p.Signal(unix.SIGKILL)
+	_ = unix.Waitid(unix.P_PIDFD, int(p.Pidfd().Fd()), nil, unix.WEXITED, nil) // ECHILD if it is not ours
 }
 
 // RunGuard is what a guard does; args are the words to be written, one for each

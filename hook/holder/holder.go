@@ -13,16 +13,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
-	"os/exec"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -53,42 +50,20 @@ var ErrGone = errors.New("the process that held files has ended")
 // failure to move is returned beside a valid Ref as a warning (errors.Is
 // ErrNotMoved).
 func Start(bound, model *nsenter.Process, lifetime time.Duration, files []*os.File) (Ref, error) {
-	cmd := exec.Command("/proc/self/exe", Verb, strconv.Itoa(int(lifetime.Seconds())))
-	cmd.Env = []string{} // nothing of ours, nothing of CRIU's
-	cmd.Dir = "/"
-	cmd.ExtraFiles = append([]*os.File{bound.Pidfd()}, files...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if group, err := cgroup.Open(model); err == nil {
-		// Born there (clone3, CLONE_INTO_CGROUP): moving a process takes
-		// milliseconds.
-		defer group.Close()
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
-	}
-	// What CRIU or the runtime left open for us goes no further (Linux 5.11).
-	_ = unix.CloseRange(boundFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	if err := cmd.Start(); err != nil {
-		return Ref{}, fmt.Errorf("start the process that holds files: %w", err)
-	}
-	p, err := nsenter.Open(cmd.Process.Pid)
+	args := []string{Verb, strconv.Itoa(int(lifetime.Seconds()))}
+	p, err := spawn.Self(args, append([]*os.File{bound.Pidfd()}, files...), model)
 	if err != nil {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		return Ref{}, fmt.Errorf("start the process that holds files: %w", err)
+		err = fmt.Errorf("start the process that holds files: %w", err)
+	}
+	if p == nil {
+		return Ref{}, err
 	}
 	defer p.Close()
-	_ = cmd.Process.Release() // nobody waits for it; closes the pidfd of os/exec
-	ref := Ref{PID: p.PID(), StartTime: p.StartTime(), Files: len(files)}
-	if model == nil {
-		return ref, nil
-	}
-	if err := cgroup.MoveLike(p.PID(), model); err != nil {
-		return ref, fmt.Errorf("%w: %w", ErrNotMoved, err)
-	}
-	return ref, nil
+	return Ref{PID: p.PID(), StartTime: p.StartTime(), Files: len(files)}, err
 }
 
 // ErrNotMoved means that a holder stayed in the container's control group.
-var ErrNotMoved = errors.New("the process that holds files stays in the container's control group")
+var ErrNotMoved = spawn.ErrNotMoved
 
 // Open copies the held file with the given index, in the order of Start. It
 // stays open in the holder too.
@@ -132,18 +107,11 @@ func (r Ref) process() (*nsenter.Process, error) {
 	if r.PID <= 0 {
 		return nil, ErrGone
 	}
-	p, err := nsenter.Open(r.PID)
+	p, err := nsenter.OpenIdentity(r.PID, r.StartTime)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("process %d: %w", r.PID, ErrGone)
 	}
-	if err != nil {
-		return nil, err
-	}
-	if p.StartTime() != r.StartTime {
-		p.Close()
-		return nil, fmt.Errorf("process %d: %w", r.PID, ErrGone)
-	}
-	return p, nil
+	return p, err
 }
 
 // Run is what a holder process does; args are its arguments. It returns when

@@ -1,0 +1,65 @@
+// Package spawn starts processes of our own that go on when this one has ended:
+// holders, guards and watchers. They run this same program, with a hidden verb.
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// FirstFile is the new process's descriptor of the first file it is given.
+const FirstFile = 3
+
+// ErrNotMoved means that a process stayed in the container's control group.
+var ErrNotMoved = errors.New("a process of ours stays in the container's control group")
+
+// Self starts this program with the given arguments and files, in a session of
+// its own, with an empty environment, and standard input, output and error on
+// /dev/null. It has nothing else open: a runtime waits for everybody who has its
+// hook's output.
+//
+// It moves to the control groups of model, if there is one: runc puts CRIU and
+// its scripts into the container's. A failure to move is returned beside the
+// process, as ErrNotMoved. The caller closes the process, which nobody has to
+// wait for.
+func Self(args []string, files []*os.File, model *nsenter.Process) (*nsenter.Process, error) {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = []string{}
+	cmd.Dir = "/"
+	cmd.ExtraFiles = files
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if group, err := cgroup.Open(model); err == nil {
+		// Born there (clone3, CLONE_INTO_CGROUP): moving a process takes
+		// milliseconds.
+		defer group.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+	}
+	// What CRIU or the runtime left open for us goes no further (Linux 5.11).
+	_ = unix.CloseRange(FirstFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p, err := nsenter.Open(cmd.Process.Pid)
+	if err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return nil, err
+	}
+	_ = cmd.Process.Release() // closes the pidfd of os/exec
+	if model == nil {
+		return p, nil
+	}
+	if err := cgroup.MoveLike(p.PID(), model); err != nil {
+		return p, fmt.Errorf("%w: %w", ErrNotMoved, err)
+	}
+	return p, nil
+}
