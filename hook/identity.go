@@ -3,7 +3,6 @@ package hook
 import (
 	"encoding/hex"
 	"hash/fnv"
-	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -69,17 +68,18 @@ func idOfGroup(group string) string {
 	return name
 }
 
+// parentOf is the number of a process's parent, 0 if it cannot be read.
 func parentOf(pid int) int {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	p, err := nsenter.Open(pid)
 	if err != nil {
 		return 0
 	}
-	text := string(data)
-	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(fields) < 2 {
+	defer p.Close()
+	value, err := p.Status("PPid")
+	if err != nil {
 		return 0
 	}
-	parent, err := strconv.Atoi(fields[1])
+	parent, err := strconv.Atoi(value)
 	if err != nil {
 		return 0
 	}

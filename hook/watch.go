@@ -32,28 +32,19 @@ func restoringProcess(init *nsenter.Process) (*nsenter.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	status, err := init.ReadFile("status", 1<<16)
+	value, err := init.Status("TracerPid")
 	if err != nil {
 		return nil, err
 	}
-	for line := range strings.Lines(string(status)) {
-		value, ok := strings.CutPrefix(line, "TracerPid:")
-		if !ok {
-			continue
-		}
-		tracer, err := strconv.Atoi(strings.TrimSpace(value))
-		if err != nil || tracer == 0 {
-			break
-		}
+	if tracer, err := strconv.Atoi(value); err == nil && tracer > 0 {
 		criu, err := nsenter.Open(tracer)
 		if err != nil {
 			return nil, err
 		}
-		if own, err := criu.Readlink("exe"); err != nil || own != exe {
-			criu.Close()
-			break
+		if own, err := criu.Readlink("exe"); err == nil && own == exe {
+			return criu, nil
 		}
-		return criu, nil
+		criu.Close()
 	}
 	return nil, fmt.Errorf("process %d is not being restored: %w", init.PID(), fs.ErrNotExist)
 }

@@ -154,6 +154,20 @@ func (p *Process) openProc(name string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
+// Status returns the value of one line of /proc/<pid>/status, such as "NSpid".
+func (p *Process) Status(name string) (string, error) {
+	data, err := p.ReadFile("status", 1<<16)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value), nil
+		}
+	}
+	return "", fmt.Errorf("process %d: /proc/%d/status has no line %s", p.pid, p.pid, name)
+}
+
 // Readlink reads a link of /proc/<pid>, such as "exe" or "fd/3".
 func (p *Process) Readlink(name string) (string, error) {
 	buf := make([]byte, 4096)

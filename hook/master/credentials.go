@@ -3,7 +3,6 @@ package master
 import (
 	"fmt"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -40,18 +39,13 @@ func effectiveCapabilities(p *nsenter.Process) (uint64, error) {
 }
 
 func capabilitiesOf(p *nsenter.Process) (uint64, error) {
-	data, err := p.ReadFile("status", 1<<16)
+	value, err := p.Status("CapEff")
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			bits, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-			if err != nil {
-				return 0, fmt.Errorf("process %d: /proc/%d/status: CapEff: %w", p.PID(), p.PID(), err)
-			}
-			return bits, nil
-		}
+	bits, err := strconv.ParseUint(value, 16, 64)
+	if err != nil {
+		return 0, fmt.Errorf("process %d: /proc/%d/status: CapEff: %w", p.PID(), p.PID(), err)
 	}
-	return 0, fmt.Errorf("process %d: /proc/%d/status has no line CapEff", p.PID(), p.PID())
+	return bits, nil
 }

@@ -94,20 +94,15 @@ func readable(info string) bool {
 
 // containerPID is the last number in the line "NSpid:" of /proc/<pid>/status.
 func containerPID(p *nsenter.Process) (int, error) {
-	data, err := p.ReadFile("status", 1<<16)
+	value, err := p.Status("NSpid")
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(line, "NSpid:"); ok {
-			numbers := strings.Fields(value)
-			if len(numbers) == 0 {
-				break
-			}
-			return strconv.Atoi(numbers[len(numbers)-1])
-		}
+	numbers := strings.Fields(value)
+	if len(numbers) == 0 {
+		return 0, fmt.Errorf("process %d: /proc/%d/status: NSpid is empty", p.PID(), p.PID())
 	}
-	return 0, fmt.Errorf("process %d: /proc/%d/status has no line NSpid", p.PID(), p.PID())
+	return strconv.Atoi(numbers[len(numbers)-1])
 }
 
 // serviceOf returns the last component of the process's cgroup that names a

@@ -61,11 +61,11 @@ func Retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange) 
 // canReexecute refuses a systemd that is traced by somebody else, or whose
 // program file was replaced since it was started: it would load the new one.
 func canReexecute(pid1 *nsenter.Process) error {
-	status, err := pid1.ReadFile("status", 1<<16)
+	tracer, err := pid1.Status("TracerPid")
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(string(status), "\nTracerPid:\t0\n") {
+	if tracer != "0" {
 		return fmt.Errorf("process %d is being traced", pid1.PID())
 	}
 	link, err := pid1.Readlink("exe")
