@@ -3,10 +3,9 @@
 package images
 
 import (
-	"cmp"
 	"fmt"
 	"os"
-	"slices"
+	"sort"
 
 	"golang.org/x/sys/unix"
 
@@ -61,8 +60,13 @@ func Read(dir *os.File) (*Set, error) {
 			return nil, f.fail(0, "", fmt.Errorf("%w: more than %d autofs mounts", ErrTooLarge, maxMounts))
 		}
 	}
-	slices.SortFunc(set.Mounts, func(a, b Mount) int {
-		return cmp.Or(cmp.Compare(a.NamespaceID, b.NamespaceID), cmp.Compare(a.MountID, b.MountID))
+	// Not slices.SortFunc: its copy for this type is 13 KB of machine code.
+	sort.Slice(set.Mounts, func(i, j int) bool {
+		a, b := &set.Mounts[i], &set.Mounts[j]
+		if a.NamespaceID != b.NamespaceID {
+			return a.NamespaceID < b.NamespaceID
+		}
+		return a.MountID < b.MountID
 	})
 	for number, name := range names.superblocks {
 		major, minor := autofs.DeviceFromImage(number)
