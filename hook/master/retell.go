@@ -155,7 +155,9 @@ func findState(p *nsenter.Process) (int, error) {
 	return -1, fmt.Errorf("process %d has no file %s", p.PID(), stateName)
 }
 
-// correct edits the state in place, and looks that nothing else changed.
+// correct adds to the state what is needed, and looks that nothing else changed.
+// It is one write: whenever this program is killed, systemd finds its state as
+// it was or as it is to be (see paged for more than a page of corrections).
 func correct(p *nsenter.Process, fd int, changes []DeviceChange) (*StateEdit, error) {
 	f, err := p.OpenFileDescriptor(fd, unix.O_RDWR)
 	if err != nil {
@@ -167,13 +169,28 @@ func correct(p *nsenter.Process, fd int, changes []DeviceChange) (*StateEdit, er
 		return nil, err
 	}
 	edit, err := EditState(text, changes)
-	if err != nil || bytes.Equal(edit.Text, text) {
+	if err != nil || len(edit.Addition) == 0 {
 		return edit, err
 	}
-	if err := rewrite(f, text, edit.Text); err != nil {
-		return nil, errors.Join(err, rewrite(f, edit.Text, text))
+	if err := add(f, text, edit.Addition); err != nil {
+		return nil, errors.Join(err, f.Truncate(int64(len(text))))
 	}
 	return edit, nil
+}
+
+// add writes behind the text.
+func add(f *os.File, text, addition []byte) error {
+	if _, err := f.WriteAt(addition, int64(len(text))); err != nil {
+		return fmt.Errorf("correct systemd's state: %w", err)
+	}
+	written, err := readState(f)
+	if err != nil {
+		return err
+	}
+	if rest, same := bytes.CutPrefix(written, text); !same || !bytes.Equal(rest, addition) {
+		return errors.New("correct systemd's state: it reads back differently")
+	}
+	return nil
 }
 
 func readState(f *os.File) ([]byte, error) {
@@ -185,26 +202,4 @@ func readState(f *os.File) ([]byte, error) {
 		return nil, fmt.Errorf("read systemd's state: longer than %d bytes", maxState)
 	}
 	return text, nil
-}
-
-// rewrite replaces the content of the file, from the first byte that differs.
-func rewrite(f *os.File, before, after []byte) error {
-	same := 0
-	for same < len(before) && same < len(after) && before[same] == after[same] {
-		same++
-	}
-	if _, err := f.WriteAt(after[same:], int64(same)); err != nil {
-		return fmt.Errorf("correct systemd's state: %w", err)
-	}
-	if err := f.Truncate(int64(len(after))); err != nil {
-		return fmt.Errorf("correct systemd's state: %w", err)
-	}
-	written, err := readState(f)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(written, after) {
-		return errors.New("correct systemd's state: it reads back differently")
-	}
-	return nil
 }

@@ -161,7 +161,7 @@ func TestRetell(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := strings.Replace(fakeState, "148", "1048576", 1); string(got) != want {
+			if want := fakeState + told("mnt-idle.automount", 1048576); string(got) != want {
 				t.Errorf("it read back\n%q\nwant\n%q", got, want)
 			}
 		})

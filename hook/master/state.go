@@ -14,9 +14,10 @@ type DeviceChange struct {
 
 // StateEdit is what came of correcting systemd's state.
 type StateEdit struct {
-	// Text is the corrected state; it differs from the original in the numbers
-	// of the units in Changed and in nothing else.
-	Text    []byte
+	// Addition is to be written after the end of the state, in one call: for
+	// each corrected unit one more section, with its device number only.
+	Addition []byte
+	// Changed are the units that have their new number with that, or had it.
 	Changed []string
 	// Left says of the other units why their number was left as it is.
 	Left map[string]string
@@ -30,18 +31,22 @@ type StateEdit struct {
 // (src/core/manager-serialize.c, src/core/automount.c): sections that begin
 // with the name of a unit and end with an empty line, of lines "name=value".
 // A number is only replaced if it is the expected one.
+//
+// Nothing in the text changes. systemd reads the file to its end and takes a
+// value that comes later instead of an earlier one, also from a second section
+// of the same unit (manager_deserialize_units, unit_deserialize_state: 240 to
+// 262), so what is needed is added behind.
 func EditState(text []byte, changes []DeviceChange) (*StateEdit, error) {
+	numbers := make(map[string]string, len(changes)) // what systemd will take
+	waiting := map[string]bool{}
 	wanted := make(map[string]DeviceChange, len(changes))
-	edit := &StateEdit{Left: map[string]string{}}
 	for _, c := range changes {
 		wanted[c.Unit] = c
-		edit.Left[c.Unit] = "systemd's state does not mention its device number"
 	}
-	var out bytes.Buffer
 	unit, begins, units := "", false, 0 // the first section is systemd's own and has no name
 	for rest := text; len(rest) > 0; {
-		line, after, ended := bytes.Cut(rest, []byte{'\n'})
-		rest = after
+		var line []byte
+		line, rest, _ = bytes.Cut(rest, []byte{'\n'})
 		name, value, isField := bytes.Cut(line, []byte{'='})
 		switch {
 		case len(line) == 0:
@@ -53,43 +58,93 @@ func EditState(text []byte, changes []DeviceChange) (*StateEdit, error) {
 			unit, begins = string(line), false
 			units++
 		}
-		change, ours := wanted[unit]
-		if ours && isField && string(name) == "dev-id" {
-			line = edit.number(line, value, change)
+		if _, ours := wanted[unit]; !ours || !isField || units == 0 {
+			continue
 		}
-		if ours && isField && string(name) == "token" {
-			edit.Waiting = append(edit.Waiting, unit)
-		}
-		out.Write(line)
-		if ended {
-			out.WriteByte('\n')
+		switch string(name) {
+		case "dev-id":
+			numbers[unit] = string(value)
+		case "token":
+			waiting[unit] = true
 		}
 	}
 	if units == 0 {
 		return nil, fmt.Errorf("systemd's state: no section of a unit in %d bytes", len(text))
 	}
-	if !begins {
+	if !begins || text[len(text)-1] != '\n' {
 		return nil, fmt.Errorf("systemd's state: the last section is cut off after %d bytes", len(text))
 	}
-	edit.Text = out.Bytes()
+	edit := &StateEdit{Left: map[string]string{}}
+	var sections []string
+	for _, c := range changes {
+		if wanted[c.Unit] != c {
+			continue // named twice: the last one is meant
+		}
+		if waiting[c.Unit] {
+			edit.Waiting = append(edit.Waiting, c.Unit)
+		}
+		section, reason := correction(numbers, c)
+		if reason != "" {
+			edit.Left[c.Unit] = reason
+			continue
+		}
+		edit.Changed = append(edit.Changed, c.Unit)
+		if section != "" {
+			sections = append(sections, section)
+		}
+	}
+	edit.Addition = paged(len(text), sections)
 	return edit, nil
 }
 
-// number corrects one line dev-id=.
-func (e *StateEdit) number(line, value []byte, c DeviceChange) []byte {
-	have, err := strconv.ParseUint(string(value), 10, 64)
+// correction is the section that corrects the number of a unit, "" if it is
+// right already, or the reason why it must stay.
+func correction(numbers map[string]string, c DeviceChange) (section, reason string) {
+	number, known := numbers[c.Unit]
+	if !known {
+		return "", "systemd's state does not mention its device number"
+	}
+	have, err := strconv.ParseUint(number, 10, 64)
 	switch {
 	case err != nil:
-		e.Left[c.Unit] = fmt.Sprintf("its device number in systemd's state is %.40q, not a number", value)
+		return "", fmt.Sprintf("its device number in systemd's state is %.40q, not a number", number)
 	case have == c.New:
-		delete(e.Left, c.Unit)
-		e.Changed = append(e.Changed, c.Unit)
+		return "", ""
 	case have != c.Old:
-		e.Left[c.Unit] = fmt.Sprintf("systemd remembers device %d, not %d as the checkpoint images say", have, c.Old)
-	default:
-		delete(e.Left, c.Unit)
-		e.Changed = append(e.Changed, c.Unit)
-		return strconv.AppendUint([]byte("dev-id="), c.New, 10)
+		return "", fmt.Sprintf("systemd remembers device %d, not %d as the checkpoint images say", have, c.Old)
 	}
-	return line
+	section = fmt.Sprintf("%s\ndev-id=%d\n\n", c.Unit, c.New)
+	if len(section) > statePage {
+		return "", "the name of the unit is too long"
+	}
+	return section, ""
+}
+
+// statePage is the smallest piece of a file that the kernel writes whole.
+const statePage = 4096
+
+// paged joins sections that are to be written at the given place of a memory
+// file. When this program is killed, the kernel may leave a write between two
+// pages (mm/filemap.c, generic_perform_write: fatal_signal_pending), nowhere
+// else. So no section goes across a page, and if all together fit into one, they
+// lie in one: then either all are written or none. systemd strips the blanks in
+// between; alone, where a write was left, they are a unit without a name, which
+// it skips.
+func paged(offset int, sections []string) []byte {
+	total := 0
+	for _, s := range sections {
+		total += len(s)
+	}
+	var out []byte
+	for i, s := range sections {
+		need := len(s)
+		if i == 0 && total <= statePage {
+			need = total
+		}
+		if room := statePage - (offset+len(out))%statePage; need > room {
+			out = append(out, bytes.Repeat([]byte{' '}, room)...)
+		}
+		out = append(out, s...)
+	}
+	return out
 }

@@ -1,0 +1,176 @@
+package master
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// readBack reads a state as systemd does (manager_deserialize_units,
+// unit_deserialize_state): lines are stripped, of several values of one name in
+// sections of one unit the last one counts. Jobs are not understood.
+func readBack(text []byte) map[string]map[string]string {
+	units := map[string]map[string]string{}
+	_, rest, _ := strings.Cut(string(text), "\n\n")
+	name, inside := "", false
+	for line := range strings.Lines(rest) {
+		line = strings.TrimSpace(line)
+		switch {
+		case !inside:
+			name, inside = line, true
+			if units[name] == nil {
+				units[name] = map[string]string{}
+			}
+		case line == "":
+			inside = false
+		default:
+			field, value, _ := strings.Cut(line, "=")
+			units[name][field] = value
+		}
+	}
+	return units
+}
+
+// TestEditRealState corrects what real versions of systemd wrote.
+func TestEditRealState(t *testing.T) {
+	names := []string{
+		"mnt-idle.automount", `mnt-with\x20blank.automount`, "mnt-covered.automount", "mnt-stacked.automount",
+		"proc-sys-fs-binfmt_misc.automount",
+	}
+	for _, version := range []int{252, 257, 262} {
+		t.Run(strconv.Itoa(version), func(t *testing.T) {
+			text := realState(t, version)
+			want := readBack(text)
+			var changes []DeviceChange
+			for i, unit := range names {
+				old, err := strconv.ParseUint(want[unit]["dev-id"], 10, 64)
+				if err != nil {
+					t.Fatalf("%s: %v", unit, err)
+				}
+				change := DeviceChange{Unit: unit, Old: old, New: uint64(i)*1000 + 5}
+				changes = append(changes, change)
+				want[unit]["dev-id"] = strconv.FormatUint(change.New, 10)
+			}
+			edit, err := EditState(text, changes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(edit.Changed) != len(names) || len(edit.Left) != 0 {
+				t.Errorf("changed %q, left %q", edit.Changed, edit.Left)
+			}
+			told := slices.Concat(text, edit.Addition)
+			if got := readBack(told); !reflect.DeepEqual(got, want) {
+				t.Error("systemd would not read the same with other numbers")
+			}
+			// It would all be right then.
+			if edit, err = EditState(told, changes); err != nil || len(edit.Addition) != 0 || len(edit.Changed) != len(names) {
+				t.Errorf("a second time: %+v, %v", edit, err)
+			}
+		})
+	}
+}
+
+// TestEditLargeState corrects 1,000 of 2,000 units in more than 1 MB. Wherever
+// the kernel may leave the write, each unit has its old or its new number.
+func TestEditLargeState(t *testing.T) {
+	const units = 2000
+	filler := strings.Repeat("exported-log-rate-limit-interval=no\n", 14)
+	var text strings.Builder
+	text.WriteString(header)
+	var changes []DeviceChange
+	for i := range units {
+		unit := fmt.Sprintf(`srv-%d\x20%d.automount`, i, i)
+		text.WriteString(section(unit, fmt.Sprintf("dev-id=%d\n", i)+filler))
+		if i%2 == 0 {
+			changes = append(changes, DeviceChange{Unit: unit, Old: uint64(i), New: uint64(1<<20 + i)})
+		}
+	}
+	if text.Len() < 1<<20 {
+		t.Fatalf("only %d bytes", text.Len())
+	}
+	edit, err := EditState([]byte(text.String()), changes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(edit.Changed) != len(changes) || len(edit.Left) != 0 {
+		t.Errorf("%d changed, %d left, want %d and none", len(edit.Changed), len(edit.Left), len(changes))
+	}
+	before := readBack([]byte(text.String()))
+	written := []byte(text.String() + string(edit.Addition))
+	cuts, last := 0, 0
+	for cut := (text.Len() + statePage - 1) / statePage * statePage; ; cut += statePage {
+		after := readBack(written[:min(cut, len(written))])
+		if nameless := after[""]; len(nameless) > 0 {
+			t.Errorf("cut at %d: a unit without a name has %v", cut, nameless)
+		}
+		delete(after, "")
+		if len(after) != units {
+			t.Fatalf("cut at %d: %d units, want %d", cut, len(after), units)
+		}
+		corrected := 0
+		for _, c := range changes {
+			switch after[c.Unit]["dev-id"] {
+			case strconv.FormatUint(c.New, 10):
+				corrected++
+			case strconv.FormatUint(c.Old, 10):
+			default:
+				t.Fatalf("cut at %d: %s has %v", cut, c.Unit, after[c.Unit])
+			}
+			after[c.Unit]["dev-id"] = before[c.Unit]["dev-id"]
+		}
+		if !reflect.DeepEqual(after, before) {
+			t.Errorf("cut at %d: something else changed", cut)
+		}
+		if corrected < last {
+			t.Errorf("cut at %d: %d units are corrected, one page before %d", cut, corrected, last)
+		}
+		last = corrected
+		if cut >= len(written) {
+			break
+		}
+		cuts++
+	}
+	if last != len(changes) || cuts < 5 {
+		t.Errorf("%d units corrected at last, want %d; %d cuts", last, len(changes), cuts)
+	}
+}
+
+// TestPaged adds at every place of a page: what fits into one page lies in one,
+// and no section goes across two.
+func TestPaged(t *testing.T) {
+	for _, count := range []int{1, 3, 100, 300} {
+		var sections []string
+		for i := range count {
+			sections = append(sections, told(fmt.Sprintf("mnt-%d.automount", i), i))
+		}
+		joined := strings.Join(sections, "")
+		for offset := range 2 * statePage {
+			out := paged(offset, sections)
+			if strings.ReplaceAll(string(out), " ", "") != joined {
+				t.Fatalf("%d sections at %d: %q", count, offset, out)
+			}
+			inOnePage := offset/statePage == (offset+len(out)-1)/statePage
+			padded := bytes.TrimLeft(out, " ")
+			begin := offset + len(out) - len(padded)
+			if len(joined) <= statePage && begin/statePage != (begin+len(padded)-1)/statePage {
+				t.Fatalf("%d sections at %d: in two pages", count, offset)
+			}
+			if inOnePage && len(padded) != len(out) {
+				t.Fatalf("%d sections at %d: blanks without a need", count, offset)
+			}
+			for boundary := (offset/statePage + 1) * statePage; boundary < offset+len(out); boundary += statePage {
+				whole := strings.TrimRight(string(out[:boundary-offset]), " ")
+				if whole != "" && !strings.HasSuffix(whole, "\n\n") {
+					t.Fatalf("%d sections at %d: one goes across the page that ends at %d", count, offset, boundary)
+				}
+			}
+		}
+	}
+	if out := paged(1, nil); len(out) != 0 {
+		t.Errorf("nothing to add: %q", out)
+	}
+}
