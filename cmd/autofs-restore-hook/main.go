@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/freezer"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
 )
 
@@ -51,8 +51,8 @@ func command(args []string) int {
 			return exitFailed
 		}
 		return exitDone
-	case name == freezer.Verb:
-		if err := freezer.RunGuard(args[1:]); err != nil {
+	case name == guard.Verb:
+		if err := guard.Run(args[1:]); err != nil {
 			return exitFailed
 		}
 		return exitDone

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -45,7 +46,7 @@ type group struct {
 // Frozen are frozen control groups.
 type Frozen struct {
 	groups []group
-	guard  guardRef
+	guard  guard.Ref
 }
 
 // Request says what to freeze.
@@ -90,7 +91,11 @@ func Freeze(ctx context.Context, r Request) (*Frozen, error) {
 		f.groups = append(f.groups, g)
 	}
 	var err error
-	if f.guard, err = startGuard(r.Until, f.groups); err != nil {
+	var actions []guard.Action
+	for _, g := range f.groups {
+		actions = append(actions, guard.Action{File: g.control, Word: g.thaw})
+	}
+	if f.guard, err = guard.Start(r.Until, actions); err != nil {
 		f.close()
 		return nil, err
 	}
@@ -114,7 +119,7 @@ func (f *Frozen) Thaw() error {
 		}
 	}
 	if len(errs) == 0 {
-		f.guard.stop() // else it tries again
+		f.guard.Stop() // else it tries again
 	}
 	f.close()
 	return errors.Join(errs...)
@@ -128,8 +133,8 @@ func (f *Frozen) close() {
 
 // Ref names frozen groups in a record.
 type Ref struct {
-	Groups []string `json:"groups"`
-	Guard  guardRef `json:"guard"`
+	Groups []string  `json:"groups"`
+	Guard  guard.Ref `json:"guard"`
 }
 
 // Leave ends this process's hold on the groups, which stay frozen until

@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
 )
 
 // hierarchy is a mounted hierarchy of control groups in which groups can be
@@ -192,7 +194,7 @@ func guards(t *testing.T) []int {
 			continue
 		}
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err == nil && slices.Contains(strings.Split(string(data), "\x00"), Verb) {
+		if err == nil && slices.Contains(strings.Split(string(data), "\x00"), guard.Verb) {
 			found = append(found, pid)
 		}
 	}

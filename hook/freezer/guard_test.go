@@ -17,13 +17,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // verbs are what the tests' binary does when it is called with one of these
 // words: the guard of the package, and runs of the program.
 var verbs = map[string]func(args []string) error{
-	Verb: RunGuard,
+	guard.Verb: guard.Run,
 	// freeze-and-leave UNTIL MEMBER... writes the Ref and ends.
 	"freeze-and-leave": func(args []string) error {
 		until, err := nsenter.Open(number(args[0]))
@@ -182,13 +183,13 @@ func TestUntil(t *testing.T) {
 func TestStopOther(t *testing.T) {
 	c := start(t, nil)
 	p := c.open(t)
-	for _, g := range []guardRef{{}, {PID: p.PID(), StartTime: p.StartTime() - 1}, {PID: -1}} {
-		g.stop()
+	for _, g := range []guard.Ref{{}, {PID: p.PID(), StartTime: p.StartTime() - 1}, {PID: -1}} {
+		g.Stop()
 	}
 	if p.Ended() {
 		t.Error("another process was killed")
 	}
-	guardRef{PID: p.PID(), StartTime: p.StartTime()}.stop()
+	guard.Ref{PID: p.PID(), StartTime: p.StartTime()}.stop()
 	if !p.Ended() {
 		t.Error("it goes on")
 	}
