@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
 )
 

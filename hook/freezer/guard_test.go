@@ -189,7 +189,7 @@ func TestStopOther(t *testing.T) {
 	if p.Ended() {
 		t.Error("another process was killed")
 	}
-	guard.Ref{PID: p.PID(), StartTime: p.StartTime()}.stop()
+	guard.Ref{PID: p.PID(), StartTime: p.StartTime()}.Stop()
 	if !p.Ended() {
 		t.Error("it goes on")
 	}
@@ -227,7 +227,7 @@ func TestGuardHasNothingElse(t *testing.T) {
 	if sid, err := unix.Getsid(f.guard.PID); err != nil || sid != f.guard.PID {
 		t.Errorf("session %d, %v", sid, err)
 	}
-	if line, err := os.ReadFile(proc + "/cmdline"); err != nil || string(line) != fmt.Sprintf("/proc/self/exe\x00%s\x000\x00", Verb) {
+	if line, err := os.ReadFile(proc + "/cmdline"); err != nil || string(line) != fmt.Sprintf("/proc/self/exe\x00%s\x000\x00", guard.Verb) {
 		t.Errorf("command line %q, %v", line, err)
 	}
 }
