@@ -6,6 +6,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 )
@@ -21,7 +22,7 @@ func newLogger() *logger {
 	// Names from the container are quoted by this formatter: they cannot forge
 	// a line of the log.
 	l.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
-	if journal.Enabled() {
+	if journalListens() {
 		l.AddHook(journalHook{})
 	}
 	return &logger{l}
@@ -72,4 +73,15 @@ func (journalHook) Fire(entry *logrus.Entry) error {
 		return fmt.Errorf("journal: %w", err)
 	}
 	return nil
+}
+
+// journalListens is journal.Enabled without net.Dial, which would bring a
+// resolver of host names into the program.
+func journalListens() bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: "/run/systemd/journal/socket"}) == nil
 }
