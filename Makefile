@@ -19,7 +19,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build demo test test-unit test-kernel test-e2e lab lab-all bench lint check-deps check-size clean
+.PHONY: help build demo test test-unit test-kernel test-e2e test-chaos lab lab-all bench lint check-deps check-size clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ test-kernel: ## Tests with real autofs mounts and small masters (root)
 
 test-e2e: lab-all $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),build) ## Tests with systemd containers, CRIU and runc (root)
 	go test -C test -count=1 -v -timeout 10m -exec $(NODE) -run '$(RUN)' ./e2e/...
+
+test-chaos: lab-all build ## Kill the program at each ptrace call of its (about 30 minutes, root)
+	RETOLD_WALK=$(or $(WALK),1-) go test -C test -count=1 -v -timeout 2h -exec $(NODE) -run 'TestRetoldKilled' ./e2e/...
 
 lab: ## Build the laboratory's Debian trees, once (root)
 	@test/node/build >/dev/null

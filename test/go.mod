@@ -9,4 +9,9 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
+require (
+	github.com/coreos/go-systemd/v22 v22.7.0 // indirect
+	github.com/godbus/dbus/v5 v5.2.4 // indirect
+)
+
 replace github.com/autofs-restore-hook/autofs-restore-hook => ..

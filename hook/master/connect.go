@@ -35,6 +35,9 @@ type Manager struct {
 // about 1 ms; one that is stopped never does.
 const greetingTime = 3 * time.Second
 
+// resetTime is for how long systemd is asked again that resets connections.
+const resetTime = 300 * time.Millisecond
+
 // connections is how many go-systemd makes: one for calls, one for signals.
 const connections = 2
 
@@ -44,6 +47,11 @@ const connections = 2
 // into the container, is refused. Every later call ends with ctx.
 func Connect(ctx context.Context, pid1 *nsenter.Process) (*Manager, error) {
 	m, err := connect(ctx, pid1)
+	// One that executes itself resets who has come but was not let in yet.
+	for end := time.Now().Add(resetTime); errors.Is(err, unix.ECONNRESET) && time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(time.Millisecond)
+		m, err = connect(ctx, pid1)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the container's systemd: %w", err)
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -25,13 +26,15 @@ func traced(t *testing.T, s *snapshot, r *lab.Restored, call string, options ...
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stop := time.AfterFunc(30*time.Second, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	defer stop.Stop()
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		killed = exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
 	}
 	if err != nil && !killed {
-		t.Fatalf("strace: %v", err)
+		t.Fatalf("strace: %v\n%s", err, output.String())
 	}
 	text, err := os.ReadFile(log)
 	if err != nil {
@@ -69,91 +72,62 @@ func checkRunsOn(t *testing.T, r *lab.Restored) {
 	t.Fatalf("systemd does not run on: %s", o)
 }
 
-// corrected reports whether systemd has the new numbers. It is an error if it
-// has some of both. What hangs here leaves a request that nobody waits for.
-func corrected(t *testing.T, r *lab.Restored) bool {
-	t.Helper()
-	accesses := systemdAccesses()
-	served := 0
-	touches := r.TouchAccesses(t, accesses, 300*time.Millisecond)
-	for i, o := range touches {
-		if accesses[i].Answers(o) {
-			served++
-		}
-	}
-	if served != 0 && served != len(accesses) {
-		t.Errorf("systemd has some of the old and some of the new numbers: %v", touches)
-	}
-	return served > 0
-}
-
-// TestRetoldKilled kills the program at its ptrace calls and where it writes
-// systemd's state. RETOLD_STEP=1 walks over all calls, with every systemd.
+// TestRetoldKilled kills the program at its ptrace calls and where it reads and
+// writes systemd's state. RETOLD_WALK=1-200 walks over these calls of ptrace,
+// RETOLD_WALK=1- over all (make test-chaos: with every systemd).
 func TestRetoldKilled(t *testing.T) {
 	requireHook(t)
-	step, _ := strconv.Atoi(os.Getenv("RETOLD_STEP"))
-	// Not sid: a systemd 262 that CRIU 4.1.1 has restored is busy with itself, with
-	// or without a repair, and may then not start a service within our 8 s.
 	suites := []string{"bookworm"}
-	if step > 0 {
+	if os.Getenv("RETOLD_WALK") != "" {
 		suites = systemdVersions
 	}
 	for _, suite := range suites {
 		t.Run(suite, func(t *testing.T) {
-			s := take(t, lab.Options{Systemd: suite})
-			r := restoreStale(t, s)
-			total, _ := traced(t, s, r, "ptrace")
-			r.Settle(t)
-			reads, _ := traced(t, s, r, "pread64")
-			r.Kill(t)
-			t.Logf("%d calls of ptrace", total)
-			kill(t, s, "ptrace", steps(total, step)...)
-			kill(t, s, "pwrite64", 1)
-			kill(t, s, "ftruncate", 1)
-			kill(t, s, "pread64", 1, 2*reads) // the last one reads back what was written
-		})
-	}
-}
-
-// steps are the calls to be killed at: the first, the last and those between
-// them at equal distances.
-func steps(total, step int) []int {
-	if step <= 0 {
-		step = total/4 + 1
-	}
-	list := []int{1}
-	for n := 1 + step; n < total; n += step {
-		list = append(list, n)
-	}
-	return append(list, total)
-}
-
-// kill restores, runs the program and kills it at its n-th call, and lets it
-// run again: systemd runs on, with the old numbers or the corrected ones, and
-// the second run finishes the work.
-func kill(t *testing.T, s *snapshot, call string, list ...int) {
-	t.Helper()
-	for _, n := range list {
-		t.Run(call+" "+strconv.Itoa(n), func(t *testing.T) {
-			r := restoreStale(t, s)
-			killed := killedAt(t, s, r, call, n)
-			checkRunsOn(t, r)
-			t.Logf("killed: %t, corrected: %t", killed, corrected(t, r))
-			repairByHand(t, s, r)
-			r.CheckAnswers(t, lab.Accesses)
-			// What was touched before is mounted since, and did not ask systemd again.
-			r.Run(t, "umount", lab.Idle, lab.Blank, lab.Binfmt)
-			r.Settle(t)
-			r.CheckAnswers(t, lab.Accesses)
-			checkNoWaiters(t, r.Container)
-			checkRunsOn(t, r)
-			for _, change := range unitsThatNoticed(s.units, r.Units(t)) {
-				// Automounts and their mounts were started by the accesses.
-				if !strings.Contains(change, "mount: ") || strings.Contains(change, "failed") {
-					t.Errorf("a unit noticed: %s", change)
-				}
+			s := checkpoint(t)
+			if suite != "bookworm" {
+				s = take(t, lab.Options{Systemd: suite})
 			}
-			lab.WaitNoneRunning(t, time.Second)
+			w := startWalk(t, s)
+			w.goStale(t)
+			total, _ := traced(t, s, w.r, "ptrace")
+			w.goStale(t)
+			reads, _ := traced(t, s, w.r, "pread64")
+			begin := time.Now()
+			calls := walked(t, total)
+			w.kill(t, "ptrace", calls...)
+			w.kill(t, "pwrite64", 1)
+			w.kill(t, "pread64", reads) // to read back what was written
+			t.Logf("%d calls of ptrace; killed at %d of them, from %d to %d, and at 2 others, in %s: "+
+				"%d times killed, old numbers %d, new numbers %d, finished by the next run %d, lost %d",
+				total, len(calls), calls[0], calls[len(calls)-1], time.Since(begin).Round(time.Second),
+				w.killed, w.old, w.corrected, w.finished, w.steps-w.finished)
+			w.finish(t)
 		})
 	}
+}
+
+// walked are the calls to be killed at.
+func walked(t *testing.T, total int) []int {
+	t.Helper()
+	const sample = 40
+	first, last, step := 1, total, float64(total-1)/(sample-1)
+	if text := os.Getenv("RETOLD_WALK"); text != "" {
+		from, to, _ := strings.Cut(text, "-")
+		var err error
+		if first, err = strconv.Atoi(from); err != nil {
+			t.Fatalf("RETOLD_WALK=%q: want FIRST-LAST or FIRST-", text)
+		}
+		if n, err := strconv.Atoi(to); err == nil {
+			last = min(last, n)
+		}
+		step = 1
+	}
+	var list []int
+	for n := float64(first); n < float64(last)+0.5; n += step {
+		list = append(list, int(n+0.5))
+	}
+	if len(list) == 0 {
+		t.Skipf("skipped: nothing to walk: %d calls", total)
+	}
+	return list
 }
