@@ -38,6 +38,9 @@ type Event struct {
 	// Everyone makes the snapshot look at every process on the host, and so
 	// find those that entered the container from outside.
 	Everyone bool
+	// KillWaiters permits to end processes that wait on a mount from which nobody
+	// can be let go.
+	KillWaiters bool
 	// Watch is whether to wait for the end of the restore first; the start times
 	// are those of CRIU and of the first process.
 	Watch                bool

@@ -35,6 +35,14 @@ func (r Runner) freezeForRepair(ctx context.Context, sc *scene, criu *nsenter.Pr
 	rec.Frozen = &ref
 }
 
+func pick(mounts []Mount, list []int) []Mount {
+	var picked []Mount
+	for _, i := range list {
+		picked = append(picked, mounts[i])
+	}
+	return picked
+}
+
 // preserveLate does what preserve does while the container runs: it is frozen
 // for the time, so that no access comes in between. Where it cannot be frozen
 // it runs on; the swap itself leaves no gap.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
@@ -83,12 +84,18 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 		r.Warn(err)
 	}
 	report.Warnings = append(report.Warnings, known.Warnings...)
+	var freezing sync.Mutex
 	thaw := func() {
+		freezing.Lock()
+		defer freezing.Unlock()
 		if err := known.thaw(); err != nil {
 			r.Warn(err)
 		}
 	}
 	defer thaw()
+	if err := s.finishGate(ctx, sc); err != nil {
+		r.Warn(err)
+	}
 	r.takeRoots(sc, known)
 	if known.Moment != Preserve && e.Strategy != RestartOnly && e.Strategy != RetellOnly {
 		r.preserveLate(ctx, sc, known, fillers, e.Strategy)
@@ -97,7 +104,17 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	if err != nil {
 		return err
 	}
-	w := &work{scene: sc, store: s, snapshot: snapshot, plan: Plan(snapshot), warn: r.Warn, thaw: thaw}
+	w := &work{
+		scene: sc, store: s, snapshot: snapshot, plan: Plan(snapshot), warn: r.Warn, thaw: thaw,
+		freeze: func(ctx context.Context, list []int) {
+			freezing.Lock()
+			defer freezing.Unlock()
+			if known.Frozen == nil {
+				r.freezeForRepair(ctx, sc, nil, known, pick(snapshot.Mounts, list))
+			}
+		},
+		killWaiters: e.KillWaiters, refused: map[int]bool{},
+	}
 	w.apply(ctx)
 	if err := sc.wake(ctx, snapshot.Mounts); err != nil {
 		r.Warn(err)

@@ -84,6 +84,8 @@ type MountReport struct {
 	// WaitersReleased counts the processes that were blocked on the mount when
 	// its repair began and are not any more.
 	WaitersReleased int `json:"waiters_released"`
+	// WaitersRefused counts those that got an error (ENOENT) or were ended.
+	WaitersRefused int `json:"waiters_refused,omitempty"`
 }
 
 // MasterReport names the process that serves a mount.

@@ -60,7 +60,7 @@ func (w *work) retellOne(ctx context.Context, pid int, list []int) {
 		}
 		// systemd took these requests while it could not answer them. It does
 		// when the mount comes up.
-		if slices.Contains(edit.Waiting, m.Master.Unit) || len(waitersOn(w.before, m.Path)) > 0 {
+		if slices.Contains(edit.Waiting, m.Master.Unit) || len(waitersOn(w.snapshot.Waiters, m.Path)) > 0 {
 			if err := w.scene.managers[pid].StartMount(ctx, m.Master.Unit); err != nil {
 				w.warn(fmt.Errorf("%q: answer those who wait: %w", m.Path, err))
 			}

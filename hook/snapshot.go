@@ -95,6 +95,8 @@ type Waiter struct {
 	Command string `json:"command"`
 	// Path is what the process wants to reach, "" if that could not be read.
 	Path string `json:"path,omitempty"`
+	// process is the process that the thread PID belongs to.
+	process int
 }
 
 // knownHealthy reports whether the device numbers alone show that the master

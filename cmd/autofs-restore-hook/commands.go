@@ -21,8 +21,9 @@ const usage = `autofs-restore-hook makes automounts work again in a container th
 
 Called by people:
   inspect PID [--json] [--images DIR]   show every automount of a container, its master, and what would be done
-  repair PID [--json] [--images DIR] [--strategy auto|preserve|retell|restart]
-                                        repair them; DIR holds the checkpoint images, if they still exist
+  repair PID [--json] [--images DIR] [--strategy auto|preserve|retell|restart] [--kill-waiters]
+                                        repair them; DIR holds the checkpoint images, if they still exist;
+                                        end processes that wait on an automount and cannot be let go
   version [--json]
   help
 
@@ -45,6 +46,7 @@ func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
 	strategy := string(hook.Auto)
 	if name == "repair" {
 		flags.StringVar(&strategy, "strategy", strategy, "")
+		flags.BoolVar(&e.KillWaiters, "kill-waiters", false, "")
 	}
 	words, err := parse(flags, args)
 	switch {
@@ -77,7 +79,7 @@ func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
 	}
 	return hook.Event{
 		Trigger: "command:" + name, Moment: hook.Repair, PID: pid, ImageDir: *images, Everyone: true,
-		Strategy: hook.Strategy(strategy),
+		Strategy: hook.Strategy(strategy), KillWaiters: e.KillWaiters,
 	}, asJSON, true
 }
 

@@ -83,14 +83,10 @@ func (c *Control) OpenMount(path string, dev uint64) (*os.File, error) {
 		return nil, fmt.Errorf("open autofs mount %d:%d at %q: %w", unix.Major(dev), unix.Minor(dev), path,
 			ioctlError("AUTOFS_DEV_IOCTL_OPENMOUNT", err))
 	}
-	if path == "" || path[0] != '/' {
-		return fail(unix.EINVAL)
-	}
-	r, err := newRequest(-1, path)
+	r, err := newOpenRequest(path, dev)
 	if err != nil {
 		return fail(err)
 	}
-	r.put(offsetArgument, EncodeDevice(dev))
 	if err := c.do(iocDevOpenMount, r); err != nil {
 		return fail(err)
 	}
@@ -100,6 +96,29 @@ func (c *Control) OpenMount(path string, dev uint64) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
+
+func newOpenRequest(path string, dev uint64) (request, error) {
+	if path == "" || path[0] != '/' {
+		return nil, unix.EINVAL
+	}
+	r, err := newRequest(-1, path)
+	if err == nil {
+		r.put(offsetArgument, EncodeDevice(dev))
+	}
+	return r, err
+}
+
+// OpenRequest is what [Control.OpenMount] gives to the kernel, for a process
+// that is made to do it: the number of the ioctl and its argument. OpenedFile
+// reads the descriptor from the same bytes afterwards.
+func OpenRequest(path string, dev uint64) (number uint, argument []byte, err error) {
+	r, err := newOpenRequest(path, dev)
+	return iocDevOpenMount, r, err
+}
+
+// OpenedFile is the descriptor in the argument of an OpenRequest that the kernel
+// has answered.
+func OpenedFile(argument []byte) int { return request(argument).ioctlFD() }
 
 // SetCatatonic is [Catatonic] through the control device: the same effect, and
 // the only change that a process outside the master's process group may make
@@ -113,6 +132,24 @@ func (c *Control) SetCatatonic(root *os.File) error {
 		return c.do(iocDevCatatonic, r)
 	})
 	return ioctlError("AUTOFS_DEV_IOCTL_CATATONIC", err)
+}
+
+// Fail answers a request with an error, which every process that waits for the
+// token gets from its system call. ESTALE is special: the kernel walks the whole
+// path once more (retry_estale(), include/linux/namei.h). Only the master's
+// process group may do this (EACCES), so root is of a mount of the caller's. An
+// unknown token is EINVAL.
+func (c *Control) Fail(root *os.File, token uint32, errno unix.Errno) error {
+	err := onFile(root, func(fd int) error {
+		r, err := newRequest(fd, "")
+		if err != nil {
+			return err
+		}
+		r.put(offsetArgument, token)
+		r.put(offsetArgument+4, uint32(-int32(errno)))
+		return c.do(iocDevFail, r)
+	})
+	return ioctlError("AUTOFS_DEV_IOCTL_FAIL", err)
 }
 
 func (c *Control) do(number uint, r request) error {

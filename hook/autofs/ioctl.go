@@ -40,6 +40,7 @@ var (
 var (
 	iocDevVersion   = ioc(iocRead|iocWrite, 0x71, requestSize)
 	iocDevOpenMount = ioc(iocRead|iocWrite, 0x74, requestSize)
+	iocDevFail      = ioc(iocRead|iocWrite, 0x77, requestSize)
 	iocDevCatatonic = ioc(iocRead|iocWrite, 0x79, requestSize)
 )
 

@@ -99,6 +99,23 @@ func (t *tracer) entry() (number uint64, args [6]uint64, ok bool) {
 	return info.number, info.args, true
 }
 
+// result is the error of the system call that the process has just left, nil for
+// none.
+func (t *tracer) result() error {
+	var info syscallInfo
+	n, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(t.process.PID()),
+		unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0)
+	switch value := int64(info.number); { // of an exit: the return value
+	case errno != 0:
+		return os.NewSyscallError("ptrace", errno)
+	case n == 0 || info.op != unix.PTRACE_SYSCALL_INFO_EXIT:
+		return errors.New("it did not return from its system call")
+	case value < 0 && value > -4096:
+		return unix.Errno(-value)
+	}
+	return nil
+}
+
 // release lets the process run on untraced, even if ctx has ended.
 func (t *tracer) release(ctx context.Context) error {
 	if !t.stopped {

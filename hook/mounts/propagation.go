@@ -48,11 +48,11 @@ func source(parents []Propagation, arrived []bool, i int) int {
 	return i
 }
 
-// origins picks, from the parents of one mount point in several mount
+// Origins picks, from the parents of one mount point in several mount
 // namespaces, those in which something must be mounted for it to arrive in all
 // of them: it travels from a parent to its peers and to the slaves of its
 // group, and on from these.
-func origins(parents []Propagation) []int {
+func Origins(parents []Propagation) []int {
 	var picked []int
 	arrived := make([]bool, len(parents))
 	groups := map[int]bool{} // from which mounts arrive

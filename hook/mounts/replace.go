@@ -144,7 +144,7 @@ func (w *workspace) choose() {
 			continue
 		}
 		w.shown = append(w.shown, shown...)
-		for _, i := range origins(parents) {
+		for _, i := range Origins(parents) {
 			w.targets = append(w.targets, shown[i])
 		}
 	}

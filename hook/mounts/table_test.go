@@ -162,7 +162,7 @@ func TestOrigins(t *testing.T) {
 		"slave of an outsider":       {[]Propagation{slave(9), slave(9)}, []int{0, 1}},
 		"shared slaves of outsiders": {[]Propagation{both(1, 9), shared(1), slave(1), private}, []int{0, 3}},
 	} {
-		if got := origins(test.parents); !reflect.DeepEqual(got, test.want) {
+		if got := Origins(test.parents); !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
 	}

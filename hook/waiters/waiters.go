@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -21,11 +22,14 @@ const maxPath = 4096
 
 // Waiter is a thread that is blocked in autofs_wait or autofs_mount_wait.
 type Waiter struct {
-	PID     int
+	PID     int // of the thread
+	Process int // that it belongs to
 	Command string
 	// Path is the absolute path it wants to reach, "" if that is not to be
 	// read: the process chooses what stands there, so it is a hint only.
 	Path string
+	// sleeps is how often the thread has gone to sleep.
+	sleeps string
 }
 
 // Find looks at the given processes. One that ends meanwhile is left out.
@@ -62,13 +66,37 @@ func ofProcess(p *nsenter.Process) []Waiter {
 			continue
 		}
 		comm, _ := p.ReadFile(dir+"comm", 1<<10)
-		w := Waiter{PID: tid, Command: strings.TrimSuffix(string(comm), "\n")}
+		w := Waiter{PID: tid, Process: p.PID(), Command: strings.TrimSuffix(string(comm), "\n"), sleeps: sleeps(tid)}
 		if wanted, err := wantedPath(p, dir); err == nil {
 			w.Path = wanted
 		}
 		found = append(found, w)
 	}
 	return found
+}
+
+// NotMoved counts those of the list that have slept ever since Find saw them.
+// One that was let go, and waits on another mount now, has gone to sleep anew.
+func NotMoved(list []Waiter) int {
+	n := 0
+	for _, w := range list {
+		if w.sleeps != "" && sleeps(w.PID) == w.sleeps {
+			n++
+		}
+	}
+	return n
+}
+
+// sleeps reads how often a thread has given up its processor by itself, "" if
+// the thread is gone.
+func sleeps(tid int) string {
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(string(status), "\nvoluntary_ctxt_switches:")
+	count, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(count)
 }
 
 // wantedPath reads the path that the blocked system call was given, relative

@@ -1,0 +1,319 @@
+package gate
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// patience bounds how long a test waits for what must happen.
+const patience = 5 * time.Second
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == guard.Verb {
+		if guard.Run(os.Args[2:]) != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	testenv.Main(m)
+}
+
+// space is a mount namespace of its own with automounts that nobody serves.
+type space struct {
+	process *nsenter.Process
+}
+
+// newSpace starts a process in a copy of the mount namespace of another one.
+func newSpace(t *testing.T, from *space, propagation uintptr) *space {
+	t.Helper()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	cmd := exec.Command("cat") // ends with its standard input
+	cmd.Stdin = read
+	start := cmd.Start
+	if from == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	} else {
+		// Go's Unshareflags would make everything private.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+		start = func() error { return from.do(func(*nsenter.Thread) error { return cmd.Start() }) }
+	}
+	if err := start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		write.Close()
+		_ = cmd.Wait()
+	})
+	s := &space{}
+	if s.process, err = nsenter.Open(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.process.Close() })
+	s.run(t, func(*nsenter.Thread) error { return unix.Mount("", "/", "", unix.MS_REC|propagation, "") })
+	return s
+}
+
+func (s *space) do(f func(*nsenter.Thread) error) error {
+	return s.process.InMountNamespace(context.Background(), f)
+}
+
+func (s *space) run(t *testing.T, f func(*nsenter.Thread) error) {
+	t.Helper()
+	if err := s.do(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// automount mounts an autofs of ours at a new folder below /mnt.
+func (s *space) automount(t *testing.T, name string) *service {
+	t.Helper()
+	dead, err := serve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = autofs.Catatonic(dead.root)
+		dead.close()
+	})
+	s.run(t, func(*nsenter.Thread) error {
+		path := filepath.Join("/mnt", name)
+		if err := os.Mkdir(path, 0o755); err != nil {
+			return err
+		}
+		return unix.MoveMount(int(dead.tree.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	})
+	return dead
+}
+
+// place opens an automount in the namespace.
+func (s *space) place(t *testing.T, name string) Place {
+	t.Helper()
+	control, err := autofs.OpenControl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close()
+	table, err := mounts.Of(s.process)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range table.Autofs() {
+		if m.Mountpoint != filepath.Join("/mnt", name) {
+			continue
+		}
+		p := Place{Process: s.process, Device: mounts.DeviceOf(m), Propagation: mounts.PropagationOf(m)}
+		s.run(t, func(*nsenter.Thread) error {
+			p.Root, err = control.OpenMount(m.Mountpoint, p.Device)
+			return err
+		})
+		t.Cleanup(func() { p.Root.Close() })
+		return p
+	}
+	t.Fatalf("no autofs at %s", name)
+	return Place{}
+}
+
+func (s *space) count(t *testing.T) int {
+	t.Helper()
+	table, err := mounts.Of(s.process)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(table.Autofs())
+}
+
+// serveAt does what a new master does: what waits is let go, and content comes.
+func (s *space) serveAt(t *testing.T, name string, p Place) {
+	t.Helper()
+	if err := autofs.Catatonic(p.Root); err != nil {
+		t.Fatal(err)
+	}
+	s.run(t, func(*nsenter.Thread) error {
+		path := filepath.Join("/mnt", name)
+		if err := unix.Mount("content", path, "tmpfs", 0, ""); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(path, "hello"), []byte(name), 0o644)
+	})
+}
+
+// toucher is a process that reads a file.
+type toucher struct {
+	cmd    *exec.Cmd
+	output bytes.Buffer
+	ended  chan error
+}
+
+func (s *space) touch(t *testing.T, name string) *toucher {
+	t.Helper()
+	p := &toucher{cmd: exec.Command("cat", filepath.Join("/mnt", name, "hello")), ended: make(chan error, 1)}
+	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	s.run(t, func(*nsenter.Thread) error { return p.cmd.Start() })
+	go func() { p.ended <- p.cmd.Wait() }()
+	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	end := time.Now().Add(patience)
+	for len(waiting(t, p)) == 0 {
+		if time.Now().After(end) {
+			t.Fatalf("the process that touches %s does not wait", name)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return p
+}
+
+func waiting(t *testing.T, list ...*toucher) []waiters.Waiter {
+	t.Helper()
+	var pids []int
+	for _, p := range list {
+		pids = append(pids, p.cmd.Process.Pid)
+	}
+	found, err := waiters.Find(pids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func (p *toucher) expect(t *testing.T, want string) {
+	t.Helper()
+	select {
+	case err := <-p.ended:
+		if got := strings.TrimSpace(p.output.String()); got != want {
+			t.Errorf("process %d read %q (%v), want %q", p.cmd.Process.Pid, got, err, want)
+		}
+	case <-time.After(patience):
+		t.Errorf("process %d still waits", p.cmd.Process.Pid)
+	}
+}
+
+func unannounced(uint64) error { return nil }
+
+// TestNobodyNotices replaces the master of several mounts while processes wait
+// on them, in two mount namespaces, connected in each way.
+func TestNobodyNotices(t *testing.T) {
+	testenv.RequireRoot(t)
+	for name, propagation := range map[string][2]uintptr{
+		"private": {unix.MS_PRIVATE, unix.MS_PRIVATE}, "peers": {unix.MS_SHARED, unix.MS_SHARED}, "slave": {unix.MS_SHARED, unix.MS_SLAVE},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSpace(t, nil, unix.MS_PRIVATE)
+			s.run(t, func(*nsenter.Thread) error { return unix.Mount("base", "/mnt", "tmpfs", 0, "") })
+			s.run(t, func(*nsenter.Thread) error { return unix.Mount("", "/", "", unix.MS_REC|propagation[0], "") })
+			names := []string{"one", "two", "three"}
+			for _, n := range names {
+				s.automount(t, n)
+			}
+			nested := newSpace(t, s, propagation[1])
+			var list []*toucher
+			var places []Place
+			for _, n := range names {
+				places = append(places, s.place(t, n), nested.place(t, n))
+			}
+			for _, n := range names[:2] { // nobody waits on the third
+				list = append(list, s.touch(t, n), s.touch(t, n), nested.touch(t, n))
+			}
+			before := waiting(t, list...)
+			if len(before) != len(list) {
+				t.Fatalf("%d wait, want %d", len(before), len(list))
+			}
+			g, err := Divert(context.Background(), places, func() int { return waiters.NotMoved(before) }, unannounced)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := waiters.NotMoved(before); n != 0 {
+				t.Errorf("%d processes are not in the gate", n)
+			}
+			if now := waiting(t, list...); len(now) != len(list) {
+				t.Errorf("%d processes wait in the gate, want %d", len(now), len(list))
+			}
+			for _, sp := range []*space{s, nested} {
+				if n := sp.count(t); n != len(names) {
+					t.Errorf("%d autofs mounts with everybody in the gate, want %d", n, len(names))
+				}
+			}
+			for i, n := range names[:2] {
+				s.serveAt(t, n, places[2*i])
+				if name == "private" {
+					nested.serveAt(t, n, places[2*i+1])
+				}
+			}
+			time.Sleep(20 * time.Millisecond)
+			if now := waiting(t, list...); len(now) != len(list) {
+				t.Errorf("%d processes are held back by the gate, want %d", len(now), len(list))
+			}
+			if err := g.Open(); err != nil {
+				t.Error(err)
+			}
+			for i, p := range list {
+				p.expect(t, names[i/3])
+			}
+		})
+	}
+}
+
+// TestAbandoned ends a gate that nobody opens: who waits in it gets an error.
+func TestAbandoned(t *testing.T) {
+	testenv.RequireRoot(t)
+	s := newSpace(t, nil, unix.MS_PRIVATE)
+	s.run(t, func(*nsenter.Thread) error { return unix.Mount("base", "/mnt", "tmpfs", 0, "") })
+	s.automount(t, "one")
+	p := s.place(t, "one")
+	list := []*toucher{s.touch(t, "one"), s.touch(t, "one")}
+	before := waiting(t, list...)
+	g, err := Divert(context.Background(), []Place{p}, func() int { return waiters.NotMoved(before) }, unannounced)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.serveAt(t, "one", p)
+	// What the guard does.
+	if err := autofs.Catatonic(g.service.root); err != nil {
+		t.Error(err)
+	}
+	for _, c := range list {
+		c.expect(t, "cat: /mnt/one/hello: No such file or directory")
+	}
+	if err := g.Open(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCurrentToken sees the kernel's counter grow.
+func TestCurrentToken(t *testing.T) {
+	testenv.RequireRoot(t)
+	var last uint32
+	for i := range 3 {
+		token, err := currentToken(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 && token <= last {
+			t.Errorf("token %d after %d", token, last)
+		}
+		last = token
+	}
+	if table, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(table), fmt.Sprintf(" %s ", Source)) {
+		t.Errorf("the scratch mount is seen here (%v)", err)
+	}
+}

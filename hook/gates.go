@@ -1,0 +1,72 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/gate"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// A run that is killed while it brings processes into a gate may leave the gate
+// on mounts. So it notes the gate's device number first.
+
+const gateSuffix = ".gate"
+
+// announceGate notes the st_dev of a gate that is about to be used.
+func (s store) announceGate(init *nsenter.Process, device uint64) error {
+	return writeFile(s.settledDir(), init.Identity()+gateSuffix, []byte(strconv.FormatUint(device, 10)))
+}
+
+func (s store) gatePath(init *nsenter.Process) string {
+	return filepath.Join(s.settledDir(), init.Identity()+gateSuffix)
+}
+
+// forgetGate takes the note away: the gate is gone.
+func (s store) forgetGate(init *nsenter.Process) error {
+	if err := os.Remove(s.gatePath(init)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("note of a gate: %w", err)
+	}
+	return nil
+}
+
+// finishGate takes away what a killed run has left of its gate. The run's guard
+// has let go of everybody who waited in it.
+func (s store) finishGate(ctx context.Context, sc *scene) error {
+	data, err := os.ReadFile(s.gatePath(sc.init))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("note of a gate: %w", err)
+	}
+	device, err := strconv.ParseUint(string(data), 10, 64)
+	if err != nil {
+		return errors.Join(fmt.Errorf("note of a gate %s: not readable: %w", s.gatePath(sc.init), err), s.forgetGate(sc.init))
+	}
+	var errs []error
+	for i := range sc.spaces {
+		// It goes from some namespaces with the others': each is read when it is its turn.
+		if err := sc.readTables(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		sp := sc.spaces[i]
+		if sp.table == nil {
+			continue
+		}
+		for _, m := range sp.table.Autofs() {
+			if m.Source == gate.Source && mounts.DeviceOf(m) == device {
+				errs = append(errs, gate.Remove(ctx, sp.process, m.Mountpoint, device))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("take away the gate of a run that was killed: %w", err)
+	}
+	return errors.Join(s.forgetGate(sc.init), sc.readTables())
+}

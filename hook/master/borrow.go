@@ -1,0 +1,227 @@
+package master
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// Root names an autofs mount that is to be opened.
+type Root struct {
+	Path   string
+	Device uint64 // st_dev
+}
+
+// borrowTime bounds how long a daemon is stopped.
+const borrowTime = 2 * time.Second
+
+// OpenRoots opens mounts of an automount daemon that processes wait on. To
+// everybody but their master such mounts are closed, so the daemon itself is made
+// to open them, by ptrace, and the descriptors are copied (pidfd_getfd(2)). The
+// daemon does not notice, but for a moment's pause; still, call it only for one
+// that is to be replaced. Mounts that it could not open are nil in the list, and
+// the errors are joined.
+func OpenRoots(ctx context.Context, daemon *nsenter.Process, list []Root) ([]*os.File, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, borrowTime, fmt.Errorf("not finished within %s", borrowTime))
+	defer cancel()
+	type result struct {
+		files []*os.File
+		err   error
+	}
+	done := make(chan result, 1)
+	nsenter.GoThread(func() { // ptrace is bound to one thread
+		files, err := openRoots(ctx, daemon, list)
+		done <- result{files, err}
+	})
+	r := <-done
+	if r.err != nil {
+		r.err = fmt.Errorf("open mounts through process %d: %w", daemon.PID(), r.err)
+	}
+	return r.files, r.err
+}
+
+func openRoots(ctx context.Context, daemon *nsenter.Process, list []Root) ([]*os.File, error) {
+	files := make([]*os.File, len(list))
+	control, err := controlOf(daemon)
+	if err != nil {
+		return files, err
+	}
+	memory, err := openMemory(daemon)
+	if err != nil {
+		return files, err
+	}
+	defer memory.Close()
+	t, err := seize(ctx, daemon)
+	if err != nil {
+		return files, err
+	}
+	b := &borrower{tracer: t, memory: memory}
+	if err := b.begin(); err != nil {
+		return files, errors.Join(err, t.release(ctx))
+	}
+	var errs []error
+	for i, root := range list {
+		files[i], err = b.open(ctx, control, root)
+		errs = append(errs, err)
+	}
+	return files, errors.Join(append(errs, b.end(ctx))...)
+}
+
+// openMemory opens the process's memory for reading and writing.
+func openMemory(p *nsenter.Process) (*os.File, error) {
+	f, err := os.OpenFile("/proc/"+strconv.Itoa(p.PID())+"/mem", os.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Alive(); err != nil { // its number may belong to another process by now
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// controlOf returns the descriptor with which the process has /dev/autofs open.
+func controlOf(p *nsenter.Process) (int, error) {
+	names, err := p.ReadDirNames("fd")
+	if err != nil {
+		return 0, err
+	}
+	const control = 10<<8 | 235
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		f, err := p.OpenFileDescriptor(fd, unix.O_PATH)
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		err = unix.Fstat(int(f.Fd()), &st)
+		f.Close()
+		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == control {
+			return fd, nil
+		}
+	}
+	return 0, errors.New("it does not have " + autofs.ControlPath + " open")
+}
+
+// borrower makes a stopped process call the kernel.
+type borrower struct {
+	tracer      *tracer
+	memory      *os.File
+	registers   unix.PtraceRegs
+	instruction uint64
+}
+
+// begin notes where the process is. It must be inside a system call: there is
+// an instruction then that makes one, and nothing that it computes is disturbed.
+func (b *borrower) begin() error {
+	if err := b.transfer(unix.PTRACE_GETREGSET, &b.registers); err != nil {
+		return err
+	}
+	for _, at := range instructionAt(&b.registers) {
+		code := make([]byte, len(systemCallInstruction))
+		if _, err := b.memory.ReadAt(code, int64(at)); err == nil && bytes.Equal(code, systemCallInstruction) {
+			b.instruction = at
+			return nil
+		}
+	}
+	return errors.New("it is not in a system call")
+}
+
+// redZone is what a function may use below its stack pointer (x86-64 psABI), in
+// bytes.
+const redZone = 128
+
+// open has the process open a mount and takes the descriptor over.
+func (b *borrower) open(ctx context.Context, control int, root Root) (*os.File, error) {
+	number, argument, err := autofs.OpenRequest(root.Path, root.Device)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", root.Path, err)
+	}
+	at := (stackPointer(&b.registers) - redZone - uint64(len(argument))) &^ 15
+	if _, err := b.memory.WriteAt(argument, int64(at)); err != nil {
+		return nil, err
+	}
+	if err := b.call(ctx, unix.SYS_IOCTL, [3]uint64{uint64(control), uint64(number), at}); err != nil {
+		return nil, fmt.Errorf("%q: %w", root.Path, os.NewSyscallError("ioctl AUTOFS_DEV_IOCTL_OPENMOUNT", err))
+	}
+	if _, err := b.memory.ReadAt(argument, int64(at)); err != nil {
+		return nil, err
+	}
+	theirs := autofs.OpenedFile(argument)
+	fd, err := unix.PidfdGetfd(int(b.tracer.process.Pidfd().Fd()), theirs, 0)
+	err = errors.Join(os.NewSyscallError("pidfd_getfd", err), b.call(ctx, unix.SYS_CLOSE, [3]uint64{uint64(theirs)}))
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), root.Path)
+	if device, err := autofs.Device(f); err != nil || device != root.Device {
+		f.Close()
+		return nil, fmt.Errorf("%q: another mount was opened: %w", root.Path, errors.Join(err, unix.ESTALE))
+	}
+	return f, nil
+}
+
+// call has the process make a system call.
+func (b *borrower) call(ctx context.Context, number uint64, args [3]uint64) error {
+	registers := systemCall(b.registers, b.instruction, number, args)
+	if err := b.transfer(unix.PTRACE_SETREGSET, &registers); err != nil {
+		return err
+	}
+	if err := b.step(ctx); err != nil {
+		return err
+	}
+	if got, _, ok := b.tracer.entry(); !ok || got != number {
+		return errors.New("it does not call the kernel as it was told")
+	}
+	if err := b.step(ctx); err != nil {
+		return err
+	}
+	return b.tracer.result()
+}
+
+// step runs to the next entry or exit of a system call.
+func (b *borrower) step(ctx context.Context) error {
+	if err := b.tracer.toSystemCall(0); err != nil {
+		return err
+	}
+	status, err := b.tracer.wait(ctx)
+	if err == nil && signalOf(status) != 0 {
+		err = fmt.Errorf("signal %v came between", signalOf(status))
+	}
+	return err
+}
+
+// end lets the process go on where it was.
+func (b *borrower) end(ctx context.Context) error {
+	registers := resumed(b.registers)
+	var err error
+	if b.tracer.stopped {
+		err = b.transfer(unix.PTRACE_SETREGSET, &registers)
+	}
+	return errors.Join(err, b.tracer.release(ctx))
+}
+
+// transfer reads or writes the general registers.
+func (b *borrower) transfer(request int, registers *unix.PtraceRegs) error {
+	const general = 1 // NT_PRSTATUS
+	vector := unix.Iovec{Base: (*byte)(unsafe.Pointer(registers))}
+	vector.SetLen(int(unsafe.Sizeof(*registers)))
+	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(b.tracer.process.PID()), general,
+		uintptr(unsafe.Pointer(&vector)), 0, 0); errno != 0 {
+		return os.NewSyscallError("ptrace", errno)
+	}
+	return nil
+}

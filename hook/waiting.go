@@ -1,0 +1,263 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/gate"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// openClosed opens the roots of mounts that could not be opened because
+// somebody waits there. An automount daemon, which is replaced anyway, is made to
+// do it. Where it is not possible, and the administrator wants it so, those who
+// wait are ended.
+func (w *work) openClosed(ctx context.Context, list []int) {
+	closed := map[int][]int{} // by the master's pid
+	for _, i := range list {
+		m := &w.snapshot.Mounts[i]
+		if m.Main && w.root(m) == nil && m.Options.Type.Trigger() {
+			closed[m.Master.PID] = append(closed[m.Master.PID], i)
+		}
+	}
+	for pid, list := range closed {
+		if w.snapshot.Mounts[list[0]].Master.Kind == master.Automount {
+			w.openThrough(ctx, pid, list)
+		}
+		if w.killWaiters {
+			w.endWaiters(ctx, list)
+		}
+	}
+}
+
+func (w *work) openThrough(ctx context.Context, pid int, list []int) {
+	var wanted []master.Root
+	for _, i := range list {
+		m := &w.snapshot.Mounts[i]
+		wanted = append(wanted, master.Root{Path: m.Path, Device: m.Device})
+	}
+	files, err := master.OpenRoots(ctx, w.scene.masters[pid], wanted)
+	if err != nil {
+		w.warn(err)
+	}
+	for n, f := range files {
+		if f != nil {
+			m := &w.snapshot.Mounts[list[n]]
+			w.scene.roots[rootKey{m.Namespace, m.ID}] = f
+		}
+	}
+}
+
+// endWaiters ends the processes that wait on mounts that are still closed.
+func (w *work) endWaiters(ctx context.Context, list []int) {
+	now, err := w.scene.waiters()
+	if err != nil {
+		w.warn(err)
+		return
+	}
+	ended := false
+	for _, i := range list {
+		m := &w.snapshot.Mounts[i]
+		if w.root(m) != nil {
+			continue
+		}
+		for _, p := range now {
+			if p.Path != "" && len(waitersOn([]Waiter{p}, m.Path)) == 0 {
+				continue // it waits elsewhere
+			}
+			if err := p.end(ctx); err != nil {
+				w.warn(err)
+				continue
+			}
+			w.refused[p.PID] = true
+			ended = true
+			w.warn(fmt.Errorf("process %d (%q) waited on %q and was ended, as --kill-waiters demands", p.PID, p.Command, p.Path))
+		}
+	}
+	if ended {
+		if err := w.scene.openRoots(ctx); err != nil {
+			w.warn(err)
+		}
+	}
+}
+
+// end ends the process that a waiter is a thread of.
+func (p Waiter) end(ctx context.Context) error {
+	thread, err := nsenter.Open(p.process)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer thread.Close()
+	if err := thread.Signal(unix.SIGKILL); err != nil {
+		return err
+	}
+	return thread.WaitEnd(ctx)
+}
+
+// divert brings those who wait on one of the mounts into a gate, and returns
+// what lets them walk on. Who cannot be brought there gets an error when the
+// mount's old superblock is given up.
+func (w *work) divert(ctx context.Context, list []int) (open func()) {
+	open = func() {}
+	before, err := waiters.Find(w.scene.members)
+	if err != nil {
+		w.warn(err)
+	}
+	if len(before) == 0 {
+		return open
+	}
+	g, err := gate.Divert(ctx, w.places(list), func() int { return waiters.NotMoved(before) }, func(device uint64) error {
+		return w.store.announceGate(w.scene.init, device)
+	})
+	if err != nil {
+		w.warn(fmt.Errorf("those who wait cannot be held back, and get an error: %w", err))
+	} else {
+		open = func() {
+			if err := errors.Join(g.Open(), w.store.forgetGate(w.scene.init)); err != nil {
+				w.warn(err)
+			}
+		}
+	}
+	for _, p := range before {
+		if waiters.NotMoved([]waiters.Waiter{p}) > 0 {
+			w.refused[p.PID] = true
+		}
+	}
+	return open
+}
+
+// places are those of the mounts where somebody may wait who can be let go.
+func (w *work) places(list []int) []gate.Place {
+	var places []gate.Place
+	for _, i := range list {
+		m := &w.snapshot.Mounts[i]
+		root := w.root(m)
+		if root == nil || len(m.Covers) > 0 || !m.Options.Type.Trigger() {
+			continue
+		}
+		for _, sp := range w.scene.spaces {
+			if sp.id != m.Namespace || sp.table == nil {
+				continue
+			}
+			if now := sp.table.ByID(m.ID); now != nil {
+				places = append(places, gate.Place{
+					Process: sp.process, Root: root, Device: m.Device, Propagation: mounts.PropagationOf(now),
+				})
+			}
+		}
+	}
+	return places
+}
+
+// canRelease refuses to touch a daemon while somebody waits on a mount of its
+// whose root is not open: he could not be let go.
+func (w *work) canRelease(list []int) error {
+	now, err := w.scene.waiters()
+	if err != nil {
+		return err
+	}
+	for _, i := range list {
+		m := &w.snapshot.Mounts[i]
+		if w.anyRoot(m.Device) {
+			continue
+		}
+		if waiting := waitersOn(now, m.Path); len(waiting) > 0 {
+			return fmt.Errorf("%s: nobody can be let go from it any more; end %s, or run \"autofs-restore-hook repair --kill-waiters %d\"",
+				m.Path, nameWaiters(waiting), w.snapshot.PID)
+		}
+	}
+	return nil
+}
+
+// anyRoot reports whether a mount of the superblock is open in any namespace.
+func (w *work) anyRoot(device uint64) bool {
+	return slices.ContainsFunc(w.snapshot.Mounts, func(m Mount) bool { return m.Device == device && w.root(&m) != nil })
+}
+
+// release lets go of everybody who waits on the mount's superblock: they get
+// ENOENT. It must not be called while its master still serves it.
+func (w *work) release(m *Mount) {
+	root := w.root(m)
+	if root == nil {
+		return
+	}
+	if err := autofs.Catatonic(root); err != nil {
+		w.warn(fmt.Errorf("%s: let go of the processes that wait on it: %w", m.Path, err))
+	}
+}
+
+func (w *work) root(m *Mount) *os.File { return w.scene.roots[rootKey{m.Namespace, m.ID}] }
+
+func waitersOn(list []Waiter, path string) []Waiter {
+	var found []Waiter
+	for _, w := range list {
+		if w.Path == path || strings.HasPrefix(w.Path, path+"/") {
+			found = append(found, w)
+		}
+	}
+	return found
+}
+
+func nameWaiters(list []Waiter) string {
+	var names []string
+	for _, w := range list {
+		names = append(names, fmt.Sprintf("process %d (%q)", w.PID, w.Command))
+	}
+	return strings.Join(names, ", ")
+}
+
+// countWaiters notes how many of those who waited before wait no more, and who
+// still does.
+func (w *work) countWaiters(report *Report) {
+	before := w.snapshot.Waiters
+	if len(before) == 0 {
+		return
+	}
+	now, err := w.scene.waiters()
+	if err != nil {
+		w.warn(err)
+		return
+	}
+	report.Waiting = nil
+	still := map[int]bool{}
+	for _, p := range now {
+		if slices.ContainsFunc(before, func(b Waiter) bool { return b.PID == p.PID }) {
+			report.Waiting = append(report.Waiting, p)
+			still[p.PID] = true
+		}
+	}
+	counted := map[int]bool{}
+	for i := range report.Mounts {
+		m := &report.Mounts[i]
+		if m.MountNamespace != w.scene.main().id {
+			continue
+		}
+		for _, p := range waitersOn(before, m.Path) {
+			switch {
+			case still[p.PID]:
+				report.stuck = report.stuck || m.Outcome != Healthy
+			case !counted[p.PID]:
+				counted[p.PID] = true
+				if w.refused[p.PID] {
+					m.WaitersRefused++
+				} else {
+					m.WaitersReleased++
+				}
+			}
+		}
+	}
+}
