@@ -53,6 +53,8 @@ func TestProcessRunsIntoStaleMount(t *testing.T) {
 			t.Errorf("the process that touched %s did not go on: %v", path, err)
 			continue
 		}
-		t.Logf("the process that touched %s read %q", path, strings.TrimSpace(string(got)))
+		if text := strings.TrimSpace(string(got)); text != path {
+			t.Errorf("the process that touched %s read %q", path, text)
+		}
 	}
 }

@@ -23,6 +23,11 @@ type Report struct {
 	DurationMS float64       `json:"duration_ms"`
 	Outcome    string        `json:"outcome"`
 	Mounts     []ReportMount `json:"mounts"`
+	Waiting    []struct {
+		PID     int    `json:"pid"`
+		Command string `json:"command"`
+		Path    string `json:"path"`
+	} `json:"waiting"`
 }
 
 // ReportMount is what the program says about one autofs mount.
@@ -41,6 +46,7 @@ type ReportMount struct {
 	Reason          string   `json:"reason"`
 	CoveredBy       []string `json:"covered_by"`
 	WaitersReleased int      `json:"waiters_released"`
+	WaitersRefused  int      `json:"waiters_refused"`
 }
 
 // ReadReport reads the report that the program left about the container.
