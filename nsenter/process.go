@@ -270,4 +270,8 @@ func (p *Process) pollEnd(timeout int) (bool, error) {
 
 // OpenExecutable opens the program file that the process runs, to look at it
 // (O_PATH).
-func (p *Process) OpenExecutable() (*os.File, error) { return p.openProc("exe", unix.O_PATH) }
+func (p *Process) OpenExecutable() (*os.File, error) { return p.OpenPath("exe") }
+
+// OpenPath opens what a link of /proc/<pid> leads to, such as "root" or "cwd",
+// without reading from it (O_PATH).
+func (p *Process) OpenPath(name string) (*os.File, error) { return p.openProc(name, unix.O_PATH) }

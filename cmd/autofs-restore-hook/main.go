@@ -14,6 +14,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/respawn"
 )
 
 // Exit statuses of the commands. As hook and action script the program always
@@ -53,6 +54,11 @@ func command(args []string) int {
 		return exitDone
 	case name == guard.Verb:
 		if err := guard.Run(args[1:]); err != nil {
+			return exitFailed
+		}
+		return exitDone
+	case name == respawn.Verb:
+		if err := respawn.Run(); err != nil {
 			return exitFailed
 		}
 		return exitDone

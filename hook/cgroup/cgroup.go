@@ -47,9 +47,18 @@ func Of(p *nsenter.Process) ([]Membership, error) {
 // in every hierarchy that is mounted here.
 func MoveLike(pid int, model *nsenter.Process) error {
 	target, err := Of(model)
-	if err != nil {
-		return err
+	if err == nil {
+		err = Move(pid, target)
 	}
+	if err != nil {
+		return fmt.Errorf("move process %d into the control groups of process %d: %w", pid, model.PID(), err)
+	}
+	return nil
+}
+
+// Move moves a process of ours into groups, in every hierarchy that is mounted
+// here.
+func Move(pid int, target []Membership) error {
 	moved, err := nsenter.Open(pid)
 	if err != nil {
 		return err
@@ -74,10 +83,7 @@ func MoveLike(pid int, model *nsenter.Process) error {
 		}
 		errs = append(errs, write(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid)))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("move process %d into the control groups of process %d: %w", pid, model.PID(), err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Open opens the directory of a process's group in the hierarchy of version 2.

@@ -1,0 +1,143 @@
+// Package clone makes copies of this process that run no program: a copy
+// carries out a list of system calls, which may end in an exec, and else sleeps.
+//
+// A Go program cannot fork: the copy has one thread and no scheduler. So it runs
+// no Go code but the one loop here. All signals are blocked in it.
+package clone
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Step is one system call of a copy. Args may be addresses of this process's
+// memory, which the caller keeps alive: the copy has the same memory.
+type Step struct {
+	Name   string
+	Number uintptr
+	Args   [5]uintptr
+	// OnResult is whether the first argument is what the step before returned,
+	// such as a descriptor.
+	OnResult bool
+}
+
+// Place is where a copy is born.
+type Place struct {
+	// Number is its process number in its innermost pid namespace, 0 for the
+	// next one.
+	Number int
+	// Cgroup is a descriptor of its group's directory in the hierarchy of
+	// version 2, 0 for this process's own.
+	Cgroup int
+}
+
+// Start makes a copy of the calling thread that carries out the steps. After the
+// last one, or the first that fails, it writes a verdict to the descriptor
+// report, for ReadVerdict, closes everything and sleeps. The pidfd is the
+// caller's to close; pid is the copy's number in the caller's pid namespace.
+//
+// The copy is born in the pid namespace that the thread has set for its
+// children.
+//
+//go:norace
+func Start(steps []Step, report int, place Place) (pid, pidfd int, err error) {
+	var fd int32 = -1
+	args := cloneArgs{
+		flags:      unix.CLONE_PIDFD,
+		pidfd:      uint64(uintptr(unsafe.Pointer(&fd))),
+		exitSignal: uint64(unix.SIGCHLD),
+	}
+	wanted := int32(place.Number)
+	if wanted > 0 {
+		args.setTID, args.setTIDSize = uint64(uintptr(unsafe.Pointer(&wanted))), 1
+	}
+	if place.Cgroup > 0 {
+		args.flags |= unix.CLONE_INTO_CGROUP
+		args.cgroup = uint64(place.Cgroup)
+	}
+	all := ^uint64(0)
+	var old uint64
+	syscall.ForkLock.Lock()
+	defer syscall.ForkLock.Unlock()
+	if _, _, errno := syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0); errno != 0 {
+		return 0, -1, os.NewSyscallError("rt_sigprocmask", errno)
+	}
+	made, errno := cloneAndRun(&args, steps, report)
+	_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+	if errno != 0 {
+		return 0, -1, os.NewSyscallError("clone3", errno)
+	}
+	runtime.KeepAlive(&wanted)
+	return int(made), int(fd), nil
+}
+
+// cloneArgs is struct clone_args of Linux 5.7 (include/uapi/linux/sched.h).
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+}
+
+// cloneArgsSize5 is its size in Linux 5.5, without cgroup.
+const cloneArgsSize5 = 80
+
+//go:norace
+//go:nosplit
+func cloneAndRun(args *cloneArgs, steps []Step, report int) (uintptr, syscall.Errno) {
+	size := unsafe.Sizeof(*args)
+	if args.cgroup == 0 {
+		size = cloneArgsSize5
+	}
+	pid, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), size, 0)
+	if errno != 0 || pid != 0 {
+		return pid, errno
+	}
+	// From here on this is the copy.
+	var verdict [2]uint32
+	var result uintptr
+	for verdict[0] = 0; verdict[0] < uint32(len(steps)); verdict[0]++ {
+		s := &steps[verdict[0]]
+		if !s.OnResult {
+			result = s.Args[0]
+		}
+		if result, _, errno = syscall.RawSyscall6(s.Number, result, s.Args[1], s.Args[2], s.Args[3], s.Args[4], 0); errno != 0 {
+			verdict[1] = uint32(errno)
+			break
+		}
+	}
+	_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(report), uintptr(unsafe.Pointer(&verdict)), 8)
+	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 0, 1<<31-1, 0)
+	for {
+		_, _, _ = syscall.RawSyscall6(unix.SYS_PPOLL, 0, 0, 0, 0, 0, 0) // for ever
+	}
+}
+
+// ErrNoVerdict means that a copy ended, or executed a program, before it had
+// written anything.
+var ErrNoVerdict = errors.New("it ended before it was ready")
+
+// ReadVerdict waits for what a copy writes: nil if it has carried out all
+// steps, else the error of the one that failed.
+func ReadVerdict(pipe int, steps []Step) error {
+	var b [8]byte
+	n, err := unix.Read(pipe, b[:])
+	if errors.Is(err, unix.EINTR) {
+		return ReadVerdict(pipe, steps)
+	}
+	if err != nil {
+		return os.NewSyscallError("read", err)
+	}
+	if n != len(b) {
+		return ErrNoVerdict
+	}
+	failed, errno := binary.NativeEndian.Uint32(b[:]), binary.NativeEndian.Uint32(b[4:])
+	if errno != 0 && int(failed) < len(steps) {
+		return os.NewSyscallError(steps[failed].Name, unix.Errno(errno))
+	}
+	return nil
+}

@@ -1,0 +1,262 @@
+package respawn
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// ErrNotPossible means that a process has something that a twin of it could not
+// be given from outside.
+var ErrNotPossible = errors.New("it cannot be started again from outside of its container")
+
+func notPossible(why string) error { return fmt.Errorf("%w: %s", ErrNotPossible, why) }
+
+// Check looks for what would make a twin of the process impossible, without
+// touching it: ErrNotPossible.
+func Check(p *nsenter.Process) error {
+	self, err := nsenter.Open(os.Getpid())
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	theirs, err := traitsOf(p)
+	if err != nil {
+		return err
+	}
+	ours, err := traitsOf(self)
+	if err != nil {
+		return err
+	}
+	return check(&Twin{Traits: theirs}, &Twin{Traits: ours})
+}
+
+func check(theirs, ours *Twin) error {
+	if theirs.trait("ns/user") != ours.trait("ns/user") {
+		return notPossible("it is in a user namespace")
+	}
+	if theirs.trait("Seccomp") == "1" {
+		return notPossible("it is in seccomp's strict mode")
+	}
+	bounds, err := hexadecimal(theirs.trait("CapBnd"))
+	mine, err2 := hexadecimal(ours.trait("CapBnd"))
+	if err := errors.Join(err, err2); err != nil {
+		return err
+	}
+	if more := bounds &^ mine; more != 0 {
+		return notPossible(fmt.Sprintf("it may use capabilities that this program does not have (%#x)", more))
+	}
+	return nil
+}
+
+// Capture learns what a process has. The files belong to the twin; the caller
+// closes them. If the process runs under seccomp filters it is stopped for a
+// moment.
+func Capture(p *nsenter.Process) (t *Twin, files []*os.File, err error) {
+	self, err := nsenter.Open(os.Getpid())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer self.Close()
+	t = &Twin{}
+	ours := &Twin{}
+	if t.Traits, err = traitsOf(p); err != nil {
+		return nil, nil, err
+	}
+	if ours.Traits, err = traitsOf(self); err != nil {
+		return nil, nil, err
+	}
+	if err := errors.Join(check(t, ours), t.read(p), t.takeOver(ours)); err != nil {
+		return nil, nil, err
+	}
+	if files, err = t.open(p, ours); err == nil {
+		err = p.Alive()
+	}
+	if err != nil {
+		Close(files)
+		return nil, nil, err
+	}
+	return t, files, nil
+}
+
+// Close closes the files of a twin.
+func Close(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// takeOver takes from the traits what has to be set.
+func (t *Twin) takeOver(ours *Twin) error {
+	var errs []error
+	for name, where := range map[string]*uint64{
+		"CapInh": &t.Inheritable, "CapPrm": &t.Permitted, "CapBnd": &t.Bounding, "CapAmb": &t.Ambient, "personality": &t.Personality,
+	} {
+		var err error
+		*where, err = hexadecimal(strings.TrimSpace(t.trait(name)))
+		errs = append(errs, err)
+	}
+	umask, err := strconv.ParseUint(t.trait("Umask"), 8, 16)
+	errs = append(errs, err)
+	t.Umask = int(umask)
+	for name, where := range map[string]*[3]int{"Uid": &t.Users, "Gid": &t.UserGroups} {
+		numbers, err := integers(t.trait(name))
+		errs = append(errs, err)
+		copy(where[:], numbers)
+	}
+	groups, err := integers(t.trait("Groups"))
+	errs = append(errs, err)
+	for _, g := range groups {
+		t.More = append(t.More, int32(g))
+	}
+	t.NoNewPrivileges = t.trait("NoNewPrivs") == "1"
+	t.Arguments, t.Environment = []byte(t.trait("cmdline")), []byte(t.trait("environ"))
+	t.OOM = strings.TrimSpace(t.trait("oom_score_adj"))
+	if label := t.trait("attr/current"); label != ours.trait("attr/current") {
+		t.Label = execLabel(label)
+	}
+	if len(t.Arguments) == 0 {
+		errs = append(errs, notPossible("it has no arguments"))
+	}
+	return errors.Join(errs...)
+}
+
+// execLabel is what has to be written to /proc/<pid>/attr/exec for a label in
+// attr/current: AppArmor says "profile (mode)" and wants "exec profile", SELinux
+// takes its label as it is.
+func execLabel(current string) string {
+	label := strings.TrimRight(current, "\x00\n")
+	profile, _, moded := strings.Cut(label, " (")
+	if moded || label == "unconfined" {
+		return "exec " + profile
+	}
+	return label
+}
+
+// read asks for what /proc does not show.
+func (t *Twin) read(p *nsenter.Process) error {
+	limits, err := limitsOf(t.trait("limits"))
+	if err != nil {
+		return fmt.Errorf("process %d: /proc/%d/limits: %w", p.PID(), p.PID(), err)
+	}
+	t.Limits = limits
+	schedule, err := unix.SchedGetAttr(p.PID(), 0)
+	if err != nil {
+		return fmt.Errorf("process %d: %w", p.PID(), os.NewSyscallError("sched_getattr", err))
+	}
+	schedule.Size = unix.SizeofSchedAttr
+	t.Schedule = *schedule
+	if err := unix.SchedGetaffinity(p.PID(), &t.Affinity); err != nil {
+		return fmt.Errorf("process %d: %w", p.PID(), os.NewSyscallError("sched_getaffinity", err))
+	}
+	if t.Cgroups, err = cgroup.Of(p); err != nil {
+		return err
+	}
+	if t.trait("Seccomp") != "0" && t.trait("Seccomp") != "" {
+		t.Filters, err = filtersOf(p)
+	}
+	return err
+}
+
+// limitsOf reads a table with one line for each resource, in the order of their
+// numbers (fs/proc/base.c, proc_pid_limits): a name of 25 characters, the soft and
+// the hard limit.
+func limitsOf(table string) ([]unix.Rlimit, error) {
+	const nameWidth = 25
+	var limits []unix.Rlimit
+	for line := range strings.Lines(table) {
+		if strings.HasPrefix(line, "Limit ") {
+			continue
+		}
+		var limit [2]uint64
+		fields := strings.Fields(line[min(nameWidth, len(line)):])
+		for i := range limit {
+			if i >= len(fields) {
+				return nil, fmt.Errorf("odd line %q", line)
+			}
+			limit[i] = unix.RLIM_INFINITY
+			if fields[i] != "unlimited" {
+				var err error
+				if limit[i], err = strconv.ParseUint(fields[i], 10, 64); err != nil {
+					return nil, err
+				}
+			}
+		}
+		limits = append(limits, unix.Rlimit{Cur: limit[0], Max: limit[1]})
+	}
+	return limits, nil
+}
+
+// open opens the twin's files, in their order.
+func (t *Twin) open(p *nsenter.Process, ours *Twin) (files []*os.File, err error) {
+	for _, name := range []string{"exe", "root", "cwd"} {
+		f, err := p.OpenPath(name)
+		if err != nil {
+			return files, err
+		}
+		files = append(files, f)
+	}
+	t.Path = pathOf(p, t.trait("exe"))
+	null, err := p.OpenInRoot("/dev/null", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK)
+	if err != nil {
+		return files, err
+	}
+	files = append(files, null)
+	var st unix.Stat_t
+	if err := unix.Fstat(int(null.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+		return files, errors.Join(notPossible("/dev/null of its container is something else"), err)
+	}
+	for _, kind := range spaceKinds {
+		name := "ns/" + kind
+		if t.trait(name) == ours.trait(name) {
+			continue
+		}
+		f, err := p.OpenProc(name)
+		if err != nil {
+			return files, err
+		}
+		files, t.Spaces = append(files, f), append(t.Spaces, kind)
+	}
+	if group, err := cgroup.Open(p); err == nil {
+		files, t.Grouped = append(files, group), true
+	}
+	return files, nil
+}
+
+// pathOf is the path of a process's program, "" if another file is there.
+func pathOf(p *nsenter.Process, want string) string {
+	path, err := p.Readlink("exe")
+	if err != nil || !strings.HasPrefix(path, "/") {
+		return ""
+	}
+	f, err := p.OpenInRoot(path, unix.O_PATH)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if have, err := fileTrait(f); err != nil || have != want {
+		return ""
+	}
+	return path
+}
+
+func hexadecimal(text string) (uint64, error) { return strconv.ParseUint(text, 16, 64) }
+
+func integers(text string) ([]int, error) {
+	var list []int
+	for _, word := range strings.Fields(text) {
+		n, err := strconv.ParseUint(word, 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, int(n))
+	}
+	return list, nil
+}
