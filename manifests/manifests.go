@@ -27,9 +27,8 @@
 package manifests
 
 import (
-	"embed"
+	_ "embed" // templates
 	"fmt"
-	"io/fs"
 	"path"
 	"strings"
 )
@@ -40,55 +39,57 @@ const Program = "/usr/libexec/oci/hooks.d/autofs-restore-hook"
 // Placeholder stands for the path of the program in the templates.
 const Placeholder = "@PROGRAM@"
 
-//go:embed criu/default.conf hooks.d/*.json
-var templates embed.FS
+// Strings, not an embed.FS: that would make the program 20 KB larger.
+var (
+	//go:embed criu/default.conf
+	actionScript string
+	//go:embed hooks.d/autofs-restore-hook-createRuntime.json
+	createRuntime string
+	//go:embed hooks.d/autofs-restore-hook-poststart.json
+	poststart string
+)
 
 // File is a file to be installed.
 type File struct {
 	// Name is the base name. It tells the files of this program from others.
 	Name string
-	Data []byte
+	Data string
 }
 
 // ActionScript returns the line for /etc/criu/default.conf, with its newline.
 func ActionScript(program string) (string, error) {
-	f, err := render("criu/default.conf", program)
-	return string(f.Data), err
+	return render(actionScript, program)
 }
 
 // Hooks returns the hooks.d files, in the order of their names.
 func Hooks(program string) ([]File, error) {
-	names, err := fs.Glob(templates, "hooks.d/*.json")
-	if err != nil {
-		return nil, fmt.Errorf("embedded hooks.d files: %w", err)
+	files := []File{
+		{Name: "autofs-restore-hook-createRuntime.json", Data: createRuntime},
+		{Name: "autofs-restore-hook-poststart.json", Data: poststart},
 	}
-	var files []File
-	for _, name := range names {
-		f, err := render(name, program)
-		if err != nil {
+	for i := range files {
+		var err error
+		if files[i].Data, err = render(files[i].Data, program); err != nil {
 			return nil, err
 		}
-		files = append(files, f)
 	}
 	return files, nil
 }
 
-func render(name, program string) (File, error) {
-	if err := checkPath(program); err != nil {
-		return File{}, err
+func render(template, program string) (string, error) {
+	if err := CheckPath(program); err != nil {
+		return "", err
 	}
-	data, err := templates.ReadFile(name)
-	if err != nil {
-		return File{}, fmt.Errorf("embedded file: %w", err)
-	}
-	return File{Name: path.Base(name), Data: []byte(strings.ReplaceAll(string(data), Placeholder, program))}, nil
+	return strings.ReplaceAll(template, Placeholder, program), nil
 }
 
 // pathBytes need no quoting, neither in JSON nor in CRIU's configuration, which
 // cannot name a path with blanks, quotes or # at all (criu/config.c).
 const pathBytes = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./+-"
 
-func checkPath(program string) error {
+// CheckPath returns an error for a path of the program that the files cannot
+// name.
+func CheckPath(program string) error {
 	if !path.IsAbs(program) || path.Clean(program) != program || strings.Trim(program, pathBytes) != "" {
 		return fmt.Errorf("path of the program %q: want an absolute path of letters, digits and _./+- only, without // and .. in it", program)
 	}

@@ -1,7 +1,6 @@
 package manifests
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -33,7 +32,7 @@ type hooksFile struct {
 func decode(t *testing.T, f File) hooksFile {
 	t.Helper()
 	var h hooksFile
-	d := json.NewDecoder(bytes.NewReader(f.Data))
+	d := json.NewDecoder(strings.NewReader(f.Data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&h); err != nil {
 		t.Fatalf("%s: %v", f.Name, err)

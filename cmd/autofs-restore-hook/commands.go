@@ -24,6 +24,9 @@ Called by people:
   repair PID [--json] [--images DIR] [--strategy auto|preserve|retell|restart] [--kill-waiters]
                                         repair them; DIR holds the checkpoint images, if they still exist;
                                         end processes that wait on an automount and cannot be let go
+  install   [--engine criu|podman|crio|containerd|all] [--root DIR] [--prefix DIR] [--dry-run]
+  uninstall [the same]                  make engines call the program, or undo that; without --engine what the
+                                        machine needs; --dry-run shows the changes
   version [--json]
   help
 

@@ -1,0 +1,148 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// searchPath is where services find their programs.
+var searchPath = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+
+// find lists the files of the tree that are called as a program of this name,
+// each once.
+func (t *tree) find(name string) []string {
+	var list []string
+	seen := map[uint64]bool{}
+	for _, dir := range searchPath {
+		f, err := t.open(dir+"/"+name, unix.O_PATH)
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		err = unix.Fstat(int(f.Fd()), &st)
+		f.Close()
+		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 && !seen[st.Ino] {
+			seen[st.Ino] = true
+			list = append(list, dir+"/"+name)
+		}
+	}
+	return list
+}
+
+const (
+	commandTime = 10 * time.Second
+	maxOutput   = maxText
+)
+
+// run runs a program of the tree inside the tree, and returns what it wrote.
+func (t *tree) run(ctx context.Context, program string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	out, errs := &bounded{limit: maxOutput}, &bounded{limit: 4096}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = []string{"PATH=" + strings.Join(searchPath, ":"), "LC_ALL=C"}
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, errs, time.Second
+	if !t.isOwnRoot() {
+		// The child has the descriptor until it runs the program.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: fmt.Sprintf("/proc/self/fd/%d", t.dir.Fd())}
+	}
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("not finished within %s", commandTime)
+		}
+		text := ""
+		if line, _, _ := strings.Cut(strings.TrimSpace(string(errs.data)), "\n"); line != "" {
+			text = fmt.Sprintf(": %q", line)
+		}
+		return nil, fmt.Errorf("%s %s: %w%s", t.show(program), strings.Join(args, " "), err, text)
+	}
+	if out.full() {
+		return nil, fmt.Errorf("%s %s: wrote more than %d bytes", t.show(program), strings.Join(args, " "), maxOutput)
+	}
+	return out.data, nil
+}
+
+// isOwnRoot reports whether the tree is what this process sees as "/".
+func (t *tree) isOwnRoot() bool {
+	var own, st unix.Stat_t
+	return unix.Stat("/", &own) == nil && unix.Fstat(int(t.dir.Fd()), &st) == nil && own.Dev == st.Dev && own.Ino == st.Ino
+}
+
+// bounded keeps the first bytes of what is written to it, one more than its
+// limit at most.
+type bounded struct {
+	data  []byte
+	limit int
+}
+
+func (b *bounded) Write(data []byte) (int, error) {
+	b.data = append(b.data, data[:min(len(data), b.limit+1-len(b.data))]...)
+	return len(data), nil
+}
+
+func (b *bounded) full() bool { return len(b.data) > b.limit }
+
+// ErrNoCRIU means that there is no CRIU.
+var ErrNoCRIU = errors.New("no criu in " + strings.Join(searchPath, ", "))
+
+// OldCRIUError means that CRIU would fail with an action script in its
+// configuration.
+type OldCRIUError struct {
+	Path    string
+	Version Version
+}
+
+func (e *OldCRIUError) Error() string {
+	return fmt.Sprintf("%s is version %s: before %s an action-script line in %s aborts every checkpoint and restore of runc; nothing was written. "+
+		"Install CRIU %[3]s or later, or use an OCI hook: install --engine podman, crio or containerd (README, Install)",
+		e.Path, e.Version, ScriptVersion, CRIUFile)
+}
+
+// checkCRIU finds every CRIU that an engine may call, and returns an error if
+// there is none, or one that is too old. All of them read the same file.
+func (t *tree) checkCRIU(ctx context.Context) error {
+	programs := t.find("criu")
+	if len(programs) == 0 {
+		return ErrNoCRIU
+	}
+	for _, program := range programs {
+		v, err := t.criuVersion(ctx, program)
+		if err != nil {
+			return err
+		}
+		if v.Less(ScriptVersion) {
+			return &OldCRIUError{Path: t.show(program), Version: v}
+		}
+	}
+	return nil
+}
+
+func (t *tree) criuVersion(ctx context.Context, program string) (Version, error) {
+	out, err := t.run(ctx, program, "--version")
+	if err != nil {
+		return Version{}, fmt.Errorf("version of CRIU: %w", err)
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	text, ok := strings.CutPrefix(line, "Version:")
+	v, parsed := ParseVersion(text)
+	if !ok || !parsed {
+		return Version{}, fmt.Errorf("%s --version wrote %q, want \"Version: \" and a number; nothing was written", t.show(program), bound(line))
+	}
+	return v, nil
+}
+
+// bound shortens a text for a message.
+func bound(text string) string {
+	if len(text) > 200 {
+		return text[:200] + "..."
+	}
+	return text
+}
