@@ -25,6 +25,7 @@ type Options struct {
 	Files   map[string]string // further files of the container, by path
 	Hooks   *specs.Hooks      // OCI hooks of the container
 	Shared  bool              // systemd starts with shared mounts, as under LXC and systemd-nspawn
+	Roles   bool              // the container has [RoleProgram]
 
 	root string
 }
@@ -125,6 +126,11 @@ for d in *; do [ "$d" = usr ] || cp -a "$d" "$2/"; done`
 	out, err := exec.Command("sh", "-c", script, "copy", tree, root).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("copy %s: %w: %s", tree, err, out)
+	}
+	if options.Roles {
+		if err := installRoles(root); err != nil {
+			return err
+		}
 	}
 	return writeContent(root, options.Plain, options.Files)
 }

@@ -1,0 +1,58 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// systemdCures are the ways in which a mount of systemd is repaired by an
+// action script.
+var systemdCures = []string{"preserved", "retold", "restarted"}
+
+// restoreTo restores with the program as CRIU's action script, where the mounts
+// of systemd can be cured in one way only. before is called right before the
+// runtime, if it is not nil.
+func restoreTo(t *testing.T, s *snapshot, cure string, before func()) *lab.Restored {
+	t.Helper()
+	requireHook(t)
+	program := filepath.Join(filepath.Dir(s.Images), "rootfs/usr/lib/systemd/systemd")
+	script := ""
+	if cure == "restarted" {
+		// A systemd that could not find its program does not re-execute itself.
+		script = fmt.Sprintf("[ $CRTOOLS_SCRIPT_ACTION != pre-resume ] || mv %s %[1]s.away\n", program)
+		back := func() { _ = os.Rename(program+".away", program) }
+		t.Cleanup(back)
+		defer back()
+	}
+	lab.InstallWrappedScript(t, lab.Hook(), script)
+	r := s.Restore(t, lab.RestoreOptions{Before: func() {
+		if cure != "preserved" {
+			lab.HoldNumbersUpTo(t, s.highest)
+		}
+		if before != nil {
+			before()
+		}
+	}})
+	t.Logf("restored in %s", r.Took)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("CRIU's log, with what the program wrote:\n%s", hookLines(r.Log))
+		}
+	})
+	return r
+}
+
+// checkpointOf checkpoints a container that is not the standard one.
+func checkpointOf(t *testing.T, c *lab.Container) *snapshot {
+	t.Helper()
+	s := &snapshot{units: c.Units(t)}
+	for _, m := range lab.Autofs(t, c.PID) {
+		s.highest = max(s.highest, uint32(m.Minor))
+	}
+	s.Checkpoint = c.Checkpoint(t)
+	return s
+}

@@ -1,0 +1,55 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// RoleProgram is where [Options].Roles puts the test binary into the container.
+const RoleProgram = "/usr/local/bin/lab-role"
+
+// roles are what a test binary is when the container runs it.
+var roles = map[string]func(args []string) error{
+	"touch": runToucher,
+	"serve": runMaster,
+}
+
+// RunRole carries out the role that the arguments name, and does not return
+// then. A TestMain calls it first.
+func RunRole() {
+	if filepath.Base(os.Args[0]) != filepath.Base(RoleProgram) || len(os.Args) < 2 {
+		return
+	}
+	role := roles[os.Args[1]]
+	if role == nil {
+		fmt.Fprintf(os.Stderr, "no role %q\n", os.Args[1])
+		os.Exit(2)
+	}
+	if err := role(os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// installRoles copies the running test binary into a container's root folder.
+func installRoles(root string) error {
+	from, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	path := filepath.Join(root, RoleProgram)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, from)
+	return errors.Join(err, to.Close())
+}
