@@ -11,3 +11,5 @@ require (
 	golang.org/x/sys v0.49.0
 	google.golang.org/protobuf v1.36.12
 )
+
+require github.com/VictoriaMetrics/easyproto v1.1.3

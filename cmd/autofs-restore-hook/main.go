@@ -26,16 +26,28 @@ const (
 )
 
 // The main goroutine keeps the main thread for itself: a goroutine that enters a
-// container takes its thread with it, and /proc/self shows the main one.
-func init() { runtime.LockOSThread() }
+// container takes its thread with it, and /proc/self shows the main one. Where
+// nothing will be done that is spared: it costs another thread.
+func init() {
+	if !foreignAction() {
+		runtime.LockOSThread()
+	}
+}
+
+// foreignAction reports whether CRIU calls the program at a stage at which it
+// does nothing.
+func foreignAction() bool {
+	action := os.Getenv(hook.EnvAction)
+	return action != "" && len(os.Args) == 1 && !hook.IsOurAction(action)
+}
 
 func main() {
 	// CRIU calls the program at every stage of every dump and restore of the
 	// machine; most are not ours.
-	if action := os.Getenv(hook.EnvAction); action != "" && len(os.Args) == 1 {
-		if !hook.IsOurAction(action) {
-			os.Exit(exitDone)
-		}
+	if foreignAction() {
+		os.Exit(exitDone)
+	}
+	if os.Getenv(hook.EnvAction) != "" && len(os.Args) == 1 {
 		os.Exit(actionScript())
 	}
 	os.Exit(command(os.Args[1:]))

@@ -5,8 +5,6 @@ import (
 	"math"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 )
 
@@ -70,7 +68,7 @@ var errSecond = fmt.Errorf("%w: superblock", ErrDuplicate)
 
 // owner reads an optional uid or gid. The image has an int32 for the kernel's
 // u32, so numbers above 2^31 come out negative.
-func (m *message) owner(num protowire.Number, field string) int {
+func (m *message) owner(num uint32, field string) int {
 	if _, ok := m.number[num]; !ok {
 		return -1
 	}
