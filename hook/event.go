@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 )
 
 // Moment is one of the three points of a restore at which the program works.
@@ -66,34 +68,26 @@ func (s Strategy) Valid() bool {
 	return s == Auto || s == PreserveOnly || s == RetellOnly || s == RestartOnly
 }
 
-// Environment variables with which CRIU calls an action script
-// (criu/action-scripts.c).
+// Environment variables with which CRIU calls an action script, beside
+// [stage.EnvAction] (criu/action-scripts.c).
 const (
-	EnvAction   = "CRTOOLS_SCRIPT_ACTION"
 	EnvImageDir = "CRTOOLS_IMAGE_DIR"
 	EnvInitPID  = "CRTOOLS_INIT_PID"
 )
 
-// moments maps the stages of a CRIU restore that are ours; at every other
-// stage, and at every stage of a dump, there is nothing to do.
+// moments maps the stages of a CRIU restore that are ours.
 var moments = map[string]Moment{
-	"pre-restore": Reserve,
-	"pre-resume":  Preserve,
-	"post-resume": Repair,
-}
-
-// IsOurAction reports whether anything is done at a stage of CRIU.
-func IsOurAction(action string) bool {
-	_, ours := moments[action]
-	return ours
+	stage.PreRestore: Reserve,
+	stage.PreResume:  Preserve,
+	stage.PostResume: Repair,
 }
 
 // ActionEvent reads the event from the environment of a CRIU action script.
 func ActionEvent(getenv func(string) string) (Event, error) {
-	action := getenv(EnvAction)
+	action := getenv(stage.EnvAction)
 	moment, ours := moments[action]
 	if !ours {
-		return Event{}, fmt.Errorf("%s=%q: nothing is done at this stage", EnvAction, action)
+		return Event{}, fmt.Errorf("%s=%q: nothing is done at this stage", stage.EnvAction, action)
 	}
 	pid, err := strconv.Atoi(getenv(EnvInitPID))
 	if moment == Reserve {

@@ -3,6 +3,8 @@ package hook
 import (
 	"os"
 	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 )
 
 func TestActionEvent(t *testing.T) {
@@ -23,7 +25,7 @@ func TestActionEvent(t *testing.T) {
 		"no stage":        {"", "42", Event{}, false},
 		"newline in name": {"post-resume\n", "42", Event{}, false},
 	} {
-		env := map[string]string{EnvAction: test.action, EnvInitPID: test.pid, EnvImageDir: "/images"}
+		env := map[string]string{stage.EnvAction: test.action, EnvInitPID: test.pid, EnvImageDir: "/images"}
 		e, err := ActionEvent(func(k string) string { return env[k] })
 		if (err == nil) != test.ok {
 			t.Errorf("%s: %+v, %v", name, e, err)
@@ -38,7 +40,7 @@ func TestActionEvent(t *testing.T) {
 		"pre-restore": true, "pre-resume": true, "post-resume": true, "pre-dump": false, "post-dump": false, "network-lock": false,
 		"network-unlock": false, "setup-namespaces": false, "post-setup-namespaces": false, "post-restore": false, "orphan-pts-master": false, "": false,
 	} {
-		if IsOurAction(action) != want {
+		if stage.Ours(action) != want {
 			t.Errorf("%q: %v", action, !want)
 		}
 	}

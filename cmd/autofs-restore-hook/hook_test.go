@@ -28,6 +28,22 @@ func TestForeignAction(t *testing.T) {
 	}
 }
 
+// TestForeignActionEndsEarly: before the packages that do the work are ready.
+func TestForeignActionEndsEarly(t *testing.T) {
+	initialized := func(action string) string {
+		return call{env: []string{"CRTOOLS_SCRIPT_ACTION=" + action, "GODEBUG=inittrace=1"}}.run(t).errors
+	}
+	for _, name := range []string{"net", "reflect", "encoding/json", "github.com/godbus/dbus/v5", "main"} {
+		line := "init " + name + " @"
+		if strings.Contains(initialized("network-lock"), line) {
+			t.Errorf("%s is initialized at a foreign action", name)
+		}
+		if !strings.Contains(initialized("pre-restore"), line) {
+			t.Errorf("%s is not seen in the trace at all", name)
+		}
+	}
+}
+
 // TestForeignActionIsLight: nothing but the start of the Go runtime.
 func TestForeignActionIsLight(t *testing.T) {
 	strace, err := exec.LookPath("strace")

@@ -15,6 +15,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/respawn"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 )
 
 // Exit statuses of the commands. As hook and action script the program always
@@ -26,28 +27,12 @@ const (
 )
 
 // The main goroutine keeps the main thread for itself: a goroutine that enters a
-// container takes its thread with it, and /proc/self shows the main one. Where
-// nothing will be done that is spared: it costs another thread.
-func init() {
-	if !foreignAction() {
-		runtime.LockOSThread()
-	}
-}
-
-// foreignAction reports whether CRIU calls the program at a stage at which it
-// does nothing.
-func foreignAction() bool {
-	action := os.Getenv(hook.EnvAction)
-	return action != "" && len(os.Args) == 1 && !hook.IsOurAction(action)
-}
+// container takes its thread with it, and /proc/self shows the main one.
+func init() { runtime.LockOSThread() }
 
 func main() {
-	// CRIU calls the program at every stage of every dump and restore of the
-	// machine; most are not ours.
-	if foreignAction() {
-		os.Exit(exitDone)
-	}
-	if os.Getenv(hook.EnvAction) != "" && len(os.Args) == 1 {
+	// Calls at stages without work have ended before (package stage).
+	if os.Getenv(stage.EnvAction) != "" && len(os.Args) == 1 {
 		os.Exit(actionScript())
 	}
 	os.Exit(command(os.Args[1:]))
@@ -106,17 +91,17 @@ func actionScript() int {
 }
 
 // ociHook handles a call by an OCI runtime.
-func ociHook(stage string) int {
+func ociHook(name string) int {
 	log := newLogger()
-	log.limit(stage, hook.Deadline+time.Second/4, exitFailed)
+	log.limit(name, hook.Deadline+time.Second/4, exitFailed)
 	state, err := hook.ReadState(os.Stdin)
 	if err != nil {
-		log.Errorf("%s: %v", stage, err)
+		log.Errorf("%s: %v", name, err)
 		return log.exitStatus(exitUsage)
 	}
-	event, ours, err := hook.StageEvent(stage, state)
+	event, ours, err := hook.StageEvent(name, state)
 	if err != nil {
-		log.Errorf("%s: %v", stage, err)
+		log.Errorf("%s: %v", name, err)
 		return log.exitStatus(exitUsage)
 	}
 	if !ours {
