@@ -26,6 +26,10 @@ type Config struct {
 	// (pre-restore, createRuntime): there it fails the restore. Later CRIU only
 	// logs it.
 	Strict bool
+	// ReexecuteReplaced allows a container's systemd to execute itself, so that
+	// it can be told device numbers, even if its program file was replaced since
+	// it was started. It then runs the new version.
+	ReexecuteReplaced bool
 }
 
 // ReadConfig reads ConfigFile; no file means no choices.
@@ -55,14 +59,19 @@ func parseConfig(r io.Reader) (Config, error) {
 			continue
 		}
 		name, value, _ := strings.Cut(text, "=")
-		if name = strings.TrimSpace(name); name != "strict" {
-			return Config{}, fmt.Errorf("line %d: unknown setting %q; the only one is strict", number, name)
+		var choice *bool
+		switch name = strings.TrimSpace(name); name {
+		case "strict":
+			choice = &c.Strict
+		case "reexecute-replaced":
+			choice = &c.ReexecuteReplaced
+		default:
+			return Config{}, fmt.Errorf("line %d: unknown setting %q; there are strict and reexecute-replaced", number, name)
 		}
-		strict, err := strconv.ParseBool(strings.TrimSpace(value))
-		if err != nil {
-			return Config{}, fmt.Errorf("line %d: strict = %q: want true or false", number, strings.TrimSpace(value))
+		var err error
+		if *choice, err = strconv.ParseBool(strings.TrimSpace(value)); err != nil {
+			return Config{}, fmt.Errorf("line %d: %s = %q: want true or false", number, name, strings.TrimSpace(value))
 		}
-		c.Strict = strict
 	}
 	if err := lines.Err(); err != nil {
 		return Config{}, fmt.Errorf("after its start: %w", err)

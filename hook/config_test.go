@@ -13,34 +13,38 @@ import (
 )
 
 func TestParseConfig(t *testing.T) {
+	strict := Config{Strict: true}
 	for name, test := range map[string]struct {
-		text   string
-		strict bool
-		say    string // "" for success
+		text string
+		want Config
+		say  string // "" for success
 	}{
-		"empty":              {"", false, ""},
-		"comments":           {"# strict = true\n\n  # more\n", false, ""},
-		"strict":             {"strict = true\n", true, ""},
-		"no newline":         {"strict=true", true, ""},
-		"not strict":         {"strict = false\n", false, ""},
-		"blanks, a comment":  {"\t strict\t=  true  # since Monday\r\n", true, ""},
-		"the last one":       {"strict = true\nstrict = false\n", false, ""},
-		"a short form":       {"strict = 1\n", true, ""},
-		"no value":           {"strict\n", false, `line 1: strict = ""`},
-		"an empty value":     {"strict =\n", false, `line 1: strict = ""`},
-		"commented value":    {"strict = # true\n", false, `line 1: strict = ""`},
-		"another value":      {"\n\nstrict = yes\n", false, `line 3: strict = "yes": want true or false`},
-		"two values":         {"strict = true = false\n", false, "want true or false"},
-		"another setting":    {"strict = true\nlenient = true\n", false, `line 2: unknown setting "lenient"`},
-		"capitals":           {"Strict = true\n", false, `unknown setting "Strict"`},
-		"no name":            {"= true\n", false, `unknown setting ""`},
-		"a byte order mark":  {"\ufeffstrict = true\n", false, "unknown setting"},
-		"a control sequence": {"\x1b[2J = true\n", false, `"\x1b[2J"`},
-		"a line too long":    {"#" + strings.Repeat("x", maxConfig), false, "token too long"},
+		"empty":              {"", Config{}, ""},
+		"comments":           {"# strict = true\n\n  # more\n", Config{}, ""},
+		"strict":             {"strict = true\n", strict, ""},
+		"no newline":         {"strict=true", strict, ""},
+		"not strict":         {"strict = false\n", Config{}, ""},
+		"blanks, a comment":  {"\t strict\t=  true  # since Monday\r\n", strict, ""},
+		"the last one":       {"strict = true\nstrict = false\n", Config{}, ""},
+		"a short form":       {"strict = 1\n", strict, ""},
+		"no value":           {"strict\n", Config{}, `line 1: strict = ""`},
+		"an empty value":     {"strict =\n", Config{}, `line 1: strict = ""`},
+		"commented value":    {"strict = # true\n", Config{}, `line 1: strict = ""`},
+		"another value":      {"\n\nstrict = yes\n", Config{}, `line 3: strict = "yes": want true or false`},
+		"two values":         {"strict = true = false\n", Config{}, "want true or false"},
+		"another setting":    {"strict = true\nlenient = true\n", Config{}, `line 2: unknown setting "lenient"`},
+		"capitals":           {"Strict = true\n", Config{}, `unknown setting "Strict"`},
+		"no name":            {"= true\n", Config{}, `unknown setting ""`},
+		"a byte order mark":  {"\ufeffstrict = true\n", Config{}, "unknown setting"},
+		"a control sequence": {"\x1b[2J = true\n", Config{}, `"\x1b[2J"`},
+		"a line too long":    {"#" + strings.Repeat("x", maxConfig), Config{}, "token too long"},
+		"replaced":           {"reexecute-replaced = true\n", Config{ReexecuteReplaced: true}, ""},
+		"both":               {"reexecute-replaced = true\nstrict = true\n", Config{true, true}, ""},
+		"replaced, no value": {"strict = true\nreexecute-replaced\n", Config{}, `line 2: reexecute-replaced = ""`},
 	} {
 		c, err := parseConfig(strings.NewReader(test.text))
 		switch {
-		case test.say == "" && (err != nil || c.Strict != test.strict):
+		case test.say == "" && (err != nil || c != test.want):
 			t.Errorf("%s: %+v, %v", name, c, err)
 		case test.say != "" && (err == nil || !strings.Contains(err.Error(), test.say) || c != Config{}):
 			t.Errorf("%s: %+v, %v, want %q", name, c, err, test.say)

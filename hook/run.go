@@ -29,6 +29,8 @@ const holderLifetime = 10 * time.Minute
 type Runner struct {
 	// Directory is RunDirectory, but for tests.
 	Directory string
+	// Config is what the administrator chose.
+	Config Config
 	// Warn is told what went wrong without ending the run; never nil.
 	Warn func(error)
 }
@@ -107,6 +109,7 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (*Snapshot, error) {
 	snapshot := &Snapshot{
 		Container: containerName(e, sc.init), PID: e.PID, Strategy: e.Strategy, Restore: rec.Moment != "",
+		ReexecuteReplaced: r.Config.ReexecuteReplaced,
 	}
 	if !sc.hasAutofs() {
 		return snapshot, nil

@@ -16,8 +16,10 @@ type Snapshot struct {
 	Restore bool
 	// Strategy limits the cures.
 	Strategy Strategy
-	Mounts   []Mount
-	Waiters  []Waiter
+	// ReexecuteReplaced is the administrator's choice of that name.
+	ReexecuteReplaced bool
+	Mounts            []Mount
+	Waiters           []Waiter
 }
 
 // Mount is one autofs mount in one mount namespace.

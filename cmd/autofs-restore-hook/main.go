@@ -143,7 +143,11 @@ func unknown(word string) int {
 // the end.
 func run(log *logger, event hook.Event) *hook.Report {
 	log.start(event)
-	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }}
+	config, err := hook.ReadConfig(hook.ConfigFile)
+	if err != nil {
+		log.Error(err)
+	}
+	runner := hook.Runner{Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) }}
 	if !event.Watch {
 		log.limit(event.Trigger, hook.Deadline+time.Second/4, exitFailed)
 	}

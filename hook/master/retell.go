@@ -36,8 +36,10 @@ var ErrNotRetold = errors.New("systemd could not be told the new device number t
 // package is upgraded: it writes its state to a memory file and reads it back.
 // Between the two it is stopped and the numbers in that file are corrected.
 // Nothing else about systemd or its units changes. Connections to it break.
-func Retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange) (*StateEdit, error) {
-	if err := canReexecute(pid1); err != nil {
+// With replaced it may run another version of its program then, if that was
+// installed since it was started.
+func Retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange, replaced bool) (*StateEdit, error) {
+	if err := canReexecute(pid1, replaced); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotRetold, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, reexecTime, fmt.Errorf("it did not re-execute itself within %s", reexecTime))
@@ -56,44 +58,6 @@ func Retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange) 
 		return nil, fmt.Errorf("%w: %w", ErrNotRetold, a.err)
 	}
 	return a.edit, nil
-}
-
-// canReexecute refuses a systemd that is traced by somebody else, or whose
-// program file was replaced since it was started: it would load the new one.
-func canReexecute(pid1 *nsenter.Process) error {
-	tracer, err := pid1.Status("TracerPid")
-	if err != nil {
-		return err
-	}
-	if tracer != "0" {
-		return fmt.Errorf("process %d is being traced", pid1.PID())
-	}
-	link, err := pid1.Readlink("exe")
-	if err != nil {
-		return err
-	}
-	if !strings.HasSuffix(strings.TrimSuffix(link, " (deleted)"), "/lib/systemd/systemd") {
-		return fmt.Errorf("its program file was replaced since it was started: it is %q now, which is not what it would execute", link)
-	}
-	running, err := pid1.OpenExecutable()
-	if err != nil {
-		return err
-	}
-	defer running.Close()
-	onDisk, err := pid1.OpenInRoot(link, unix.O_PATH)
-	if err != nil {
-		return fmt.Errorf("its program file was replaced since it was started: %w", err)
-	}
-	defer onDisk.Close()
-	a, errA := running.Stat()
-	b, errB := onDisk.Stat()
-	if err := errors.Join(errA, errB); err != nil {
-		return err
-	}
-	if !os.SameFile(a, b) {
-		return fmt.Errorf("its program file %q was replaced since it was started: re-executing would load another version", link)
-	}
-	return nil
 }
 
 func retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange) (edit *StateEdit, err error) {

@@ -167,7 +167,7 @@ func TestTracerRefused(t *testing.T) {
 				t.Errorf("a second tracer: %v, want %v", err, unix.EPERM)
 			}
 		})
-		if err := canReexecute(p); err == nil || !strings.Contains(err.Error(), "traced") {
+		if err := canReexecute(p, true); err == nil || !strings.Contains(err.Error(), "traced") {
 			t.Errorf("a traced process: %v", err)
 		}
 		if err := first.release(t.Context()); err != nil {

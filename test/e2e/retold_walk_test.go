@@ -86,7 +86,7 @@ func (w *walk) tell(t *testing.T, changes []master.DeviceChange) *master.StateEd
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), lab.TouchLimit)
 	defer cancel()
-	edit, err := master.Retell(ctx, w.pid1, changes)
+	edit, err := master.Retell(ctx, w.pid1, changes, false)
 	if err != nil {
 		t.Fatal(err)
 	}
