@@ -105,6 +105,46 @@ func TestRetoldRefused(t *testing.T) {
 	}
 }
 
+// TestRetoldReplaced has a systemd whose program file was replaced, and an
+// administrator who allows it to execute the new one.
+func TestRetoldReplaced(t *testing.T) {
+	requireHook(t)
+	s := take(t, lab.Options{}) // of its own: its files change
+	r := restoreStale(t, s)
+	r.Run(t, "sh", "-ec", "cd /usr/lib/systemd; cp -p systemd new; mv new systemd")
+	const config = "/etc/autofs-restore-hook.conf"
+	t.Cleanup(func() { _ = os.Remove(config) })
+	program := fmt.Sprintf("/proc/%d/exe", r.PID)
+	old, err := os.Stat(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, allowed := range []bool{false, true} {
+		if err := os.WriteFile(config, fmt.Appendf(nil, "reexecute-replaced = %t\n", allowed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--images", s.Images, "--strategy", "retell")
+		report := lab.ParseReport(t, result.Stdout)
+		now, err := os.Stat(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if replaced := !os.SameFile(old, now); replaced != allowed {
+			t.Errorf("allowed: %t; systemd runs another file: %t", allowed, replaced)
+		}
+		if allowed {
+			checkCure(t, report, "retold")
+		} else {
+			checkReasons(t, report, "unrepaired", "would load another version")
+		}
+	}
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+	checkUncovered(t, r.Container)
+	r.CheckUntouched(t)
+	lab.WaitNoneRunning(t, 0)
+}
+
 // checkReasons wants one outcome for the mounts of systemd, and a reason for
 // those that systemd itself sees.
 func checkReasons(t *testing.T, report lab.Report, outcome, reason string) {
