@@ -157,6 +157,10 @@ func (s store) load(criu *nsenter.Process) (*record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("record of the restore: %w", err)
 	}
+	return parseRecord(data)
+}
+
+func parseRecord(data []byte) (*record, error) {
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, fmt.Errorf("record of the restore: %w", err)
