@@ -1,0 +1,100 @@
+package restores
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// Reason is that of the Kubernetes Events.
+const Reason = "AutomountsUnrepaired"
+
+// podTime bounds the question for a container's pod.
+const podTime = 10 * time.Second
+
+// count counts a restore, logs it and warns of what stays unrepaired.
+func (k *Keeper) count(n Notice, r *hook.Report, by string) {
+	k.Metrics.Restore(r, by)
+	fields := k.fields(n, "by", by, "outcome", string(r.Outcome), "mounts", len(r.Mounts), "duration_ms", r.DurationMS)
+	if !n.Started.IsZero() {
+		fields = append(fields, "since_start_ms", time.Since(n.Started).Milliseconds())
+	}
+	message := trouble(n, r)
+	if message == "" {
+		k.Log.Info("restored", fields...)
+		return
+	}
+	k.Log.Error("restored, but not all automounts work", append(fields, "trouble", message)...)
+	k.event(n, message)
+}
+
+// event posts an Event on the container's pod.
+func (k *Keeper) event(n Notice, message string) {
+	if k.PodOf == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(k.ctx), podTime)
+	defer cancel()
+	pod, err := k.PodOf(ctx, n.Namespace, n.Container)
+	if err != nil {
+		k.Log.Warn("no Event: the container's pod is not known", k.fields(n, "error", err)...)
+		return
+	}
+	if !k.Warn(pod, Reason, message) {
+		k.Metrics.EventsLost.Inc()
+		k.Log.Error("an Event was dropped: too many are waiting", k.fields(n)...)
+	}
+}
+
+// trouble says in one line what does not work after a repair; "" if all does.
+// Paths and reasons are quoted: the container chose them.
+func trouble(n Notice, r *hook.Report) string {
+	var parts []string
+	if r.Error != "" {
+		parts = append(parts, fmt.Sprintf("%q", r.Error))
+	}
+	for _, u := range r.Unrepaired() {
+		parts = append(parts, fmt.Sprintf("%q unrepaired: %q", u.Paths, u.Reason))
+	}
+	for _, w := range r.Waiting {
+		parts = append(parts, fmt.Sprintf("process %d (%q) waits at %q", w.PID, w.Command, w.Path))
+	}
+	if len(parts) == 0 {
+		if r.Outcome == hook.Repaired || r.Outcome == hook.NothingToDo {
+			return ""
+		}
+		parts = append(parts, "outcome "+string(r.Outcome))
+	}
+	return fmt.Sprintf("after the restore of container %.12s: %s", n.Container, strings.Join(parts, "; "))
+}
+
+// fields are what every line about a container says.
+func (k *Keeper) fields(n Notice, more ...any) []any {
+	fields := []any{slog.String("container", n.Container), slog.Int("pid", n.PID)}
+	if n.Namespace != "" {
+		fields = append(fields, slog.String("namespace", n.Namespace))
+	}
+	return append(fields, more...)
+}
+
+// maxTable bounds a mount table, in bytes.
+const maxTable = 16 << 20
+
+// showsAutofs reports whether a process sees any autofs mount. systemd and
+// automount make theirs where the container's first process sees them. In doubt
+// it is true.
+func showsAutofs(p *nsenter.Process) bool {
+	data, err := p.ReadFile("mountinfo", maxTable)
+	if err != nil {
+		return true
+	}
+	found, err := mountinfo.GetMountsFromReader(strings.NewReader(string(data)), mountinfo.FSTypeFilter("autofs"))
+	return err != nil || len(found) > 0
+}
