@@ -5,6 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 PROGRAM  := autofs-restore-hook
 BINARY   := bin/$(PROGRAM)
+AGENT    := bin/autofs-restore-agent
 MAX_SIZE := 4194304
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
@@ -19,7 +20,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build demo test test-unit test-kernel test-e2e test-chaos lab lab-all bench lint check-deps check-size clean
+.PHONY: help build agent image demo test test-unit test-kernel test-e2e test-agent test-agent-soak test-chaos lab lab-all bench lint check-deps check-size clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +33,12 @@ COLD := github.com/... google.golang.org/... golang.org/... net/... encoding/...
 
 build: ## Build bin/autofs-restore-hook, static and small
 	CGO_ENABLED=0 go build -trimpath -tags godbus_no_tcp $(foreach pattern,$(COLD),-gcflags='$(pattern)=-l') -ldflags '-s -w -funcalign=16 -X main.versionNumber=$(VERSION)' -o $(BINARY) ./cmd/$(PROGRAM)
+
+agent: ## Build bin/autofs-restore-agent, the Kubernetes node agent
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.versionNumber=$(VERSION)' -o $(AGENT) ./cmd/autofs-restore-agent
+
+image: build agent ## Build bin/autofs-restore-agent.tar, the agent's image (an OCI archive)
+	manifests/kubernetes/image/build autofs-restore-agent:$(VERSION) $$(go env GOARCH) $(AGENT).tar $(BINARY) $(AGENT)
 
 demo: build lab ## Show on a real container what the program cures (root; the first time about 2 minutes)
 	@go test -C test -c -o $(CURDIR)/bin/demo.test ./demo
@@ -62,6 +69,12 @@ test-e2e: lab-all $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),build) ## Tests wit
 test-chaos: lab-all build ## Kill the program at each ptrace call of its (about 30 minutes, root)
 	RETOLD_WALK=$(or $(WALK),1-) go test -C test -count=1 -v -timeout 2h -exec $(NODE) -run 'TestRetoldKilled' ./e2e/...
 
+test-agent: image lab ## Tests of the Kubernetes node agent with containerd (root)
+	go test -C test -count=1 -v -timeout 10m -exec $(NODE) -run '$(RUN)' ./agent/...
+
+test-agent-soak: image lab ## 200 restores in a row through containerd (root, 4 minutes)
+	SOAK=$${SOAK:-200} go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '^TestSoak$$' ./agent/...
+
 lab: ## Build the laboratory's Debian trees, once (root)
 	@test/node/build >/dev/null
 
@@ -79,7 +92,7 @@ lint: ## gofmt, go vet, and golangci-lint where it is installed
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/$(PROGRAM)
 	@if command -v golangci-lint >/dev/null; then golangci-lint run ./... && cd test && golangci-lint run --config ../.golangci.yml ./...; \
 	else echo "golangci-lint is not installed: only gofmt and go vet ran"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter .ci/run; \
+	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter manifests/kubernetes/image/build .ci/run; \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
 check-deps: build ## The light binary stays light: no containerd, grpc or Kubernetes, and static
