@@ -1,0 +1,137 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+const runtimeName = "io.containerd.runc.v2"
+
+// labels are those that the kubelet gives to a pod's container.
+var labels = map[string]string{
+	"io.kubernetes.pod.namespace": "default", "io.kubernetes.pod.name": "legacy-0",
+	"io.kubernetes.pod.uid": "5f1c2d0e-0000-4000-8000-000000000001", "io.kubernetes.container.name": "legacy",
+}
+
+// container is a systemd container of containerd.
+type container struct {
+	*lab.Container
+	containerd client.Container
+	task       client.Task
+	images     string
+	groups     []string
+	highest    uint32 // device number (minor) of an autofs mount before the checkpoint
+}
+
+// start starts a systemd container with automounts of every kind.
+func start(t *testing.T, d *daemon, o lab.Options) *container {
+	t.Helper()
+	prepared, spec := lab.Prepare(t, o)
+	c := &container{Container: prepared, images: filepath.Join(prepared.Bundle, "images")}
+	var err error
+	c.containerd, err = d.client.NewContainer(kubelet, c.ID, client.WithSpec(spec),
+		client.WithRuntime(runtimeName, &options.Options{}), client.WithContainerLabels(labels))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.end(t)
+		if err := c.containerd.Delete(kubelet); err != nil {
+			t.Error(err)
+		}
+	})
+	if c.task, err = c.containerd.NewTask(kubelet, cio.NullIO); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.task.Start(kubelet); err != nil {
+		t.Fatal(err)
+	}
+	c.Started(t, int(c.task.Pid()), false)
+	return c
+}
+
+// checkpoint dumps the container into files and ends it.
+func (c *container) checkpoint(t *testing.T) {
+	t.Helper()
+	c.groups = c.Cgroups(t)
+	if err := os.MkdirAll(c.images, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.task.Checkpoint(kubelet, func(i *client.CheckpointTaskInfo) error {
+		i.Options = &options.CheckpointOptions{
+			Exit: true, OpenTcp: true, FileLocks: true, ImagePath: c.images, WorkPath: c.Bundle,
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("checkpoint: %v", err)
+	}
+	c.end(t)
+	c.FreeNumbers()
+}
+
+// end ends the container, if it runs, with all that containerd and CRIU made
+// for it.
+func (c *container) end(t *testing.T) {
+	t.Helper()
+	if c.task != nil {
+		if err := deleteTask(c.task); err != nil {
+			t.Errorf("container %s: %v", c.ID, err)
+		}
+		c.task = nil
+	}
+	for _, dir := range slices.Backward(c.Cgroups(t)) {
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// deleteTask kills and deletes a task.
+func deleteTask(task client.Task) error {
+	exited, err := task.Wait(kubelet)
+	if err != nil {
+		return err
+	}
+	_ = task.Kill(kubelet, syscall.SIGKILL, client.WithKillAll) // it may have ended
+	select {
+	case <-exited:
+	case <-time.After(10 * time.Second):
+		return fmt.Errorf("not ended within 10 s")
+	}
+	_, err = task.Delete(kubelet)
+	return err
+}
+
+// restore restores the container and returns when containerd says that it runs.
+func (c *container) restore(t *testing.T) time.Time {
+	t.Helper()
+	for _, dir := range c.groups { // CRIU recreates only those with processes
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	c.task, err = c.containerd.NewTask(kubelet, cio.NullIO, client.WithRestoreImagePath(c.images), client.WithRestoreWorkPath(c.Bundle))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.task.Start(kubelet); err != nil {
+		log, _ := os.ReadFile(filepath.Join(c.Bundle, "restore.log"))
+		t.Fatalf("restore: %v\n%s", err, log[max(0, len(log)-3000):])
+	}
+	now := time.Now()
+	c.Started(t, int(c.task.Pid()), true)
+	return now
+}

@@ -1,0 +1,55 @@
+package agent
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// TestPrivileges shows that the DaemonSet has no capability too many: without
+// any one of them no repair is possible. The other tests show that it has
+// enough.
+func TestPrivileges(t *testing.T) {
+	d := startContainerd(t)
+	all := daemonSet(t, "containerd").Spec.Template.Spec.Containers[0].SecurityContext.Capabilities.Add
+	if err := readyWith(t, d, all); err != nil {
+		t.Fatalf("with %q: %v", all, err)
+	}
+	for _, without := range all {
+		err := readyWith(t, d, slices.DeleteFunc(slices.Clone(all), func(c corev1.Capability) bool { return c == without }))
+		if err == nil {
+			t.Errorf("without %s it works, too: the DaemonSet need not have it", without)
+		}
+		t.Logf("without %s: %v", without, err)
+	}
+}
+
+// readyWith starts an agent with these capabilities. The error is that of one
+// that does not become ready.
+func readyWith(t *testing.T, d *daemon, caps []corev1.Capability) error {
+	t.Helper()
+	p := newPod(t, d, func(s *corev1.PodSpec) {
+		withoutInstall(s)
+		s.Containers[0].SecurityContext.Capabilities.Add = caps
+	})
+	p.start(t)
+	defer p.stop(t, syscall.SIGKILL)
+	deadline := time.Now().Add(2 * time.Second)
+	for {
+		status, body := p.get("/readyz")
+		if status == http.StatusOK {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			text, _ := os.ReadFile(p.log)
+			return fmt.Errorf("not ready: %s\n%s", body, text)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}

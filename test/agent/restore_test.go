@@ -1,0 +1,192 @@
+package agent
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// reaction is how soon after the start event a container must be repaired.
+const reaction = time.Second
+
+// checkpointed is a populated container in files.
+func checkpointed(t *testing.T, d *daemon) *container {
+	t.Helper()
+	c := start(t, d, lab.Options{})
+	c.Populate(t)
+	for _, m := range lab.Autofs(t, c.PID) {
+		c.highest = max(c.highest, uint32(m.Minor))
+	}
+	c.checkpoint(t)
+	return c
+}
+
+// counted waits for the agent to have counted so many restores in all, and
+// returns its metrics.
+func (p *pod) counted(t *testing.T, restores float64) samples {
+	t.Helper()
+	var s samples
+	eventually(t, 15*time.Second, "the restores are counted", func() bool {
+		s = p.metrics(t)
+		return s.sum("restores_total", "") >= restores
+	})
+	time.Sleep(200 * time.Millisecond) // for one too many
+	if s = p.metrics(t); s.sum("restores_total", "") != restores {
+		t.Errorf("%v restores are counted, want %v: %v", s.sum("restores_total", ""), restores, s)
+	}
+	return s
+}
+
+// TestRepair has no action script on the node: the agent repairs, each time by
+// another cure.
+func TestRepair(t *testing.T) {
+	d := startContainerd(t)
+	p := newPod(t, d, withoutInstall)
+	p.start(t)
+	p.ready(t)
+	c := checkpointed(t, d)
+	lab.InstallActionScript(t, "")
+	for i, test := range []struct {
+		cure          string
+		before, after func()
+	}{
+		{cure: "preserved"},
+		{cure: "retold", before: func() { lab.HoldNumbersUpTo(t, c.highest) }},
+		{cure: "restarted", after: func() { // as engines do that delete the images
+			if err := os.Rename(c.images, c.images+".away"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(test.cure, func(t *testing.T) {
+			before := p.metrics(t)
+			if test.before != nil {
+				test.before()
+			}
+			started := c.restore(t)
+			if test.after != nil {
+				test.after()
+			}
+			defer c.end(t)
+			c.awaitReport(t, started)
+			c.CheckAnswers(t, lab.Accesses)
+			s := p.counted(t, float64(i+1))
+			for _, name := range []string{"missed_restores_total", "failed_runs_total", "ended_restores_total"} {
+				if s[name] != 0 {
+					t.Errorf("%s is %v", name, s[name])
+				}
+			}
+			for name, want := range map[string]float64{
+				"restores_total": 1, "reaction_seconds": 1, "repair_duration_seconds": 1, "mounts_total": 18,
+			} {
+				if got := s.sum(name, "") - before.sum(name, ""); got != want {
+					t.Errorf("%s grew by %v, want %v", name, got, want)
+				}
+			}
+			if got := s.sum("mounts_total", "outcome="+test.cure) - before.sum("mounts_total", "outcome="+test.cure); got != 15 {
+				t.Errorf("%v mounts are counted as %s, want 15: %v", got, test.cure, s)
+			}
+			if got := s.sum("restores_total", "by=agent,outcome=repaired"); got != float64(i+1) {
+				t.Errorf("%v restores repaired by the agent, want %d", got, i+1)
+			}
+		})
+	}
+}
+
+// awaitReport waits for the report about the restored container, which must
+// come within a second of the start event.
+func (c *container) awaitReport(t *testing.T, started time.Time) {
+	t.Helper()
+	path := runDirectory + "/reports/" + c.ID + ".json"
+	eventually(t, 10*time.Second, "a report", func() bool {
+		info, err := os.Stat(path)
+		return err == nil && info.ModTime().After(started.Add(-100*time.Millisecond))
+	})
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := info.ModTime().Sub(started)
+	t.Logf("repaired %s after the start", took.Round(time.Millisecond))
+	if took > reaction {
+		t.Errorf("repaired %s after the start, want it within %s", took, reaction)
+	}
+}
+
+// TestActionScript has the hook at work: the agent counts, and does nothing.
+func TestActionScript(t *testing.T) {
+	d := startContainerd(t)
+	p := newPod(t, d, withoutInstall)
+	p.start(t)
+	p.ready(t)
+	c := checkpointed(t, d)
+	lab.InstallActionScript(t, lab.Hook())
+	c.restore(t)
+	s := p.counted(t, 1)
+	for name, want := range map[string]float64{
+		"restores_total{by=action-script,outcome=repaired}": 1,
+		"mounts_total{master=systemd,outcome=preserved}":    15,
+		"mounts_total{master=automount,outcome=respawned}":  2,
+		"mounts_total{master=automount,outcome=healthy}":    1,
+		"repair_duration_seconds{by=action-script}":         1,
+		"reaction_seconds":   0,
+		"repairs_queued":     0,
+		"waiters_left_total": 0,
+	} {
+		if s[name] != want {
+			t.Errorf("%s is %v, want %v", name, s[name], want)
+		}
+	}
+	if age := time.Since(time.Unix(0, int64(s["last_success_timestamp_seconds"]*1e9))); age < 0 || age > time.Minute {
+		t.Errorf("the last success was %s ago", age)
+	}
+	c.CheckAnswers(t, lab.Accesses)
+}
+
+// TestUnrepaired has a systemd that is stopped: nothing can be cured, and the
+// pod gets an Event.
+func TestUnrepaired(t *testing.T) {
+	d := startContainerd(t)
+	api := newAPI(t)
+	p := newPod(t, d, func(s *corev1.PodSpec) {
+		withoutInstall(s)
+		api.give(s)
+	})
+	p.start(t)
+	p.ready(t)
+	c := checkpointed(t, d)
+	lab.InstallActionScript(t, "")
+	c.restore(t)
+	if err := syscall.Kill(c.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	s := p.counted(t, 1)
+	if s.sum("mounts_total", "outcome=unrepaired") == 0 {
+		t.Errorf("nothing is unrepaired: %v", s)
+	}
+	if s["last_success_timestamp_seconds"] != 0 {
+		t.Error("it counts as a success")
+	}
+	e := api.wait(t)
+	if e.Type != corev1.EventTypeWarning || e.Reason != "AutomountsUnrepaired" || e.Namespace != "default" ||
+		e.InvolvedObject.Kind != "Pod" || e.InvolvedObject.Name != labels["io.kubernetes.pod.name"] ||
+		string(e.InvolvedObject.UID) != labels["io.kubernetes.pod.uid"] || e.InvolvedObject.FieldPath != "spec.containers{legacy}" ||
+		e.Source.Host != "node-1" || !strings.Contains(e.Message, lab.Idle) {
+		t.Errorf("event: %+v", e)
+	}
+	t.Log(e.Message)
+	if s := p.metrics(t); s["events_posted_total"] != 1 || s["events_lost_total"] != 0 {
+		t.Errorf("%v", s)
+	}
+}
+
+// withoutInstall leaves the host's CRIU alone.
+func withoutInstall(s *corev1.PodSpec) {
+	s.Containers[0].Args = append(s.Containers[0].Args, "-install=false")
+}
