@@ -27,6 +27,8 @@ Called by people:
   install   [--engine criu|podman|crio|containerd|all] [--root DIR] [--prefix DIR] [--dry-run]
   uninstall [the same]                  make engines call the program, or undo that; without --engine what the
                                         machine needs; --dry-run shows the changes
+  doctor [--json]                       whether it will be called, and work, on this machine; exit status
+                                        0 all is well, 1 warnings, 2 failures
   version [--json]
   help
 

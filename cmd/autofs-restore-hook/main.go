@@ -69,6 +69,8 @@ func command(args []string) int {
 		return repair(args[1:])
 	case name == "install", name == "uninstall":
 		return installer(name, args[1:])
+	case name == "doctor":
+		return examine(args[1:])
 	case name == "version", name == "--version":
 		return version(args[1:])
 	case name == "help", name == "--help", name == "-h":

@@ -1,0 +1,190 @@
+package doctor
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/install"
+)
+
+// Versions from which things are different (reference: README, Requirements).
+var (
+	// parsedOnce is the first CRIU that reads a configuration file which a
+	// runtime names only once (commit c03c08d1b); before, it ran each action
+	// script of such a file twice.
+	parsedOnce = install.Version{4, 2}
+	// crunConfig is the first crun that names a configuration file.
+	crunConfig = install.Version{1, 26}
+)
+
+// oldest is the oldest CRIU of the machine; false if there is none whose version
+// is known.
+func (j *judgement) oldest() (v install.Version, ok bool) {
+	for _, p := range j.facts.Survey.Programs {
+		if p.Name == "criu" && p.Problem == "" && (!ok || p.Version.Less(v)) {
+			v, ok = p.Version, true
+		}
+	}
+	return v, ok
+}
+
+func (j *judgement) criu() {
+	count := 0
+	for _, p := range j.facts.Survey.Programs {
+		if p.Name != "criu" {
+			continue
+		}
+		count++
+		switch {
+		case p.Problem != "":
+			j.add(Fail, "criu", p.Path+": "+p.Problem, "run criu check")
+		case p.Version.Less(install.ScriptVersion):
+			j.add(Warn, "criu", fmt.Sprintf("%s is version %s: it cannot take action scripts from a configuration file under runc", p.Path, p.Version),
+				"install CRIU "+install.ScriptVersion.String()+" or later, or use OCI hooks (autofs-restore-hook install --engine podman)")
+		default:
+			j.add(OK, "criu", fmt.Sprintf("%s is version %s", p.Path, p.Version), "")
+		}
+	}
+	if count == 0 {
+		j.add(Fail, "criu", "not found: nothing can be restored here", "install criu")
+	}
+	for _, text := range j.facts.Survey.Unreadable {
+		j.add(Fail, "criu configuration", text, "put a text file there, or remove it")
+	}
+	v, known := j.oldest()
+	for _, s := range j.facts.Survey.Scripts {
+		target := j.target(s.Program)
+		switch {
+		case known && v.Less(install.ScriptVersion):
+			j.add(Fail, "criu configuration", fmt.Sprintf("%s has an action script: CRIU %s aborts every checkpoint and restore of runc with it", s.File, v),
+				"remove the line action-script "+s.Program)
+		case target.Problem != "":
+			j.add(Fail, "criu configuration", fmt.Sprintf("%s calls %q: %s; CRIU aborts every restore", s.File, s.Program, target.Problem),
+				"put the program there, or remove the line")
+		default:
+			j.add(OK, "criu configuration", fmt.Sprintf("%s calls %q", s.File, s.Program), "")
+		}
+	}
+}
+
+func (j *judgement) target(path string) install.Target {
+	for _, t := range j.facts.Survey.Targets {
+		if t.Path == path {
+			return t
+		}
+	}
+	return install.Target{Path: path, Problem: "it is no absolute path"}
+}
+
+// runtimes says for everybody who starts CRIU how often it will call the
+// program.
+func (j *judgement) runtimes() {
+	v, known := j.oldest()
+	hooks := 0
+	for _, h := range j.facts.Survey.Hooks {
+		if h.Problem == "" && j.target(h.Program).Ours {
+			hooks++
+		}
+	}
+	for _, p := range j.facts.Survey.Programs {
+		text := fmt.Sprintf("%s is version %s", p.Path, p.Version)
+		if p.Problem != "" {
+			text = p.Path + ": " + p.Problem
+		}
+		switch p.Name {
+		case "criu":
+			continue
+		case "runc", "crun", "lxc-checkpoint", "incus":
+		default:
+			j.add(OK, p.Name, text+", and has containers restored by runc or crun", "")
+			continue
+		}
+		times := j.calls(p, v)
+		next := "autofs-restore-hook install"
+		switch {
+		case times > 0 && known && !v.Less(install.ScriptVersion):
+			how := "once"
+			if times > 1 {
+				how = fmt.Sprintf("%d times, and the work is done once,", times)
+			}
+			j.add(OK, p.Name, text+"; its CRIU calls the program "+how+" at each stage", "")
+		case p.Name == "runc" && hooks > 0:
+			j.add(OK, p.Name, text+"; containers that were created with the OCI hook are repaired after their restore", "")
+		case known && v.Less(install.ScriptVersion):
+			j.add(Fail, p.Name, text+"; nothing calls the program", "install CRIU "+install.ScriptVersion.String()+" or later")
+		default:
+			j.add(Fail, p.Name, text+"; nothing calls the program", next)
+		}
+	}
+}
+
+// calls counts how often CRIU calls the program at a stage when p starts it.
+// Every CRIU reads the first two files; runc and crun name one more.
+func (j *judgement) calls(p install.Program, criu install.Version) int {
+	times, crunFile := 0, "/etc/criu/runc.conf"
+	for _, s := range j.facts.Survey.Scripts {
+		if s.File == "/etc/criu/crun.conf" {
+			crunFile = s.File
+		}
+	}
+	for _, s := range j.facts.Survey.Scripts {
+		if t := j.target(s.Program); !t.Ours || t.Problem != "" {
+			continue
+		}
+		switch {
+		case strings.HasSuffix(s.File, "/default.conf"):
+			times++
+		case p.Name == "runc" && s.File == "/etc/criu/runc.conf":
+			times++
+			if criu.Less(parsedOnce) {
+				times++
+			}
+		case p.Name == "crun" && s.File == crunFile && !p.Version.Less(crunConfig) && !criu.Less(parsedOnce):
+			times++
+		}
+	}
+	return times
+}
+
+// hooks looks at the hook files of podman, CRI-O and containerd.
+func (j *judgement) hooks() {
+	for _, h := range j.facts.Survey.Hooks {
+		t := install.Target{}
+		if h.Problem == "" {
+			t = j.target(h.Program)
+		}
+		switch {
+		case h.Problem != "":
+			j.add(Fail, "hook file", fmt.Sprintf("%s: %q: engines that read it start no container", h.File, h.Problem), "mend or remove it")
+		case t.Problem != "":
+			j.add(Fail, "hook file", fmt.Sprintf("%s calls %q: %s; containers with this hook do not start", h.File, h.Program, t.Problem),
+				"put the program there, or remove the file")
+		default:
+			j.add(OK, "hook file", fmt.Sprintf("%s calls %q", h.File, h.Program), "")
+		}
+	}
+}
+
+// targets looks at the installed programs.
+func (j *judgement) targets() {
+	count := 0
+	for _, t := range j.facts.Survey.Targets {
+		if !t.Ours && !strings.HasSuffix(t.Path, "/autofs-restore-hook") {
+			continue
+		}
+		count++
+		switch {
+		case t.Problem != "":
+			j.add(Fail, "program", t.Path+": "+t.Problem, "autofs-restore-hook install")
+		case !t.Ours:
+			j.add(Fail, "program", t.Path+" is another program", "move it away, and autofs-restore-hook install")
+		case t.Version != j.facts.Version:
+			j.add(Warn, "program", fmt.Sprintf("%s is version %q, this is %q", t.Path, t.Version, j.facts.Version), "autofs-restore-hook install, with the one that you want")
+		default:
+			j.add(OK, "program", fmt.Sprintf("%s is version %q", t.Path, t.Version), "")
+		}
+	}
+	if count == 0 {
+		j.add(Fail, "program", "not installed", "autofs-restore-hook install")
+	}
+}

@@ -1,0 +1,101 @@
+package doctor
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// What cannot be done without a feature of the kernel.
+const (
+	everything = "nothing can be repaired"
+	preserved  = "no mount is preserved; masters are told or restarted instead"
+	retold     = "systemd cannot be told new numbers; units are restarted instead"
+)
+
+// features tries what the cures need. None of it changes anything.
+func features() []Feature {
+	var list []Feature
+	try := func(name, needed string, essential bool, err error) {
+		f := Feature{Name: name, Needed: needed, Essential: essential}
+		if err != nil {
+			f.Error = err.Error()
+		}
+		list = append(list, f)
+	}
+	try("pidfd_open (5.3)", everything, true, useFD(unix.PidfdOpen(os.Getpid(), 0)))
+	try("openat2 (5.6)", everything, true, useFD(unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH, Resolve: unix.RESOLVE_IN_ROOT})))
+	try("open_tree, move_mount (5.2)", preserved, false, useFD(unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLOEXEC|unix.AT_NO_AUTOMOUNT)))
+	try("mount_setattr (5.12)", preserved, false, exists(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE})))
+	try("fsopen of autofs (5.2)", preserved, false, useFD(unix.Fsopen("autofs", unix.FSOPEN_CLOEXEC)))
+	try("STATX_MNT_ID (5.8)", preserved, false, mountID())
+	try("pidfd_getfd (5.6)", "what one moment of a restore opens is lost to the next", false, getFD())
+	try("close_range (5.9)", "processes that outlive a run keep files open", false, unix.CloseRange(1<<30, 1<<30, unix.CLOSE_RANGE_CLOEXEC))
+	try("clone3 (5.7)", "systemd cannot be asked: its units are not repaired", false, clone3())
+	try("/proc/PID/task/TID/children (CONFIG_PROC_CHILDREN)", everything, true, children())
+	try("ptrace", retold, false, ptraceAllowed())
+	return list
+}
+
+// useFD closes a descriptor that was opened to try that.
+func useFD(fd int, err error) error {
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err
+}
+
+// exists turns every error of a system call but "not there" and "not allowed"
+// into none: the arguments were wrong on purpose.
+func exists(err error) error {
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		return err
+	}
+	return nil
+}
+
+func mountID() error {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, "/", unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st)
+	if err == nil && st.Mask&unix.STATX_MNT_ID == 0 {
+		return unix.ENOSYS
+	}
+	return err
+}
+
+func getFD() error {
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(self)
+	return useFD(unix.PidfdGetfd(self, self, 0))
+}
+
+// clone3 calls it with arguments of no size, which is EINVAL.
+func clone3() error {
+	var nothing [1]uint64
+	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&nothing)), 0, 0)
+	return exists(errno)
+}
+
+func children() error {
+	f, err := os.Open("/proc/self/task/" + strconv.Itoa(os.Getpid()) + "/children")
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+var errYama = errors.New("kernel.yama.ptrace_scope is 3: nobody may trace until the next boot")
+
+func ptraceAllowed() error {
+	if strings.TrimSpace(text("/proc/sys/kernel/yama/ptrace_scope")) == "3" {
+		return errYama
+	}
+	return nil
+}

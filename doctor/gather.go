@@ -1,0 +1,144 @@
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/install"
+)
+
+// capabilities are those that the program uses on the host.
+var capabilities = []struct {
+	bit  int
+	name string
+}{
+	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"},
+	{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE"},
+	{unix.CAP_KILL, "CAP_KILL"},
+	{unix.CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE"},
+	{unix.CAP_SYS_CHROOT, "CAP_SYS_CHROOT"},
+	{unix.CAP_SETUID, "CAP_SETUID"},
+	{unix.CAP_SETGID, "CAP_SETGID"},
+	{unix.CAP_SETPCAP, "CAP_SETPCAP"},
+}
+
+// Inode numbers of the machine's own namespaces (include/linux/proc_ns.h).
+const (
+	initialUser = "user:[4026531837]"
+	initialPID  = "pid:[4026531836]"
+)
+
+// Gather looks at the machine that it runs on. reports is the folder of the
+// program's reports.
+func Gather(ctx context.Context, version, reports string) (*Facts, error) {
+	f := &Facts{Version: version, Root: os.Geteuid() == 0}
+	user, _ := os.Readlink("/proc/self/ns/user")
+	pid, _ := os.Readlink("/proc/self/ns/pid")
+	f.InitialUser, f.InitialPID = user == initialUser, pid == initialPID
+	for line := range strings.Lines(text("/proc/self/status")) {
+		value, ok := strings.CutPrefix(line, "CapEff:")
+		if !ok {
+			continue
+		}
+		set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		for _, c := range capabilities {
+			if err != nil || set&(1<<c.bit) == 0 {
+				f.Missing = append(f.Missing, c.name)
+			}
+		}
+	}
+	f.Kernel = strings.TrimSpace(text("/proc/sys/kernel/osrelease"))
+	for line := range strings.Lines(text("/proc/filesystems")) {
+		f.Autofs = f.Autofs || strings.TrimPrefix(strings.TrimSpace(line), "nodev\t") == "autofs"
+	}
+	if d, err := os.OpenFile("/dev/autofs", os.O_RDONLY, 0); err != nil {
+		f.Device = err.Error()
+	} else {
+		d.Close()
+	}
+	f.Features = features()
+	f.Cgroup, f.Freezer = cgroups()
+	switch strings.TrimSpace(text("/sys/fs/selinux/enforce")) {
+	case "1":
+		f.Security = append(f.Security, "SELinux, enforcing")
+	case "0":
+		f.Security = append(f.Security, "SELinux, permissive")
+	}
+	if strings.TrimSpace(text("/sys/module/apparmor/parameters/enabled")) == "Y" {
+		f.Security = append(f.Security, "AppArmor")
+	}
+	f.Reports = readReports(reports)
+	var err error
+	f.Survey, err = install.Look(ctx, "/")
+	return f, err
+}
+
+// maxText bounds what is read of a file, in bytes.
+const maxText = 1 << 20
+
+// text reads a file, "" if that is not possible.
+func text(name string) string {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxText))
+	if err != nil {
+		return ""
+	}
+	return string(data)
+}
+
+// cgroups finds the version of control groups, and whether those of version 2
+// can be frozen. The root itself never has the file.
+func cgroups() (version string, freezer bool) {
+	root := "/sys/fs/cgroup"
+	var st unix.Statfs_t
+	switch err := unix.Statfs(root, &st); {
+	case err != nil:
+		return "", false
+	case st.Type == unix.CGROUP2_SUPER_MAGIC:
+		version = "2"
+	case unix.Statfs(root+"/unified", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC:
+		version, root = "1+2", root+"/unified"
+	default:
+		return "1", false
+	}
+	files, _ := filepath.Glob(root + "/*/cgroup.freeze")
+	return version, len(files) > 0
+}
+
+// maxReports is how many of the newest reports are looked at.
+const maxReports = 20
+
+func readReports(dir string) []Report {
+	names, _ := filepath.Glob(dir + "/*.json")
+	var list []Report
+	var dates []int64
+	for _, name := range names {
+		info, err := os.Lstat(name)
+		if err != nil {
+			continue
+		}
+		r := Report{}
+		if err := json.Unmarshal([]byte(text(name)), &r); err != nil {
+			r = Report{Container: strings.TrimSuffix(filepath.Base(name), ".json"), Outcome: "unreadable", Error: fmt.Sprintf("%v", err)}
+		}
+		i := 0 // by their dates, the newest first
+		for i < len(dates) && dates[i] > info.ModTime().UnixNano() {
+			i++
+		}
+		list = append(list[:i], append([]Report{r}, list[i:]...)...)
+		dates = append(dates[:i], append([]int64{info.ModTime().UnixNano()}, dates[i:]...)...)
+	}
+	return list[:min(len(list), maxReports)]
+}

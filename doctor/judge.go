@@ -1,0 +1,116 @@
+package doctor
+
+import (
+	"fmt"
+	"strings"
+)
+
+// judgement collects checks.
+type judgement struct {
+	facts  *Facts
+	checks []Check
+}
+
+func (j *judgement) add(s Status, name, text, next string) {
+	j.checks = append(j.checks, Check{Name: name, Status: s, Text: text, Next: next})
+}
+
+// Judge turns what was seen into verdicts.
+func Judge(f *Facts) []Check {
+	j := &judgement{facts: f}
+	j.privileges()
+	j.kernel()
+	j.groups()
+	j.criu()
+	j.runtimes()
+	j.hooks()
+	j.targets()
+	j.reports()
+	return j.checks
+}
+
+func (j *judgement) privileges() {
+	f := j.facts
+	const name = "privileges"
+	switch {
+	case !f.Root:
+		j.add(Fail, name, "not root", "call it as root")
+	case len(f.Missing) > 0:
+		j.add(Fail, name, "root without "+strings.Join(f.Missing, ", "), "call it with all capabilities, not inside a container")
+	case !f.InitialUser:
+		j.add(Fail, name, "root of a user namespace only, where autofs cannot be mounted", "call it on the host itself")
+	case !f.InitialPID:
+		j.add(OK, name, "root with all capabilities that are needed, in a pid namespace of its own: it reaches the containers below that", "")
+	default:
+		j.add(OK, name, "root with all capabilities that are needed", "")
+	}
+}
+
+func (j *judgement) kernel() {
+	f := j.facts
+	switch {
+	case !f.Autofs:
+		j.add(Fail, "kernel", "Linux "+f.Kernel+" without autofs", "modprobe autofs")
+	case f.Device != "":
+		j.add(Fail, "kernel", "Linux "+f.Kernel+" with autofs, but "+f.Device, "modprobe autofs; on a host without udev: mknod /dev/autofs c 10 235")
+	default:
+		j.add(OK, "kernel", "Linux "+f.Kernel+" with autofs and /dev/autofs", "")
+	}
+	var can []string
+	for _, x := range f.Features {
+		switch {
+		case x.Error == "":
+			can = append(can, x.Name)
+		case x.Essential:
+			j.add(Fail, "kernel feature", x.Name+": "+x.Error+": "+x.Needed, "use a newer kernel")
+		default:
+			j.add(Warn, "kernel feature", x.Name+": "+x.Error+": "+x.Needed, "use a newer kernel, or look what forbids it")
+		}
+	}
+	if len(can) > 0 {
+		j.add(OK, "kernel features", strings.Join(can, ", "), "")
+	}
+	for _, s := range f.Security {
+		j.add(OK, "security module", s+": if it forbids something, its log says so", "")
+	}
+}
+
+func (j *judgement) groups() {
+	switch f := j.facts; {
+	case f.Freezer:
+		j.add(OK, "cgroups", "version "+f.Cgroup+", with a freezer", "")
+	case f.Cgroup == "2", f.Cgroup == "1+2":
+		j.add(OK, "cgroups", "version "+f.Cgroup+"; whether groups can be frozen is not known, as there is none", "")
+	default:
+		j.add(Warn, "cgroups", "version 1: a container cannot be frozen while a master is repaired, so a process that runs into an automount then gets ENOENT or waits",
+			"boot with systemd.unified_cgroup_hierarchy=1")
+	}
+}
+
+// reports looks at what former repairs left.
+func (j *judgement) reports() {
+	bad := 0
+	for _, r := range j.facts.Reports {
+		switch r.Outcome {
+		case "repaired", "nothing-to-do":
+			continue
+		}
+		bad++
+		next := fmt.Sprintf("autofs-restore-hook inspect %d; if it still runs: autofs-restore-hook repair %d", r.PID, r.PID)
+		if r.PID == 0 {
+			next = "look at the report"
+		}
+		// Names and errors can come from a container.
+		text := fmt.Sprintf("container %q: %q", r.Container, r.Outcome)
+		if r.Error != "" {
+			text += fmt.Sprintf(": %q", r.Error)
+		}
+		j.add(Warn, "report", text, next)
+	}
+	switch n := len(j.facts.Reports); {
+	case n == 0:
+		j.add(OK, "reports", "none since the last boot", "")
+	case bad < n:
+		j.add(OK, "reports", fmt.Sprintf("%d of the last %d repairs left nothing to do", n-bad, n), "")
+	}
+}

@@ -1,0 +1,52 @@
+package install
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestLook surveys a machine with a bit of everything.
+func TestLook(t *testing.T) {
+	root := machine(t, version4, map[string]string{
+		CRIUFile:                                       "action-script=/usr/bin/other\naction-script /absent\naction-script rel\n",
+		"/etc/criu/runc.conf":                          "action-script \"/usr/libexec/oci/hooks.d/autofs-restore-hook\"\n",
+		"/etc/criu/crun.conf":                          "a\x00b",
+		HooksDirectory + "/other.json":                 `{"hook": {"path": "/usr/bin/other"}}`,
+		HooksDirectory + "/bad.json":                   "{",
+		HooksDirectory + "/readme":                     "{",
+		HooksDirectory + "/autofs-restore-hook-x.json": "{}",
+		BaseSpec:         `{"hooks": {"createRuntime": [{"path": "/usr/bin/other"}, {"path": "/opt/autofs-restore-hook"}]}}`,
+		"/usr/bin/other": "#!/bin/sh\n",
+	})
+	copyFile(t, standIn, root+"/usr/bin/runc")
+	_ = os.MkdirAll(root+"/usr/libexec/oci/hooks.d", 0o755)
+	copyFile(t, program, root+"/usr/libexec/oci/hooks.d/autofs-restore-hook")
+	s, err := Look(context.Background(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprintf("%+v", *s)
+	for _, want := range []string{
+		"{Name:criu Path:/usr/sbin/criu Version:4.1.1 Problem:}",
+		"{Name:runc Path:/usr/bin/runc Version:0.0 Problem:",
+		"{File:/etc/criu/default.conf Program:/absent}", "Program:rel}",
+		"{File:/etc/criu/runc.conf Program:/usr/libexec/oci/hooks.d/autofs-restore-hook}",
+		"crun.conf: has NUL bytes",
+		"{File:" + HooksDirectory + "/bad.json Program: Problem:unexpected end of JSON input}",
+		"{File:" + HooksDirectory + "/autofs-restore-hook-x.json Program: Problem:it names no program}",
+		"{File:" + BaseSpec + " Program:/opt/autofs-restore-hook Problem:}",
+		"{Path:/usr/bin/other Problem:it is not executable Ours:false Version:}",
+		"{Path:/absent Problem:it does not exist Ours:false Version:}",
+		"{Path:/usr/libexec/oci/hooks.d/autofs-restore-hook Problem: Ours:true Version:development}",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "other.json") || strings.Contains(got, "readme") || s.Installed {
+		t.Errorf("%s", got)
+	}
+}
