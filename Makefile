@@ -20,7 +20,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build agent image demo test test-unit test-kernel test-e2e test-agent test-agent-soak test-chaos lab lab-all bench lint check-deps check-size clean
+.PHONY: help build agent image demo test test-unit test-kernel test-e2e test-agent test-agent-soak test-chaos lab lab-all bench lint check-deps check-size dist clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,7 +92,7 @@ lint: ## gofmt, go vet, and golangci-lint where it is installed
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/$(PROGRAM)
 	@if command -v golangci-lint >/dev/null; then golangci-lint run ./... && cd test && golangci-lint run --config ../.golangci.yml ./...; \
 	else echo "golangci-lint is not installed: only gofmt and go vet ran"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter manifests/kubernetes/image/build .ci/run; \
+	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter manifests/kubernetes/image/build .ci/run packaging/build packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm; \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
 check-deps: build ## The light binary stays light: no containerd, grpc or Kubernetes, and static
@@ -106,6 +106,9 @@ check-size: build ## The light binary is at most 4 MiB
 	@size=$$(stat --format=%s $(BINARY)); \
 	echo "$(BINARY): $$size bytes, at most $(MAX_SIZE)"; \
 	[[ $$size -le $(MAX_SIZE) ]]
+
+dist: build ## Packages in bin/dist: tar.gz, deb, and rpm where rpmbuild is installed
+	packaging/build $(BINARY) $(VERSION) bin/dist
 
 clean: ## Remove bin/ (the laboratory's trees stay in their cache)
 	rm -rf bin

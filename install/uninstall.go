@@ -185,7 +185,7 @@ func (p *plan) removeProgram() error {
 		p.changes = append(p.changes, &change{path: RecordFile, before: r, remove: true})
 	}
 	p.obsolete = p.record.Folders
-	p.clean = len(p.kept) == 0
+	p.clean = len(p.kept) == 0 && (p.options.All || len(p.options.Engines) == 0)
 	return nil
 }
 

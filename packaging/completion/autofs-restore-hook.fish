@@ -1,0 +1,18 @@
+# Completion for fish.
+complete -c autofs-restore-hook -f
+complete -c autofs-restore-hook -n __fish_use_subcommand -a inspect -d 'Show the automounts of a container'
+complete -c autofs-restore-hook -n __fish_use_subcommand -a repair -d 'Repair them'
+complete -c autofs-restore-hook -n __fish_use_subcommand -a install -d 'Make engines call the program'
+complete -c autofs-restore-hook -n __fish_use_subcommand -a uninstall -d 'Undo that'
+complete -c autofs-restore-hook -n __fish_use_subcommand -a doctor -d 'Whether it will be called, and work'
+complete -c autofs-restore-hook -n __fish_use_subcommand -a version -d 'Print the version'
+complete -c autofs-restore-hook -n __fish_use_subcommand -a help -d 'Print a summary'
+complete -c autofs-restore-hook -n '__fish_seen_subcommand_from inspect repair doctor version' -l json -d 'Print JSON'
+complete -c autofs-restore-hook -n '__fish_seen_subcommand_from inspect repair' -l images -r -a '(__fish_complete_directories)' -d 'Folder of the checkpoint'
+complete -c autofs-restore-hook -n '__fish_seen_subcommand_from inspect repair' -a '(__fish_complete_pids)'
+complete -c autofs-restore-hook -n '__fish_seen_subcommand_from repair' -l strategy -x -a 'auto preserve retell restart' -d 'What is tried for systemd'
+complete -c autofs-restore-hook -n '__fish_seen_subcommand_from repair' -l kill-waiters -d 'End processes that cannot be let go'
+complete -c autofs-restore-hook -n '__fish_seen_subcommand_from install uninstall' -l engine -x -a 'criu podman crio containerd all' -d 'For whom'
+complete -c autofs-restore-hook -n '__fish_seen_subcommand_from install uninstall' -l root -r -a '(__fish_complete_directories)' -d 'Folder that holds the file system'
+complete -c autofs-restore-hook -n '__fish_seen_subcommand_from install uninstall' -l prefix -r -a '(__fish_complete_directories)' -d 'Where the program belongs'
+complete -c autofs-restore-hook -n '__fish_seen_subcommand_from install uninstall' -l dry-run -d 'Show the changes only'
