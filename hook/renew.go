@@ -12,6 +12,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // preserveIn gives the mounts their old numbers back. What it could not do is
@@ -45,7 +46,7 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 	}()
 	for _, i := range picked {
 		m := &list[i]
-		f, err := pool.Take(ctx, m.DeviceBefore, func() (*os.File, error) { return sc.recreate(m, rec.before(m.Path)) })
+		f, err := pool.Take(ctx, m.DeviceBefore, func() (*os.File, error) { return sc.recreate(ctx, m, rec.before(m.Path)) })
 		if err != nil {
 			rec.NotPreserved[m.Path] = err.Error()
 			continue
@@ -94,7 +95,7 @@ func adopt(ctx context.Context, rec *record, list []Mount, picked []int, fillers
 
 // recreate makes a superblock like that of the mount, on the pipe that its
 // master reads.
-func (s *scene) recreate(m *Mount, before oldDevice) (*os.File, error) {
+func (s *scene) recreate(ctx context.Context, m *Mount, before oldDevice) (*os.File, error) {
 	p := s.masters[m.Master.PID]
 	writer, err := p.OpenFileDescriptor(m.Master.PipeFD, unix.O_WRONLY|unix.O_NONBLOCK)
 	if err != nil {
@@ -107,11 +108,20 @@ func (s *scene) recreate(m *Mount, before oldDevice) (*os.File, error) {
 		fd = before.FD
 	}
 	s.numbers.free(fd)
-	return autofs.Create(autofs.CreateOptions{
-		PipeWriter: writer, FD: fd, ProcessGroup: o.ProcessGroup, Type: o.Type, Timeout: o.Timeout,
-		MinProto: o.MinProto, MaxProto: o.MaxProto, UID: o.UID, GID: o.GID, Source: m.Source,
-		StrictExpire: o.StrictExpire, Ignore: o.Ignore,
+	// From Linux 6.19 on (922a6f34c175) a mount that propagates nothing is served
+	// only in the mount namespace where its superblock was made: elsewhere an access
+	// ends with EPERM.
+	var root *os.File
+	err = p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
+		var err error
+		root, err = autofs.Create(autofs.CreateOptions{
+			PipeWriter: writer, FD: fd, ProcessGroup: o.ProcessGroup, Type: o.Type, Timeout: o.Timeout,
+			MinProto: o.MinProto, MaxProto: o.MaxProto, UID: o.UID, GID: o.GID, Source: m.Source,
+			StrictExpire: o.StrictExpire, Ignore: o.Ignore,
+		})
+		return err
 	})
+	return root, err
 }
 
 func (s *scene) mountSpaces() []mounts.Space {

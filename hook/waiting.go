@@ -195,7 +195,7 @@ func (w *work) release(m *Mount) {
 	if root == nil {
 		return
 	}
-	if err := autofs.Catatonic(root); err != nil {
+	if err := autofs.Release(root); err != nil {
 		w.warn(fmt.Errorf("%s: let go of the processes that wait on it: %w", m.Path, err))
 	}
 }

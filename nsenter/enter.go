@@ -213,21 +213,6 @@ func (p *Process) CopyMountNamespace(ctx context.Context) (*os.File, error) {
 	return <-copied, nil
 }
 
-// InPrivateNamespace runs f on a thread of its own, in a private copy of this
-// process's own mount namespace, which ends with the thread and with the
-// processes that are started there.
-func InPrivateNamespace(ctx context.Context, f func(*Thread) error) error {
-	return onOwnThread(ctx, func(t *Thread) error {
-		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("copy our mount namespace: %w", os.NewSyscallError("unshare", err))
-		}
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			return fmt.Errorf("make the copy of our mounts private: %w", os.NewSyscallError("mount", err))
-		}
-		return f(t)
-	})
-}
-
 // InNamespaceFile is InMountNamespace for a mount namespace that the caller
 // has open, such as one that CopyMountNamespace made.
 func InNamespaceFile(ctx context.Context, ns *os.File, f func(*Thread) error) error {

@@ -32,6 +32,7 @@ func ioc(direction, number, size uint) uint {
 // (autofs_root_ioctl_unlocked(), fs/autofs/root.c).
 var (
 	iocReady      = ioc(iocNone, 0x60, 0)
+	iocFail       = ioc(iocNone, 0x61, 0)
 	iocCatatonic  = ioc(iocNone, 0x62, 0)
 	iocSetTimeout = ioc(iocRead|iocWrite, 0x64, uint(unsafe.Sizeof(uintptr(0))))
 )

@@ -17,6 +17,7 @@ import (
 func TestIoctlNumbers(t *testing.T) {
 	for name, n := range map[string][2]uint{
 		"AUTOFS_IOC_READY":               {iocReady, 0x9360},
+		"AUTOFS_IOC_FAIL":                {iocFail, 0x9361},
 		"AUTOFS_IOC_CATATONIC":           {iocCatatonic, 0x9362},
 		"AUTOFS_IOC_SETTIMEOUT":          {iocSetTimeout, 0xc0089364},
 		"AUTOFS_DEV_IOCTL_VERSION":       {iocDevVersion, 0xc0189371},
@@ -140,7 +141,7 @@ func TestLostFiles(t *testing.T) {
 		_, create := Create(CreateOptions{PipeWriter: f})
 		for call, err := range map[string]error{
 			"Device": device, "Reopen": reopen, "IsAutofs": is, "Create": create,
-			"Ready": Ready(f, 1), "Catatonic": Catatonic(f), "SetTimeout": SetTimeout(f, 1),
+			"Ready": Ready(f, 1), "Catatonic": Catatonic(f), "SetTimeout": SetTimeout(f, 1), "Release": Release(f),
 			"SetCatatonic": NewControl(nil).SetCatatonic(f),
 		} {
 			if err == nil {

@@ -23,9 +23,9 @@ func Ready(root *os.File, token uint32) error {
 	return ioctlError("AUTOFS_IOC_READY", ioctlValue(root, iocReady, uintptr(token)))
 }
 
-// Catatonic switches the mount off: every process that waits on it gets ENOENT,
-// and the kernel closes its end of the pipe. It cannot be undone by this
-// package. A second call is no error. Close the pipe's last other writer only
+// Catatonic switches the mount off: every process that waits on it gets ENOENT
+// (before Linux 6.6 only [Release] does that), and the kernel closes its end of
+// the pipe. It cannot be undone by this package. A second call is no error. Close the pipe's last other writer only
 // afterwards: a master that sees a hang-up gives the mount up.
 func Catatonic(root *os.File) error {
 	return ioctlError("AUTOFS_IOC_CATATONIC", ioctlValue(root, iocCatatonic, 0))

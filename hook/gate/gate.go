@@ -67,7 +67,7 @@ type placed struct {
 // announce is told the gate's st_dev before it is put anywhere, for [Remove].
 // Processes that come to the places afterwards find them as they were.
 func Divert(ctx context.Context, places []Place, missing func() int, announce func(device uint64) error) (*Gate, error) {
-	token, err := currentToken(ctx)
+	token, err := autofs.CurrentToken()
 	if err != nil {
 		return nil, err
 	}
@@ -125,31 +125,35 @@ func (g *Gate) stack(ctx context.Context, places []Place) error {
 	return nil
 }
 
+// stackOn puts the service's tree on a place and makes a copy for the next one
+// there: before Linux 6.15 only a mount of one's own namespace can be copied.
 func (g *Gate) stackOn(ctx context.Context, p Place) error {
-	tree, err := g.copy()
-	if err != nil {
-		return err
-	}
 	// Nobody may be left in a namespace that was entered half: this is short.
-	err = p.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
-		return os.NewSyscallError("move_mount", unix.MoveMount(int(tree.Fd()), "", int(p.Root.Fd()), "",
-			unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
+	err := p.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
+		tree := g.service.tree
+		// From Linux 6.19 on (922a6f34c175) a mount that propagates nothing sends
+		// away, with EPERM, whoever is not in the mount namespace of its superblock.
+		err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_SHARED})
+		if err != nil {
+			return os.NewSyscallError("mount_setattr", err)
+		}
+		err = unix.MoveMount(int(tree.Fd()), "", int(p.Root.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+		if err != nil {
+			return os.NewSyscallError("move_mount", err)
+		}
+		g.placed = append(g.placed, placed{process: p.Process, tree: tree})
+		g.service.tree = nil
+		fd, err := unix.OpenTree(int(tree.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+		if err != nil {
+			return os.NewSyscallError("open_tree", err)
+		}
+		g.service.tree = os.NewFile(uintptr(fd), Source)
+		return nil
 	})
 	if err != nil {
-		tree.Close()
 		return fmt.Errorf("hold back those who wait on %q: %w", p.Root.Name(), err)
 	}
-	g.placed = append(g.placed, placed{process: p.Process, tree: tree})
 	return nil
-}
-
-// copy makes another mount of the gate's superblock.
-func (g *Gate) copy() (*os.File, error) {
-	fd, err := unix.OpenTree(int(g.service.tree.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
-	if err != nil {
-		return nil, os.NewSyscallError("open_tree", err)
-	}
-	return os.NewFile(uintptr(fd), Source), nil
 }
 
 // admit answers what processes wait for at the places. Their tokens are younger

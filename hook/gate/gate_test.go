@@ -88,10 +88,11 @@ func (s *space) run(t *testing.T, f func(*nsenter.Thread) error) {
 // automount mounts an autofs of ours at a new folder below /mnt.
 func (s *space) automount(t *testing.T, name string) *service {
 	t.Helper()
-	dead, err := serve()
-	if err != nil {
-		t.Fatal(err)
-	}
+	var dead *service
+	s.run(t, func(*nsenter.Thread) (err error) { // in the namespace of those who touch it
+		dead, err = serve()
+		return err
+	})
 	t.Cleanup(func() {
 		_ = autofs.Catatonic(dead.root)
 		dead.close()
@@ -146,7 +147,7 @@ func (s *space) count(t *testing.T) int {
 // serveAt does what a new master does: what waits is let go, and content comes.
 func (s *space) serveAt(t *testing.T, name string, p Place) {
 	t.Helper()
-	if err := autofs.Catatonic(p.Root); err != nil {
+	if err := autofs.Release(p.Root); err != nil {
 		t.Fatal(err)
 	}
 	s.run(t, func(*nsenter.Thread) error {
@@ -288,7 +289,7 @@ func TestAbandoned(t *testing.T) {
 	}
 	s.serveAt(t, "one", p)
 	// What the guard does.
-	if err := autofs.Catatonic(g.service.root); err != nil {
+	if err := autofs.Release(g.service.root); err != nil {
 		t.Error(err)
 	}
 	for _, c := range list {
@@ -304,7 +305,7 @@ func TestCurrentToken(t *testing.T) {
 	testenv.RequireRoot(t)
 	var last uint32
 	for i := range 3 {
-		token, err := currentToken(context.Background())
+		token, err := autofs.CurrentToken()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,7 +37,7 @@ type Action struct {
 	Word string
 }
 
-// LetGo is the Word for the root of an autofs mount: it is made catatonic, so
+// LetGo is the Word for the root of an autofs mount: see autofs.Release, so
 // that nobody goes on waiting on it.
 const LetGo = "catatonic"
 
@@ -110,7 +110,7 @@ func Run(args []string) error {
 
 func undo(fd int, word string) error {
 	if word == LetGo {
-		return autofs.Catatonic(os.NewFile(uintptr(fd), "autofs root"))
+		return autofs.Release(os.NewFile(uintptr(fd), "autofs root"))
 	}
 	if _, err := unix.Write(fd, []byte(word)); err != nil && !errors.Is(err, unix.ENODEV) { // the group is gone
 		return os.NewSyscallError("write", err)

@@ -6,8 +6,11 @@
 package kernel
 
 import (
+	"fmt"
 	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Require skips the test unless cond holds. With REQUIRE=1 in the environment,
@@ -20,5 +23,23 @@ func Require(t testing.TB, cond bool, reason string) {
 		t.Fatalf("required: %s", reason)
 	default:
 		t.Skipf("skipped: %s", reason)
+	}
+}
+
+// Lacks skips the test on kernels before the version, which do not have what it
+// needs. There is nothing to be required: newer kernels run it.
+func Lacks(t testing.TB, major, minor int, what string) {
+	t.Helper()
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	var x, y int
+	if _, err := fmt.Sscanf(release, "%d.%d", &x, &y); err != nil {
+		t.Fatalf("kernel release %q: %v", release, err)
+	}
+	if x < major || x == major && y < minor {
+		t.Skipf("skipped: Linux %s lacks what %d.%d has: %s", release, major, minor, what)
 	}
 }
