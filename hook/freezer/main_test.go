@@ -60,6 +60,7 @@ func startCommand(t testing.TB, attr *syscall.SysProcAttr, args ...string) *chil
 		t.Fatal(err)
 	}
 	t.Cleanup(c.end)
+	testenv.WaitExecuted(t, c.cmd.Process.Pid)
 	return c
 }
 

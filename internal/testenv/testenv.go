@@ -114,3 +114,21 @@ func RequireRoot(t testing.TB) {
 		t.Skip("skipped: needs root")
 	}
 }
+
+// WaitExecuted waits until a process that os/exec has started shows the name and
+// arguments of its program. Start returns a moment earlier, when execve(2) has
+// closed the descriptors (begin_new_exec() in fs/exec.c).
+func WaitExecuted(t testing.TB, pid int) {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		// Written last.
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(data) > 0 {
+			return
+		}
+	}
+	t.Fatalf("process %d has not started its program within %v", pid, patience)
+}
