@@ -20,10 +20,10 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build agent image demo test test-unit test-kernel test-e2e test-agent test-agent-soak test-chaos lab lab-all bench lint check-deps check-size dist clean
+.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-chaos lab lab-all bench lint check-deps check-size dist clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Libraries that run only when there is work are not inlined: that saves 110 KB,
 # and what runs at every call of the program (runtime, os, syscall) stays fast.
@@ -63,6 +63,18 @@ test-unit: ## Tests of the packages
 test-kernel: ## Tests with real autofs mounts and small masters (root)
 	go test -C test -count=1 -v -exec 'unshare --mount --propagation private' -run '$(RUN)' ./kernel/...
 
+# Debian 12, 13 and the newest kernel.
+KERNELS ?= bookworm trixie sid
+
+test-kernels: ## The same and the tests of the packages under other kernels, in QEMU (root)
+	RUN='$(RUN)' test/vm/run unit $(KERNELS)
+
+# Emulated, all of them would take half an hour.
+KERNELS_RUN := TestHangsWithoutHook|TestSystemdNeverNotices|TestRepairedByActionScript
+
+test-kernels-e2e: build ## Some tests with systemd containers under these kernels, in QEMU (root)
+	RUN='$(if $(filter .,$(RUN)),$(KERNELS_RUN),$(RUN))' test/vm/run e2e $(KERNELS)
+
 test-e2e: lab-all $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),build) ## Tests with systemd containers, CRIU and runc (root)
 	go test -C test -count=1 -v -timeout 10m -exec $(NODE) -run '$(RUN)' ./e2e/...
 
@@ -92,7 +104,7 @@ lint: ## gofmt, go vet, and golangci-lint where it is installed
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/$(PROGRAM)
 	@if command -v golangci-lint >/dev/null; then golangci-lint run ./... && cd test && golangci-lint run --config ../.golangci.yml ./...; \
 	else echo "golangci-lint is not installed: only gofmt and go vet ran"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter manifests/kubernetes/image/build .ci/run packaging/build packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm; \
+	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter test/vm/build test/vm/run test/vm/guest manifests/kubernetes/image/build .ci/run packaging/build packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm; \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
 check-deps: build ## The light binary stays light: no containerd, grpc or Kubernetes, and static
