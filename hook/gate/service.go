@@ -2,6 +2,7 @@ package gate
 
 import (
 	"errors"
+	"io"
 	"os"
 	"time"
 
@@ -20,7 +21,7 @@ type service struct {
 // serve makes an autofs mount, not attached anywhere.
 func serve() (*service, error) {
 	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("pipe2", err)
 	}
 	s := &service{pipe: os.NewFile(uintptr(pipe[0]), "autofs pipe")}
@@ -49,17 +50,28 @@ func (s *service) close() {
 
 // request reads the next request, waiting for it up to limit; ok is false if
 // none came.
+//
+// It polls: a file's read deadline that has passed before the read begins, as on
+// a busy machine, would hide a request that is there.
 func (s *service) request(limit time.Duration) (p autofs.Packet, ok bool, err error) {
-	if err := s.pipe.SetReadDeadline(time.Now().Add(limit)); err != nil {
-		return p, false, err
+	fd := int(s.pipe.Fd())
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(limit.Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			return p, false, os.NewSyscallError("poll", err)
+		}
+		break
 	}
 	buf := make([]byte, autofs.PacketSize)
-	n, err := s.pipe.Read(buf)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return p, false, nil
-	}
-	if err != nil {
-		return p, false, err
+	n, err := unix.Read(fd, buf)
+	switch {
+	case err != nil:
+		return p, false, os.NewSyscallError("read", err)
+	case n == 0:
+		return p, false, io.EOF
 	}
 	p, err = autofs.ParsePacket(buf[:n])
 	return p, err == nil, err
