@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -227,6 +228,7 @@ func TestGuardHasNothingElse(t *testing.T) {
 	if sid, err := unix.Getsid(f.guard.PID); err != nil || sid != f.guard.PID {
 		t.Errorf("session %d, %v", sid, err)
 	}
+	testenv.WaitExecuted(t, f.guard.PID)
 	if line, err := os.ReadFile(proc + "/cmdline"); err != nil || string(line) != fmt.Sprintf("/proc/self/exe\x00%s\x000\x00", guard.Verb) {
 		t.Errorf("command line %q, %v", line, err)
 	}

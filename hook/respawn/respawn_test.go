@@ -29,8 +29,9 @@ func model(t *testing.T, shell string, change func(*syscall.SysProcAttr)) *nsent
 	}
 	p := startCommand(t, attr, "sh", "-ec", shell+"\nexec sleep 1000").open(t)
 	eventually(t, "a process that sleeps", func() bool {
-		line, err := p.ReadFile("cmdline", 1<<10) // known a little after comm
-		return err == nil && strings.HasPrefix(string(line), "sleep\x00")
+		comm, err := p.ReadFile("comm", 1<<10)
+		line, err2 := p.ReadFile("cmdline", 1<<10) // there a little later
+		return err == nil && err2 == nil && strings.HasPrefix(string(comm), "sleep") && len(line) > 0
 	})
 	return p
 }
