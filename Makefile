@@ -46,11 +46,11 @@ demo: build lab ## Show on a real container what the program cures (root; the fi
 
 test: build ## All tests, with everything they need (root)
 	@mkdir -p bin/log; failed=; \
-	for suite in unit kernel e2e; do \
+	for suite in unit kernel e2e agent; do \
 		$(MAKE) test-$$suite 2>&1 | tee bin/log/$$suite || failed="$$failed $$suite"; \
 	done; \
 	printf '\n'; \
-	for suite in unit kernel e2e; do \
+	for suite in unit kernel e2e agent; do \
 		awk -v suite=$$suite '/^ *--- PASS/ { pass++ } /^ *--- FAIL/ { fail++ } /^ *--- SKIP/ { skip++ } \
 			END { printf "%-7s %4d passed  %4d failed  %4d skipped\n", suite, pass, fail, skip }' bin/log/$$suite; \
 	done; \

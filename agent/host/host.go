@@ -58,6 +58,9 @@ func Open(path string) (*Program, error) {
 	return &Program{f}, nil
 }
 
+// Close closes the program file.
+func (p *Program) Close() error { return p.file.Close() }
+
 // Content reads the program.
 func (p *Program) Content() ([]byte, error) {
 	info, err := p.file.Stat()

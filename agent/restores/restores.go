@@ -67,6 +67,9 @@ type Keeper struct {
 	workers chan struct{}
 	group   sync.WaitGroup
 	ctx     context.Context
+
+	mu   sync.Mutex
+	runs map[*time.Time]struct{} // when each run of the light binary began
 }
 
 // poll is the pause between two looks for a report.
@@ -77,7 +80,24 @@ const attempts = 3
 
 // New makes a Keeper whose work ends soon after ctx.
 func New(ctx context.Context, o Options) *Keeper {
-	return &Keeper{Options: o, workers: make(chan struct{}, o.Workers), ctx: ctx}
+	return &Keeper{Options: o, workers: make(chan struct{}, o.Workers), ctx: ctx, runs: map[*time.Time]struct{}{}}
+}
+
+// longest is how long a run may take: it ends after 8 s by itself, and is killed
+// after 10.
+const longest = time.Minute
+
+// Stuck is an error if a run of the light binary does not even end when it is
+// killed. Its worker is lost until the agent starts anew.
+func (k *Keeper) Stuck() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for began := range k.runs {
+		if age := time.Since(*began); age > longest {
+			return fmt.Errorf("a repair runs for %s and cannot be killed", age.Round(time.Second))
+		}
+	}
+	return nil
 }
 
 // Wait returns when nothing is under way any more.
@@ -210,8 +230,17 @@ func (k *Keeper) work(f func()) bool {
 		return false
 	}
 	defer func() { <-k.workers }()
+	began := time.Now()
+	k.mu.Lock()
+	k.runs[&began] = struct{}{}
+	k.mu.Unlock()
 	k.Metrics.Running.Inc()
-	defer k.Metrics.Running.Dec()
+	defer func() {
+		k.Metrics.Running.Dec()
+		k.mu.Lock()
+		delete(k.runs, &began)
+		k.mu.Unlock()
+	}()
 	f()
 	return true
 }

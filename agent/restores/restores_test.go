@@ -242,8 +242,22 @@ func TestEnd(t *testing.T) {
 	for s.program.running.Load() == 0 {
 		time.Sleep(time.Millisecond)
 	}
+	if err := s.Stuck(); err != nil {
+		t.Error(err)
+	}
+	s.mu.Lock()
+	for began := range s.runs {
+		*began = began.Add(-2 * longest)
+	}
+	s.mu.Unlock()
+	if s.Stuck() == nil {
+		t.Error("a run of two minutes is not stuck")
+	}
 	s.cancel()
 	s.Wait()
+	if err := s.Stuck(); err != nil {
+		t.Error(err)
+	}
 	if got := s.counted(metrics.ByAgent, "repaired"); got != 1 || len(s.program.calls) != 1 {
 		t.Errorf("%v are counted, %v repaired, want 1", got, s.program.calls)
 	}

@@ -14,10 +14,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/install"
 )
 
-// installEvery is how often the host is looked at: somebody may have removed
-// what was installed, or CRIU may have been upgraded.
-const installEvery = time.Minute
-
 // maxFile bounds the files of the host that are read, in bytes.
 const maxFile = 16 << 20
 
@@ -48,7 +44,7 @@ func (a *agent) keepInstalled(ctx context.Context) (check func(context.Context) 
 		for ctx.Err() == nil {
 			i.once(ctx)
 			select {
-			case <-time.After(installEvery):
+			case <-time.After(a.installEvery):
 			case <-ctx.Done():
 			}
 		}

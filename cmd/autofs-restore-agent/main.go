@@ -186,11 +186,12 @@ func (a *agent) engineState(err error) {
 // serve answers Prometheus and the kubelet until ctx ends.
 func (a *agent) serve(ctx context.Context) error {
 	reported := health.Check{Name: "reports", Ask: func(context.Context) error { return *a.unseen.Load() }}
+	stuck := health.Check{Name: "repairs", Ask: func(context.Context) error { return a.keeper.Stuck() }}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.Registry, promhttp.HandlerOpts{}))
-	mux.Handle("GET /healthz", health.Handler(reported))
+	mux.Handle("GET /healthz", health.Handler(reported, stuck))
 	mux.Handle("GET /readyz", health.Handler(
-		reported,
+		reported, stuck,
 		health.Check{Name: "engine", Ask: func(context.Context) error { return *a.silent.Load() }},
 		health.Check{Name: "host", Ask: func(ctx context.Context) error { _, err := a.program.Version(ctx); return err }},
 		health.Check{Name: "hook", Ask: a.checked},

@@ -29,7 +29,7 @@ type options struct {
 	listen, node            string
 	serviceAccount          string
 	workers                 int
-	grace                   time.Duration
+	grace, installEvery     time.Duration
 	install, uninstall      bool
 	postEvents              bool
 	level                   slog.Level
@@ -48,6 +48,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.IntVar(&o.workers, "workers", 4, "how many repairs run at a time")
 	f.DurationVar(&o.grace, "grace", 300*time.Millisecond, "how long to wait for somebody else's repair before our own")
 	f.BoolVar(&o.install, "install", true, "keep the hook installed on the host (needs CRIU 3.19 or later there)")
+	f.DurationVar(&o.installEvery, "install-every", time.Minute, "how often to look whether it still is")
 	f.BoolVar(&o.uninstall, "uninstall-on-exit", false, "remove it from the host when the agent is asked to end")
 	f.StringVar(&o.prefix, "prefix", "/usr", "where it is installed: PREFIX/libexec/oci/hooks.d")
 	f.BoolVar(&o.postEvents, "events", true, "post an Event on the pod when something stays unrepaired")
@@ -76,6 +77,8 @@ func (o *options) check(rest []string) error {
 		return fmt.Errorf("%q: want options only", rest)
 	case o.workers < 1 || o.workers > 1000:
 		return errors.New("-workers: want a number from 1 to 1000")
+	case o.installEvery <= 0:
+		return errors.New("-install-every: want a time above 0")
 	case o.grace < 0 || o.grace > time.Minute:
 		return errors.New("-grace: want a time from 0 to 1m")
 	}

@@ -1,11 +1,14 @@
 package agent
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
@@ -80,6 +83,56 @@ func TestOverlays(t *testing.T) {
 				continue
 			}
 			strict(t, overlay+": "+name, text, kinds[name]())
+		}
+	}
+}
+
+// TestExamples decodes what is not part of an overlay.
+func TestExamples(t *testing.T) {
+	manifests := filepath.Join(lab.Checkout(), "manifests")
+	for path, into := range map[string]any{
+		"kubernetes/example/legacy.yaml":          &corev1.Pod{},
+		"kubernetes/example/legacy-restored.yaml": &corev1.Pod{},
+		"containerd/runtimeclass.yaml":            &nodev1.RuntimeClass{},
+	} {
+		text, err := os.ReadFile(filepath.Join(manifests, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		strict(t, path, text, into)
+	}
+}
+
+// TestPermissions: the API server is asked for nothing but to take Events, and
+// the node for nothing that is not listed here.
+func TestPermissions(t *testing.T) {
+	for _, overlay := range overlays {
+		var role rbacv1.ClusterRole
+		strict(t, overlay, build(t, overlay)["ClusterRole/autofs-restore-agent"], &role)
+		if got := fmt.Sprint(role.Rules); got != fmt.Sprint([]rbacv1.PolicyRule{{Verbs: []string{"create"}, APIGroups: []string{""}, Resources: []string{"events"}}}) {
+			t.Errorf("%s: rules %s", overlay, got)
+		}
+		s := daemonSet(t, overlay).Spec.Template.Spec
+		if s.HostNetwork || s.HostIPC || !s.HostPID {
+			t.Errorf("%s: host network %v, IPC %v, PID %v", overlay, s.HostNetwork, s.HostIPC, s.HostPID)
+		}
+		paths := map[string]bool{}
+		for _, v := range s.Volumes {
+			paths[v.HostPath.Path] = true
+		}
+		engine := map[string]string{"containerd": "/run/containerd"}[overlay]
+		if engine == "" {
+			engine = "/run/crio"
+		}
+		if len(paths) != 2 || !paths[runDirectory] || !paths[engine] {
+			t.Errorf("%s: folders of the host %v", overlay, paths)
+		}
+		if overlay == "openshift" {
+			var scc securityContextConstraints
+			strict(t, overlay, build(t, overlay)["SecurityContextConstraints/autofs-restore-agent"], &scc)
+			if a, b := fmt.Sprint(scc.AllowedCapabilities), fmt.Sprint(s.Containers[0].SecurityContext.Capabilities.Add); a != b {
+				t.Errorf("the pod has the capabilities %s, and may have %s", b, a)
+			}
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	corev1 "k8s.io/api/core/v1"
 
@@ -105,7 +106,7 @@ func (p *pod) stop(t *testing.T, signal syscall.Signal) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.task.Kill(kubelet, signal); err != nil {
+	if err := p.task.Kill(kubelet, signal); err != nil && !errdefs.IsNotFound(err) { // ended by itself
 		t.Errorf("the agent: %v", err)
 	}
 	select {
