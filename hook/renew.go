@@ -172,17 +172,19 @@ func (r Runner) verifyPreserved(sc *scene, rec *record, before []Mount, replacem
 	return nil
 }
 
-// sameCovers compares what lies on a mount by the kernel's mount ids.
+// sameCovers compares what lies on a mount by the kernel's mount ids; autofs
+// mounts by their paths, for they may have been made anew as well.
 func sameCovers(a, b []Cover) bool {
 	if len(a) != len(b) {
 		return false
 	}
-	ids := map[int]bool{}
+	ids, anew := map[int]bool{}, map[string]bool{}
 	for _, c := range a {
 		ids[c.ID] = true
+		anew[c.Path] = anew[c.Path] || c.Type == "autofs"
 	}
 	for _, c := range b {
-		if !ids[c.ID] {
+		if !ids[c.ID] && (c.Type != "autofs" || !anew[c.Path]) {
 			return false
 		}
 	}
