@@ -49,7 +49,16 @@ func restoreTo(t *testing.T, s *snapshot, cure string, before func()) *lab.Resto
 // checkpointOf checkpoints a container that is not the standard one.
 func checkpointOf(t *testing.T, c *lab.Container) *snapshot {
 	t.Helper()
-	s := &snapshot{units: c.Units(t)}
+	units := c.Units(t)
+	s := checkpointWithoutSystemd(t, c)
+	s.units = units
+	return s
+}
+
+// checkpointWithoutSystemd is checkpointOf for a container that has no units.
+func checkpointWithoutSystemd(t *testing.T, c *lab.Container) *snapshot {
+	t.Helper()
+	s := &snapshot{}
 	for _, m := range lab.Autofs(t, c.PID) {
 		s.highest = max(s.highest, uint32(m.Minor))
 	}

@@ -22,6 +22,17 @@ type Checkpoint struct {
 // [Start] held, so that a restore gives every file system another one.
 func (c *Container) Checkpoint(t testing.TB) *Checkpoint {
 	t.Helper()
+	cp, err := c.TryCheckpoint(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cp
+}
+
+// TryCheckpoint is Checkpoint for a container that CRIU may refuse to dump, and
+// that runs on then.
+func (c *Container) TryCheckpoint(t testing.TB) (*Checkpoint, error) {
+	t.Helper()
 	cp := &Checkpoint{container: *c}
 	var err error
 	if cp.cgroups, err = listCgroups(c.ID); err != nil {
@@ -34,11 +45,11 @@ func (c *Container) Checkpoint(t testing.TB) *Checkpoint {
 	started := time.Now()
 	if err := c.try("checkpoint", "--image-path", cp.Images, "--work-path", c.Bundle,
 		"--tcp-established", "--file-locks", c.ID); err != nil {
-		t.Fatalf("%v\n%s", err, errorLines(filepath.Join(c.Bundle, "dump.log")))
+		return nil, fmt.Errorf("%w\n%s", err, errorLines(filepath.Join(c.Bundle, "dump.log")))
 	}
 	cp.Took = time.Since(started)
 	c.Kill(t)
-	return cp
+	return cp, nil
 }
 
 // RestoreOptions say how to restore.
