@@ -10,6 +10,9 @@ import (
 // by now, and whoever came since is let go between the two.
 func (w *work) respawn(ctx context.Context, list []int) error {
 	first := &w.snapshot.Mounts[list[0]]
+	if first.Master.Alone != nil {
+		return w.revive(ctx, list)
+	}
 	manager, err := w.scene.manager(ctx, w.scene.init.PID())
 	if err != nil {
 		return err

@@ -50,7 +50,8 @@
 // # What is never done
 //
 // No path of the container is walked in a way that triggers an automount, no
-// program of the container is run by us, and nothing is done in a mount
+// program of the container is run by us but an automount daemon again, with
+// exactly the rights it had (package respawn), and nothing is done in a mount
 // namespace that is the host's own. While the container runs, nothing is done to
 // a mount before its master has answered: a container that does not answer is
 // left as it is.

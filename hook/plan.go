@@ -2,6 +2,7 @@ package hook
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
@@ -24,7 +25,7 @@ const (
 	// Restarted means that the systemd unit is restarted, and what covered it kept.
 	Restarted Cure = "restarted"
 	// Respawned means that the automount daemon is killed with SIGKILL and started again
-	// by its service; the new one takes over the mounts that exist.
+	// by its service, its supervisor or us; the new one takes over the mounts that exist.
 	Respawned Cure = "respawned"
 	// Unrepaired means that it stays as it is, for the reason given.
 	Unrepaired Cure = "unrepaired"
@@ -41,6 +42,10 @@ type Decision struct {
 // times come in ticks of 10 ms, inode times in ticks of up to 10 ms, and systemd
 // notes a unit's state just after it made the mount or the process.
 const clockSlack = 100 * time.Millisecond
+
+// tickSlack is how much older than it is a process may seem, since its start time
+// comes in ticks. A daemon needs longer from its start to its first mount.
+const tickSlack = 11 * time.Millisecond
 
 // Plan decides for each mount of a snapshot what is to be done. It only thinks:
 // the same snapshot always gives the same plan.
@@ -177,6 +182,9 @@ func datedAsItsUnit(m *Mount) (bool, string) {
 }
 
 func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
+	if m.Master.Alone != nil && m.Master.Alone.Killed {
+		return Respawned, "an earlier run was ended while it replaced the daemon"
+	}
 	if m.Options.Type == autofs.Indirect {
 		return Healthy, "automount answers indirect mounts through a descriptor it holds"
 	}
@@ -191,14 +199,44 @@ func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
 	if m.Master.Problem != "" {
 		return Unrepaired, m.Master.Problem
 	}
-	return Respawned, "automount remembers another device and inode number"
+	if m.Master.Alone != nil {
+		return decideAlone(s, m.Master.Alone)
+	}
+	return Respawned, staleDaemon
 }
+
+const staleDaemon = "automount remembers another device and inode number"
+
+// decideAlone decides whether a daemon that no systemd runs may be replaced. One
+// that made a daemon of itself has lost the process that started it: nobody
+// waits for its end. One in the foreground is somebody's child, and if that is a
+// shell, nothing tells whether it starts the daemon again or ends with it, and
+// the container with that. So that is left to a person, who knows.
+func decideAlone(s *Snapshot, a *Alone) (Cure, string) {
+	switch {
+	case a.Obstacle != "":
+		return Unrepaired, a.Obstacle + ": end all processes that wait, end it with \"kill -9\" in the container and start it again there"
+	case a.Forced:
+		return Unrepaired, "its option --force would have a new one unmount everything: start it again without that"
+	case !a.Foreground || slices.Contains(supervisors, a.Parent) || s.Strategy == RestartOnly:
+		return Respawned, staleDaemon
+	}
+	return Unrepaired, fmt.Sprintf("it runs in the foreground of process %d (%q), which may end with it: "+
+		"if that starts it again, run \"autofs-restore-hook repair %d --strategy restart\"", a.ParentPID, a.Parent, s.PID)
+}
+
+// supervisors are programs that start their children again and do not end with
+// them: those of runit, s6, daemontools, perp, supervisord and circus.
+var supervisors = []string{"runsv", "s6-supervise", "supervise", "perpd", "supervisord", "circusd"}
 
 // daemonIsYoung compares when systemd started the daemon with when the kernel
 // made its process. They differ for a restored process only. A restored daemon
 // may have mounted some itself since: those are younger than its process.
 func daemonIsYoung(m *Mount) (bool, string) {
 	since, process := m.Master.UnitSince, m.Master.ProcessSince
+	if m.Master.Alone != nil && !process.IsZero() && m.Created.After(process.Add(tickSlack)) {
+		return true, "its daemon mounted it itself"
+	}
 	if since.IsZero() || process.IsZero() {
 		return false, ""
 	}

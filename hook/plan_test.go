@@ -39,6 +39,20 @@ func automountMount(change func(*Mount)) Mount {
 	return m
 }
 
+// aloneMount is one of a daemon that an entrypoint has started.
+func aloneMount(change func(*Mount)) Mount {
+	m := automountMount(nil)
+	m.Master.Unit, m.Master.UnitActive, m.Master.Alone = "", false, &Alone{ParentPID: 54, Parent: "sh"}
+	if change != nil {
+		change(&m)
+	}
+	return m
+}
+
+func foreground(parent string) func(*Mount) {
+	return func(m *Mount) { m.Master.Alone = &Alone{Foreground: true, ParentPID: 55, Parent: parent} }
+}
+
 func unknown(m *Mount) { m.DeviceBefore = 0 }
 
 func TestDecide(t *testing.T) {
@@ -90,11 +104,25 @@ func TestDecide(t *testing.T) {
 		"automount, undated, young":   {automountMount(dates(noon, time.Time{}, noon)), Auto, false, Healthy, "started here"},
 		"automount, undated, old":     {automountMount(dates(noon, time.Time{}, noon.Add(time.Hour))), Auto, false, Respawned, ""},
 
+		"automount, alone":            {aloneMount(nil), Auto, true, Respawned, "device and inode"},
+		"automount, alone, later":     {aloneMount(nil), Auto, false, Respawned, "device and inode"},
+		"automount, alone, young":     {aloneMount(func(m *Mount) { dates(time.Time{}, noon.Add(tickSlack+1), noon)(m) }), Auto, false, Healthy, "mounted it itself"},
+		"automount, alone, a tick":    {aloneMount(func(m *Mount) { dates(time.Time{}, noon.Add(tickSlack), noon)(m) }), Auto, false, Respawned, ""},
+		"automount, not to be copied": {aloneMount(func(m *Mount) { m.Master.Alone.Obstacle = "a user namespace" }), Auto, true, Unrepaired, "a user namespace: end all"},
+		"automount, forced":           {aloneMount(func(m *Mount) { m.Master.Alone.Forced = true }), Auto, true, Unrepaired, "--force"},
+		"automount, of a shell":       {aloneMount(foreground("sh")), Auto, true, Unrepaired, `of process 55 ("sh"), which may end with it: if that starts it again, run "autofs-restore-hook repair 54 --strategy restart"`},
+		"automount, of a shell, told": {aloneMount(foreground("sh")), RestartOnly, false, Respawned, ""},
+		"automount, supervised":       {aloneMount(foreground("s6-supervise")), Auto, true, Respawned, ""},
+		"automount, alone, killed":    {aloneMount(func(m *Mount) { m.Master.Alone = &Alone{Killed: true, Foreground: true} }), Auto, false, Respawned, "earlier run"},
+		"automount, killed, indirect": {aloneMount(func(m *Mount) { m.Master.Alone = &Alone{Killed: true}; m.Options.Type = autofs.Indirect }), Auto, false, Respawned, "earlier run"},
+		"automount, alone, settled":   {aloneMount(func(m *Mount) { m.Settled = true }), Auto, false, Healthy, "earlier run"},
+		"automount, alone, indirect":  {aloneMount(func(m *Mount) { m.Options.Type = autofs.Indirect }), Auto, true, Healthy, ""},
+
 		"other":               {other(false), Auto, true, Unrepaired, "process 102"},
 		"other, holding it":   {other(true), Auto, true, Healthy, "holds the mount open"},
 		"nobody, not by CRIU": {systemdMount(func(m *Mount) { m.Master = Master{Identity: master.Identity{Kind: master.None}} }), Auto, true, Unrepaired, "start the program"},
 	} {
-		s := &Snapshot{Restore: test.restore, Strategy: test.strategy, Mounts: []Mount{test.mount}}
+		s := &Snapshot{PID: 54, Restore: test.restore, Strategy: test.strategy, Mounts: []Mount{test.mount}}
 		first, again := Plan(s), Plan(s)
 		if len(first) != 1 || first[0].Mount != 0 || first[0].Cure != test.cure || !strings.Contains(first[0].Reason, test.reason) || first[0].Reason == "" {
 			t.Errorf("%s: %+v, want %s because of %q", name, first, test.cure, test.reason)

@@ -123,7 +123,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	w.countWaiters(report)
 	err = s.settle(init, w.snapshot, w.plan)
 	if err == nil {
-		err = s.endTelling(init)
+		err = errors.Join(s.endTelling(init), s.forgetDaemons(ctx, init, w.snapshot.Mounts))
 	}
 	if err != nil {
 		r.Warn(err)

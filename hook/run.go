@@ -126,6 +126,9 @@ func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (
 	}
 	rec.describe(snapshot.Mounts)
 	sc.askSystemd(ctx, snapshot.Mounts)
+	if err := (store{r.Directory}).recallDaemons(sc.init, snapshot.Mounts); err != nil {
+		r.Warn(err)
+	}
 	if snapshot.Waiters, err = sc.waiters(); err != nil {
 		return nil, err
 	}

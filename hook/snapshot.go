@@ -89,6 +89,27 @@ type Master struct {
 	// Problem says why systemd could not be asked about this mount, "" if it
 	// could.
 	Problem string
+	// Alone is not nil for an automount daemon that no systemd runs.
+	Alone *Alone
+}
+
+// Alone is what is known of an automount daemon that an entrypoint or another
+// supervisor has started.
+type Alone struct {
+	// Foreground is whether its arguments tell it not to make a daemon of
+	// itself: then its parent waits for its end.
+	Foreground bool
+	// Forced is whether its arguments have it unmount everything at its start.
+	Forced bool
+	// ParentPID and Parent are its parent's number on the host, and command.
+	ParentPID int
+	Parent    string
+	// Obstacle says why it could not be started again from outside, "" if it
+	// could.
+	Obstacle string
+	// Killed is whether an earlier run has ended it, and was ended itself before
+	// a new one ran.
+	Killed bool
 }
 
 // Waiter is a process that is blocked in the kernel on an autofs mount.

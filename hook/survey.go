@@ -258,7 +258,7 @@ func (s *scene) describeService(ctx context.Context, m *Master) {
 	}
 	first, err := master.Identify(s.init)
 	if err != nil || first.Kind != master.Systemd {
-		m.Problem = "no systemd runs it, and starting it again from outside is not supported yet"
+		s.describeAlone(m)
 		return
 	}
 	manager, err := s.manager(ctx, s.init.PID())

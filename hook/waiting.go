@@ -32,7 +32,7 @@ func (w *work) openClosed(ctx context.Context, list []int) {
 		}
 	}
 	for pid, list := range closed {
-		if w.snapshot.Mounts[list[0]].Master.Kind == master.Automount {
+		if w.scene.masters[pid] != nil && w.snapshot.Mounts[list[0]].Master.Kind == master.Automount {
 			w.openThrough(ctx, pid, list)
 		}
 		if w.killWaiters {

@@ -54,17 +54,8 @@ func startPeer(target *os.File, sockets []int, pid1 *nsenter.Process) (*inhabita
 	return settle(pid1, steps, capabilities, 0)
 }
 
-// Occupy has a process of ours that does nothing take the given number in the
-// container's pid namespace, so that no other process gets it until end is
-// called.
-func Occupy(pid1 *nsenter.Process, number int) (end func(), err error) {
-	p, err := occupy(pid1, number)
-	if err != nil {
-		return nil, err
-	}
-	return p.end, nil
-}
-
+// occupy starts a process that does nothing but have the given number in the
+// container's pid namespace, so that no other process gets it.
 func occupy(pid1 *nsenter.Process, number int) (*inhabitant, error) {
 	return settle(pid1, nil, 0, number)
 }

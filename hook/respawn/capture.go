@@ -1,6 +1,7 @@
 package respawn
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,20 +23,35 @@ func notPossible(why string) error { return fmt.Errorf("%w: %s", ErrNotPossible,
 // Check looks for what would make a twin of the process impossible, without
 // touching it: ErrNotPossible.
 func Check(p *nsenter.Process) error {
+	_, _, err := look(p)
+	return err
+}
+
+// look reads the traits of a process, and our own, and checks whether a twin is
+// possible.
+func look(p *nsenter.Process) (theirs, ours *Twin, err error) {
+	if ours, err = ourselves(); err != nil {
+		return nil, nil, err
+	}
+	theirs = &Twin{}
+	if theirs.Traits, err = traitsOf(p); err == nil {
+		err = errors.Join(theirs.takeOver(), check(theirs, ours))
+	}
+	return theirs, ours, err
+}
+
+// ourselves is what this process has.
+func ourselves() (*Twin, error) {
 	self, err := nsenter.Open(os.Getpid())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer self.Close()
-	theirs, err := traitsOf(p)
-	if err != nil {
-		return err
+	ours := &Twin{}
+	if ours.Traits, err = traitsOf(self); err == nil {
+		err = ours.takeOver()
 	}
-	ours, err := traitsOf(self)
-	if err != nil {
-		return err
-	}
-	return check(&Twin{Traits: theirs}, &Twin{Traits: ours})
+	return ours, err
 }
 
 func check(theirs, ours *Twin) error {
@@ -45,12 +61,10 @@ func check(theirs, ours *Twin) error {
 	if theirs.trait("Seccomp") == "1" {
 		return notPossible("it is in seccomp's strict mode")
 	}
-	bounds, err := hexadecimal(theirs.trait("CapBnd"))
-	mine, err2 := hexadecimal(ours.trait("CapBnd"))
-	if err := errors.Join(err, err2); err != nil {
-		return err
+	if len(theirs.Arguments) == 0 {
+		return notPossible("it has no arguments")
 	}
-	if more := bounds &^ mine; more != 0 {
+	if more := theirs.Bounding &^ ours.Bounding; more != 0 {
 		return notPossible(fmt.Sprintf("it may use capabilities that this program does not have (%#x)", more))
 	}
 	return nil
@@ -59,22 +73,16 @@ func check(theirs, ours *Twin) error {
 // Capture learns what a process has. The files belong to the twin; the caller
 // closes them. If the process runs under seccomp filters it is stopped for a
 // moment.
-func Capture(p *nsenter.Process) (t *Twin, files []*os.File, err error) {
-	self, err := nsenter.Open(os.Getpid())
+func Capture(ctx context.Context, p *nsenter.Process) (t *Twin, files []*os.File, err error) {
+	t, ours, err := look(p)
+	if err == nil {
+		err = t.read(ctx, p)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	defer self.Close()
-	t = &Twin{}
-	ours := &Twin{}
-	if t.Traits, err = traitsOf(p); err != nil {
-		return nil, nil, err
-	}
-	if ours.Traits, err = traitsOf(self); err != nil {
-		return nil, nil, err
-	}
-	if err := errors.Join(check(t, ours), t.read(p), t.takeOver(ours)); err != nil {
-		return nil, nil, err
+	if label := t.trait("attr/current"); label != ours.trait("attr/current") {
+		t.Label = execLabel(label)
 	}
 	if files, err = t.open(p, ours); err == nil {
 		err = p.Alive()
@@ -94,37 +102,30 @@ func Close(files []*os.File) {
 }
 
 // takeOver takes from the traits what has to be set.
-func (t *Twin) takeOver(ours *Twin) error {
+func (t *Twin) takeOver() error {
 	var errs []error
-	for name, where := range map[string]*uint64{
-		"CapInh": &t.Inheritable, "CapPrm": &t.Permitted, "CapBnd": &t.Bounding, "CapAmb": &t.Ambient, "personality": &t.Personality,
-	} {
-		var err error
-		*where, err = hexadecimal(strings.TrimSpace(t.trait(name)))
+	number := func(name string, base int) uint64 {
+		n, err := strconv.ParseUint(strings.TrimSpace(t.trait(name)), base, 64)
 		errs = append(errs, err)
+		return n
 	}
-	umask, err := strconv.ParseUint(t.trait("Umask"), 8, 16)
-	errs = append(errs, err)
-	t.Umask = int(umask)
-	for name, where := range map[string]*[3]int{"Uid": &t.Users, "Gid": &t.UserGroups} {
-		numbers, err := integers(t.trait(name))
-		errs = append(errs, err)
-		copy(where[:], numbers)
+	t.Inheritable, t.Permitted, t.Bounding, t.Ambient = number("CapInh", 16), number("CapPrm", 16), number("CapBnd", 16), number("CapAmb", 16)
+	t.Ignored, t.Personality, t.Umask = number("SigIgn", 16), number("personality", 16), int(number("Umask", 8))
+	list := func(name string) []int32 {
+		var numbers []int32
+		for _, word := range strings.Fields(t.trait(name)) {
+			n, err := strconv.ParseUint(word, 10, 32)
+			errs = append(errs, err)
+			numbers = append(numbers, int32(n))
+		}
+		return numbers
 	}
-	groups, err := integers(t.trait("Groups"))
-	errs = append(errs, err)
-	for _, g := range groups {
-		t.More = append(t.More, int32(g))
-	}
+	copy(t.Users[:], list("Uid"))
+	copy(t.UserGroups[:], list("Gid"))
+	t.More = list("Groups")
 	t.NoNewPrivileges = t.trait("NoNewPrivs") == "1"
 	t.Arguments, t.Environment = []byte(t.trait("cmdline")), []byte(t.trait("environ"))
 	t.OOM = strings.TrimSpace(t.trait("oom_score_adj"))
-	if label := t.trait("attr/current"); label != ours.trait("attr/current") {
-		t.Label = execLabel(label)
-	}
-	if len(t.Arguments) == 0 {
-		errs = append(errs, notPossible("it has no arguments"))
-	}
 	return errors.Join(errs...)
 }
 
@@ -141,7 +142,7 @@ func execLabel(current string) string {
 }
 
 // read asks for what /proc does not show.
-func (t *Twin) read(p *nsenter.Process) error {
+func (t *Twin) read(ctx context.Context, p *nsenter.Process) error {
 	limits, err := limitsOf(t.trait("limits"))
 	if err != nil {
 		return fmt.Errorf("process %d: /proc/%d/limits: %w", p.PID(), p.PID(), err)
@@ -160,7 +161,7 @@ func (t *Twin) read(p *nsenter.Process) error {
 		return err
 	}
 	if t.trait("Seccomp") != "0" && t.trait("Seccomp") != "" {
-		t.Filters, err = filtersOf(p)
+		t.Filters, err = filtersOf(ctx, p)
 	}
 	return err
 }
@@ -245,18 +246,4 @@ func pathOf(p *nsenter.Process, want string) string {
 		return ""
 	}
 	return path
-}
-
-func hexadecimal(text string) (uint64, error) { return strconv.ParseUint(text, 16, 64) }
-
-func integers(text string) ([]int, error) {
-	var list []int
-	for _, word := range strings.Fields(text) {
-		n, err := strconv.ParseUint(word, 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, int(n))
-	}
-	return list, nil
 }

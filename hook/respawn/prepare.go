@@ -2,6 +2,7 @@ package respawn
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,9 +136,11 @@ func (p *Prepared) answer(ctx context.Context, word string) (string, error) {
 // Process is the twin.
 func (p *Prepared) Process() *nsenter.Process { return p.process }
 
-// Go lets the twin run. The old process should have ended by now.
-func (p *Prepared) Go() error {
-	_, err := p.gate.WriteString("go")
+// Go lets the twin run. dead is the number in its pid namespace that no process
+// may get until Close, 0 for none: that of the old process, which should have
+// ended by now.
+func (p *Prepared) Go(dead int) error {
+	_, err := p.gate.Write(binary.NativeEndian.AppendUint64(nil, uint64(dead)))
 	return err
 }
 

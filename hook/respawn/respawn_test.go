@@ -39,7 +39,7 @@ func model(t *testing.T, shell string, change func(*syscall.SysProcAttr)) *nsent
 // twinOf captures and prepares.
 func twinOf(t *testing.T, p *nsenter.Process) (*Prepared, error) {
 	t.Helper()
-	twin, files, err := Capture(p)
+	twin, files, err := Capture(t.Context(), p)
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +73,7 @@ c'; hostname twin`, nil},
 		"inheritable":   {"exec setpriv --inh-caps=+chown,+sys_admin --ambient-caps=+chown sleep 1000", nil},
 		"ambient":       {"exec setpriv --reuid=1234 --inh-caps=+chown,+sys_admin --ambient-caps=+chown,+sys_admin sleep 1000", nil},
 		"no privileges": {"exec setpriv --no-new-privs sleep 1000", nil},
+		"signals":       {"trap '' HUP USR2 PIPE", nil},
 		"scheduling":    {"exec chrt --idle 0 sleep 1000", nil},
 		"same spaces":   {"", func(a *syscall.SysProcAttr) { a.Cloneflags = 0 }},
 	} {
@@ -86,7 +87,7 @@ c'; hostname twin`, nil},
 			if state, err := twin.Status("State"); err != nil || !strings.HasPrefix(state, "t") {
 				t.Errorf("before it is let go: state %q, %v", state, err)
 			}
-			if err := prepared.Go(); err != nil {
+			if err := prepared.Go(0); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, "a twin that sleeps", func() bool {
@@ -185,7 +186,7 @@ func TestNotLetGo(t *testing.T) {
 	dir := t.TempDir()
 	ran := filepath.Join(dir, "ran")
 	p := model(t, "", nil)
-	twin, files, err := Capture(p)
+	twin, files, err := Capture(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +262,7 @@ func TestImpossible(t *testing.T) {
 		a.Cloneflags |= unix.CLONE_NEWUSER
 		a.UidMappings = []syscall.SysProcIDMap{{HostID: 0, Size: 1}}
 	})
-	if _, _, err := Capture(p); !errors.Is(err, ErrNotPossible) || !strings.Contains(err.Error(), "user namespace") {
+	if _, _, err := Capture(t.Context(), p); !errors.Is(err, ErrNotPossible) || !strings.Contains(err.Error(), "user namespace") {
 		t.Errorf("a user namespace: %v", err)
 	}
 	if err := Check(p); !errors.Is(err, ErrNotPossible) {

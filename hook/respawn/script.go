@@ -5,16 +5,13 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
-	"os"
 	"runtime"
 	"strconv"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/clone"
-	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // script is a list of system calls, and the memory that they use.
@@ -51,28 +48,22 @@ func (s *script) vector(list []string) uintptr {
 	return uintptr(unsafe.Pointer(&v[0]))
 }
 
-// object is the address of something on the heap.
-func object[T any](s *script, v *T) uintptr {
+// object is the address of something on the heap, which v keeps there.
+func (s *script) object(v any, address unsafe.Pointer) uintptr {
 	s.keep = append(s.keep, v)
-	return uintptr(unsafe.Pointer(v))
+	return uintptr(address)
 }
 
 // write is the script of a twin. It waits first for a byte from gate: then it has
 // been moved to its control groups and is traced. proc is the host's /proc.
-func (t *Twin) write(files []*os.File, gate, proc int) (*script, error) {
+func (t *Twin) write(gate, proc int) (*script, error) {
 	s := &script{}
-	fd := func(file int) uintptr { return files[file].Fd() }
-	var b [1]byte
-	s.add("prctl(PR_SET_PDEATHSIG)", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
-	s.add("prctl(PR_SET_DUMPABLE)", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
-	s.add("read", unix.SYS_READ, uintptr(gate), object(s, &b), 1)
+	fd := func(index int) uintptr { return uintptr(file(index)) }
+	s.guard()
+	s.add("read", unix.SYS_READ, uintptr(gate), s.bytes(make([]byte, 1)), 1)
 	s.add("setsid", unix.SYS_SETSID)
 	s.resources(t)
-	for i, kind := range t.Spaces {
-		if kind != "pid" { // that it was born into
-			s.add("setns("+kind+")", unix.SYS_SETNS, fd(fileSpaces+i), 0)
-		}
-	}
+	s.enter(t)
 	s.add("fchdir", unix.SYS_FCHDIR, fd(fileRoot))
 	s.add("chroot", unix.SYS_CHROOT, s.text("."))
 	s.add("fchdir", unix.SYS_FCHDIR, fd(fileDirectory))
@@ -81,7 +72,11 @@ func (t *Twin) write(files []*os.File, gate, proc int) (*script, error) {
 		s.add("dup3", unix.SYS_DUP3, fd(fileNull), i, 0)
 	}
 	s.add("close_range", unix.SYS_CLOSE_RANGE, 3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
-	if err := s.identity(t); err != nil {
+	ours, err := ourselves()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.identity(t, ours); err != nil {
 		return nil, err
 	}
 	if t.Label != "" {
@@ -89,9 +84,7 @@ func (t *Twin) write(files []*os.File, gate, proc int) (*script, error) {
 		s.add("security label", unix.SYS_WRITE, 0, s.bytes([]byte(t.Label)), uintptr(len(t.Label)))
 		s.steps[len(s.steps)-1].OnResult = true
 	}
-	if err := s.signals(); err != nil {
-		return nil, err
-	}
+	s.signals(t, ours)
 	s.add("prctl(PR_SET_PDEATHSIG)", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, 0) // the tracer ends it from here on
 	for _, f := range t.Filters {
 		s.filter(f)
@@ -104,37 +97,43 @@ func (t *Twin) write(files []*os.File, gate, proc int) (*script, error) {
 	return s, nil
 }
 
+// guard has a copy end with its parent, and nobody look into it.
+func (s *script) guard() {
+	s.add("prctl(PR_SET_PDEATHSIG)", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
+	s.add("prctl(PR_SET_DUMPABLE)", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
+}
+
+// enter enters all namespaces but the pid namespace, which a copy is born into.
+func (s *script) enter(t *Twin) {
+	for i, kind := range t.Spaces {
+		if kind != "pid" {
+			s.add("setns("+kind+")", unix.SYS_SETNS, uintptr(file(fileSpaces+i)), 0)
+		}
+	}
+}
+
 // resources are limits and scheduling.
 func (s *script) resources(t *Twin) {
 	for i := range t.Limits {
-		s.add("prlimit64("+strconv.Itoa(i)+")", unix.SYS_PRLIMIT64, 0, uintptr(i), object(s, &t.Limits[i]), 0)
+		s.add("prlimit64("+strconv.Itoa(i)+")", unix.SYS_PRLIMIT64, 0, uintptr(i), s.object(t, unsafe.Pointer(&t.Limits[i])), 0)
 	}
-	s.add("sched_setattr", unix.SYS_SCHED_SETATTR, 0, object(s, &t.Schedule), 0)
-	s.add("sched_setaffinity", unix.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(t.Affinity), object(s, &t.Affinity))
+	s.add("sched_setattr", unix.SYS_SCHED_SETATTR, 0, s.object(t, unsafe.Pointer(&t.Schedule)), 0)
+	s.add("sched_setaffinity", unix.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(t.Affinity), s.object(t, unsafe.Pointer(&t.Affinity)))
 	s.add("personality", unix.SYS_PERSONALITY, uintptr(t.Personality))
 }
 
 // identity are user, groups and privileges. The order is that in which each
 // step is still allowed to do the next.
-func (s *script) identity(t *Twin) error {
+func (s *script) identity(t, ours *Twin) error {
 	if have, err := unix.PrctlRetInt(unix.PR_GET_SECUREBITS, 0, 0, 0, 0); err != nil || have != 0 {
 		return fmt.Errorf("this program runs with securebits %#x, which a new process would have too: %w", have, ErrNotPossible)
 	}
-	self, err := nsenter.Open(os.Getpid())
-	if err != nil {
-		return err
-	}
-	defer self.Close()
-	ours, err := hexStatus(self, "CapBnd")
-	if err != nil {
-		return err
-	}
-	for dropped := ours &^ t.Bounding; dropped != 0; dropped &= dropped - 1 {
+	for dropped := ours.Bounding &^ t.Bounding; dropped != 0; dropped &= dropped - 1 {
 		s.add("prctl(PR_CAPBSET_DROP)", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(bits.TrailingZeros64(dropped)))
 	}
 	var groups uintptr
 	if len(t.More) > 0 {
-		groups = object(s, &t.More[0])
+		groups = s.object(t, unsafe.Pointer(&t.More[0]))
 	}
 	s.add("setgroups", unix.SYS_SETGROUPS, uintptr(len(t.More)), groups)
 	s.add("setresgid", unix.SYS_SETRESGID, uintptr(t.UserGroups[0]), uintptr(t.UserGroups[1]), uintptr(t.UserGroups[2]))
@@ -147,14 +146,7 @@ func (s *script) identity(t *Twin) error {
 	if t.NoNewPrivileges {
 		s.add("prctl(PR_SET_NO_NEW_PRIVS)", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
 	}
-	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := &[2]unix.CapUserData{}
-	for i := range data {
-		shift := 32 * i
-		permitted := uint32(t.Permitted >> shift)
-		data[i] = unix.CapUserData{Effective: permitted, Permitted: permitted, Inheritable: uint32(t.Inheritable >> shift)}
-	}
-	s.add("capset", unix.SYS_CAPSET, object(s, header), object(s, data))
+	s.capabilities(t.Permitted, t.Inheritable)
 	s.add("prctl(PR_CAP_AMBIENT)", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL)
 	for raised := t.Ambient; raised != 0; raised &= raised - 1 {
 		s.add("prctl(PR_CAP_AMBIENT)", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(bits.TrailingZeros64(raised)))
@@ -162,25 +154,26 @@ func (s *script) identity(t *Twin) error {
 	return nil
 }
 
-// signals has the twin ignore and block none: handlers end with the exec, but
-// what we ignore would stay ignored.
-func (s *script) signals() error {
-	self, err := nsenter.Open(os.Getpid())
-	if err != nil {
-		return err
+func (s *script) capabilities(permitted, inheritable uint64) {
+	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := &[2]unix.CapUserData{}
+	for i := range data {
+		shift := 32 * i
+		data[i] = unix.CapUserData{Effective: uint32(permitted >> shift), Permitted: uint32(permitted >> shift), Inheritable: uint32(inheritable >> shift)}
 	}
-	defer self.Close()
-	ignored, err := hexStatus(self, "SigIgn")
-	if err != nil {
-		return err
+	s.add("capset", unix.SYS_CAPSET, s.object(header, unsafe.Pointer(header)), s.object(data, unsafe.Pointer(data)))
+}
+
+// signals has the twin block none, and ignore what the process ignores: handlers
+// end with an exec, but who ignores a signal goes on doing so.
+func (s *script) signals(t, ours *Twin) {
+	for differ := ours.Ignored ^ t.Ignored; differ != 0; differ &= differ - 1 {
+		signal := bits.TrailingZeros64(differ)
+		// struct sigaction of the kernel begins with SIG_DFL, 0, or SIG_IGN, 1.
+		action := &[4]uint64{t.Ignored >> signal & 1}
+		s.add("rt_sigaction", unix.SYS_RT_SIGACTION, uintptr(signal)+1, s.object(action, unsafe.Pointer(action)), 0, 8)
 	}
-	var action [4]uint64 // struct sigaction of the kernel, all zero: SIG_DFL
-	for ; ignored != 0; ignored &= ignored - 1 {
-		s.add("rt_sigaction", unix.SYS_RT_SIGACTION, uintptr(bits.TrailingZeros64(ignored))+1, object(s, &action), 0, 8)
-	}
-	var none uint64
-	s.add("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, object(s, &none), 0, 8)
-	return nil
+	s.add("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, s.bytes(make([]byte, 8)), 0, 8)
 }
 
 func (s *script) filter(f Filter) {
@@ -191,19 +184,7 @@ func (s *script) filter(f Filter) {
 	if f.Log {
 		flags = unix.SECCOMP_FILTER_FLAG_LOG
 	}
-	s.add("seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, object(s, program))
+	s.add("seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, s.object(program, unsafe.Pointer(program)))
 }
 
 func (s *script) done() { runtime.KeepAlive(s) }
-
-func hexStatus(p *nsenter.Process, name string) (uint64, error) {
-	value, err := p.Status(name)
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-	if err != nil {
-		return 0, fmt.Errorf("process %d: /proc/%d/status: %s: %w", p.PID(), p.PID(), name, err)
-	}
-	return n, nil
-}

@@ -29,14 +29,14 @@ const (
 
 // filtersOf reads a process's seccomp filters, the oldest first, as CRIU does
 // for its images. The kernel shows them to a tracer only, of a stopped process.
-func filtersOf(p *nsenter.Process) ([]Filter, error) {
+func filtersOf(ctx context.Context, p *nsenter.Process) ([]Filter, error) {
 	type answer struct {
 		filters []Filter
 		err     error
 	}
 	done := make(chan answer, 1)
 	nsenter.GoThread(func() { // a tracer is a thread
-		filters, err := readFilters(p)
+		filters, err := readFilters(ctx, p)
 		done <- answer{filters, err}
 	})
 	a := <-done
@@ -46,7 +46,7 @@ func filtersOf(p *nsenter.Process) ([]Filter, error) {
 	return a.filters, nil
 }
 
-func readFilters(p *nsenter.Process) (filters []Filter, err error) {
+func readFilters(ctx context.Context, p *nsenter.Process) (filters []Filter, err error) {
 	if err := ptrace(unix.PTRACE_SEIZE, p.PID(), 0); err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func readFilters(p *nsenter.Process) (filters []Filter, err error) {
 	if err := ptrace(unix.PTRACE_INTERRUPT, p.PID(), 0); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	status, err := waitStop(ctx, p.PID())
 	if err != nil {

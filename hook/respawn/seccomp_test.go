@@ -67,8 +67,8 @@ func TestSeccomp(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				a, err1 := filtersOf(p)
-				if err := prepared.Go(); err != nil {
+				a, err1 := filtersOf(t.Context(), p)
+				if err := prepared.Go(0); err != nil {
 					t.Fatal(err)
 				}
 				eventually(t, "a twin that sleeps", func() bool {
@@ -77,7 +77,7 @@ func TestSeccomp(t *testing.T) {
 				})
 				checkTwin(t, p, prepared.Process())
 				prepared.cmd.Process.Kill() // it traces no more
-				b, err2 := filtersOf(prepared.Process())
+				b, err2 := filtersOf(t.Context(), prepared.Process())
 				same := slices.EqualFunc(a, b, func(a, b Filter) bool { return a.Log == b.Log && string(a.Program) == string(b.Program) })
 				if err := errors.Join(err1, err2); !same || len(a) != len(filtered[name]) || err != nil {
 					t.Errorf("filters %v, want %v, %v", b, a, err)
@@ -91,14 +91,14 @@ func TestSeccomp(t *testing.T) {
 	}
 	t.Run("a listener", func(t *testing.T) {
 		p := model(t, "exec "+os.Args[0]+" "+seccompRole+" notifying /bin/sleep 1000", nil)
-		if _, _, err := Capture(p); !errors.Is(err, ErrNotPossible) || !strings.Contains(err.Error(), "another process") {
+		if _, _, err := Capture(t.Context(), p); !errors.Is(err, ErrNotPossible) || !strings.Contains(err.Error(), "another process") {
 			t.Errorf("%v", err)
 		}
 		checkUntouched(t, p)
 	})
 	t.Run("no exec by fd", func(t *testing.T) {
 		p := model(t, "exec "+os.Args[0]+" "+seccompRole+" 'no exec by fd' /bin/sleep 1000", nil)
-		twin, files, err := Capture(p)
+		twin, files, err := Capture(t.Context(), p)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package respawn
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,8 +41,8 @@ const (
 const startTime = 3 * time.Second
 
 // Run is what a starter does: it starts a twin, stops it after its exec, says so
-// and waits for the gate: "go" lets the twin run, the end of the file ends it.
-// Then it waits for the twin's own end, which it tells too.
+// and waits for the gate: a number lets the twin run, the end of the file ends
+// it. Then it waits for the twin's own end, which it tells too.
 func Run() error {
 	answers := os.NewFile(starterAnswers, "answers")
 	done := make(chan error, 1)
@@ -70,10 +71,12 @@ func runStarter(answers io.Writer) error {
 	if _, err := fmt.Fprintln(answers, answerReady, pid); err != nil {
 		return err // nobody is there; the twin ends with us
 	}
-	var word [2]byte
-	gate := os.NewFile(starterGate, "gate")
-	if _, err := io.ReadFull(gate, word[:]); err != nil {
+	var dead [8]byte
+	if _, err := io.ReadFull(os.NewFile(starterGate, "gate"), dead[:]); err != nil {
 		return err
+	}
+	if number := binary.NativeEndian.Uint64(dead[:]); number > 0 {
+		t.occupy(int(number))
 	}
 	if err := ptrace(unix.PTRACE_DETACH, pid, 0); err != nil {
 		return err
@@ -94,14 +97,9 @@ func runStarter(answers io.Writer) error {
 // start starts the twin and returns its number when it is stopped after its
 // exec.
 func (t *Twin) start() (int, error) {
-	count := fileSpaces + len(t.Spaces)
 	group := 0
 	if t.Grouped {
-		group = starterFiles + count
-	}
-	files := make([]*os.File, count)
-	for i := range files {
-		files[i] = os.NewFile(uintptr(starterFiles+i), "twin's file")
+		group = file(fileSpaces + len(t.Spaces))
 	}
 	var gate, verdict [2]int
 	if err := errors.Join(unix.Pipe2(gate[:], unix.O_CLOEXEC), unix.Pipe2(verdict[:], unix.O_CLOEXEC)); err != nil {
@@ -111,14 +109,13 @@ func (t *Twin) start() (int, error) {
 	if err != nil {
 		return 0, &os.PathError{Op: "open", Path: "/proc", Err: err}
 	}
-	s, err := t.write(files, gate[0], proc)
+	s, err := t.write(gate[0], proc)
 	if err != nil {
 		return 0, err
 	}
-	s.keep = append(s.keep, files)
 	for i, kind := range t.Spaces {
 		if kind == "pid" {
-			if err := unix.Setns(int(files[fileSpaces+i].Fd()), unix.CLONE_NEWPID); err != nil {
+			if err := unix.Setns(file(fileSpaces+i), unix.CLONE_NEWPID); err != nil {
 				return 0, os.NewSyscallError("setns", err)
 			}
 		}
@@ -179,4 +176,38 @@ func (t *Twin) admit(pid, gate int) error {
 		return os.NewSyscallError("write", err)
 	}
 	return nil
+}
+
+// file is the starter's descriptor of one of the twin's files.
+func file(index int) int { return starterFiles + index }
+
+// reapTime bounds how long the old process's number may still be its own.
+const reapTime = 50 * time.Millisecond
+
+// occupy has a process that does nothing take a number in the twin's pid
+// namespace, until the starter ends. It is in the twin's other namespaces too,
+// and may do nothing there. Whose number is not free in time, because nobody has
+// waited for its process, is not likely to be given to another one.
+func (t *Twin) occupy(number int) {
+	s := &script{}
+	s.guard()
+	s.enter(t)
+	s.add("prctl(PR_SET_NO_NEW_PRIVS)", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
+	s.capabilities(0, 0)
+	for end := time.Now().Add(reapTime); ; time.Sleep(time.Millisecond) {
+		var verdict [2]int
+		if unix.Pipe2(verdict[:], unix.O_CLOEXEC) != nil {
+			return
+		}
+		_, _, err := clone.Start(s.steps, verdict[1], clone.Place{Number: number})
+		unix.Close(verdict[1])
+		if err == nil {
+			_ = clone.ReadVerdict(verdict[0], s.steps)
+		}
+		unix.Close(verdict[0])
+		if !errors.Is(err, unix.EEXIST) || time.Now().After(end) {
+			s.done()
+			return
+		}
+	}
 }

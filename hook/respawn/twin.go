@@ -25,15 +25,16 @@ type Twin struct {
 	// by now or was removed: then the file itself is executed.
 	Path string `json:"path"`
 	// Users and UserGroups are the real, effective and saved numbers.
-	Users      [3]int  `json:"users"`
-	UserGroups [3]int  `json:"user_groups"`
-	More       []int32 `json:"supplementary_groups"`
+	Users      [3]int32 `json:"users"`
+	UserGroups [3]int32 `json:"user_groups"`
+	More       []int32  `json:"supplementary_groups"`
 
 	Inheritable uint64 `json:"inheritable"`
 	Permitted   uint64 `json:"permitted"`
 	Bounding    uint64 `json:"bounding"`
 	Ambient     uint64 `json:"ambient"`
 
+	Ignored         uint64   `json:"ignored_signals"`
 	NoNewPrivileges bool     `json:"no_new_privileges"`
 	Filters         []Filter `json:"filters"`
 	// Label is what to write to /proc/<pid>/attr/exec, "" for nothing.
@@ -74,7 +75,7 @@ type Trait struct {
 // statusLines are the lines of /proc/<pid>/status that twins have in common.
 var statusLines = []string{
 	"Umask", "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb",
-	"NoNewPrivs", "Seccomp", "Seccomp_filters", "Cpus_allowed", "Mems_allowed",
+	"NoNewPrivs", "Seccomp", "Seccomp_filters", "SigIgn", "Cpus_allowed", "Mems_allowed",
 }
 
 // procFiles are the files of /proc/<pid> whose whole content twins have in

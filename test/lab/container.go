@@ -26,6 +26,7 @@ type Options struct {
 	Hooks   *specs.Hooks      // OCI hooks of the container
 	Shared  bool              // systemd starts with shared mounts, as under LXC and systemd-nspawn
 	Roles   bool              // the container has [RoleProgram]
+	Seccomp *specs.LinuxSeccomp
 
 	root string
 }

@@ -82,6 +82,9 @@ func writeSpec(bundle, id string, options Options) error {
 	if options.Systemd == "sid" {
 		spec.Linux.Seccomp = withoutStackGuards()
 	}
+	if options.Seccomp != nil {
+		spec.Linux.Seccomp = options.Seccomp
+	}
 	text, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {
 		return err

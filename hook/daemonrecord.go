@@ -1,0 +1,186 @@
+package hook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/respawn"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// A run that is killed between the end of an automount daemon and the start of
+// its twin leaves mounts that nobody serves, and nobody who knows how the daemon
+// was started. So that is written down first, and a holder has the files open.
+
+const daemonSuffix = ".daemon" + reportSuffix
+
+// daemon is what is needed to start an automount daemon again. The record has
+// its environment, and is for root only.
+type daemon struct {
+	Version      int           `json:"version"`
+	PID          int           `json:"pid"`
+	ContainerPID int           `json:"container_pid"`
+	StartTime    uint64        `json:"start_time"`
+	Foreground   bool          `json:"foreground"`
+	Twin         *respawn.Twin `json:"twin"`
+	Holder       holder.Ref    `json:"holder"`
+	Mounts       []settled     `json:"mounts"`
+
+	files []*os.File
+	path  string
+}
+
+// daemon captures the daemon and writes it down, or takes what an earlier run
+// has written down.
+func (w *work) daemon(ctx context.Context, m *Master) (*daemon, error) {
+	init := w.scene.init
+	name := fmt.Sprintf("%s.%d%s", init.Identity(), m.PID, daemonSuffix)
+	d := &daemon{path: filepath.Join(w.store.settledDir(), name)}
+	err := d.load()
+	if m.Alone.Killed {
+		for i := range d.Holder.Files {
+			f, openErr := d.Holder.Open(i)
+			if err = errors.Join(err, openErr); openErr != nil {
+				break
+			}
+			d.files = append(d.files, f)
+		}
+		if err != nil {
+			respawn.Close(d.files)
+			return nil, err
+		}
+		return d, nil
+	}
+	if err == nil {
+		err = d.drop(ctx) // of a run that ended before it had done anything
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		w.warn(err)
+	}
+	*d = daemon{
+		Version: recordVersion, PID: m.PID, ContainerPID: m.ContainerPID, StartTime: m.StartTime,
+		Foreground: m.Alone.Foreground, path: d.path,
+	}
+	for i := range w.snapshot.Mounts {
+		if served := &w.snapshot.Mounts[i]; served.Master.PID == m.PID {
+			d.Mounts = append(d.Mounts, served.settled())
+		}
+	}
+	if d.Twin, d.files, err = respawn.Capture(ctx, w.scene.masters[m.PID]); err != nil {
+		return nil, err
+	}
+	d.Holder, err = holder.Start(init, nil, keepingTime, d.files)
+	if err == nil {
+		err = d.save(w.store)
+	}
+	if err != nil {
+		respawn.Close(d.files)
+		return nil, errors.Join(fmt.Errorf("record of the automount daemon %d: %w", m.PID, err), d.drop(ctx))
+	}
+	return d, nil
+}
+
+func (d *daemon) save(s store) error {
+	data, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return writeFile(s.settledDir(), filepath.Base(d.path), data)
+}
+
+func (d *daemon) load() error {
+	data, err := os.ReadFile(d.path)
+	if err != nil {
+		return fmt.Errorf("record of an automount daemon: %w", err)
+	}
+	if err := json.Unmarshal(data, d); err != nil || d.Version != recordVersion || d.Twin == nil {
+		return errors.Join(fmt.Errorf("record of an automount daemon %s: not of this version, or not readable", d.path), err)
+	}
+	return nil
+}
+
+// drop forgets a daemon, when a new one serves.
+func (d *daemon) drop(ctx context.Context) error {
+	err := os.Remove(d.path)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, d.Holder.Stop(ctx))
+}
+
+// recallDaemons marks the mounts whose daemon an earlier run has ended: nobody
+// serves them, or a supervisor's new daemon does, which knows them.
+func (s store) recallDaemons(init *nsenter.Process, list []Mount) error {
+	return s.eachDaemon(init, func(d *daemon) error {
+		for i := range list {
+			d.mark(&list[i])
+		}
+		return nil
+	})
+}
+
+// forgetDaemons drops what is not needed any more because another daemon serves.
+func (s store) forgetDaemons(ctx context.Context, init *nsenter.Process, list []Mount) error {
+	return s.eachDaemon(init, func(d *daemon) error {
+		for i := range list {
+			if m := &list[i]; m.Master.Kind == master.Automount && d.had(m) && m.identityDiffers(d) {
+				return d.drop(ctx)
+			}
+		}
+		return nil
+	})
+}
+
+// eachDaemon loads the records of the container's daemons.
+func (s store) eachDaemon(init *nsenter.Process, f func(*daemon) error) error {
+	entries, err := os.ReadDir(s.settledDir())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), init.Identity()+".") && strings.HasSuffix(e.Name(), daemonSuffix) {
+			d := &daemon{path: filepath.Join(s.settledDir(), e.Name())}
+			loadErr := d.load()
+			if loadErr == nil {
+				loadErr = f(d)
+			}
+			err = errors.Join(err, loadErr)
+		}
+	}
+	return err
+}
+
+// had reports whether it is one of the mounts that the daemon served.
+func (d *daemon) had(m *Mount) bool {
+	now := m.settled()
+	return slices.ContainsFunc(d.Mounts, func(s settled) bool {
+		s.Master = now.Master
+		return s == now
+	})
+}
+
+func (m *Mount) identityDiffers(d *daemon) bool {
+	return m.Master.PID != d.PID || m.Master.StartTime != d.StartTime
+}
+
+func (d *daemon) mark(m *Mount) {
+	switch {
+	case !d.had(m):
+	case m.Master.Kind == master.None:
+		m.Master = Master{
+			Identity:  master.Identity{Kind: master.Automount, PID: d.PID, ContainerPID: d.ContainerPID},
+			StartTime: d.StartTime,
+			Alone:     &Alone{Killed: true, Foreground: d.Foreground},
+		}
+	case m.Master.Kind == master.Automount && m.identityDiffers(d):
+		m.Settled = true
+	}
+}
