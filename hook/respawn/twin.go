@@ -162,6 +162,9 @@ func compare(want, have []Trait) error {
 		if i < len(have) && have[i] == w {
 			continue
 		}
+		if w.Name == "environ" {
+			return fmt.Errorf("%w: it has another environment", ErrDiffers) // which may hold secrets
+		}
 		got := ""
 		if i < len(have) {
 			got = have[i].Value
