@@ -146,7 +146,7 @@ func TestDisk(t *testing.T) {
 	for name, test := range map[string]struct{ prepare, want string }{
 		"full":            {"mount -t tmpfs -o size=64k none $R/usr/libexec", "no space left on device"},
 		"full at the end": {"mount -t tmpfs -o size=8k,nr_inodes=2 none $R/usr/share/containers/oci/hooks.d", "no space left on device"},
-		"read-only /usr":  {"mount --bind $R/usr $R/usr; mount -o remount,bind,ro $R/usr", "read-only file system"},
+		"read-only /usr":  {"mount --bind $R/usr $R/usr; mount -o remount,bind,ro $R/usr", "--prefix puts the program elsewhere"},
 		"read-only /etc":  {"mount --bind $R/etc $R/etc; mount -o remount,bind,ro $R/etc", "read-only file system"},
 		"a mounted file":  {"mount --bind $R/etc/criu/default.conf $R/etc/criu/default.conf", "invalid cross-device link"},
 	} {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
@@ -267,6 +269,9 @@ func (p *plan) writeRecord() error {
 func (p *plan) apply() error {
 	x := &transaction{tree: p.tree, changes: p.changes}
 	if err := x.apply(p.folders); err != nil {
+		if errors.Is(err, unix.EROFS) {
+			err = fmt.Errorf("%w; --prefix puts the program elsewhere, hooks_dir of the engine its hooks", err)
+		}
 		return err
 	}
 	for i := len(p.obsolete) - 1; i >= 0; i-- {
