@@ -27,12 +27,12 @@ help: ## This list
 
 # Libraries that run only when there is work are not inlined: that saves 110 KB,
 # and what runs at every call of the program (runtime, os, syscall) stays fast.
-# Functions aligned to 16 bytes instead of 32 save 50 KB more. Without D-Bus over
+# Functions aligned to 8 bytes instead of 32 save 75 KB more. Without D-Bus over
 # TCP (godbus_no_tcp) there is no resolver of host names: 220 KB.
 COLD := github.com/... google.golang.org/... golang.org/... net/... encoding/... log/... text/... reflect time fmt
 
 build: ## Build bin/autofs-restore-hook, static and small
-	CGO_ENABLED=0 go build -trimpath -tags godbus_no_tcp $(foreach pattern,$(COLD),-gcflags='$(pattern)=-l') -ldflags '-s -w -funcalign=16 -X main.versionNumber=$(VERSION)' -o $(BINARY) ./cmd/$(PROGRAM)
+	CGO_ENABLED=0 go build -trimpath -tags godbus_no_tcp $(foreach pattern,$(COLD),-gcflags='$(pattern)=-l') -ldflags '-s -w -funcalign=8 -X main.versionNumber=$(VERSION)' -o $(BINARY) ./cmd/$(PROGRAM)
 
 agent: ## Build bin/autofs-restore-agent, the Kubernetes node agent
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.versionNumber=$(VERSION)' -o $(AGENT) ./cmd/autofs-restore-agent
@@ -75,7 +75,7 @@ KERNELS_RUN := TestHangsWithoutHook|TestSystemdNeverNotices|TestRepairedByAction
 test-kernels-e2e: build ## Some tests with systemd containers under these kernels, in QEMU (root)
 	RUN='$(if $(filter .,$(RUN)),$(KERNELS_RUN),$(RUN))' test/vm/run e2e $(KERNELS)
 
-test-e2e: lab-all $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),build) ## Tests with systemd containers, CRIU and runc (root)
+test-e2e: lab-all $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),dist) ## Tests with systemd containers, CRIU and runc (root)
 	go test -C test -count=1 -v -timeout 10m -exec $(NODE) -run '$(RUN)' ./e2e/...
 
 test-chaos: lab-all build ## Kill the program at each ptrace call of its (about 30 minutes, root)
