@@ -11,25 +11,30 @@ import (
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// listCgroups returns the container's cgroups, parents first.
-func listCgroups(id string) ([]string, error) {
+// listCgroups returns the cgroups of these names and all below them, parents
+// first.
+func listCgroups(names []string) ([]string, error) {
 	var dirs []string
-	err := filepath.WalkDir(filepath.Join(cgroupRoot, id), func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+	for _, name := range names {
+		err := filepath.WalkDir(filepath.Join(cgroupRoot, name), func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
 		}
-		if err == nil && d.IsDir() {
-			dirs = append(dirs, path)
-		}
-		return err
-	})
-	return dirs, err
+	}
+	return dirs, nil
 }
 
-// removeCgroups removes the container's cgroups. Those in the host's v1
-// hierarchies, which the node does not see, are removed when the node ends.
-func removeCgroups(id string) error {
-	dirs, err := listCgroups(id)
+// removeCgroups removes cgroups and all below them.
+func removeCgroups(names []string) error {
+	dirs, err := listCgroups(names)
 	if err != nil {
 		return err
 	}
@@ -40,6 +45,42 @@ func removeCgroups(id string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// removeHostCgroups removes cgroups in the host's v1 hierarchies, which the node
+// does not see. crun's restore makes CRIU create the container's path in each;
+// what is left fails a later one (its cpuset overlaps).
+func removeHostCgroups(names []string) error {
+	const script = `mount -t tmpfs tmpfs /mnt
+sed -n 's/^[1-9][0-9]*:\([^:]*\):.*/\1/p' /proc/self/cgroup | while read -r hierarchy; do
+	case $hierarchy in *=*) options=none,$hierarchy ;; *) options=$hierarchy ;; esac
+	mkdir "/mnt/$hierarchy" && mount -t cgroup -o "$options" cgroup "/mnt/$hierarchy" || exit
+	for name; do
+		[ ! -d "/mnt/$hierarchy/$name" ] || find "/mnt/$hierarchy/$name" -depth -type d -exec rmdir {} + || exit
+	done
+done`
+	args := append([]string{"--mount", "--propagation", "private", "sh", "-ec", script, "remove"}, names...)
+	_, err := output("unshare", args...)
+	return err
+}
+
+// killCgroups ends all processes in cgroups.
+func killCgroups(names []string) {
+	for _, name := range names {
+		_ = os.WriteFile(filepath.Join(cgroupRoot, name, "cgroup.kill"), []byte("1"), 0)
+	}
+}
+
+// announceCgroups tells the node which cgroups to remove at its end besides
+// those whose names begin with LAB_ID (see test/node/enter).
+func announceCgroups(names ...string) error {
+	file, err := os.OpenFile(filepath.Join(os.Getenv("LAB_SCRATCH"), "cgroups"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	_, err = file.WriteString(strings.Join(names, "\n") + "\n")
+	return err
 }
 
 // errorLines are the lines of a CRIU log that say why it failed.

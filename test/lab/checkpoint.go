@@ -3,7 +3,6 @@ package lab
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 )
@@ -33,9 +32,9 @@ func (c *Container) Checkpoint(t testing.TB) *Checkpoint {
 // that runs on then.
 func (c *Container) TryCheckpoint(t testing.TB) (*Checkpoint, error) {
 	t.Helper()
-	cp := &Checkpoint{container: *c}
+	cp := &Checkpoint{}
 	var err error
-	if cp.cgroups, err = listCgroups(c.ID); err != nil {
+	if cp.cgroups, err = listCgroups(c.groups); err != nil {
 		t.Fatal(err)
 	}
 	// A folder of its own: a restored container can be checkpointed again.
@@ -43,11 +42,11 @@ func (c *Container) TryCheckpoint(t testing.TB) (*Checkpoint, error) {
 		t.Fatal(err)
 	}
 	started := time.Now()
-	if err := c.try("checkpoint", "--image-path", cp.Images, "--work-path", c.Bundle,
-		"--tcp-established", "--file-locks", c.ID); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, errorLines(filepath.Join(c.Bundle, "dump.log")))
+	if err := c.engine.checkpoint(c, cp.Images); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, errorLines(c.log("dump.log")))
 	}
 	cp.Took = time.Since(started)
+	cp.container = *c
 	c.Kill(t)
 	return cp, nil
 }
@@ -58,6 +57,10 @@ type RestoreOptions struct {
 	Before func()
 	// Images replaces the checkpoint's own folder of images.
 	Images string
+	// Script is a program that the engine is told, in its own way, to make CRIU's
+	// action script: by /etc/criu/runc.conf or crun.conf, by an option of criu or
+	// lxc-checkpoint. [InstallActionScript] works with all.
+	Script string
 }
 
 // Restored is a container that came out of a checkpoint.
@@ -82,31 +85,26 @@ func (cp *Checkpoint) TryRestore(t testing.TB, options RestoreOptions) (*Restore
 	t.Helper()
 	c := cp.container
 	t.Cleanup(func() { c.Kill(t) })
-	// CRIU recreates only cgroups that hold tasks; systemd watches empty ones
-	// too, and CRIU cannot restore an inotify watch on a folder that is absent.
-	for _, dir := range cp.cgroups {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("cgroups of container %s: %w", c.ID, err)
-		}
+	if err := c.engine.prepare(&c, cp.cgroups); err != nil {
+		return nil, fmt.Errorf("cgroups of container %s: %w", c.ID, err)
 	}
+	c.script = options.Script
 	images := cp.Images
 	if options.Images != "" {
 		images = options.Images
 	}
 	_ = os.Remove(c.pidFile())
-	log := filepath.Join(c.Bundle, "restore.log")
+	log := c.log("restore.log")
 	_ = os.Remove(log)
 	if options.Before != nil {
 		options.Before()
 	}
 	started := time.Now()
-	err := c.try("restore", "--detach", "--image-path", images, "--work-path", c.Bundle, "--bundle", c.Bundle,
-		"--pid-file", c.pidFile(), "--tcp-established", "--file-locks", c.ID)
+	err := c.engine.restore(&c, images)
 	took := time.Since(started)
 	text, _ := os.ReadFile(log)
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, errorLines(log))
 	}
-	c.PID = readPID(t, c.pidFile())
 	return &Restored{Container: &c, Took: took, Log: string(text)}, nil
 }

@@ -6,8 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,28 +16,36 @@ import (
 // Options say what to start. The zero value is a systemd container under runc
 // with automounts of every kind.
 type Options struct {
-	Runtime string            // "runc" (default) or "crun"
+	Runtime string            // engine: "runc" (default), "crun", "podman", "containerd", "lxc" or "criu"
+	OCI     string            // OCI runtime of podman: "crun" (default) or "runc"
+	Archive bool              // podman: the checkpoint is exported, the container removed, and imported again
 	Systemd string            // of this Debian suite: "bookworm" (default), "trixie" or "sid"
 	Args    []string          // PID 1; default /sbin/init, which is systemd
 	Plain   bool              // no automount of any kind
 	Files   map[string]string // further files of the container, by path
-	Hooks   *specs.Hooks      // OCI hooks of the container
-	Shared  bool              // systemd starts with shared mounts, as under LXC and systemd-nspawn
-	Roles   bool              // the container has [RoleProgram]
-	Seccomp *specs.LinuxSeccomp
+	Hooks   *specs.Hooks      // OCI hooks of the container, if its engine is not podman
+	// HooksDir is a folder of podman's hooks.d files.
+	HooksDir string
+	Shared   bool // systemd starts with shared mounts, as under LXC and systemd-nspawn
+	Roles    bool // the container has [RoleProgram]
+	Seccomp  *specs.LinuxSeccomp
 
 	root string
 }
 
 // Container is a running container.
 type Container struct {
-	ID      string
-	PID     int // of its PID 1, in the node's pid namespace
+	ID      string // what its engine calls it
+	PID     int    // of its PID 1, in the node's pid namespace
 	Runtime string
 	Bundle  string // folder with config.json, and with rootfs/ unless restored
 
 	numbers *Numbers
 	options Options
+	engine  engine
+	script  string   // action script of the next restore, by the engine's own means
+	work    string   // where CRIU writes its logs, if not to the bundle
+	groups  []string // its cgroups and those that its engine makes for it, relative to the hierarchy's root
 }
 
 const (
@@ -66,8 +72,14 @@ func Start(t testing.TB, options Options) *Container {
 	if options.Runtime == "" {
 		options.Runtime = "runc"
 	}
+	if options.Runtime == "podman" && options.OCI == "" {
+		options.OCI = "crun"
+	}
 	id := newID()
-	c := &Container{ID: id, Runtime: options.Runtime, Bundle: Scratch(t, id)}
+	c := &Container{ID: id, Runtime: options.Runtime, Bundle: Scratch(t, id), groups: []string{id}}
+	if c.engine, err = newEngine(options); err != nil {
+		t.Fatal(err)
+	}
 	options.root = filepath.Join(c.Bundle, "rootfs")
 	c.options = options
 	if err := copyRoot(tree, options.root, options); err != nil {
@@ -77,8 +89,10 @@ func Start(t testing.TB, options Options) *Container {
 		t.Fatalf("specification of container %s: %v", id, err)
 	}
 	c.numbers = HoldNumbers(t, 64)
-	c.run(t, "run", "--detach", "--bundle", c.Bundle, "--pid-file", c.pidFile(), id)
-	c.PID = readPID(t, c.pidFile())
+	t.Cleanup(func() { c.engine.remove(c) })
+	if err := c.engine.start(c); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { c.Kill(t) })
 	if systemd {
 		c.waitBooted(t)
@@ -87,15 +101,19 @@ func Start(t testing.TB, options Options) *Container {
 }
 
 // Kill ends the container and removes everything that the runtime and CRIU made
-// for it. A container that is gone already is no error.
+// for it, but not what its engine needs to restore it. A container that is gone
+// already is no error.
 func (c *Container) Kill(t testing.TB) {
 	t.Helper()
-	_ = c.command("delete", "--force", c.ID).Run() // absent after a checkpoint
+	c.engine.kill(c)
 	if c.numbers != nil {
 		c.numbers.Release()
 	}
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		err := removeCgroups(c.ID)
+		err := removeCgroups(c.groups)
+		if err == nil && c.usesCrun() {
+			err = removeHostCgroups(c.groups)
+		}
 		if err == nil {
 			return
 		}
@@ -105,6 +123,8 @@ func (c *Container) Kill(t testing.TB) {
 		}
 	}
 }
+
+func (c *Container) usesCrun() bool { return c.options.Runtime == "crun" || c.options.OCI == "crun" }
 
 // containerTree is the cached tree of a Debian suite.
 func containerTree(suite string) string {
@@ -136,41 +156,6 @@ for d in *; do [ "$d" = usr ] || cp -a "$d" "$2/"; done`
 	return writeContent(root, options.Plain, options.Files)
 }
 
-func (c *Container) pidFile() string { return filepath.Join(c.Bundle, "pid") }
-
-// command is a command of the container's runtime.
-func (c *Container) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(c.Runtime, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	return cmd
-}
-
-// run runs a command of the runtime that must work. Its output goes to a file:
-// a container that inherited a pipe would hold it open.
-func (c *Container) run(t testing.TB, args ...string) {
-	t.Helper()
-	if err := c.try(args...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (c *Container) try(args ...string) error {
-	log := filepath.Join(c.Bundle, args[0]+".out")
-	file, err := os.Create(log)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	// The container's own standard streams must not be a file outside its
-	// root, which CRIU could not find again: the shell keeps them on /dev/null.
-	cmd := c.command(append([]string{"--log", log}, args...)...)
-	if err := runLimited(cmd, commandLimit); err != nil {
-		text, _ := os.ReadFile(log)
-		return fmt.Errorf("%s %s: %w: %s", c.Runtime, strings.Join(args, " "), err, text)
-	}
-	return nil
-}
-
 // runLimited runs a command and kills its whole process group at the limit.
 func runLimited(cmd *exec.Cmd, limit time.Duration) error {
 	if err := cmd.Start(); err != nil {
@@ -186,17 +171,4 @@ func runLimited(cmd *exec.Cmd, limit time.Duration) error {
 		<-done
 		return fmt.Errorf("killed after %s: %w", limit, context.DeadlineExceeded)
 	}
-}
-
-func readPID(t testing.TB, path string) int {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Fatalf("%s: %v", path, err)
-	}
-	return pid
 }

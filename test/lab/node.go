@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -64,23 +66,45 @@ func newID() string {
 	return fmt.Sprintf("%s-%d", os.Getenv("LAB_ID"), containers.Add(1))
 }
 
+// criuConfig is the file that every CRIU reads.
+const criuConfig = "/etc/criu/default.conf"
+
+// appendConfig adds a line to it. The function takes it out again.
+func appendConfig(line string) (undo func(), err error) {
+	before, err := os.ReadFile(criuConfig)
+	absent := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !absent {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(criuConfig), 0o755); err != nil {
+		return nil, err
+	}
+	undo = func() {
+		if absent {
+			os.Remove(criuConfig)
+		} else {
+			_ = os.WriteFile(criuConfig, before, 0o644)
+		}
+	}
+	return undo, os.WriteFile(criuConfig, append(before, line+"\n"...), 0o644)
+}
+
 // InstallActionScript makes a program the action script of every CRIU in the
 // node until the test ends. An empty path means none.
 func InstallActionScript(t testing.TB, path string) {
 	t.Helper()
-	const file = "/etc/criu/default.conf"
-	t.Cleanup(func() { os.Remove(file) })
+	t.Cleanup(func() { os.Remove(criuConfig) })
 	if path == "" {
-		os.Remove(file)
+		os.Remove(criuConfig)
 		return
 	}
 	if strings.ContainsAny(path, "# \t\n\"") {
 		t.Fatalf("action script %q: CRIU's configuration cannot name a path with blanks, # or quotes", path)
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(criuConfig), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(file, []byte("action-script "+path+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(criuConfig, []byte("action-script "+path+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -2,8 +2,6 @@ package lab
 
 import (
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -24,7 +22,7 @@ func Prepare(t testing.TB, options Options) (*Container, *specs.Spec) {
 		options.Runtime = "runc"
 	}
 	id := newID()
-	c := &Container{ID: id, Runtime: options.Runtime, Bundle: Scratch(t, id)}
+	c := &Container{ID: id, Runtime: options.Runtime, Bundle: Scratch(t, id), groups: []string{id}, engine: oci{runtime: options.Runtime}}
 	options.root = filepath.Join(c.Bundle, "rootfs")
 	c.options = options
 	if err := copyRoot(containerTree(options.Systemd), options.root, options); err != nil {
@@ -66,14 +64,8 @@ func (c *Container) FreeNumbers() {
 // Cgroups lists the folders of the container's control groups, parents first.
 func (c *Container) Cgroups(t testing.TB) []string {
 	t.Helper()
-	var dirs []string
-	err := filepath.WalkDir(filepath.Join(cgroupRoot, c.ID), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			dirs = append(dirs, path)
-		}
-		return err
-	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	dirs, err := listCgroups(c.groups)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return dirs

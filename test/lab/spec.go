@@ -34,6 +34,17 @@ func withoutStackGuards() *specs.LinuxSeccomp {
 	}
 }
 
+// seccomp is the filter of a container, nil if it needs none.
+func seccomp(options Options) *specs.LinuxSeccomp {
+	if options.Seccomp != nil {
+		return options.Seccomp
+	}
+	if options.Systemd == "sid" && !CRIUAtLeast(4, 2) {
+		return withoutStackGuards()
+	}
+	return nil
+}
+
 // writeSpec writes the bundle's config.json: a container in which systemd runs
 // as PID 1 and that may have autofs masters (device 10:235, CAP_SYS_ADMIN, no
 // user namespace).
@@ -79,12 +90,7 @@ func writeSpec(bundle, id string, options Options) error {
 			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{allow("a", nil, nil)}},
 		},
 	}
-	if options.Systemd == "sid" {
-		spec.Linux.Seccomp = withoutStackGuards()
-	}
-	if options.Seccomp != nil {
-		spec.Linux.Seccomp = options.Seccomp
-	}
+	spec.Linux.Seccomp = seccomp(options)
 	text, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {
 		return err

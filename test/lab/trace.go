@@ -53,7 +53,7 @@ func (c *Container) CheckUntouched(t testing.TB) {
 			t.Errorf("process %d (%s) is stopped: %s", p, fields["Name"], state)
 		}
 	}
-	dirs, err := listCgroups(c.ID)
+	dirs, err := listCgroups(c.groups)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,197 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// engine starts, checkpoints and restores containers.
+type engine interface {
+	// start starts the container whose root folder and config.json are made, and
+	// fills in its PID; its ID and groups, if they are not those it came with.
+	start(c *Container) error
+	// checkpoint dumps the container into a folder and ends it.
+	checkpoint(c *Container, images string) error
+	// prepare makes the cgroups that CRIU does not make.
+	prepare(c *Container, groups []string) error
+	// restore restores it and fills in its PID. If the container has a script, the
+	// engine is told to make it CRIU's action script.
+	restore(c *Container, images string) error
+	// kill ends it, if it runs, and keeps what restore needs.
+	kill(c *Container)
+	// remove removes all that is left of it.
+	remove(c *Container)
+}
+
+func newEngine(o Options) (engine, error) {
+	switch o.Runtime {
+	case "runc", "crun":
+		return oci{runtime: o.Runtime}, nil
+	case "criu":
+		return plainCRIU{}, nil
+	case "lxc":
+		return lxc{}, nil
+	case "podman":
+		return podman{runtime: o.OCI, archive: o.Archive}, nil
+	case "containerd":
+		return containerd{}, nil
+	}
+	return nil, fmt.Errorf("the laboratory knows no engine %q", o.Runtime)
+}
+
+// cgroupMaker makes cgroups before the engine is called. CRIU recreates only
+// those that hold tasks; systemd watches empty ones too, and CRIU cannot restore
+// an inotify watch on a folder that is absent.
+type cgroupMaker struct{}
+
+func (cgroupMaker) prepare(_ *Container, groups []string) error {
+	for _, dir := range groups {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withConfig calls a function while an OCI runtime tells CRIU to read a file
+// that names an action script. An empty script means no such file.
+func withConfig(runtime, script string, f func() error) error {
+	if script == "" {
+		return f()
+	}
+	path := filepath.Join("/etc/criu", runtime+".conf")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, []byte("action-script "+script+"\n"), 0o644); err != nil {
+		return err
+	}
+	defer os.Remove(path)
+	return f()
+}
+
+// oci is an OCI runtime that is called by hand: runc or crun.
+type oci struct {
+	cgroupMaker
+	runtime string
+}
+
+func (e oci) start(c *Container) error {
+	if err := e.run(c, "run", "--detach", "--bundle", c.Bundle, "--pid-file", c.pidFile(), c.ID); err != nil {
+		return err
+	}
+	return c.readPID()
+}
+
+func (e oci) checkpoint(c *Container, images string) error {
+	return e.run(c, "checkpoint", "--image-path", images, "--work-path", c.Bundle,
+		"--tcp-established", "--file-locks", c.ID)
+}
+
+func (e oci) restore(c *Container, images string) error {
+	err := withConfig(e.runtime, c.script, func() error {
+		return e.run(c, "restore", "--detach", "--image-path", images, "--work-path", c.Bundle, "--bundle", c.Bundle,
+			"--pid-file", c.pidFile(), "--tcp-established", "--file-locks", c.ID)
+	})
+	if err != nil {
+		return err
+	}
+	return c.readPID()
+}
+
+func (e oci) kill(c *Container) {
+	_ = runLimited(command(e.runtime, "delete", "--force", c.ID), commandLimit) // absent after a checkpoint
+}
+
+func (e oci) remove(*Container) {}
+
+// run runs a command of the runtime. The container's own standard streams must
+// not be a file outside its root, which CRIU could not find again: they are
+// /dev/null, and the runtime writes to a log.
+func (e oci) run(c *Container, args ...string) error {
+	log := filepath.Join(c.Bundle, args[0]+".out")
+	if err := os.WriteFile(log, nil, 0o644); err != nil {
+		return err
+	}
+	if err := runLimited(command(e.runtime, append([]string{"--log", log}, args...)...), commandLimit); err != nil {
+		text, _ := os.ReadFile(log)
+		return fmt.Errorf("%s %s: %w: %s", e.runtime, strings.Join(args, " "), err, text)
+	}
+	return nil
+}
+
+// command is a command in a process group of its own, on /dev/null.
+func command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd
+}
+
+// output runs a command that must work and returns what it wrote to its
+// standard output. Through files: a container that inherited a pipe would hold
+// it open.
+func output(name string, args ...string) (string, error) {
+	dir, err := os.MkdirTemp("", "output")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	cmd := command(name, args...)
+	stdout, err := os.Create(filepath.Join(dir, "stdout"))
+	if err != nil {
+		return "", err
+	}
+	defer stdout.Close()
+	stderr, err := os.Create(filepath.Join(dir, "stderr"))
+	if err != nil {
+		return "", err
+	}
+	defer stderr.Close()
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	err = runLimited(cmd, commandLimit)
+	said, _ := os.ReadFile(stderr.Name())
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, said)
+	}
+	text, err := os.ReadFile(stdout.Name())
+	return string(text), err
+}
+
+// name is what the laboratory calls the container.
+func (c *Container) name() string { return filepath.Base(c.Bundle) }
+
+// log is the path of one of CRIU's logs.
+func (c *Container) log(name string) string { return filepath.Join(c.workDir(), name) }
+
+// workDir is where CRIU works.
+func (c *Container) workDir() string {
+	if c.work != "" {
+		return c.work
+	}
+	return c.Bundle
+}
+
+func (c *Container) pidFile() string { return filepath.Join(c.Bundle, "pid") }
+
+func (c *Container) readPID() error {
+	text, err := os.ReadFile(c.pidFile())
+	if err != nil {
+		return err
+	}
+	return c.setPID(string(text))
+}
+
+func (c *Container) setPID(text string) (err error) {
+	if c.PID, err = strconv.Atoi(strings.TrimSpace(text)); err == nil && c.PID <= 0 {
+		err = fmt.Errorf("its PID 1 has the number %d", c.PID)
+	}
+	if err != nil {
+		return fmt.Errorf("container %s: %w", c.ID, err)
+	}
+	return nil
+}

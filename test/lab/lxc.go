@@ -1,0 +1,111 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// lxc is LXC with its own commands.
+type lxc struct{}
+
+const lxcConfig = `lxc.uts.name = laboratory
+lxc.rootfs.path = dir:%[1]s
+lxc.mount.auto = proc:rw sys:rw cgroup:rw
+lxc.net.0.type = none
+lxc.console.path = none
+lxc.tty.max = 0
+lxc.pty.max = 1024
+lxc.autodev = 1
+lxc.hook.autodev = %[2]s
+lxc.cap.keep = %[3]s
+lxc.environment = container=lxc
+lxc.cgroup.dir.container = %[4]s
+lxc.cgroup.dir.monitor = %[4]s-monitor
+lxc.cgroup.dir.monitor.pivot = %[4]s-pivot
+`
+
+// start has the container's capabilities in LXC's words, and makes /dev/autofs
+// in a hook: bound from outside, CRIU would have to be told of it.
+func (e lxc) start(c *Container) error {
+	c.groups = []string{c.ID, c.ID + "-monitor", c.ID + "-pivot"}
+	autodev := filepath.Join(c.Bundle, "autodev")
+	if err := os.WriteFile(autodev, []byte("#!/bin/sh\nexec mknod \"$LXC_ROOTFS_MOUNT/dev/autofs\" c 10 235\n"), 0o755); err != nil {
+		return err
+	}
+	caps := strings.ToLower(strings.ReplaceAll(strings.Join(capabilities, " "), "CAP_", ""))
+	text := fmt.Sprintf(lxcConfig, c.options.root, autodev, caps, c.ID)
+	if seccomp(c.options) != nil {
+		return fmt.Errorf("container %s needs a seccomp filter that the laboratory has no LXC form of", c.ID)
+	}
+	dir := filepath.Join(e.dir(c), c.ID)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config"), []byte(text), 0o644); err != nil {
+		return err
+	}
+	if _, err := e.run(c, "lxc-start", "--daemon"); err != nil {
+		return err
+	}
+	return e.pid(c)
+}
+
+func (e lxc) checkpoint(c *Container, images string) error {
+	_, err := e.run(c, "lxc-checkpoint", "--checkpoint-dir", images, "--stop", "--verbose")
+	c.work = images
+	return err
+}
+
+// prepare leaves it to an action script: LXC makes the container's cgroup itself
+// and wants no other to have done it.
+func (e lxc) prepare(c *Container, groups []string) error {
+	text := "#!/bin/sh\n"
+	for _, dir := range groups {
+		if strings.HasPrefix(dir, filepath.Join(cgroupRoot, c.ID)+"/") {
+			text += fmt.Sprintf("[ \"$CRTOOLS_SCRIPT_ACTION\" != pre-restore ] || mkdir -p '%s'\n", strings.ReplaceAll(dir, "'", `'\''`))
+		}
+	}
+	return os.WriteFile(e.script(c), []byte(text), 0o755)
+}
+
+func (e lxc) restore(c *Container, images string) error {
+	if c.script != "" {
+		text, err := os.ReadFile(e.script(c))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(e.script(c), append(text, "exec "+c.script+"\n"...), 0o755); err != nil {
+			return err
+		}
+	}
+	c.work = images
+	if _, err := e.run(c, "lxc-checkpoint", "--checkpoint-dir", images, "--restore", "--action-script", e.script(c), "--verbose"); err != nil {
+		return err
+	}
+	return e.pid(c)
+}
+
+func (e lxc) kill(c *Container) {
+	_, _ = e.run(c, "lxc-stop", "--kill") // it does not run after a checkpoint
+	killCgroups(c.groups)
+}
+
+func (lxc) remove(*Container) {}
+
+func (lxc) dir(c *Container) string { return filepath.Join(c.Bundle, "lxc") }
+
+func (lxc) script(c *Container) string { return filepath.Join(c.Bundle, "action-script") }
+
+func (e lxc) run(c *Container, program string, args ...string) (string, error) {
+	return output(program, append([]string{"--lxcpath", e.dir(c), "--name", c.ID}, args...)...)
+}
+
+func (e lxc) pid(c *Container) error {
+	text, err := e.run(c, "lxc-info", "--pid", "--no-humanize")
+	if err != nil {
+		return err
+	}
+	return c.setPID(text)
+}
