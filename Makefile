@@ -20,7 +20,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-chaos lab lab-all bench lint check-deps check-size dist clean
+.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-chaos test-matrix containerd-task lab lab-all bench lint check-deps check-size dist clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,7 @@ test: build ## All tests, with everything they need (root)
 
 test-unit: ## Tests of the packages
 	go test $(RACE) -count=1 -v -run '$(RUN)' ./...
+	go test -C test -count=1 -v -run '$(RUN)' ./matrix/...
 
 test-kernel: ## Tests with real autofs mounts and small masters (root)
 	go test -C test -count=1 -v -exec 'unshare --mount --propagation private' -run '$(RUN)' ./kernel/...
@@ -75,7 +76,7 @@ KERNELS_RUN := TestHangsWithoutHook|TestSystemdNeverNotices|TestRepairedByAction
 test-kernels-e2e: build ## Some tests with systemd containers under these kernels, in QEMU (root)
 	RUN='$(if $(filter .,$(RUN)),$(KERNELS_RUN),$(RUN))' test/vm/run e2e $(KERNELS)
 
-test-e2e: lab-all $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),dist) ## Tests with systemd containers, CRIU and runc (root)
+test-e2e: lab-all containerd-task $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),dist) ## Tests with systemd containers, CRIU and container runtimes (root)
 	go test -C test -count=1 -v -timeout 10m -exec $(NODE) -run '$(RUN)' ./e2e/...
 
 test-chaos: lab-all build ## Kill the program at each ptrace call of its (about 30 minutes, root)
@@ -86,6 +87,21 @@ test-agent: image lab ## Tests of the Kubernetes node agent with containerd (roo
 
 test-agent-soak: image lab ## 200 restores in a row through containerd (root, 4 minutes)
 	SOAK=$${SOAK:-200} go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '^TestSoak$$' ./agent/...
+
+# Debian 13 first: the rows stand in the order of the files' names.
+test-matrix: build containerd-task ## Every runtime, on Debian 13 and sid; writes the table in README.md (root, 15 minutes)
+	@test/node/build trixie sid node-sid >/dev/null
+	@rm -rf bin/matrix; mkdir -p bin/matrix; failed=; \
+	for suite in trixie sid; do \
+		NODE_SUITE=$$suite MATRIX=$(CURDIR)/bin/matrix/$$([[ $$suite == trixie ]] && echo 1 || echo 2)-$$suite.json \
+			go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '^TestRuntimes$$' ./e2e/... || failed="$$failed $$suite"; \
+	done; \
+	go run -C test ./matrix/render $(CURDIR)/bin/matrix $(CURDIR)/README.md; \
+	if [[ -n $$failed ]]; then echo "FAILED:$$failed"; exit 1; fi
+
+# The laboratory's way to containerd. Not part of what gets installed.
+containerd-task:
+	@CGO_ENABLED=0 go build -C test -trimpath -o $(CURDIR)/bin/containerd-task ./containerd-task
 
 lab: ## Build the laboratory's Debian trees, once (root)
 	@test/node/build >/dev/null

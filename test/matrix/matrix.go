@@ -1,0 +1,157 @@
+// Package matrix keeps what the runs of the end-to-end tests found under each
+// container runtime, and makes the table of README.md out of it. Nothing in the
+// table comes from anywhere else.
+package matrix
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Row is what was found under one runtime on one node.
+type Row struct {
+	Node     string   `json:"node"`     // for example "Debian 13"
+	Engine   string   `json:"engine"`   // for example "podman, crun, archive"
+	Versions string   `json:"versions"` // of the programs that took part
+	Date     string   `json:"date"`     // of the run, YYYY-MM-DD
+	Control  string   `json:"control"`  // what a restore without the program does
+	Channels []Entry  `json:"channels"` // what brings the program into the restore
+	Cells    []Entry  `json:"cells"`    // one for each container
+	Notes    []string `json:"notes"`    // what the runtime itself changes in a restore
+}
+
+// Entry is one cell: the column it stands in, and what was found.
+type Entry struct {
+	Column string `json:"column"`
+	Text   string `json:"text"`
+}
+
+// Save writes the rows of a node to a file.
+func Save(path string, rows []Row) error {
+	text, err := json.MarshalIndent(rows, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
+}
+
+// Load reads the rows of all nodes, in the order of the files' names.
+func Load(dir string) ([]Row, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("results of a run: %w", &fs.PathError{Op: "look for *.json", Path: dir, Err: fs.ErrNotExist})
+	}
+	var all []Row
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		var rows []Row
+		if err := json.Unmarshal(text, &rows); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		all = append(all, rows...)
+	}
+	return all, nil
+}
+
+// Markdown is the table.
+func Markdown(rows []Row) string {
+	channels, cells := columns(rows, func(r Row) []Entry { return r.Channels }), columns(rows, func(r Row) []Entry { return r.Cells })
+	var b strings.Builder
+	line := func(fields ...string) {
+		for _, f := range fields {
+			fmt.Fprintf(&b, "| %s ", strings.ReplaceAll(f, "|", `\|`))
+		}
+		b.WriteString("|\n")
+	}
+	head := slices.Concat([]string{"node", "engine", "versions"}, cells, []string{"without the program"}, channels, []string{"date"})
+	line(head...)
+	b.WriteString(strings.Repeat("|---", len(head)) + "|\n")
+	for _, r := range rows {
+		line(slices.Concat([]string{r.Node, r.Engine, r.Versions}, texts(r.Cells, cells),
+			[]string{r.Control}, texts(r.Channels, channels), []string{r.Date})...)
+	}
+	for _, note := range notes(rows) {
+		b.WriteString("\n" + note + "\n")
+	}
+	return b.String()
+}
+
+// columns are those of all rows, in the order in which they appear.
+func columns(rows []Row, of func(Row) []Entry) []string {
+	var names []string
+	for _, r := range rows {
+		for _, e := range of(r) {
+			if !slices.Contains(names, e.Column) {
+				names = append(names, e.Column)
+			}
+		}
+	}
+	return names
+}
+
+func texts(entries []Entry, columns []string) []string {
+	out := make([]string, len(columns))
+	for i, name := range columns {
+		out[i] = "not run"
+		for _, e := range entries {
+			if e.Column == name {
+				out[i] = e.Text
+			}
+		}
+	}
+	return out
+}
+
+// notes are those of all rows, each with the engines that it is about.
+func notes(rows []Row) []string {
+	about := make(map[string][]string)
+	var order []string
+	for _, r := range rows {
+		for _, note := range r.Notes {
+			if about[note] == nil {
+				order = append(order, note)
+			}
+			if !slices.Contains(about[note], r.Engine) {
+				about[note] = append(about[note], r.Engine)
+			}
+		}
+	}
+	for i, note := range order {
+		order[i] = strings.Join(about[note], "; ") + ": " + note
+	}
+	return order
+}
+
+// The table stands between these lines.
+const (
+	begin = "<!-- matrix: begin (made by make test-matrix) -->"
+	end   = "<!-- matrix: end -->"
+)
+
+// ErrNoPlace says that a text has no place for the table.
+var ErrNoPlace = errors.New("there are no lines between which the table belongs")
+
+// Insert replaces the table in a text.
+func Insert(text, table string) (string, error) {
+	before, rest, ok := strings.Cut(text, begin+"\n")
+	if !ok {
+		return "", fmt.Errorf("%w: %q is missing", ErrNoPlace, begin)
+	}
+	_, after, ok := strings.Cut(rest, end+"\n")
+	if !ok {
+		return "", fmt.Errorf("%w: %q is missing", ErrNoPlace, end)
+	}
+	return before + begin + "\n\n" + table + "\n" + end + "\n" + after, nil
+}

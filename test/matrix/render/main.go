@@ -1,0 +1,38 @@
+// Command render puts the table of a run into a text.
+//
+//	render RESULTS-FOLDER FILE
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/matrix"
+)
+
+func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: render RESULTS-FOLDER FILE")
+		os.Exit(2)
+	}
+	if err := render(os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintf(os.Stderr, "render: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func render(dir, file string) error {
+	rows, err := matrix.Load(dir)
+	if err != nil {
+		return err
+	}
+	before, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	text, err := matrix.Insert(string(before), matrix.Markdown(rows))
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return os.WriteFile(file, []byte(text), 0o644)
+}
