@@ -76,7 +76,7 @@ func (r runtimeRow) newRow() matrix.Row {
 	}
 	return matrix.Row{
 		Node: lab.NodeName(), Engine: r.name, Versions: strings.Join(versions, ", "),
-		Date: time.Now().UTC().Format(time.DateOnly), Control: "did not run", // until it has
+		Date: time.Now().UTC().Format(time.DateOnly), Control: matrix.NotRun,
 	}
 }
 
@@ -100,7 +100,7 @@ func (r runtimeRow) restoreContainer(t *testing.T, suite string, row *matrix.Row
 		stale := restoreStale(t, s)
 		noticed := unitsThatNoticed(s.units, stale.Settle(t))
 		control := checkControl(t, stale)
-		if row.Control != control && row.Control != "did not run" {
+		if row.Control != control && row.Control != matrix.NotRun {
 			control = row.Control + "; systemd of " + suite + ": " + control
 		}
 		row.Control = control

@@ -41,7 +41,8 @@ func Save(path string, rows []Row) error {
 	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
 
-// Load reads the rows of all nodes, in the order of the files' names.
+// Load reads the rows of all nodes, in the order of the files' names. What
+// several runs found under one runtime becomes one row.
 func Load(dir string) ([]Row, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
@@ -60,9 +61,32 @@ func Load(dir string) ([]Row, error) {
 		if err := json.Unmarshal(text, &rows); err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
-		all = append(all, rows...)
+		for _, r := range rows {
+			all = add(all, r)
+		}
 	}
 	return all, nil
+}
+
+// NotRun is the Control of a row whose control did not run.
+const NotRun = "not run"
+
+func add(all []Row, r Row) []Row {
+	for i := range all {
+		row := &all[i]
+		if row.Node != r.Node || row.Engine != r.Engine || row.Versions != r.Versions {
+			continue
+		}
+		row.Cells = append(row.Cells, r.Cells...)
+		row.Channels = append(row.Channels, r.Channels...)
+		row.Notes = append(row.Notes, r.Notes...)
+		row.Date = max(row.Date, r.Date)
+		if row.Control == NotRun {
+			row.Control = r.Control
+		}
+		return all
+	}
+	return append(all, r)
 }
 
 // Markdown is the table.
@@ -104,7 +128,7 @@ func columns(rows []Row, of func(Row) []Entry) []string {
 func texts(entries []Entry, columns []string) []string {
 	out := make([]string, len(columns))
 	for i, name := range columns {
-		out[i] = "not run"
+		out[i] = NotRun
 		for _, e := range entries {
 			if e.Column == name {
 				out[i] = e.Text

@@ -9,7 +9,10 @@ import (
 func TestTable(t *testing.T) {
 	dir := t.TempDir()
 	first := []Row{{Node: "a", Engine: "runc", Date: "2026-01-02", Control: "hangs", Cells: []Entry{{"x", "1 ok"}}, Notes: []string{"n"}}}
-	second := []Row{{Node: "b", Engine: "crun", Cells: []Entry{{"x", "a|b"}, {"y", "2"}}, Channels: []Entry{{"c", "yes"}}, Notes: []string{"n"}}}
+	second := []Row{
+		{Node: "a", Engine: "runc", Date: "2026-01-03", Control: NotRun, Cells: []Entry{{"z", "3"}}},
+		{Node: "b", Engine: "crun", Cells: []Entry{{"x", "a|b"}, {"y", "2"}}, Channels: []Entry{{"c", "yes"}}, Notes: []string{"n"}},
+	}
 	for name, rows := range map[string][]Row{"1.json": first, "2.json": second} {
 		if err := Save(filepath.Join(dir, name), rows); err != nil {
 			t.Fatal(err)
@@ -19,10 +22,10 @@ func TestTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `| node | engine | versions | x | y | without the program | c | date |
-|---|---|---|---|---|---|---|---|
-| a | runc |  | 1 ok | not run | hangs | not run | 2026-01-02 |
-| b | crun |  | a\|b | 2 |  | yes |  |
+	const want = `| node | engine | versions | x | z | y | without the program | c | date |
+|---|---|---|---|---|---|---|---|---|
+| a | runc |  | 1 ok | 3 | not run | hangs | not run | 2026-01-03 |
+| b | crun |  | a\|b | not run | 2 |  | yes |  |
 
 runc; crun: n
 `
