@@ -105,7 +105,7 @@ func (r runtimeRow) restoreContainer(t *testing.T, suite string, row *matrix.Row
 		}
 		row.Control = control
 		if len(noticed) > 0 {
-			addNote(row, "the restore itself changes, also without the program: "+strings.Join(noticed, "; "))
+			addNote(row, "also without the program these units are not as before: "+strings.Join(unitNames(noticed), ", "))
 		}
 		stale.Kill(t)
 
@@ -185,6 +185,15 @@ func addNote(row *matrix.Row, note string) {
 	if !slices.Contains(row.Notes, note) {
 		row.Notes = append(row.Notes, note)
 	}
+}
+
+// unitNames are the units that a list of changes is about.
+func unitNames(changes []string) []string {
+	names := make([]string, len(changes))
+	for i, change := range changes {
+		names[i], _, _ = strings.Cut(change, ": ")
+	}
+	return names
 }
 
 // forgetReports removes the reports of former restores: what is found later was
