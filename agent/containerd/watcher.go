@@ -68,10 +68,15 @@ type Watcher struct {
 	Log     *slog.Logger
 	// State is told after each change whether containerd is reachable.
 	State func(err error)
+
+	patience time.Duration // with a connection; connectTime but for tests
 }
 
 // Run watches until ctx ends. It connects again when containerd goes away.
 func (w *Watcher) Run(ctx context.Context) {
+	if w.patience == 0 {
+		w.patience = connectTime
+	}
 	pause := firstPause
 	for ctx.Err() == nil {
 		started := time.Now()
@@ -96,7 +101,7 @@ func (w *Watcher) Run(ctx context.Context) {
 func (w *Watcher) connected(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c, err := client.New(w.Socket, client.WithTimeout(connectTime))
+	c, err := client.New(w.Socket, client.WithTimeout(w.patience))
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
@@ -106,7 +111,7 @@ func (w *Watcher) connected(ctx context.Context) error {
 	announcing, stop := context.WithCancel(ctx)
 	defer stop()
 	go s.announce(announcing)
-	silence := time.NewTimer(connectTime)
+	silence := time.NewTimer(w.patience)
 	defer silence.Stop()
 	for {
 		select {
@@ -127,7 +132,7 @@ func (w *Watcher) connected(ctx context.Context) error {
 		case err := <-ended:
 			return fmt.Errorf("events: %w", err)
 		case <-silence.C:
-			return fmt.Errorf("events: none heard within %s, not even our own", connectTime)
+			return fmt.Errorf("events: none heard within %s, not even our own", w.patience)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -117,21 +117,28 @@ func deleteTask(task client.Task) error {
 // restore restores the container and returns when containerd says that it runs.
 func (c *container) restore(t *testing.T) time.Time {
 	t.Helper()
+	if err := c.tryRestore(t); err != nil {
+		t.Fatal(err)
+	}
+	return time.Now()
+}
+
+func (c *container) tryRestore(t *testing.T) error {
+	t.Helper()
 	for _, dir := range c.groups { // CRIU recreates only those with processes
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
 	var err error
 	c.task, err = c.containerd.NewTask(kubelet, cio.NullIO, client.WithRestoreImagePath(c.images), client.WithRestoreWorkPath(c.Bundle))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	if err := c.task.Start(kubelet); err != nil {
 		log, _ := os.ReadFile(filepath.Join(c.Bundle, "restore.log"))
-		t.Fatalf("restore: %v\n%s", err, log[max(0, len(log)-3000):])
+		return fmt.Errorf("restore: %w\n%s", err, log[max(0, len(log)-3000):])
 	}
-	now := time.Now()
 	c.Started(t, int(c.task.Pid()), true)
-	return now
+	return nil
 }

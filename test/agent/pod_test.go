@@ -28,6 +28,9 @@ type pod struct {
 	log    string
 	image  client.Image
 	daemon *daemon
+	// command is run instead of the image's entry point, without the DaemonSet's
+	// arguments.
+	command []string
 
 	containerd client.Container
 	task       client.Task
@@ -157,6 +160,9 @@ func (p *pod) ociSpec(t *testing.T, id string, entrypoint []string) *specs.Spec 
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
 	}
+	if p.command != nil {
+		spec.Process.Args = p.command
+	}
 	if !p.spec.HostPID {
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace})
 	}
@@ -184,6 +190,7 @@ func (p *pod) mount(t *testing.T, m corev1.VolumeMount) specs.Mount {
 		if err := os.MkdirAll(source.Path, 0o755); err != nil {
 			t.Fatal(err)
 		}
+	case err == nil && *source.Type == corev1.HostPathCharDev && info.Mode()&os.ModeCharDevice != 0:
 	case err != nil || !info.IsDir():
 		t.Fatalf("hostPath %s of type %s: %v", source.Path, *source.Type, err)
 	}

@@ -5,11 +5,16 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/client"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
 // TestPrivileges shows that the DaemonSet has no capability too many: without
@@ -51,5 +56,31 @@ func readyWith(t *testing.T, d *daemon, caps []corev1.Capability) error {
 			return fmt.Errorf("not ready: %s\n%s", body, text)
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// TestInThePod shows why repairs do not run in the pod: with all capabilities
+// that the agent has, and with /dev/autofs mounted, the program may not open it.
+func TestInThePod(t *testing.T) {
+	d := startContainerd(t)
+	kind := corev1.HostPathCharDev
+	p := newPod(t, d, func(s *corev1.PodSpec) {
+		s.Volumes = append(s.Volumes, corev1.Volume{Name: "autofs", VolumeSource: corev1.VolumeSource{
+			HostPath: &corev1.HostPathVolumeSource{Path: "/dev/autofs", Type: &kind},
+		}})
+		s.Containers[0].VolumeMounts = append(s.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "autofs", MountPath: "/dev/autofs"})
+	})
+	c := start(t, d, lab.Options{})
+	p.command = []string{"/usr/bin/autofs-restore-hook", "inspect", strconv.Itoa(c.PID)}
+	p.start(t)
+	const says = "open /dev/autofs: operation not permitted"
+	var text []byte
+	eventually(t, 10*time.Second, "the program ends", func() bool {
+		status, err := p.task.Status(kubelet)
+		text, _ = os.ReadFile(p.log)
+		return err == nil && status.Status == client.Stopped
+	})
+	if !strings.Contains(string(text), says) {
+		t.Errorf("want %q:\n%s", says, text)
 	}
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -147,6 +148,40 @@ func TestActionScript(t *testing.T) {
 		t.Errorf("the last success was %s ago", age)
 	}
 	c.CheckAnswers(t, lab.Accesses)
+}
+
+// TestAtOnce restores several containers at the same time, with one worker. They
+// may have each other's device numbers now, so some mounts need another cure.
+func TestAtOnce(t *testing.T) {
+	d := startContainerd(t)
+	p := newPod(t, d, func(s *corev1.PodSpec) {
+		withoutInstall(s)
+		s.Containers[0].Args = append(s.Containers[0].Args, "-workers=1")
+	})
+	p.start(t)
+	p.ready(t)
+	lab.InstallActionScript(t, "")
+	containers := make([]*container, 4)
+	for i := range containers {
+		containers[i] = checkpointed(t, d)
+	}
+	var group sync.WaitGroup
+	for _, c := range containers {
+		group.Go(func() {
+			if err := c.tryRestore(t); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	s := p.counted(t, float64(len(containers)))
+	if got := s.sum("restores_total", "by=agent,outcome=repaired"); got != float64(len(containers)) || s["reaction_seconds"] != got {
+		t.Errorf("%v", s)
+	}
+	for _, c := range containers {
+		c.CheckAnswers(t, lab.Accesses)
+	}
+	t.Logf("%v", s)
 }
 
 // TestUnrepaired has a systemd that is stopped: nothing can be cured, and the
