@@ -76,7 +76,7 @@ func (w *work) tell(ctx context.Context, pid int, changes []master.DeviceChange)
 	if err != nil {
 		return nil, err
 	}
-	version, err := manager.Version()
+	version, err := manager.Version(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -275,7 +275,7 @@ func (s *scene) describeService(ctx context.Context, m *Master) {
 }
 
 // returnTime is how long a systemd may be without its socket.
-const returnTime = 300 * time.Millisecond
+const returnTime = time.Second
 
 // absent reports whether nobody listens on systemd's socket.
 func absent(err error) bool {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"time"
 
-	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 
@@ -26,7 +25,8 @@ const maxAnswers = 64 << 20
 
 // Manager is a connection to a container's systemd.
 type Manager struct {
-	conn *sd.Conn
+	conn *dbus.Conn
+	jobs *jobResults
 	peer *inhabitant
 	pid1 *nsenter.Process
 }
@@ -37,9 +37,6 @@ const greetingTime = 3 * time.Second
 
 // resetTime is for how long systemd is asked again that resets connections.
 const resetTime = 300 * time.Millisecond
-
-// connections is how many go-systemd makes: one for calls, one for signals.
-const connections = 2
 
 // Connect reaches the systemd that is the given process, PID 1 of a container.
 // The socket is opened inside that process's root without following links, and
@@ -64,31 +61,17 @@ func connect(ctx context.Context, pid1 *nsenter.Process) (*Manager, error) {
 		return nil, err
 	}
 	defer target.Close()
-	var raw []int
-	defer func() {
-		for _, fd := range raw {
-			unix.Close(fd)
-		}
-	}()
-	for range connections {
-		// Non-blocking: a queue of connections that nobody accepts is an error.
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
-			return nil, os.NewSyscallError("socket", err)
-		}
-		raw = append(raw, fd)
+	// Non-blocking: a queue of connections that nobody accepts is an error.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
 	}
-	m := &Manager{pid1: pid1}
-	if m.peer, err = startPeer(target, raw, pid1); err != nil {
+	defer unix.Close(fd)
+	m := &Manager{pid1: pid1, jobs: newJobResults()}
+	if m.peer, err = startPeer(target, []int{fd}, pid1); err != nil {
 		return nil, err
 	}
-	next := 0
-	m.conn, err = sd.NewConnection(func() (*dbus.Conn, error) {
-		fd := raw[next]
-		next++
-		return authenticate(ctx, fd, pid1)
-	})
-	if err != nil {
+	if m.conn, err = m.authenticate(ctx, fd); err != nil {
 		m.peer.end()
 		return nil, err
 	}
@@ -97,14 +80,14 @@ func connect(ctx context.Context, pid1 *nsenter.Process) (*Manager, error) {
 
 // Close ends the connection.
 func (m *Manager) Close() {
-	m.conn.Close()
+	_ = m.conn.Close()
 	m.peer.end()
 }
 
 // authenticate makes a D-Bus connection of a connected socket, which stays
 // open.
-func authenticate(ctx context.Context, fd int, pid1 *nsenter.Process) (*dbus.Conn, error) {
-	if err := checkPeer(fd, pid1); err != nil {
+func (m *Manager) authenticate(ctx context.Context, fd int) (*dbus.Conn, error) {
+	if err := checkPeer(fd, m.pid1); err != nil {
 		return nil, err
 	}
 	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -121,7 +104,7 @@ func authenticate(ctx context.Context, fd int, pid1 *nsenter.Process) (*dbus.Con
 		raw.Close()
 		return nil, fmt.Errorf("connection to %s: %w", privateSocket, err)
 	}
-	conn, err := dbus.NewConn(&boundedConn{Conn: raw, left: maxAnswers}, dbus.WithContext(ctx))
+	conn, err := dbus.NewConn(&boundedConn{Conn: raw, left: maxAnswers}, dbus.WithContext(ctx), dbus.WithSignalHandler(m.jobs))
 	if err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("D-Bus over %s: %w", privateSocket, err)

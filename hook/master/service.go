@@ -7,10 +7,10 @@ import (
 	"math"
 	"time"
 
-	sd "github.com/coreos/go-systemd/v22/dbus"
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	"github.com/godbus/dbus/v5"
 )
 
 // Service is the systemd service that an automount daemon is the main process
@@ -32,33 +32,40 @@ func (m *Manager) ServiceOf(ctx context.Context, containerPID int) (Service, err
 	if containerPID <= 0 || containerPID > math.MaxInt32 {
 		return Service{}, fmt.Errorf("service of process %d: not a process number", containerPID)
 	}
-	name, err := m.conn.GetUnitNameByPID(ctx, uint32(containerPID))
-	if err != nil {
+	fail := func(err error) (Service, error) {
 		return Service{}, fmt.Errorf("service of process %d: %w", containerPID, noAnswer(ctx, err))
 	}
-	main, err := m.mainPID(ctx, name)
+	var object dbus.ObjectPath
+	if err := m.call(ctx, "GetUnitByPID", []any{uint32(containerPID)}, &object); err != nil {
+		return fail(err)
+	}
+	s := Service{}
+	if err := m.property(ctx, object, busName+".Unit", "Id", &s.Name); err != nil {
+		return fail(err)
+	}
+	main, err := m.mainPID(ctx, s.Name)
 	if err != nil {
 		return Service{}, err
 	}
 	if main != containerPID {
 		return Service{}, fmt.Errorf("process %d belongs to %s, whose main process is %d: systemd would not start it again",
-			containerPID, name, main)
+			containerPID, s.Name, main)
 	}
-	s := Service{Name: name}
-	if p, err := m.conn.GetServicePropertyContext(ctx, name, "ExecMainStartTimestamp"); err == nil {
-		if usec, ok := p.Value.Value().(uint64); ok && usec > 0 {
-			s.Started = time.UnixMicro(int64(usec))
-		}
+	var usec uint64
+	if err := m.property(ctx, object, serviceType, "ExecMainStartTimestamp", &usec); err == nil && usec > 0 {
+		s.Started = time.UnixMicro(int64(usec))
 	}
 	return s, nil
 }
+
+const serviceType = busName + ".Service"
 
 // Kill ends the service's main process with SIGKILL and returns when systemd
 // has noticed: starting the service earlier would fail. No stop job is run, so
 // nothing is unmounted. main is that process, and containerPID its number inside
 // the container.
 func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Process, containerPID int) error {
-	if err := m.conn.KillUnitWithTarget(ctx, service, sd.Main, int32(unix.SIGKILL)); err != nil {
+	if err := m.call(ctx, "KillUnit", []any{service, "main", int32(unix.SIGKILL)}); err != nil {
 		return fmt.Errorf("kill the main process of %s: %w", service, noAnswer(ctx, err))
 	}
 	if err := main.WaitEnd(ctx); err != nil {
@@ -69,11 +76,14 @@ func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Proces
 		if err != nil {
 			return err
 		}
-		state, err := m.conn.GetUnitPropertyContext(ctx, service, "ActiveState")
-		if err != nil {
-			return fmt.Errorf("state of %s: %w", service, noAnswer(ctx, err))
+		var word string
+		object, err := m.unit(ctx, service)
+		if err == nil {
+			err = m.property(ctx, object, busName+".Unit", "ActiveState", &word)
 		}
-		word, _ := state.Value.Value().(string)
+		if err != nil {
+			return fmt.Errorf("state of %s: %w", service, err)
+		}
 		switch {
 		case pid == 0 && (word == "failed" || word == "inactive"):
 			return nil
@@ -103,10 +113,10 @@ func (m *Manager) Start(ctx context.Context, service string, dead int) error {
 	} else if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	if err := m.conn.ResetFailedUnitContext(ctx, service); err != nil && !isNoSuchUnit(err) {
+	if err := m.call(ctx, "ResetFailedUnit", []any{service}); err != nil && !isNoSuchUnit(err) {
 		return fmt.Errorf("reset-failed %s: %w", service, noAnswer(ctx, err))
 	}
-	result, err := m.job(ctx, m.conn.StartUnitContext, service)
+	result, err := m.job(ctx, "StartUnit", service)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", service, err)
 	}
@@ -117,13 +127,13 @@ func (m *Manager) Start(ctx context.Context, service string, dead int) error {
 }
 
 func (m *Manager) mainPID(ctx context.Context, service string) (int, error) {
-	p, err := m.conn.GetServicePropertyContext(ctx, service, "MainPID")
-	if err != nil {
-		return 0, fmt.Errorf("main process of %s: %w", service, noAnswer(ctx, err))
+	object, err := m.unit(ctx, service)
+	var pid uint32
+	if err == nil {
+		err = m.property(ctx, object, serviceType, "MainPID", &pid)
 	}
-	pid, ok := p.Value.Value().(uint32)
-	if !ok {
-		return 0, fmt.Errorf("main process of %s: systemd answered with a %s, not a number", service, p.Value.Signature())
+	if err != nil {
+		return 0, fmt.Errorf("main process of %s: %w", service, err)
 	}
 	return int(pid), nil
 }

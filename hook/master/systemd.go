@@ -27,8 +27,8 @@ func (u Unit) Active() bool { return u.ActiveState == "active" }
 // points, by mount point. Where several units could serve a path, the one that
 // says so itself (its property Where) wins.
 func (m *Manager) Automounts(ctx context.Context, paths []string) (map[string]Unit, error) {
-	listed, err := m.conn.ListUnitsByPatternsContext(ctx, nil, []string{"*.automount"})
-	if err != nil {
+	var listed []listedUnit
+	if err := m.call(ctx, "ListUnitsByPatterns", []any{[]string{}, []string{"*.automount"}}, &listed); err != nil {
 		return nil, fmt.Errorf("list automount units: %w", noAnswer(ctx, err))
 	}
 	wanted := make(map[string]bool, len(paths))
@@ -38,13 +38,13 @@ func (m *Manager) Automounts(ctx context.Context, paths []string) (map[string]Un
 		byName[UnitNameFromPath(path, "automount")] = path
 	}
 	units := make(map[string]Unit, len(paths))
-	for _, status := range listed {
+	for i := range listed {
 		// systemd shortens the name of a unit for a very long path to a hash,
 		// so a name that is not expected may still belong to a wanted path.
-		if byName[status.Name] == "" && len(status.Name) < 200 {
+		if name := listed[i].Name; byName[name] == "" && len(name) < 200 {
 			continue
 		}
-		unit, err := m.automount(ctx, status.Name)
+		unit, err := m.automount(ctx, &listed[i])
 		if err != nil {
 			return nil, err
 		}
@@ -55,24 +55,31 @@ func (m *Manager) Automounts(ctx context.Context, paths []string) (map[string]Un
 	return units, nil
 }
 
-func (m *Manager) automount(ctx context.Context, name string) (Unit, error) {
-	general, err := m.conn.GetUnitPropertiesContext(ctx, name)
-	if err != nil {
-		return Unit{}, fmt.Errorf("properties of %s: %w", name, noAnswer(ctx, err))
+// listedUnit is an element of what ListUnitsByPatterns returns.
+type listedUnit struct {
+	Name, Description, LoadState, ActiveState, SubState, Following string
+
+	Object  dbus.ObjectPath
+	Job     uint32
+	JobType string
+	JobPath dbus.ObjectPath
+}
+
+func (m *Manager) automount(ctx context.Context, listed *listedUnit) (Unit, error) {
+	u := Unit{Name: listed.Name, ActiveState: listed.ActiveState, SubState: listed.SubState}
+	var usec uint64
+	err := m.property(ctx, listed.Object, busName+".Automount", "Where", &u.Where)
+	if err == nil {
+		err = m.property(ctx, listed.Object, busName+".Unit", "ActiveEnterTimestamp", &usec)
 	}
-	special, err := m.conn.GetUnitTypePropertiesContext(ctx, name, "Automount")
-	if err != nil {
-		return Unit{}, fmt.Errorf("properties of %s: %w", name, noAnswer(ctx, err))
+	if err == nil && (u.ActiveState == "" || u.Where == "") {
+		err = errors.New("systemd named no ActiveState or no Where")
 	}
-	u := Unit{Name: name}
-	u.ActiveState, _ = general["ActiveState"].(string)
-	u.SubState, _ = general["SubState"].(string)
-	u.Where, _ = special["Where"].(string)
-	if usec, ok := general["ActiveEnterTimestamp"].(uint64); ok && usec > 0 {
+	if err != nil {
+		return Unit{}, fmt.Errorf("%s: %w", listed.Name, err)
+	}
+	if usec > 0 {
 		u.Since = time.UnixMicro(int64(usec))
-	}
-	if u.ActiveState == "" || u.Where == "" {
-		return Unit{}, fmt.Errorf("properties of %s: systemd named no ActiveState or no Where", name)
 	}
 	return u, nil
 }
@@ -82,7 +89,7 @@ func (m *Manager) automount(ctx context.Context, name string) (Unit, error) {
 // more. systemd detaches everything that is mounted at the unit's mount point:
 // keep it first (package mounts).
 func (m *Manager) Restart(ctx context.Context, name string) error {
-	result, err := m.job(ctx, m.conn.RestartUnitContext, name)
+	result, err := m.job(ctx, "RestartUnit", name)
 	if err == nil && result == "done" {
 		return nil
 	}
@@ -93,10 +100,10 @@ func (m *Manager) Restart(ctx context.Context, name string) error {
 	if err != nil {
 		first = err.Error()
 	}
-	if err := m.conn.ResetFailedUnitContext(ctx, name); err != nil {
+	if err := m.call(ctx, "ResetFailedUnit", []any{name}); err != nil {
 		return fmt.Errorf("restart %s: %s; reset-failed: %w", name, first, noAnswer(ctx, err))
 	}
-	result, err = m.job(ctx, m.conn.StartUnitContext, name)
+	result, err = m.job(ctx, "StartUnit", name)
 	switch {
 	case err != nil:
 		return fmt.Errorf("restart %s: %s; start after reset-failed: %w", name, first, err)
@@ -110,7 +117,7 @@ func (m *Manager) Restart(ctx context.Context, name string) error {
 // systemd answers all requests for it that are open.
 func (m *Manager) StartMount(ctx context.Context, automount string) error {
 	name := strings.TrimSuffix(automount, ".automount") + ".mount"
-	result, err := m.job(ctx, m.conn.StartUnitContext, name)
+	result, err := m.job(ctx, "StartUnit", name)
 	if err == nil && result != "done" {
 		err = fmt.Errorf("job result %q", result)
 	}
@@ -121,12 +128,12 @@ func (m *Manager) StartMount(ctx context.Context, automount string) error {
 }
 
 // Version is systemd's version number, such as 252.
-func (m *Manager) Version() (int, error) {
-	text, err := m.conn.GetManagerProperty("Version") // a quoted string: "252.39-1~deb12u1"
-	if err != nil {
-		return 0, fmt.Errorf("version of systemd: %w", err)
+func (m *Manager) Version(ctx context.Context) (int, error) {
+	var text string // "252.39-1~deb12u1"
+	if err := m.property(ctx, managerPath, managerType, "Version", &text); err != nil {
+		return 0, err
 	}
-	digits := strings.TrimLeft(text, `"v`)
+	digits := strings.TrimLeft(text, "v")
 	if i := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); i >= 0 {
 		digits = digits[:i]
 	}
@@ -139,27 +146,8 @@ func (m *Manager) Version() (int, error) {
 
 // Ping returns nil if systemd answers.
 func (m *Manager) Ping(ctx context.Context) error {
-	if _, err := m.conn.SystemStateContext(ctx); err != nil {
-		return noAnswer(ctx, err)
-	}
-	return nil
-}
-
-type jobCall func(ctx context.Context, name, mode string, ch chan<- string) (int, error)
-
-// job runs a unit job in mode "replace" and returns systemd's word for its
-// result: "done", "failed", "canceled", "timeout", "dependency" or "skipped".
-func (m *Manager) job(ctx context.Context, call jobCall, name string) (string, error) {
-	result := make(chan string, 1)
-	if _, err := call(ctx, name, "replace", result); err != nil {
-		return "", noAnswer(ctx, err)
-	}
-	select {
-	case r := <-result:
-		return r, nil
-	case <-ctx.Done():
-		return "", noAnswer(ctx, context.Cause(ctx))
-	}
+	var state string
+	return m.property(ctx, managerPath, managerType, "SystemState", &state)
 }
 
 // UnitNameFromPath is systemd's name for the unit of a path
