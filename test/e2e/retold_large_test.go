@@ -85,7 +85,7 @@ func many() (files map[string]string, paths []string) {
 // where the kernel may leave a write: between two pages.
 func TestRetoldLarge(t *testing.T) {
 	requireHook(t)
-	for _, suite := range systemdVersions {
+	for _, suite := range []string{"bookworm", "sid"} { // one does not seal its state, the other does
 		t.Run(suite, func(t *testing.T) { retoldLarge(t, suite) })
 	}
 }
