@@ -23,8 +23,9 @@ const (
 	// maxState bounds that state, in bytes: 2,000 units take about 1 MB.
 	maxState = 64 << 20
 	// reexecTime is how long systemd may take to the point where its state can
-	// be corrected: 1.3 ms for version 262, 30 to 50 ms for version 252.
-	reexecTime = 2 * time.Second
+	// be corrected: 1.3 ms for version 262, 30 to 50 ms for version 252; with 2,000
+	// units up to 1 s on a busy machine.
+	reexecTime = 4 * time.Second
 )
 
 // ErrNotRetold means that systemd could not be told new device numbers; it runs

@@ -82,7 +82,7 @@ func TestRetoldRefused(t *testing.T) {
 			}
 			report := lab.ParseReport(t, result.Stdout)
 			checkReasons(t, report, "unrepaired", refusal.reason)
-			if report.DurationMS > 1500 { // it waits 2 s for a systemd that does not re-execute itself
+			if report.DurationMS > 1500 { // it waits 4 s for a systemd that does not re-execute itself
 				t.Errorf("the refusal took %.0f ms", report.DurationMS)
 			}
 			for _, change := range unitsThatNoticed(units, r.Settle(t)) {

@@ -34,7 +34,12 @@ func retold(t *testing.T, suite string) {
 
 	captured := lab.Scratch(t, c.ID+"-captured")
 	lab.InstallWrappedScript(t, lab.Hook(), lab.CaptureScript("post-restore", captured))
-	r := s.Restore(t, lab.RestoreOptions{Before: func() { lab.HoldNumbersUpTo(t, s.highest) }})
+	const occupied = 40
+	r := s.Restore(t, lab.RestoreOptions{Before: func() {
+		if held := lab.HoldNumbersUpTo(t, s.highest).Count(); held < occupied {
+			t.Errorf("only %d numbers are occupied", held)
+		}
+	}})
 	checkRetold(t, r)
 	r.CheckUntouched(t)
 	for _, change := range unitsThatNoticed(s.units, r.Settle(t)) {

@@ -84,7 +84,7 @@ func device(t *testing.T, text string) uint64 {
 // their new one.
 func (w *walk) tell(t *testing.T, changes []master.DeviceChange) *master.StateEdit {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), lab.TouchLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*lab.TouchLimit)
 	defer cancel()
 	edit, err := master.Retell(ctx, w.pid1, changes, false)
 	if err != nil {
@@ -119,11 +119,7 @@ func (w *walk) goStale(t *testing.T) {
 // both, or others.
 func (w *walk) isCorrected(t *testing.T) bool {
 	t.Helper()
-	var same []master.DeviceChange
-	for _, c := range w.changes {
-		same = append(same, master.DeviceChange{Unit: c.Unit, Old: c.New, New: c.New})
-	}
-	edit := w.tell(t, same)
+	edit := w.tell(t, w.same())
 	checkRunsOn(t, w.r)
 	if len(edit.Changed) == len(w.changes) {
 		return true

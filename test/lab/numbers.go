@@ -56,6 +56,13 @@ func (n *Numbers) Release() {
 	n.files = nil
 }
 
+// Count is how many numbers are held.
+func (n *Numbers) Count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.files)
+}
+
 // hold takes the lowest free number.
 func (n *Numbers) hold() (uint32, error) {
 	context, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)

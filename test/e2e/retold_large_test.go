@@ -1,0 +1,235 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// tellVariable makes the test binary tell the systemd that is the process of
+// that number what is in tellFile.
+const (
+	tellVariable = "TEST_TELL_SYSTEMD"
+	tellFile     = "/run/tell.json"
+)
+
+func init() {
+	pid, err := strconv.Atoi(os.Getenv(tellVariable))
+	if err != nil {
+		return
+	}
+	var changes []master.DeviceChange
+	text, err := os.ReadFile(tellFile)
+	if err == nil {
+		err = json.Unmarshal(text, &changes)
+	}
+	var p *nsenter.Process
+	if err == nil {
+		p, err = nsenter.Open(pid)
+	}
+	if err == nil {
+		_, err = master.Retell(context.Background(), p, changes, false)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+const (
+	manyTimers     = 900 // each with its service: 1,800 units
+	manyAutomounts = 150
+)
+
+// many are units of a large container: those that systemd has loaded, and
+// automounts with names that are not simple. One more is loaded and not active.
+func many() (files map[string]string, paths []string) {
+	const dir = "/etc/systemd/system/"
+	var timers []string
+	for i := range manyTimers {
+		timers = append(timers, fmt.Sprintf("many@%d.timer", i))
+	}
+	files = map[string]string{
+		dir + "many@.timer":    "[Timer]\nOnActiveSec=30d\n",
+		dir + "many@.service":  "[Service]\nExecStart=/bin/true\n",
+		dir + "many.target":    "[Unit]\nAfter=dead.automount\nWants=" + strings.Join(timers, " ") + "\n",
+		dir + "dead.automount": "[Automount]\nWhere=/dead\n",
+		dir + "dead.mount":     "[Mount]\nWhat=tmpfs\nWhere=/dead\nType=tmpfs\n",
+	}
+	for i := range manyAutomounts {
+		path := fmt.Sprintf("/many/%d a-b_ä@:.x", i)
+		paths = append(paths, path)
+		files[dir+lab.UnitName(path, "automount")] = "[Automount]\nWhere=" + path + "\n"
+		files[dir+lab.UnitName(path, "mount")] = "[Mount]\nWhat=tmpfs\nWhere=" + path + "\nType=tmpfs\nOptions=size=1m\n"
+	}
+	return files, paths
+}
+
+// TestRetoldLarge tells numbers to systemds with more than 1 MB of state, whose
+// automounts all have the same stale number. Between, the program is killed
+// where the kernel may leave a write: between two pages.
+func TestRetoldLarge(t *testing.T) {
+	requireHook(t)
+	for _, suite := range []string{"bookworm", "sid"} { // one does not seal its state, the other does
+		t.Run(suite, func(t *testing.T) { retoldLarge(t, suite) })
+	}
+}
+
+func retoldLarge(t *testing.T, suite string) {
+	files, paths := many()
+	c := lab.Start(t, lab.Options{Systemd: suite, Plain: true, Files: files})
+	start := []string{"systemctl", "start", "many.target"}
+	for _, path := range paths {
+		start = append(start, lab.UnitName(path, "automount"))
+	}
+	c.Run(t, start...)
+	pid1, err := nsenter.Open(c.PID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pid1.Close() })
+	w := &walk{r: &lab.Restored{Container: c}, pid1: pid1}
+	const stale = 1<<20 - 3 // nobody has it
+	mounts := lab.Autofs(t, c.PID)
+	for _, path := range paths {
+		if mounts[path] == nil {
+			t.Fatalf("%s is not mounted", path)
+		}
+		w.changes = append(w.changes, master.DeviceChange{
+			Unit: lab.UnitName(path, "automount"), Old: unix.Mkdev(0, stale), New: unix.Mkdev(0, uint32(mounts[path].Minor)),
+		})
+	}
+	units := unitList(t, c)
+
+	var away, back []master.DeviceChange
+	for _, change := range w.changes {
+		away = append(away, master.DeviceChange{Unit: change.Unit, Old: change.New, New: unix.Mkdev(0, stale+1)})
+		back = append(back, master.DeviceChange{Unit: change.Unit, Old: unix.Mkdev(0, stale+1), New: change.Old})
+	}
+	begin := time.Now()
+	w.tell(t, away)
+	took := time.Since(begin)
+	checkRunsOn(t, w.r)
+	size, added, _ := tellTraced(t, c, back)
+	t.Logf("%d units, %d bytes of state, %d bytes added for %d automounts; told in %s",
+		len(units), size, added, len(paths), took.Round(time.Millisecond))
+	if len(units) < 1900 || size < 1<<20 || added < 2*4096 {
+		t.Error("that is less than this test is for")
+	}
+	checkRunsOn(t, w.r)
+	if o := c.Try(t, 300*time.Millisecond, "ls", paths[1]+"/."); !o.Waiting {
+		t.Errorf("%s, systemd has a wrong number: %s; want it to hang", paths[1], o)
+	}
+
+	// The limit ends the first write between two pages, and before the rest is
+	// written the program is killed.
+	cut := (size+4095)/4096*4096 + 4096
+	if _, _, killed := tellTraced(t, c, w.changes, "-e", "inject=pwrite64:signal=KILL:when=2", "prlimit", "--fsize="+strconv.Itoa(cut)); !killed {
+		t.Error("the program was not killed at its second write")
+	}
+	checkRunsOn(t, w.r)
+	edit := w.tell(t, w.same())
+	t.Logf("killed between two pages: %d of %d have their new number", len(edit.Changed), len(paths))
+	if len(edit.Changed) < 10 || len(edit.Left) < 10 {
+		t.Errorf("changed %d, left %d", len(edit.Changed), len(edit.Left))
+	}
+	for unit, reason := range edit.Left {
+		if !strings.Contains(reason, fmt.Sprintf("remembers device %d,", unix.Mkdev(0, stale))) {
+			t.Errorf("%s: %s", unit, reason)
+		}
+	}
+	checkRunsOn(t, w.r)
+
+	dead := master.DeviceChange{Unit: "dead.automount", Old: unix.Mkdev(0, stale), New: 7}
+	edit = w.tell(t, append(w.changes, dead))
+	if len(edit.Changed) != len(paths) || !strings.Contains(edit.Left[dead.Unit], "remembers device 0,") {
+		t.Errorf("changed %d, left %q", len(edit.Changed), edit.Left)
+	}
+	if want := w.changes[1].Unit; len(edit.Waiting) != 1 || edit.Waiting[0] != want {
+		t.Errorf("requests that wait: %q, want %s", edit.Waiting, want)
+	}
+	checkRunsOn(t, w.r)
+	c.Run(t, "systemctl", "start", lab.UnitName(paths[1], "mount")) // answers the request, as a repair does
+	for i := 0; i < len(paths); i += 10 {                           // those that were corrected first, and those after the kill
+		if out := c.Run(t, "stat", "-f", "-c", "%T", paths[i]+"/."); out != "tmpfs\n" {
+			t.Errorf("%s: %s", paths[i], out)
+		}
+	}
+	checkNoWaiters(t, c)
+	c.CheckUntouched(t)
+	for _, change := range lab.Changes(units, unitList(t, c)) {
+		t.Errorf("a unit noticed: %s", change)
+	}
+}
+
+// unitList are the names and states of all units but those that the accesses
+// start: of 2,000 units "systemctl show" takes seconds.
+func unitList(t *testing.T, c *lab.Container) []string {
+	t.Helper()
+	var list []string
+	for line := range strings.Lines(c.Run(t, "systemctl", "list-units", "--all", "--full", "--plain", "--no-legend")) {
+		if fields := strings.Fields(line); len(fields) >= 4 && !strings.HasPrefix(line, "many-") {
+			list = append(list, strings.Join(fields[:4], " "))
+		}
+	}
+	return list
+}
+
+// same are changes that change nothing.
+func (w *walk) same() []master.DeviceChange {
+	var list []master.DeviceChange
+	for _, c := range w.changes {
+		list = append(list, master.DeviceChange{Unit: c.Unit, Old: c.New, New: c.New})
+	}
+	return list
+}
+
+var writes = regexp.MustCompile(`pwrite64\(.*, (\d+), (\d+)\) += (\d+)\n`)
+
+// tellTraced tells systemd numbers in a process under strace, and returns how
+// long systemd's state was and how many bytes were added in the first write.
+func tellTraced(t *testing.T, c *lab.Container, changes []master.DeviceChange, options ...string) (size, added int, killed bool) {
+	t.Helper()
+	text, err := json.Marshal(changes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(tellFile, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(lab.Scratch(t, c.ID+"-strace"), "pwrite64")
+	args := append([]string{"-f", "-qq", "-o", log, "-e", "trace=pwrite64"}, options...)
+	cmd := exec.Command("strace", append(args, os.Args[0])...)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", tellVariable, c.PID))
+	out, err := cmd.CombinedOutput()
+	killed = err != nil && strings.Contains(err.Error(), "killed")
+	if err != nil && !killed {
+		t.Fatalf("tell systemd under strace: %v: %s", err, out)
+	}
+	lines, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := writes.FindStringSubmatch(string(lines))
+	if first == nil {
+		t.Fatalf("no write to systemd's state:\n%s", lines)
+	}
+	size, _ = strconv.Atoi(first[2])
+	added, _ = strconv.Atoi(first[3])
+	return size, added, killed
+}
