@@ -16,8 +16,8 @@ func Version(program string) string {
 	}
 	for word := range strings.FieldsSeq(string(text)) {
 		if word[0] >= '0' && word[0] <= '9' {
-			version, _, _ := strings.Cut(word, "+")
-			return version
+			// Debian's: "1.7.24~ds1", "1.1.15+ds1".
+			return strings.FieldsFunc(word, func(c rune) bool { return c == '+' || c == '~' })[0]
 		}
 	}
 	return ""
