@@ -23,10 +23,12 @@ func frozenGroup(id string) string {
 }
 
 // slowed are options for strace, which delays the steps that the program takes
-// while the container is frozen: it is to be caught there.
+// while the container is frozen, and before it begins to work (flock): it is to
+// be caught there, and not when it has ended one automount and not started the
+// next.
 var slowed = []string{
 	"-f", "-o", "/dev/null", "-e", "trace=none",
-	"-e", "inject=?rename,?renameat,?renameat2,move_mount:delay_enter=300000",
+	"-e", "inject=flock,?rename,?renameat,?renameat2,move_mount:delay_enter=300000",
 }
 
 // killerScript is text for an action script: at the stage the program is slowed,

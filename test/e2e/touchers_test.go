@@ -16,7 +16,7 @@ func TestTouchersAtResume(t *testing.T) {
 	c.Populate(t)
 	touchers := c.StartTouchers(t, count)
 	s := checkpointOf(t, c)
-	for _, cure := range []string{"preserved", "retold"} {
+	for _, cure := range systemdCures {
 		t.Run(cure, func(t *testing.T) {
 			r := restoreTo(t, s, cure, func() { touchers.Release(t) })
 			t.Logf("the slowest read took %s", touchers.Check(t))
