@@ -51,7 +51,8 @@ func (w *work) replace(ctx context.Context, list []int) {
 		pid := w.snapshot.Mounts[i].Master.PID
 		daemons[pid] = append(daemons[pid], i)
 	}
-	for _, list := range daemons {
+	for pid, list := range daemons {
+		w.awaitIndirect(ctx, pid)
 		if err := w.respawn(ctx, list); err != nil {
 			for _, i := range list {
 				w.fail(i, err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,6 +38,23 @@ func (w *work) openClosed(ctx context.Context, list []int) {
 		}
 		if w.killWaiters {
 			w.endWaiters(ctx, list)
+		}
+	}
+}
+
+// indirectTime bounds the wait for an automount daemon to finish what it is
+// doing; mounting over a network takes its time.
+const indirectTime = time.Second
+
+// awaitIndirect waits until nobody waits on an indirect mount of the daemon. Those
+// it still serves, and who waits there would get an error from its successor.
+func (w *work) awaitIndirect(ctx context.Context, pid int) {
+	for end := time.Now().Add(indirectTime); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+		now, err := w.scene.waiters()
+		if err != nil || !slices.ContainsFunc(w.snapshot.Mounts, func(m Mount) bool {
+			return m.Master.PID == pid && m.Options.Type == autofs.Indirect && len(waitersOn(now, m.Path)) > 0
+		}) {
+			return
 		}
 	}
 }
