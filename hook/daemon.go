@@ -21,11 +21,17 @@ func (w *work) respawn(ctx context.Context, list []int) error {
 	if err := w.canRelease(list); err != nil {
 		return err
 	}
+	if err := w.store.noteEnded(w.scene.init, first.Master.Unit, first.Master.ContainerPID); err != nil {
+		return err
+	}
 	if err := manager.Kill(ctx, first.Master.Unit, daemon, first.Master.ContainerPID); err != nil {
 		return err
 	}
 	for _, i := range list {
 		w.release(&w.snapshot.Mounts[i])
 	}
-	return manager.Start(ctx, first.Master.Unit, first.Master.ContainerPID)
+	if err := manager.Start(ctx, first.Master.Unit, first.Master.ContainerPID); err != nil {
+		return err // the next run tries again
+	}
+	return w.store.forgetEnded(w.scene.init)
 }

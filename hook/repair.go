@@ -96,6 +96,9 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	if err := s.finishGate(ctx, sc); err != nil {
 		r.Warn(err)
 	}
+	if err := s.finishEnded(ctx, sc); err != nil {
+		r.Warn(err)
+	}
 	r.takeRoots(sc, known)
 	if known.Moment != Preserve && e.Strategy != RestartOnly && e.Strategy != RetellOnly {
 		r.preserveLate(ctx, sc, known, fillers, e.Strategy)
