@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -74,6 +75,11 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 		return err
 	}
 	defer sc.close()
+	if sc.hasAutofs() {
+		if _, err := master.RearmPressure(init); err != nil {
+			r.Warn(err)
+		}
+	}
 	known := rec
 	if rec == nil {
 		if known, err = recordFromImages(e); err != nil {
