@@ -1,8 +1,8 @@
 // Package kube posts Kubernetes Events.
 //
 // One POST of one small object is all that the agent asks of the API server, so
-// this is net/http and not client-go, which would double the agent (see
-// TestEventIsStrict in test/agent for the form of the object). It needs the verb
+// this is net/http and not client-go with its hundreds of packages; test/agent
+// decodes the object strictly with Kubernetes' own type. It needs the verb
 // "create" on events and nothing else.
 package kube
 
