@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -17,6 +19,45 @@ import (
 )
 
 const runtimeName = "io.containerd.runc.v2"
+
+// mounts counts a container's autofs mounts, in all of its mount namespaces. How
+// many of them show automount's depends on which service started first.
+type mounts struct{ systemd, direct, indirect float64 }
+
+func (m mounts) all() float64 { return m.systemd + m.direct + m.indirect }
+
+// countMounts looks at the processes of the container's cgroups.
+func (c *container) countMounts(t *testing.T) {
+	t.Helper()
+	seen := map[string]bool{}
+	for _, dir := range c.Cgroups(t) {
+		text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for field := range strings.FieldsSeq(string(text)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			namespace, err := os.Readlink("/proc/" + field + "/ns/mnt")
+			if err != nil || seen[namespace] {
+				continue
+			}
+			seen[namespace] = true
+			for path := range lab.Autofs(t, pid) {
+				switch path {
+				case lab.Indirect:
+					c.mounts.indirect++
+				case lab.Direct, lab.Direct2:
+					c.mounts.direct++
+				default:
+					c.mounts.systemd++
+				}
+			}
+		}
+	}
+}
 
 // labels are those that the kubelet gives to a pod's container.
 var labels = map[string]string{
@@ -31,6 +72,7 @@ type container struct {
 	task       client.Task
 	images     string
 	groups     []string
+	mounts     mounts
 	highest    uint32 // device number (minor) of an autofs mount before the checkpoint
 }
 

@@ -52,9 +52,9 @@ func TestSoak(t *testing.T) {
 	for name, want := range map[string]float64{
 		"restores_total{by=action-script,outcome=repaired}": by,
 		"restores_total{by=agent,outcome=repaired}":         own,
-		"mounts_total{master=systemd,outcome=preserved}":    15 * float64(rounds),
-		"mounts_total{master=automount,outcome=respawned}":  2 * float64(rounds),
-		"mounts_total{master=automount,outcome=healthy}":    float64(rounds),
+		"mounts_total{master=systemd,outcome=preserved}":    c.mounts.systemd * float64(rounds),
+		"mounts_total{master=automount,outcome=respawned}":  c.mounts.direct * float64(rounds),
+		"mounts_total{master=automount,outcome=healthy}":    c.mounts.indirect * float64(rounds),
 		"reaction_seconds":        own,
 		"missed_restores_total":   0,
 		"failed_runs_total":       0,
