@@ -113,12 +113,36 @@ func (m *Manager) authenticate(ctx context.Context, fd int) (*dbus.Conn, error) 
 		conn.Close()
 		return nil, fmt.Errorf("D-Bus over %s: %w", privateSocket, noAnswer(ctx, err))
 	}
+	if err := awaitRead(ctx, fd); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("D-Bus over %s: %w", privateSocket, err)
+	}
 	deadline, _ := ctx.Deadline() // none: the zero time, which is no deadline either
 	if err := raw.SetDeadline(deadline); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("connection to %s: %w", privateSocket, err)
 	}
 	return conn, nil
+}
+
+// awaitRead waits until the other side has read all that was sent. systemd does
+// not look at a message that it reads together with the end of the
+// authentication until something else arrives (libsystemd/sd-bus,
+// bus_prepare_callback: the read buffer does not count; seen with 257).
+func awaitRead(ctx context.Context, fd int) error {
+	for end := time.Now().Add(greetingTime); ; time.Sleep(50 * time.Microsecond) {
+		left, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		switch {
+		case err != nil:
+			return os.NewSyscallError("ioctl SIOCOUTQ", err)
+		case left == 0:
+			return nil
+		case ctx.Err() != nil:
+			return noAnswer(ctx, context.Cause(ctx))
+		case time.Now().After(end):
+			return noAnswer(ctx, os.ErrDeadlineExceeded)
+		}
+	}
 }
 
 // checkPeer compares the process that listens on the socket, as the kernel
