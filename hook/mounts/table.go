@@ -50,7 +50,7 @@ func Of(p *nsenter.Process) (*Table, error) {
 // Read parses mountinfo text.
 func Read(r io.Reader) (*Table, error) {
 	limited := &io.LimitedReader{R: r, N: maxTable}
-	list, err := mountinfo.GetMountsFromReader(limited, nil)
+	list, err := parse(limited)
 	if err != nil {
 		return nil, fmt.Errorf("mount table: %w", err)
 	}

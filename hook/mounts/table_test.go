@@ -3,9 +3,11 @@ package mounts
 import (
 	"fmt"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // line writes a line of mountinfo.
@@ -86,6 +88,47 @@ func TestNames(t *testing.T) {
 			t.Errorf("%.40q: %.40q of type %s, %s", escaped, got.Mountpoint, got.FSType, DeviceString(DeviceOf(got)))
 		}
 	}
+}
+
+// TestLongLines: an overlay of many layers, a path of many blanks.
+func TestLongLines(t *testing.T) {
+	layers := "rw,lowerdir=" + strings.Repeat("/var/lib/layers/0123456789abcdef:", 10_000)
+	overlay := "1 0 0:1 / / rw - overlay overlay " + layers + "\n"
+	table := read(t, overlay, line(2, 1, 2, "/"+strings.Repeat(`\040`, 100_000), "", "autofs"), strings.TrimSuffix(line(3, 2, 3, "/x", "", "tmpfs"), "\n"))
+	if m := table.ByID(2); len(table.Mounts) != 3 || m == nil || len(m.Mountpoint) != 100_001 || m.Source != "source" || m.VFSOptions != "rw" {
+		t.Errorf("%d mounts, %.40v", len(table.Mounts), m)
+	}
+}
+
+// TestManyMounts reads a table as long as the kernel allows, and looks at the
+// mounts on one of them.
+func TestManyMounts(t *testing.T) {
+	var text strings.Builder
+	text.WriteString(line(1, 0, 1, "/", "", "ext4") + line(2, 1, 2, "/auto", "", "autofs"))
+	const count = 100_000 // fs.mount-max
+	for i := 3; i <= count; i++ {
+		text.WriteString(line(i, i-1, i, fmt.Sprintf("/auto/%d", i), "shared:7", "tmpfs"))
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	begin := time.Now()
+	table := read(t, text.String())
+	m := table.Autofs()[0]
+	if on := table.On(m); len(on) != count-2 {
+		t.Errorf("%d mounts on it, want %d", len(on), count-2)
+	}
+	if stack := table.Stack(m); len(stack) != 0 {
+		t.Errorf("%d mounts cover it", len(stack))
+	}
+	took := time.Since(begin)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	t.Logf("%d mounts: %s, %d KiB", count, took, (after.HeapAlloc-before.HeapAlloc)>>10)
+	if took > patience {
+		t.Errorf("it took %s", took)
+	}
+	runtime.KeepAlive(table)
 }
 
 func TestAutofsInOrder(t *testing.T) {
