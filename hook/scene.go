@@ -141,11 +141,6 @@ func (s *scene) close() {
 // own: there a request that nobody answers is refused to us (ENOENT). Mounts
 // that could not be opened are simply missing; the errors are joined.
 func (s *scene) openRoots(ctx context.Context) error {
-	control, err := autofs.OpenControl()
-	if err != nil {
-		return err
-	}
-	defer control.Close()
 	var errs []error
 	for _, sp := range s.spaces {
 		if sp.table == nil {
@@ -160,7 +155,7 @@ func (s *scene) openRoots(ctx context.Context) error {
 		if len(want) == 0 {
 			continue
 		}
-		opened, err := openIn(ctx, sp.process, control, want)
+		opened, err := openIn(ctx, sp.process, want)
 		errs = append(errs, err)
 		for id, f := range opened {
 			s.roots[rootKey{sp.id, id}] = f
@@ -169,9 +164,14 @@ func (s *scene) openRoots(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func openIn(ctx context.Context, p *nsenter.Process, control *autofs.Control, want []*mounts.Mount) (map[int]*os.File, error) {
+func openIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[int]*os.File, error) {
+	control, err := autofs.OpenControl()
+	if err != nil {
+		return nil, err
+	}
 	result := make(chan map[int]*os.File, 1)
-	err := p.InMountNamespace(ctx, func(*nsenter.Thread) error {
+	err = p.InMountNamespace(ctx, func(*nsenter.Thread) error {
+		defer control.Close() // here: at the deadline this goes on without us
 		opened := map[int]*os.File{}
 		var errs []error
 		for _, m := range want {
