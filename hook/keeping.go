@@ -44,7 +44,8 @@ func (s store) keep(ctx context.Context, init, in *nsenter.Process, m *Mount) (*
 		return nil, err
 	}
 	k := &keeping{kept: kept}
-	if k.holder, err = holder.Start(init, nil, keepingTime, []*os.File{kept.Namespace()}); err != nil {
+	var recorded func() error
+	if k.holder, recorded, err = holder.StartUnrecorded(init, keepingTime, []*os.File{kept.Namespace()}); err != nil {
 		kept.Close()
 		return nil, err
 	}
@@ -54,19 +55,27 @@ func (s store) keep(ctx context.Context, init, in *nsenter.Process, m *Mount) (*
 		k.record = filepath.Join(s.keepingDir(), name)
 		err = writeFile(s.keepingDir(), name, data)
 	}
-	if err != nil {
+	if err = errors.Join(err, recorded()); err != nil {
 		return nil, errors.Join(fmt.Errorf("record of what covers %q: %w", m.Path, err), k.drop(ctx))
 	}
 	return k, nil
 }
 
-// drop lets go of the copies, once the covers are back.
+// drop lets go of the copies, once the covers are back. The record goes last:
+// without it nobody would find the holder.
 func (k *keeping) drop(ctx context.Context) error {
-	err := os.Remove(k.record)
+	return errors.Join(k.kept.Close(), forgetKeeping(ctx, k.holder, k.record))
+}
+
+func forgetKeeping(ctx context.Context, h holder.Ref, record string) error {
+	if err := h.Stop(ctx); err != nil {
+		return err
+	}
+	err := os.Remove(record)
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(err, k.holder.Stop(ctx), k.kept.Close())
+	return err
 }
 
 // leave keeps the copies for a later run.
@@ -86,7 +95,7 @@ func (s store) finishKeeping(ctx context.Context, sc *scene) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), sc.init.Identity()+".") {
+		if strings.HasPrefix(e.Name(), sc.init.Identity()+".") && strings.HasSuffix(e.Name(), reportSuffix) {
 			errs = append(errs, s.finishOne(ctx, sc, filepath.Join(s.keepingDir(), e.Name())))
 		}
 	}
@@ -102,21 +111,24 @@ func (s store) finishOne(ctx context.Context, sc *scene, path string) error {
 	if err := json.Unmarshal(data, &rec); err != nil || rec.Version != recordVersion {
 		return errors.Join(fmt.Errorf("record of covering mounts %s: not of this version, or not readable", path), err, os.Remove(path))
 	}
+	table := sc.main().table
+	now := autofsAt(table, rec.Path)
+	if now != nil && mounts.DeviceOf(now) == rec.Device {
+		return forgetKeeping(ctx, rec.Holder, path) // nothing was taken away
+	}
 	namespace, err := rec.Holder.Open(0)
 	if errors.Is(err, holder.ErrGone) {
+		if now != nil && len(table.Stack(now)) > 0 {
+			err = nil // all was put back before
+		}
 		return errors.Join(err, os.Remove(path))
 	}
 	if err != nil {
 		return err
 	}
 	k := &keeping{kept: mounts.Resume(rec.Path, rec.Device, namespace), record: path, holder: rec.Holder}
-	table := sc.main().table
-	now := autofsAt(table, rec.Path)
-	switch {
-	case now == nil:
+	if now == nil {
 		return k.leave() // its unit may still mount it: the next run looks again
-	case mounts.DeviceOf(now) == rec.Device || len(table.Stack(now)) > 0:
-		return k.drop(ctx) // nothing was taken away, or it is back
 	}
 	if err := k.kept.PutBack(ctx, sc.main().process, mounts.DeviceOf(now)); err != nil {
 		return errors.Join(err, k.leave())

@@ -194,31 +194,43 @@ func TestFinishKeeping(t *testing.T) {
 	c.expectDropped(t, ref)
 }
 
-// TestFinishKeepingLeaves: nothing is put on what was not renewed, or is covered
-// again.
+// TestFinishKeepingLeaves: nothing is put on what was not renewed.
 func TestFinishKeepingLeaves(t *testing.T) {
-	for name, change := range map[string]func(t *testing.T, c *covered){
-		"not renewed": func(*testing.T, *covered) {},
-		"covered again": func(t *testing.T, c *covered) {
-			c.uncover(t)
-			c.automount(t)
-			c.do(t, func() error { return cover(c.path) })
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := newCovered(t)
-			ref := c.keepAndDie(t)
-			change(t, c)
-			before, _ := c.now(t)
-			if err := c.store.finishKeeping(context.Background(), c.scene(t)); err != nil {
-				t.Fatal(err)
-			}
-			if now, stack := c.now(t); now.ID != before.ID || len(stack) != 1 {
-				t.Errorf("%v covered by %v", now, stack)
-			}
-			c.expectDropped(t, ref)
-		})
+	c := newCovered(t)
+	ref := c.keepAndDie(t)
+	before, _ := c.now(t)
+	if err := c.store.finishKeeping(context.Background(), c.scene(t)); err != nil {
+		t.Fatal(err)
 	}
+	if now, stack := c.now(t); now.ID != before.ID || len(stack) != 1 {
+		t.Errorf("%v covered by %v", now, stack)
+	}
+	c.expectDropped(t, ref)
+}
+
+// TestFinishKeepingCovered: where something else is mounted by now, the copies
+// are kept until that is gone: they may be all that is left of a file system.
+func TestFinishKeepingCovered(t *testing.T) {
+	c := newCovered(t)
+	ref := c.keepAndDie(t)
+	c.uncover(t)
+	c.automount(t)
+	c.do(t, func() error { return cover(c.path) })
+	_, before := c.now(t)
+	if err := c.store.finishKeeping(context.Background(), c.scene(t)); !errors.Is(err, mounts.ErrChanged) {
+		t.Errorf("%v", err)
+	}
+	if _, stack := c.now(t); len(stack) != 1 || stack[0].ID != before[0].ID {
+		t.Errorf("covered by %v, was by %v", stack, before)
+	}
+	c.do(t, func() error { return unix.Unmount(c.path, unix.MNT_DETACH) })
+	if err := c.store.finishKeeping(context.Background(), c.scene(t)); err != nil {
+		t.Error(err)
+	}
+	if _, stack := c.now(t); len(stack) != 1 || stack[0].ID == before[0].ID {
+		t.Errorf("covered by %v", stack)
+	}
+	c.expectDropped(t, ref)
 }
 
 // TestFinishKeepingRecords: records of other containers stay, unreadable ones and

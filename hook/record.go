@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/freezer"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
@@ -171,15 +172,28 @@ func parseRecord(data []byte) (*record, error) {
 	return &r, nil
 }
 
-// sweep removes the records of restores whose CRIU has ended, and those of
-// covers whose container has.
+// writingTime is longer than the program runs.
+const writingTime = time.Minute
+
+// sweep removes the records of restores whose CRIU has ended, those of
+// containers that have, and what killed runs have not written to the end.
 func (s store) sweep() {
-	for _, dir := range []string{filepath.Join(s.dir, "restores"), s.keepingDir(), s.settledDir()} {
+	for _, name := range []string{"restores", "covers", "containers", "locks", "reports"} {
+		dir := filepath.Join(s.dir, name)
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			continue // nothing was ever recorded
 		}
 		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), temporarySuffix) {
+				if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > writingTime {
+					_ = os.Remove(filepath.Join(dir, e.Name()))
+				}
+				continue
+			}
+			if name == "reports" {
+				continue // named as the engine pleases
+			}
 			identity, _, _ := strings.Cut(e.Name(), ".")
 			pid, start, err := parseIdentity(identity)
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
@@ -66,9 +67,24 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// What killed runs left: a file half written, a lock. A report may have any name.
+	for name, age := range map[string]time.Duration{"old.json.1.2.tmp": time.Hour, "new.json.1.2.tmp": 0} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, time.Time{}, time.Now().Add(-age))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, other := range []string{"locks", "reports"} {
+		path := filepath.Join(s.dir, other)
+		if err := errors.Join(os.Mkdir(path, 0o700), os.WriteFile(filepath.Join(path, gone.Identity()), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s.sweep()
 	for name, want := range map[string]bool{
 		s.recordName(living): true, s.recordName(gone): false, reused: false, "README": true, "x-y.json": true,
+		"old.json.1.2.tmp": false, "new.json.1.2.tmp": true,
+		"../locks/" + gone.Identity(): false, "../reports/" + gone.Identity(): true,
 	} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); (err == nil) != want {
 			t.Errorf("%s: %v, want it there: %v", name, err, want)

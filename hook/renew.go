@@ -58,7 +58,7 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 	if len(replacements) == 0 {
 		return nil
 	}
-	if err := mounts.Replace(ctx, sc.mountSpaces(), replacements); err != nil {
+	if err := (store{r.Directory}).replace(ctx, sc.init, sc.mountSpaces(), replacements); err != nil {
 		r.Warn(err)
 	}
 	return r.verifyPreserved(sc, rec, list, replacements)
@@ -78,6 +78,9 @@ func adopt(ctx context.Context, rec *record, list []Mount, picked []int, fillers
 	}
 	for i := range rec.Holder.Files {
 		f, err := rec.Holder.Open(i)
+		if errors.Is(err, holder.ErrGone) {
+			break // a run that was killed has ended it: the numbers may still be free
+		}
 		if err == nil {
 			err = pool.Adopt(f)
 		}

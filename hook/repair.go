@@ -61,7 +61,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	}
 	defer s.unlock(lock)
 	if rec != nil {
-		if rec.Init != init.Identity() {
+		if rec.Init != init.Identity() && (rec.Init != "" || rec.Moment != Reserve) {
 			rec = nil // of another container that the same CRIU restored
 		} else if criu == nil {
 			// The record came from the caller.
@@ -86,7 +86,15 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 			return err
 		}
 	}
-	if err := s.finishKeeping(ctx, sc); err != nil {
+	if undone, err := s.undoReplacing(ctx, init, sc.mountSpaces()); err != nil {
+		r.Warn(err)
+	} else if undone {
+		r.Warn(errors.New("an earlier run was ended while it replaced mounts: undone"))
+		if err := sc.readTables(); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(s.finishKeeping(ctx, sc), s.finishRenewing(ctx, sc)); err != nil {
 		r.Warn(err)
 	}
 	report.Warnings = append(report.Warnings, known.Warnings...)

@@ -201,13 +201,17 @@ func (r *Report) save(dir string) error {
 	return writeFile(filepath.Join(dir, "reports"), r.Container+reportSuffix, append(data, '\n'))
 }
 
+// temporarySuffix is that of a file that is being written: a run that is killed
+// leaves it.
+const temporarySuffix = ".tmp"
+
 // writeFile replaces a file under our run directory in one step.
 func writeFile(dir, name string, data []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run
 		return fmt.Errorf("directory for %s: %w", name, err)
 	}
 	path := filepath.Join(dir, name)
-	temporary := fmt.Sprintf("%s.%d.%d", path, os.Getpid(), time.Now().UnixNano())
+	temporary := fmt.Sprintf("%s.%d.%d%s", path, os.Getpid(), time.Now().UnixNano(), temporarySuffix)
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)

@@ -30,6 +30,10 @@ func (w *work) restart(ctx context.Context, i int) error {
 			return err
 		}
 	}
+	renewing, err := w.store.beginRenewing(w.scene.init, m)
+	if err != nil {
+		return err
+	}
 	patience := time.AfterFunc(restartPatience, w.thaw)
 	restartErr := manager.Restart(ctx, m.Master.Unit)
 	patience.Stop()
@@ -47,31 +51,10 @@ func (w *work) restart(ctx context.Context, i int) error {
 		}
 		restartErr = errors.Join(restartErr, covers.drop(ctx))
 	}
-	return errors.Join(restartErr, w.renewElsewhere(ctx, m, fresh))
-}
-
-// renewElsewhere puts the mount that systemd has made anew into the mount
-// namespaces that it does not propagate to, in the place of the old one.
-func (w *work) renewElsewhere(ctx context.Context, m *Mount, fresh uint64) error {
-	if err := w.scene.readTables(); err != nil {
-		return err
+	if err := w.store.renewElsewhere(ctx, w.scene, m.Path, m.Device, fresh); err != nil {
+		return errors.Join(restartErr, err) // the next run tries again
 	}
-	var others []mounts.Space
-	for _, sp := range w.scene.mountSpaces() {
-		if sp.Shows(m.Path, m.Device) {
-			others = append(others, sp)
-		}
-	}
-	if len(others) == 0 {
-		return nil
-	}
-	copied, err := mounts.CopyOfAutofs(ctx, w.scene.main().process, m.Path, fresh)
-	if err != nil {
-		return err
-	}
-	defer copied.Close()
-	r := &mounts.Replacement{Path: m.Path, Old: m.Device, New: copied, Device: fresh}
-	return errors.Join(mounts.Replace(ctx, others, []*mounts.Replacement{r}), r.Err)
+	return errors.Join(restartErr, renewing.end())
 }
 
 // freshMount returns the device number of the autofs mount that is at the path

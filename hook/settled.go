@@ -37,7 +37,7 @@ func (s store) settle(init *nsenter.Process, snapshot *Snapshot, plan []Decision
 	r := settledRecord{Version: recordVersion}
 	for _, d := range plan {
 		m := &snapshot.Mounts[d.Mount]
-		if d.Cure == Unrepaired || d.Cure == Healthy && !m.Settled {
+		if d.Cure == Unrepaired || d.Cure == Healthy && !m.knownHealthy() {
 			continue
 		}
 		r.Mounts = append(r.Mounts, m.settled())

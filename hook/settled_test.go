@@ -22,9 +22,10 @@ func TestSettled(t *testing.T) {
 	before := &Snapshot{Mounts: []Mount{
 		at("/retold", nil), at("/healthy", nil), at("/unrepaired", nil), at("/before", func(m *Mount) { m.Settled = true }),
 		at("/restarted", nil), at("/respawned", nil), at("/preserved", nil),
+		at("/number", func(m *Mount) { m.DeviceBefore = m.Device }), // a run that was killed had preserved it
 	}}
 	var plan []Decision
-	for i, cure := range []Cure{Retold, Healthy, Unrepaired, Healthy, Restarted, Respawned, Preserved} {
+	for i, cure := range []Cure{Retold, Healthy, Unrepaired, Healthy, Restarted, Respawned, Preserved, Healthy} {
 		plan = append(plan, Decision{Mount: i, Cure: cure})
 	}
 	if err := s.markSettled(init, before.Mounts[:1]); err != nil || before.Mounts[0].Settled {
@@ -53,7 +54,7 @@ func TestSettled(t *testing.T) {
 			t.Errorf("settled %q, want %q", got, want)
 		}
 	}
-	cured := []string{"/retold", "/before", "/restarted", "/respawned", "/preserved"}
+	cured := []string{"/retold", "/before", "/restarted", "/respawned", "/preserved", "/number"}
 	expect(cured, slices.Clone(before.Mounts))
 	for name, change := range map[string]func(*Mount){
 		"device":          func(m *Mount) { m.Device++ },

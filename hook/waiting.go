@@ -238,6 +238,10 @@ func nameWaiters(list []Waiter) string {
 	return strings.Join(names, ", ")
 }
 
+// servingTime bounds how long we wait for those who were let go: a master mounts
+// for them what they asked for.
+const servingTime = 300 * time.Millisecond
+
 // countWaiters notes how many of those who waited before wait no more, and who
 // still does.
 func (w *work) countWaiters(report *Report) {
@@ -245,18 +249,22 @@ func (w *work) countWaiters(report *Report) {
 	if len(before) == 0 {
 		return
 	}
-	now, err := w.scene.waiters()
-	if err != nil {
-		w.warn(err)
-		return
-	}
-	report.Waiting = nil
 	still := map[int]bool{}
-	for _, p := range now {
-		if slices.ContainsFunc(before, func(b Waiter) bool { return b.PID == p.PID }) {
-			report.Waiting = append(report.Waiting, p)
-			still[p.PID] = true
+	for end := time.Now().Add(servingTime); ; time.Sleep(returnInterval) {
+		now, err := w.scene.waiters()
+		if err != nil {
+			w.warn(err)
+			return
 		}
+		report.Waiting = slices.DeleteFunc(now, func(p Waiter) bool {
+			return !slices.ContainsFunc(before, func(b Waiter) bool { return b.PID == p.PID })
+		})
+		if len(report.Waiting) == 0 || time.Now().After(end) {
+			break
+		}
+	}
+	for _, p := range report.Waiting {
+		still[p.PID] = true
 	}
 	counted := map[int]bool{}
 	for i := range report.Mounts {

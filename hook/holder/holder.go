@@ -50,7 +50,31 @@ var ErrGone = errors.New("the process that held files has ended")
 // failure to move is returned beside a valid Ref as a warning (errors.Is
 // ErrNotMoved).
 func Start(bound, model *nsenter.Process, lifetime time.Duration, files []*os.File) (Ref, error) {
-	args := []string{Verb, strconv.Itoa(int(lifetime.Seconds()))}
+	return startHolder(bound, model, files, Verb, strconv.Itoa(int(lifetime.Seconds())))
+}
+
+// StartUnrecorded is Start for a holder that ends with this process, until
+// recorded is called: a holder that no record names is found by nobody.
+func StartUnrecorded(bound *nsenter.Process, lifetime time.Duration, files []*os.File) (r Ref, recorded func() error, err error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return Ref{}, nil, err
+	}
+	defer read.Close()
+	r, err = startHolder(bound, nil, append(files[:len(files):len(files)], read),
+		Verb, strconv.Itoa(int(lifetime.Seconds())), strconv.Itoa(firstFile+len(files)))
+	r.Files = len(files)
+	if err != nil {
+		write.Close()
+		return r, nil, err
+	}
+	return r, func() error {
+		_, err := write.Write([]byte{1})
+		return errors.Join(err, write.Close())
+	}, nil
+}
+
+func startHolder(bound, model *nsenter.Process, files []*os.File, args ...string) (Ref, error) {
 	p, err := spawn.Self(args, append([]*os.File{bound.Pidfd()}, files...), model)
 	if err != nil {
 		err = fmt.Errorf("start the process that holds files: %w", err)
@@ -117,12 +141,23 @@ func (r Ref) process() (*nsenter.Process, error) {
 // Run is what a holder process does; args are its arguments. It returns when
 // the process it is bound to has ended, or its lifetime has.
 func Run(args []string) error {
-	if len(args) != 1 {
-		return fmt.Errorf("%s: want one argument, the lifetime in seconds", Verb)
+	if len(args) != 1 && len(args) != 2 {
+		return fmt.Errorf("%s: want the lifetime in seconds, and perhaps the descriptor of a pipe", Verb)
 	}
 	seconds, err := strconv.Atoi(args[0])
 	if err != nil || seconds <= 0 {
 		return fmt.Errorf("%s: lifetime %q: want a positive number of seconds", Verb, args[0])
+	}
+	if len(args) == 2 {
+		fd, err := strconv.Atoi(args[1])
+		if err != nil || fd < firstFile {
+			return fmt.Errorf("%s: pipe %q: want a descriptor", Verb, args[1])
+		}
+		pipe := os.NewFile(uintptr(fd), "pipe")
+		if _, err := pipe.Read(make([]byte, 1)); err != nil {
+			return nil //nolint:nilerr // who started us has ended, and nobody knows us
+		}
+		pipe.Close()
 	}
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	for {

@@ -286,3 +286,39 @@ func TestManyFiles(t *testing.T) {
 	}
 	last.Close()
 }
+
+// TestUnrecorded: a holder that is not recorded ends with who started it; one
+// that is goes on.
+func TestUnrecorded(t *testing.T) {
+	requireRoot(t)
+	bound := start(t, nil).open(t)
+	r, recorded, err := StartUnrecorded(bound, time.Minute, []*os.File{scratch(t, "held")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reap(t, r) })
+	if err := recorded(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	f, err := r.Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if _, err := r.Open(1); err == nil {
+		t.Error("the pipe counts as a held file")
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	abandoned, err := startHolder(bound, nil, []*os.File{read}, Verb, "60", "4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reap(t, abandoned) })
+	write.Close() // as the kernel does for a process that is killed
+	ended(t, abandoned)
+}

@@ -45,10 +45,11 @@ func (k *Kept) Close() error { return k.namespace.Close() }
 
 // PutBack mounts copies of what was kept on the mount that is now at the path
 // in the mount namespace of the process. That must be the autofs mount with
-// the device number onto.
+// the device number onto. Lower ones that a run has put back which was killed
+// then are left; if something else covers the mount, the error is ErrChanged.
 func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) error {
 	ctx = context.WithoutCancel(ctx) // what is begun here must be finished
-	copies, err := k.take(ctx)
+	copies, devices, err := k.take(ctx)
 	defer func() {
 		for _, f := range copies {
 			f.Close()
@@ -57,7 +58,17 @@ func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) err
 	if err != nil {
 		return fmt.Errorf("put back what covered %q: %w", k.Path, err)
 	}
-	err = p.InMountNamespace(ctx, func(*nsenter.Thread) error {
+	err = p.InMountNamespace(ctx, func(t *nsenter.Thread) error {
+		there, err := stackAt(t, k.Path, onto)
+		if err != nil {
+			return err
+		}
+		for i, m := range there {
+			if i >= len(devices) || DeviceOf(m) != devices[i] {
+				return fmt.Errorf("something else is mounted there (unmount it, and repair again): %w", ErrChanged)
+			}
+			onto = devices[i]
+		}
 		target, err := openRoot(k.Path)
 		if err != nil {
 			return err
@@ -66,7 +77,7 @@ func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) err
 		if err := checkDevice(target, k.Path, onto); err != nil {
 			return err
 		}
-		for _, tree := range copies {
+		for _, tree := range copies[len(there):] {
 			if err := attach(tree, target, k.Path); err != nil {
 				return err
 			}
@@ -85,15 +96,17 @@ func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) err
 // of a stack can be reached by a path, so each is detached once it is copied: in
 // a copy of the namespace that ends with the thread, so that nothing is lost if
 // the copies cannot be put back.
-func (k *Kept) take(ctx context.Context) ([]*os.File, error) {
-	var copies []*os.File
-	err := nsenter.InNamespaceFile(ctx, k.namespace, func(t *nsenter.Thread) error {
+func (k *Kept) take(ctx context.Context) (copies []*os.File, devices []uint64, err error) {
+	err = nsenter.InNamespaceFile(ctx, k.namespace, func(t *nsenter.Thread) error {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("copy the kept mounts: %w", os.NewSyscallError("unshare", err))
 		}
-		stack, err := k.stack(t)
+		stack, err := stackAt(t, k.Path, k.Device)
 		if err != nil {
 			return err
+		}
+		for _, m := range stack {
+			devices = append(devices, DeviceOf(m))
 		}
 		copies = make([]*os.File, len(stack))
 		for i := len(stack) - 1; i >= 0; i-- {
@@ -103,11 +116,11 @@ func (k *Kept) take(ctx context.Context) ([]*os.File, error) {
 		}
 		return nil
 	})
-	return compact(copies), err
+	return compact(copies), devices, err
 }
 
-// stack finds what covers the autofs mount in the kept namespace.
-func (k *Kept) stack(t *nsenter.Thread) ([]*Mount, error) {
+// stackAt finds what covers the autofs mount in the namespace of the thread.
+func stackAt(t *nsenter.Thread, path string, device uint64) ([]*Mount, error) {
 	f, err := t.OpenProc("mountinfo")
 	if err != nil {
 		return nil, err
@@ -118,11 +131,11 @@ func (k *Kept) stack(t *nsenter.Thread) ([]*Mount, error) {
 		return nil, err
 	}
 	for _, m := range table.Autofs() {
-		if m.Mountpoint == k.Path && DeviceOf(m) == k.Device {
+		if m.Mountpoint == path && DeviceOf(m) == device {
 			return table.Stack(m), nil
 		}
 	}
-	return nil, fmt.Errorf("%q: no autofs mount %s among the kept mounts: %w", k.Path, DeviceString(k.Device), ErrChanged)
+	return nil, fmt.Errorf("%q: no autofs mount %s: %w", path, DeviceString(device), ErrChanged)
 }
 
 func takeTopmost(path string, id int) (*os.File, error) {

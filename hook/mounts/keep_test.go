@@ -75,6 +75,19 @@ func TestKeep(t *testing.T) {
 		if got := covering(table, m); !slices.Equal(got, want) || DeviceOf(m) != fresh {
 			t.Errorf("covered by %q, want %q\n%s", got, want, h.text(t))
 		}
+		// A run that was killed had put back the lower one only; or all.
+		for _, lost := range []bool{true, false} {
+			if lost {
+				h.do(t, func() error { return unix.Unmount(path, unix.MNT_DETACH) })
+			}
+			if err := resumed.PutBack(ctx, h.process, fresh); err != nil {
+				t.Fatal(err)
+			}
+			table, m = h.only(t, path)
+			if got := covering(table, m); !slices.Equal(got, want) {
+				t.Errorf("one more time: covered by %q, want %q", got, want)
+			}
+		}
 		h.expectFile(t, filepath.Join(path, "second"))
 		h.expectFile(t, filepath.Join(path, "sub/nested"))
 		// The lower cover is the same file system, with what is below it.
@@ -137,7 +150,7 @@ func TestReplaceRefuses(t *testing.T) {
 		{Path: path, Old: old + 1000, New: root, Device: fresh},
 		{Path: good, Old: goodOld, New: other, Device: otherFresh},
 	}
-	if err := Replace(context.Background(), []Space{h.space(t)}, list); err != nil {
+	if err := Replace(context.Background(), []Space{h.space(t)}, list, unannounced); err != nil {
 		t.Fatal(err)
 	}
 	if !errors.Is(list[0].Err, ErrChanged) || list[1].Err != nil {
@@ -149,7 +162,7 @@ func TestReplaceRefuses(t *testing.T) {
 	if _, m := h.only(t, good); DeviceOf(m) != otherFresh {
 		t.Error("the other one was not replaced")
 	}
-	if err := Replace(context.Background(), []Space{h.space(t)}, nil); err != nil {
+	if err := Replace(context.Background(), []Space{h.space(t)}, nil, unannounced); err != nil {
 		t.Errorf("nothing to replace: %v", err)
 	}
 }

@@ -30,6 +30,9 @@ type Replacement struct {
 	// its st_dev.
 	New    *os.File
 	Device uint64
+	// remove takes the new mount away again, so that what lay on the old one lies
+	// on its parent.
+	remove bool
 	// Err is set by Replace: why the mount was not replaced, or not everywhere.
 	Err error
 }
@@ -48,19 +51,36 @@ type Replacement struct {
 // (fs/pnode.c, propagate_umount). Nothing walks over the old mount.
 //
 // Parents that propagate nothing are made shared for the time being. The
-// returned error concerns all replacements; else each has its own.
-func Replace(ctx context.Context, spaces []Space, list []*Replacement) error {
+// returned error concerns all replacements; else each has its own. Before
+// anything is changed, announce is told what [Undo] needs if we are killed. If
+// Replace fails, Undo is needed too.
+func Replace(ctx context.Context, spaces []Space, list []*Replacement, announce func([]Place) error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("replace autofs mounts: %w", context.Cause(ctx))
 	}
-	ctx = context.WithoutCancel(ctx) // what is begun here must be finished
+	w := newWorkspace(spaces, list)
+	places, err := w.places()
+	if err == nil {
+		err = announce(places)
+	}
+	if err != nil {
+		return fmt.Errorf("replace autofs mounts: %w", err)
+	}
+	return w.replace(context.WithoutCancel(ctx)) // what is begun here must be finished
+}
+
+func newWorkspace(spaces []Space, list []*Replacement) *workspace {
 	w := &workspace{spaces: spaces, list: list, parents: map[parentKey]*parent{}, clones: map[cloneKey]*clone{}}
-	defer w.close()
 	w.choose()
+	return w
+}
+
+func (w *workspace) replace(ctx context.Context) error {
+	defer w.close()
 	var errs []error
-	for i := range spaces {
+	for i := range w.spaces {
 		if w.mountsIn(i) {
-			errs = append(errs, spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
+			errs = append(errs, w.spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
 				w.prepare(i)
 				return nil
 			}))
@@ -70,9 +90,9 @@ func Replace(ctx context.Context, spaces []Space, list []*Replacement) error {
 	if err == nil {
 		err = w.swap(ctx)
 	}
-	for i := range spaces {
+	for i := range w.spaces {
 		if w.changes(i) {
-			err = errors.Join(err, spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
+			err = errors.Join(err, w.spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
 				return w.restore(i)
 			}))
 		}
@@ -154,7 +174,7 @@ func (s Space) find(path string, device uint64) *Mount {
 	if s.Table == nil {
 		return nil
 	}
-	for _, m := range s.Table.Autofs() {
+	for _, m := range s.Table.Mounts {
 		if m.Mountpoint == path && DeviceOf(m) == device {
 			return m
 		}
@@ -270,7 +290,7 @@ func (w *workspace) restore(space int) error {
 	}
 	defer control.Close()
 	for _, t := range w.shown {
-		if t.space != space || t.replacement.Err != nil || !w.apart(t) {
+		if t.space != space || t.replacement.Err != nil || t.replacement.remove || !w.apart(t) {
 			continue
 		}
 		root, err := control.OpenMount(t.replacement.Path, t.replacement.Device)

@@ -32,7 +32,7 @@ func replace(t *testing.T, houses []*house, old map[string]uint64) map[string]ui
 	slices.SortFunc(list, func(a, b *Replacement) int { return len(a.Path) - len(b.Path) })
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := Replace(ctx, spaces, list); err != nil {
+	if err := Replace(ctx, spaces, list, unannounced); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range list {
@@ -184,3 +184,5 @@ func TestReplaceRepeatedly(t *testing.T) {
 		h.expectFile(t, filepath.Join(path, "cover"))
 	})
 }
+
+func unannounced([]Place) error { return nil }

@@ -45,7 +45,7 @@ func (w *workspace) swap(ctx context.Context) error {
 			errs = append(errs, setPropagation(c.tree, unix.MS_PRIVATE))
 		}
 		for _, t := range w.targets {
-			if t.peer != nil {
+			if t.peer != nil && !t.replacement.remove {
 				errs = append(errs, setPropagation(t.peer, unix.MS_PRIVATE))
 			}
 		}
@@ -87,7 +87,27 @@ func (w *workspace) tuck(desk *os.File, number int, r *Replacement) error {
 		return mountError("unmount the dummy for", r.Path, "fchdir", err)
 	}
 	err = unix.Unmount(name, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err == nil && r.remove {
+		return w.takeAway(r)
+	}
 	return mountError("unmount the dummy for", r.Path, "umount2", err)
+}
+
+// takeAway unmounts the new mount where it was mounted, and so wherever it has
+// propagated to: what lies on it moves down.
+func (w *workspace) takeAway(r *Replacement) error {
+	for _, t := range w.targets {
+		if t.replacement != r || t.peer == nil {
+			continue
+		}
+		if err := unix.Fchdir(int(t.clone.tree.Fd())); err != nil {
+			return mountError("take away what is beneath", r.Path, "fchdir", err)
+		}
+		if err := unix.Unmount(path.Base(r.Path), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return mountError("take away what is beneath", r.Path, "umount2", err)
+		}
+	}
+	return nil
 }
 
 func (w *workspace) tuckTarget(desk *os.File, number int, t *target) error {

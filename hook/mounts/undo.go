@@ -1,0 +1,186 @@
+package mounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// Place is where a [Replace] is about to change something, in one namespace. It
+// is what a later run has to know if that one is killed.
+type Place struct {
+	Namespace uint64 `json:"namespace"` // inode number
+	Path      string `json:"path"`
+	// Old and New are the st_dev of the mounts.
+	Old uint64 `json:"old"`
+	New uint64 `json:"new"`
+	// Parent is the id of the mount that the old one lies on, and Kind the
+	// propagation that it gets back (MS_PRIVATE, MS_SLAVE, MS_UNBINDABLE), 0 if
+	// that is not changed.
+	Parent int    `json:"parent"`
+	Kind   uint64 `json:"kind"`
+	// Apart is whether the new mount is to be in no peer group.
+	Apart bool `json:"apart"`
+}
+
+// places are what the workspace will change.
+func (w *workspace) places() ([]Place, error) {
+	var list []Place
+	for _, t := range w.shown {
+		id, err := w.spaces[t.space].Process.Namespace("mnt")
+		if err != nil {
+			return nil, err
+		}
+		p := Place{
+			Namespace: id.Inode, Path: t.replacement.Path, Old: t.replacement.Old, New: t.replacement.Device,
+			Parent: t.parent.ID, Apart: w.apart(t),
+		}
+		if propagation := PropagationOf(t.parent); propagation.Shared == 0 {
+			p.Kind = kindOf(propagation)
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// maxBeneath bounds how many mounts are taken away beneath an old one: that of
+// the run that was killed, and one for each attempt to undo that was killed too.
+const maxBeneath = 8
+
+// Undo goes back to before a Replace that did not come to its end. The kernel
+// takes away all old mounts of one path at once: a path has its new mount
+// everywhere, which stays, or the old one everywhere, beneath which the new one
+// may lie. It reports whether there was anything to undo.
+func Undo(ctx context.Context, spaces []Space, places []Place) (undone bool, err error) {
+	ctx = context.WithoutCancel(ctx)
+	byNamespace := map[uint64]Space{}
+	for _, s := range spaces {
+		if id, err := s.Process.Namespace("mnt"); err == nil {
+			byNamespace[id.Inode] = s
+		}
+	}
+	var errs []error
+	each := func(f func(*Table, Place) (bool, error)) {
+		for _, p := range places {
+			s, known := byNamespace[p.Namespace]
+			if !known {
+				continue // it ended, and its mounts with it
+			}
+			table, err := Of(s.Process)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			errs = append(errs, s.Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
+				did, err := f(table, p)
+				undone = undone || did
+				return err
+			}))
+		}
+	}
+	each(undoParent)
+	for range maxBeneath {
+		did, err := removeBeneath(ctx, byNamespace, places)
+		errs = append(errs, err)
+		undone = undone || did
+		if !did || err != nil {
+			break
+		}
+	}
+	each(undoPeers)
+	return undone, errors.Join(errs...)
+}
+
+// undoParent gives the parent of a place the propagation it had.
+func undoParent(table *Table, p Place) (bool, error) {
+	parent := table.ByID(p.Parent)
+	if parent == nil || p.Kind == 0 || PropagationOf(parent).Shared == 0 {
+		return false, nil
+	}
+	root, err := openRoot(parent.Mountpoint)
+	if err != nil {
+		return false, err
+	}
+	defer root.Close()
+	if err := checkID(root, parent.Mountpoint, parent.ID); err != nil {
+		return false, err
+	}
+	return true, setPropagation(root, p.Kind)
+}
+
+// undoPeers takes a new mount out of the peer group it came in.
+func undoPeers(table *Table, p Place) (bool, error) {
+	now := Space{Table: table}.find(p.Path, p.New)
+	if now == nil || !p.Apart || PropagationOf(now).Shared == 0 {
+		return false, nil
+	}
+	control, err := autofs.OpenControl()
+	if err != nil {
+		return false, err
+	}
+	defer control.Close()
+	root, err := control.OpenMount(p.Path, p.New)
+	if err != nil {
+		return false, err
+	}
+	defer root.Close()
+	return true, setPropagation(root, unix.MS_PRIVATE)
+}
+
+// removeBeneath takes away the lowest mount beneath the old one, at each path
+// that has one, in all namespaces.
+func removeBeneath(ctx context.Context, byNamespace map[uint64]Space, places []Place) (bool, error) {
+	type key struct {
+		path   string
+		device uint64
+	}
+	found := map[key][]Space{}
+	for _, p := range places {
+		s, known := byNamespace[p.Namespace]
+		if !known {
+			continue
+		}
+		var err error
+		if s.Table, err = Of(s.Process); err != nil {
+			return false, err
+		}
+		if m := s.Table.beneath(p); m != nil {
+			k := key{p.Path, DeviceOf(m)}
+			found[k] = append(found[k], s)
+		}
+	}
+	var errs []error
+	for k, spaces := range found {
+		fill, err := newDesk() // any file system will do
+		if err != nil {
+			return false, err
+		}
+		r := &Replacement{Path: k.path, Old: k.device, New: fill, remove: true}
+		err = newWorkspace(spaces, []*Replacement{r}).replace(ctx)
+		if err = errors.Join(err, r.Err, fill.Close()); err != nil {
+			errs = append(errs, fmt.Errorf("take away the mount beneath %q: %w", k.path, err))
+		}
+	}
+	return len(found) > 0, errors.Join(errs...)
+}
+
+// beneath is the lowest mount at the place if it is not the old one but has that
+// on it.
+func (t *Table) beneath(p Place) *Mount {
+	for _, m := range t.children[p.Parent] {
+		if m.Mountpoint != p.Path || DeviceOf(m) == p.Old {
+			continue
+		}
+		for _, over := range t.Stack(m) {
+			if DeviceOf(over) == p.Old {
+				return m
+			}
+		}
+	}
+	return nil
+}

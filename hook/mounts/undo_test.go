@@ -1,0 +1,165 @@
+package mounts
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// until is how far a Replace comes before it is abandoned, as by a kill.
+type until int
+
+const (
+	shared  until = iota // the parents are shared
+	tucked               // the new mounts are beneath the old ones
+	swapped              // the old ones are gone
+)
+
+func (u until) String() string { return []string{"shared", "tucked", "swapped"}[u] }
+
+// abandon begins to replace a mount and stops.
+func abandon(t *testing.T, spaces []Space, r *Replacement, stop until) []Place {
+	t.Helper()
+	ctx := context.Background()
+	w := newWorkspace(spaces, []*Replacement{r})
+	defer w.close()
+	places, err := w.places()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range spaces {
+		if w.mountsIn(i) {
+			err := spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
+				w.prepare(i)
+				return r.Err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	switch stop {
+	case tucked:
+		err = tuckOnly(ctx, w, r)
+	case swapped:
+		err = w.swap(ctx)
+	case shared:
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return places
+}
+
+// tuckOnly is swap without taking the old mount away.
+func tuckOnly(ctx context.Context, w *workspace, r *Replacement) error {
+	desk, err := newDesk()
+	if err != nil {
+		return err
+	}
+	defer desk.Close()
+	ns, err := w.spaces[0].Process.CopyMountNamespace(ctx)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return nsenter.InNamespaceFile(ctx, ns, func(*nsenter.Thread) error {
+		if err := placeDesk(desk); err != nil {
+			return err
+		}
+		if err := place(r.New, desk, "new"); err != nil {
+			return err
+		}
+		if err := setPropagation(r.New, unix.MS_SHARED); err != nil {
+			return err
+		}
+		for i, t := range w.targets {
+			if err := w.tuckTarget(desk, i, t); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// TestUndo abandons a Replace at each of its steps, in namespaces of each kind,
+// and undoes it.
+func TestUndo(t *testing.T) {
+	for name, kinds := range map[string][3]uintptr{
+		"shared, peers":         {unix.MS_SHARED, 0, 0},
+		"shared, its slave":     {unix.MS_SHARED, unix.MS_SLAVE, unix.MS_PRIVATE},
+		"private":               {unix.MS_PRIVATE, 0, 0},
+		"private, a slave's":    {unix.MS_SHARED, unix.MS_PRIVATE, unix.MS_PRIVATE},
+		"private, and its copy": {unix.MS_PRIVATE, unix.MS_PRIVATE, unix.MS_SLAVE},
+	} {
+		for _, covers := range []int{0, 2} {
+			for _, stop := range []until{shared, tucked, swapped} {
+				t.Run(fmt.Sprintf("%s, %d covers, %s", name, covers, stop), func(t *testing.T) { undo(t, kinds, covers, stop) })
+			}
+		}
+	}
+}
+
+func undo(t *testing.T, kinds [3]uintptr, covers int, stop until) {
+	h := newHouse(t, kinds[0])
+	path := filepath.Join(h.base, "auto")
+	old := map[string]uint64{path: h.automount(t, path)}
+	for i := range covers {
+		h.cover(t, path, "cover"+strconv.Itoa(i))
+	}
+	houses := []*house{h, h.neighbour(t, kinds[1]), h.neighbour(t, kinds[2])}
+	var spaces []Space
+	for _, each := range houses {
+		spaces = append(spaces, each.space(t))
+	}
+	root, device := superblock(t)
+	fresh := map[string]uint64{path: device}
+	places := abandon(t, spaces, &Replacement{Path: path, Old: old[path], New: root, Device: device}, stop)
+	root.Close()
+	if stop == tucked {
+		for i, each := range houses {
+			if n := len(slices.DeleteFunc(each.table(t).Autofs(), func(m *Mount) bool { return m.Mountpoint != path })); n != 2 {
+				t.Errorf("namespace %d has %d autofs mounts at the path, want 2: this test shows nothing", i, n)
+			}
+		}
+	}
+	text, err := json.Marshal(places)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read []Place
+	if err := json.Unmarshal(text, &read); err != nil {
+		t.Fatal(err)
+	}
+	undone, err := Undo(context.Background(), spaces, read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := stop == tucked || kinds[0] != unix.MS_SHARED || kinds[2] == unix.MS_PRIVATE
+	if undone != changed {
+		t.Errorf("undone: %v, want %v", undone, changed)
+	}
+	for i, each := range houses {
+		if was, is := describe(spaces[i].Table, old, fresh), describe(each.table(t), old, fresh); was != is {
+			t.Errorf("namespace %d was\n%s\nis\n%s", i, was, is)
+		}
+		want := old[path]
+		if stop == swapped {
+			want = device
+		}
+		if _, m := each.only(t, path); DeviceOf(m) != want {
+			t.Errorf("namespace %d has device %s, want %s", i, DeviceString(DeviceOf(m)), DeviceString(want))
+		}
+	}
+	if undone, err := Undo(context.Background(), spaces, read); undone || err != nil {
+		t.Errorf("a second time: undone %v, %v", undone, err)
+	}
+}
