@@ -20,7 +20,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-chaos test-matrix containerd-task lab lab-all bench lint check-deps check-size dist clean
+.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-chaos test-soak test-matrix containerd-task lab lab-all bench lint check-deps check-size dist clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,9 +77,14 @@ test-kernels-e2e: build ## Some tests with systemd containers under these kernel
 	RUN='$(if $(filter .,$(RUN)),$(KERNELS_RUN),$(RUN))' test/vm/run e2e $(KERNELS)
 
 test-e2e: lab-all containerd-task $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),dist) ## Tests with systemd containers, CRIU and container runtimes (root)
-	go test -C test -count=1 -v -timeout 10m -exec $(NODE) -run '$(RUN)' ./e2e/...
+	go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '$(RUN)' ./e2e/...
 
-test-chaos: lab-all build ## Kill the program at each ptrace call of its (about 30 minutes, root)
+test-soak: lab build ## 300 restores with alternating cures, 15 minutes of random kills (root)
+	SOAK_CYCLES=$(or $(CYCLES),300) SOAK_SECONDS=$(or $(SECONDS_OF_KILLS),900) \
+		go test -C test -count=1 -v -timeout 2h -exec $(NODE) -run 'TestSoak' ./e2e/...
+
+test-chaos: lab-all build ## Kill the program at each call that changes something, and at each ptrace call (hours, root)
+	CRASH_WALK=$(or $(WALK),1-) go test -C test -count=1 -v -timeout 4h -exec $(NODE) -run 'TestCrash' ./e2e/...
 	RETOLD_WALK=$(or $(WALK),1-) go test -C test -count=1 -v -timeout 2h -exec $(NODE) -run 'TestRetoldKilled' ./e2e/...
 
 test-agent: image lab ## Tests of the Kubernetes node agent with containerd (root)

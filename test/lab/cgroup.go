@@ -83,15 +83,16 @@ func announceCgroups(names ...string) error {
 	return err
 }
 
-// errorLines are the lines of a CRIU log that say why it failed.
+// errorLines are the lines of a CRIU log that say why it failed, and its last.
 func errorLines(log string) string {
 	text, err := os.ReadFile(log)
 	if err != nil {
 		return err.Error()
 	}
+	lines := slices.Collect(strings.Lines(string(text)))
 	var out []string
-	for line := range strings.Lines(string(text)) {
-		if strings.Contains(line, "Error") || strings.Contains(line, "Warn") {
+	for i, line := range lines {
+		if strings.Contains(line, "Error") || strings.Contains(line, "Warn") || i >= len(lines)-3 {
 			out = append(out, line)
 		}
 	}

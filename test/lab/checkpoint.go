@@ -51,6 +51,9 @@ func (c *Container) TryCheckpoint(t testing.TB) (*Checkpoint, error) {
 	return cp, nil
 }
 
+// ContainerID is the name of the container, which is that of its control group.
+func (cp *Checkpoint) ContainerID() string { return cp.container.ID }
+
 // RestoreOptions say how to restore.
 type RestoreOptions struct {
 	// Before is called when all is ready, right before the runtime.

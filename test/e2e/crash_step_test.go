@@ -1,0 +1,174 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// step restores a container, has the killer kill the run, lets the next one do
+// its work, and checks everything.
+func (c *crashWalk) step(t *testing.T, k *lab.Killer) []string {
+	c.walked++
+	s := c.s
+	free := lab.FreeNumber(t)
+	captured, shell := "", ""
+	if c.before == nil {
+		captured = lab.Scratch(t, fmt.Sprintf("captured-%d", time.Now().UnixNano()))
+		shell = lab.CaptureScript("post-restore", captured)
+	}
+	if c.only {
+		shell += "[ \"$CRTOOLS_SCRIPT_ACTION\" = " + c.stage + " ] || exit 0\n"
+	}
+	hook := "/bin/true"
+	if c.stage != "" {
+		hook = lab.Hook()
+		shell += "if [ \"$CRTOOLS_SCRIPT_ACTION\" = " + c.stage + " ]; then\n" + k.Shell() + "fi\n"
+	}
+	lab.InstallWrappedScript(t, hook, shell)
+	var numbers *lab.Numbers
+	options := lab.RestoreOptions{Before: func() {
+		if c.occupied {
+			numbers = lab.HoldNumbersUpTo(t, s.highest)
+		}
+	}}
+	r, err := s.TryRestore(t, options)
+	var ended <-chan []lab.Touch
+	var waiting []lab.Access
+	switch {
+	case c.stage == "pre-restore" && err != nil:
+		// CRIU takes a script that was killed there for one that forbids the restore.
+		s.KillRemains(t)
+		lab.InstallActionScript(t, lab.Hook())
+		r = s.Restore(t, options)
+	case err != nil:
+		t.Fatal(err)
+	case c.stage == "":
+		if c.waiting != nil {
+			waiting = c.waiting()
+			ended = startAccesses(t, r, waiting)
+		}
+		c.runByHand(t, s, r, k)
+	}
+	if c.before == nil {
+		c.before = lab.ReadCapture(t, captured)
+	}
+	calls, killed := k.Wait(t)
+	if err != nil && !killed {
+		t.Errorf("CRIU failed, though nothing was killed: %v", err)
+	}
+	if killed {
+		c.killed++
+		t.Logf("killed at call %d: %s", len(calls), strings.Join(calls[max(0, len(calls)-6):], ", "))
+		next := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--images", s.Images)
+		report := lab.ParseReport(t, next.Stdout)
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("the next run: exit status %d\n%s%s\nCRIU's log:\n%s", next.Status, next.Stderr, outcomes(report), hookLines(r.Log))
+			}
+		})
+		if next.Status != 0 {
+			t.Errorf("the next run: exit status %d, want 0", next.Status)
+		}
+		switch {
+		case strings.Contains(next.Stderr+r.Log, "undone"):
+			c.undone++
+		case report.Outcome == "nothing-to-do" && c.stage == "":
+			c.nothing++
+		default:
+			c.finished++
+		}
+	}
+	if ended != nil {
+		c.checkLetGo(t, waiting, <-ended, killed)
+	}
+	c.check(t, r)
+	r.Kill(t)
+	if numbers != nil {
+		numbers.Release()
+	}
+	lab.WaitNoneRunning(t, holderLimit)
+	lab.WaitNumberFree(t, free, 2*time.Second)
+	return calls
+}
+
+// runByHand runs the program to be killed.
+func (c crashCase) runByHand(t *testing.T, s *snapshot, r *lab.Restored, k *lab.Killer) {
+	t.Helper()
+	script := k.Shell() + "exec " + lab.Hook() + " repair " + strconv.Itoa(r.PID) + " --images " + s.Images + " --strategy " + c.strategy
+	// Its parent is another process than this one, which is its tracer: all threads
+	// of a process see the stops of what one of them traces.
+	cmd := exec.Command("sh", "-c", `sh -c "$1"; exit $?`, "parent", script)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	cmd.WaitDelay = time.Second
+	stop := time.AfterFunc(30*time.Second, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	defer stop.Stop()
+	err := cmd.Run() // its exit status is that of a killed run
+	t.Logf("the run: %v\n%s", err, output.String())
+}
+
+// checkLetGo looks what came of those who waited since before the run.
+func (c crashCase) checkLetGo(t *testing.T, waiting []lab.Access, touches []lab.Touch, killed bool) {
+	t.Helper()
+	for i, o := range touches {
+		switch {
+		case o.Hung:
+			t.Errorf("%s: %s: it still waits after the next run", waiting[i].Path, o)
+		case !waiting[i].Answers(o) && !killed:
+			t.Errorf("%s: %s; want %q", waiting[i].Path, o, waiting[i].Content)
+		case !waiting[i].Answers(o):
+			t.Logf("%s: who waited there got an error: %s", waiting[i].Path, o) // from the guard
+		}
+	}
+}
+
+// check looks for whatever a killed run and the next one may have left.
+func (c *crashWalk) check(t *testing.T, r *lab.Restored) {
+	t.Helper()
+	for _, change := range lab.Changes(c.lines(c.before), c.lines(r.Forest(t))) {
+		t.Errorf("mounts: %s", change)
+	}
+	r.CheckUntouched(t)
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+	if c.walked%3 == 0 { // it takes as long as all the rest
+		checkUncovered(t, r.Container)
+	}
+	locks := 0
+	for _, file := range lab.RunFiles(t) {
+		dir, name, _ := strings.Cut(file, "/")
+		switch {
+		case dir == "locks":
+			locks++ // that of a CRIU that has ended is swept at the next restore
+		case strings.HasSuffix(name, ".tmp"): // swept when it is a minute old
+		case dir == "covers" || !strings.HasSuffix(name, ".json"):
+			t.Errorf("left in the run directory: %s", file)
+		}
+	}
+	if locks > 1 {
+		t.Errorf("%d lock files are left", locks)
+	}
+}
+
+// lines describes what must not change.
+func (c crashCase) lines(f lab.Forest) []string {
+	var lines []string
+	for _, line := range f.DescribePropagation() {
+		switch {
+		case strings.Contains(line, "\"/tmp/auto"): // a new automount daemon tries something there
+		case c.waiting != nil && !strings.Contains(line, " autofs "): // who waited has mounted something
+		default:
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}

@@ -1,0 +1,145 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// crashCase is a run of the program that is killed, with SIGKILL, when it is
+// about to change something for the n-th time; n walks over the run.
+type crashCase struct {
+	name string
+	// stage is CRIU's at which the run is, "" for a repair by hand.
+	stage string
+	// only is whether the program does not run at the other stages.
+	only bool
+	// occupied has other file systems own the numbers that the masters remember.
+	occupied bool
+	shared   bool   // the container's mounts are
+	strategy string // of the repair by hand
+	waiting  func() []lab.Access
+}
+
+var crashCases = []crashCase{
+	{name: "preserved, pre-restore", stage: "pre-restore"},
+	{name: "preserved, pre-resume", stage: "pre-resume"},
+	{name: "preserved, pre-resume, shared mounts", stage: "pre-resume", shared: true},
+	{name: "respawned, post-resume", stage: "post-resume"},
+	{name: "retold, post-resume", stage: "post-resume", occupied: true},
+	{name: "restarted, post-resume", stage: "post-resume", only: true},
+	{name: "preserved, late", strategy: "auto"},
+	{name: "preserved, late, shared mounts", strategy: "auto", shared: true},
+	{name: "retold, late", strategy: "retell"},
+	{name: "restarted, late", strategy: "restart"},
+	{name: "respawned with waiters, late", strategy: "auto", waiting: automountAccesses},
+}
+
+// TestCrash kills the program at each of a sample of its system calls, with
+// CRASH_WALK=1- at all of them (make test-chaos), in a container of its own each
+// time. The next run, at CRIU's next stage or by hand, finishes what was begun,
+// or undoes it and does it anew.
+func TestCrash(t *testing.T) {
+	requireHook(t)
+	var table strings.Builder
+	fmt.Fprintf(&table, "%-40s %6s %7s %7s %13s %9s %7s %5s\n", "killed run", "calls", "walked", "killed", "nothing left", "finished", "undone", "lost")
+	for _, c := range crashCases {
+		t.Run(c.name, func(t *testing.T) { table.WriteString(c.walk(t)) })
+	}
+	t.Logf("\n%s", table.String())
+}
+
+// crashWalk is a case with what its steps share, and how they ended.
+type crashWalk struct {
+	crashCase
+	s *snapshot
+	// before are the mounts as CRIU makes them, each time the same.
+	before lab.Forest
+
+	walked, killed, nothing, finished, undone, lost int
+}
+
+// walk walks over the calls of the run, and returns a line of the table.
+func (c crashCase) walk(t *testing.T) string {
+	w := &crashWalk{crashCase: c}
+	if c.shared {
+		w.s = take(t, lab.Options{Shared: true})
+	} else {
+		w.s = checkpoint(t)
+	}
+	var calls []string
+	if !t.Run("to the end", func(t *testing.T) { calls = w.step(t, lab.NewKiller(t, 0)) }) || len(calls) == 0 {
+		t.Fatalf("a run that is not killed: %d calls", len(calls))
+	}
+	begin := time.Now()
+	for _, n := range crashPoints(t, calls) {
+		if deadline, ok := t.Deadline(); ok && time.Until(deadline) < crashReserve {
+			t.Errorf("no time for call %d and those after it", n)
+			break
+		}
+		if !t.Run(strconv.Itoa(n), func(t *testing.T) { w.step(t, lab.NewKiller(t, n)) }) {
+			w.lost++
+		}
+	}
+	t.Logf("calls: %s; %d steps took %s", count(calls), w.walked, time.Since(begin).Round(time.Second))
+	return fmt.Sprintf("%-40s %6d %7d %7d %13d %9d %7d %5d\n", c.name, len(calls), w.walked-1, w.killed, w.nothing, w.finished, w.undone, w.lost)
+}
+
+// crashReserve is the time that is left for the end of the test.
+const crashReserve = 15 * time.Second
+
+// crashSample is how many calls of a run are tried in an ordinary test.
+const crashSample = 4
+
+// crashPoints are the calls to be killed at: CRASH_WALK=FIRST-LAST, or FIRST-,
+// with /STEP behind it only each of so many, with /kinds those that differ from
+// the four before.
+func crashPoints(t *testing.T, calls []string) []int {
+	t.Helper()
+	first, last, step := 1.0, float64(len(calls)), float64(len(calls)-1)/(crashSample-1)
+	kinds := false
+	if text := os.Getenv("CRASH_WALK"); text != "" {
+		step = 1
+		text, every, _ := strings.Cut(text, "/")
+		from, to, _ := strings.Cut(text, "-")
+		kinds = every == "kinds"
+		for field, to := range map[string]*float64{from: &first, to: &last, every: &step} {
+			if n, err := strconv.Atoi(field); err == nil {
+				*to = float64(n)
+			} else if field != "" && field != "kinds" {
+				t.Fatalf("CRASH_WALK=%q: want FIRST-LAST/STEP", os.Getenv("CRASH_WALK"))
+			}
+		}
+	}
+	var points []int
+	for n := first; n < min(last, float64(len(calls)))+0.5; n += step {
+		point := int(n + 0.5)
+		if !kinds || !slices.Contains(calls[max(0, point-5):point-1], calls[point-1]) {
+			points = append(points, point)
+		}
+	}
+	return points
+}
+
+// count counts words: "3 mount, 1 umount2".
+func count(words []string) string {
+	number := make(map[string]int)
+	var order []string
+	for _, w := range words {
+		if number[w] == 0 {
+			order = append(order, w)
+		}
+		number[w]++
+	}
+	var list []string
+	for _, w := range order {
+		list = append(list, fmt.Sprintf("%d %s", number[w], w))
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,172 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// idleAutomounts are the files of a container with that many idle automounts.
+func idleAutomounts(count int) (files map[string]string, accesses []lab.Access) {
+	const dir = "/etc/systemd/system/"
+	files = map[string]string{}
+	var units []string
+	for i := range count {
+		path := fmt.Sprintf("/auto/%03d", i)
+		unit := lab.UnitName(path, "automount")
+		units = append(units, unit)
+		files["/srv"+path+"/"+lab.Marker] = path + "\n"
+		files[dir+unit] = "[Automount]\nWhere=" + path + "\n"
+		files[dir+lab.UnitName(path, "mount")] = "[Mount]\nWhat=/srv" + path + "\nWhere=" + path + "\nType=none\nOptions=bind\n"
+		accesses = append(accesses, lab.Access{Path: path + "/" + lab.Marker, Content: path, About: "one of many"})
+	}
+	files[dir+"multi-user.target.d/many.conf"] = "[Unit]\nWants=" + strings.Join(units, " ") + "\n"
+	return files, accesses
+}
+
+func takeMany(t *testing.T, count int) (*snapshot, []lab.Access) {
+	t.Helper()
+	files, accesses := idleAutomounts(count)
+	c := lab.Start(t, lab.Options{Plain: true, Files: files})
+	c.Settle(t)
+	// CRIU hangs at the restore when a child of systemd has hundreds of its pipes.
+	time.Sleep(1100 * time.Millisecond)
+	return &snapshot{Checkpoint: c.Checkpoint(t)}, accesses
+}
+
+// checkAllCured wants every mount of the report cured.
+func checkAllCured(t *testing.T, report lab.Report, count int) {
+	t.Helper()
+	outcomes := make(map[string]int)
+	for _, m := range report.Mounts {
+		outcomes[m.Outcome]++
+	}
+	t.Logf("%s: %v", report.Outcome, outcomes)
+	if len(report.Mounts) != count || outcomes["unrepaired"] > 0 {
+		t.Errorf("report: %d mounts, want %d: %v", len(report.Mounts), count, outcomes)
+	}
+}
+
+// spread picks some of many accesses: systemd mounts them one after the other.
+func spread(accesses []lab.Access, count int) []lab.Access {
+	var picked []lab.Access
+	for i := range count {
+		picked = append(picked, accesses[i*(len(accesses)-1)/(count-1)])
+	}
+	return picked
+}
+
+// TestMemory measures each run of a restore with 500 automounts.
+func TestMemory(t *testing.T) {
+	requireHook(t)
+	const count, bound = 500, 16 << 10 // KiB
+	s, accesses := takeMany(t, count)
+	for _, stage := range []string{"pre-restore", "pre-resume", "post-resume"} {
+		t.Run(stage, func(t *testing.T) {
+			k := lab.NewKiller(t, 0)
+			lab.InstallWrappedScript(t, lab.Hook(), "if [ \"$CRTOOLS_SCRIPT_ACTION\" = "+stage+" ]; then\n"+k.Shell()+"fi\n")
+			r := s.Restore(t, lab.RestoreOptions{})
+			checkPeak(t, k, bound)
+			checkAllCured(t, r.ReadReport(t), count)
+			r.CheckAnswers(t, spread(accesses, 5))
+			r.Kill(t)
+		})
+	}
+	for _, strategy := range []string{"auto", "retell", "restart"} {
+		t.Run("late, "+strategy, func(t *testing.T) {
+			k := lab.NewKiller(t, 0)
+			r := restoreStale(t, s)
+			crashCase{strategy: strategy}.runByHand(t, s, r, k)
+			checkPeak(t, k, bound)
+			r.Kill(t)
+		})
+	}
+}
+
+func checkPeak(t *testing.T, k *lab.Killer, bound int) {
+	t.Helper()
+	peak := k.Peak(t)
+	t.Logf("at most %d KiB", peak)
+	if peak > bound {
+		t.Errorf("the program had %d KiB in memory, want at most %d", peak, bound)
+	}
+}
+
+// TestFewDescriptors restores more automounts than the program may have files
+// open.
+func TestFewDescriptors(t *testing.T) {
+	requireHook(t)
+	for _, count := range []int{120, 300} {
+		t.Run(strconv.Itoa(count), func(t *testing.T) {
+			s, accesses := takeMany(t, count)
+			lab.InstallWrappedScript(t, lab.Hook(), "ulimit -n 256\n")
+			r := s.Restore(t, lab.RestoreOptions{})
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Log(hookLines(r.Log))
+				}
+			})
+			checkAllCured(t, r.ReadReport(t), count)
+			r.CheckAnswers(t, spread(accesses, 20))
+			checkNoWaiters(t, r.Container)
+			lab.WaitNoneRunning(t, holderLimit)
+		})
+	}
+}
+
+// TestLittleMemory runs the program in a control group of 32 MiB.
+func TestLittleMemory(t *testing.T) {
+	requireHook(t)
+	group := memoryGroup(t, 32<<20)
+	s, accesses := takeMany(t, 120)
+	lab.InstallWrappedScript(t, lab.Hook(), "echo $$ >"+group+"/cgroup.procs || exit 1\n")
+	r := s.Restore(t, lab.RestoreOptions{})
+	checkAllCured(t, r.ReadReport(t), 120)
+	r.CheckAnswers(t, spread(accesses, 10))
+	checkNoWaiters(t, r.Container)
+	lab.WaitNoneRunning(t, holderLimit)
+}
+
+// memoryGroup makes a control group with a limit: of version 2, or of the
+// host's version 1.
+func memoryGroup(t *testing.T, limit int) string {
+	t.Helper()
+	root, file := "/sys/fs/cgroup", "memory.max"
+	if text, _ := os.ReadFile(root + "/cgroup.controllers"); !strings.Contains(string(text), "memory") {
+		root, file = t.TempDir(), "memory.limit_in_bytes"
+		err := unix.Mount("cgroup", root, "cgroup", 0, "memory")
+		lab.Require(t, err == nil, fmt.Sprintf("no control group can limit memory: %v", err))
+		t.Cleanup(func() {
+			if err := unix.Unmount(root, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group := filepath.Join(root, os.Getenv("LAB_ID")+"-memory")
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for end := time.Now().Add(holderLimit); ; time.Sleep(20 * time.Millisecond) {
+			if err := os.Remove(group); err == nil || errors.Is(err, os.ErrNotExist) {
+				return
+			} else if time.Now().After(end) {
+				t.Errorf("the control group is still in use: %v", err)
+				return
+			}
+		}
+	})
+	if err := os.WriteFile(filepath.Join(group, file), []byte(strconv.Itoa(limit)), 0); err != nil {
+		t.Fatal(err)
+	}
+	return group
+}

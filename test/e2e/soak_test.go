@@ -1,0 +1,200 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// fromEnvironment reads a number.
+func fromEnvironment(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%q: want a positive number", name, text)
+	}
+	return n
+}
+
+// soakCures are the ways in which a soak restores, one after the other.
+var soakCures = []struct {
+	name     string
+	stages   string // of CRIU at which the program runs, "" for none
+	occupied bool
+	strategy string // of the repair by hand, "" for none
+	want     string // what becomes of systemd's mounts
+}{
+	{"preserved", "pre-restore|pre-resume|post-resume", false, "", "preserved"},
+	{"retold", "pre-restore|pre-resume|post-resume", true, "", "retold"},
+	{"restarted", "post-resume", false, "", "restarted"},
+	{"preserved late", "", false, "preserve", "preserved"},
+	{"retold late", "", false, "retell", "retold"},
+	{"restarted late", "", false, "restart", "restarted"},
+}
+
+// TestSoak checkpoints and restores one container many times (SOAK_CYCLES), with
+// each of the cures in turn, and counts what there is before and after.
+func TestSoak(t *testing.T) {
+	requireHook(t)
+	cycles := fromEnvironment(t, "SOAK_CYCLES", len(soakCures))
+	free := lab.FreeNumber(t)
+	c := lab.Start(t, lab.Options{})
+	c.Populate(t)
+	units := c.Units(t)
+	var first counts
+	done := 0
+	for ; done < cycles && !t.Failed(); done++ {
+		if deadline, ok := t.Deadline(); ok && time.Until(deadline) < crashReserve {
+			t.Errorf("no time for cycle %d and those after it", done)
+			break
+		}
+		cure := soakCures[done%len(soakCures)]
+		highest := highestDevice(t, c)
+		s := &snapshot{Checkpoint: c.Checkpoint(t), highest: highest}
+		lab.InstallWrappedScript(t, lab.Hook(), "case $CRTOOLS_SCRIPT_ACTION in "+max(cure.stages, "-")+") ;; *) exit 0 ;; esac\n")
+		var numbers *lab.Numbers
+		r := s.Restore(t, lab.RestoreOptions{Before: func() {
+			if cure.occupied {
+				numbers = lab.HoldNumbersUpTo(t, s.highest)
+			}
+		}})
+		if cure.strategy == "" {
+			checkCure(t, r.ReadReport(t), cure.want)
+		} else {
+			// The old numbers of some may belong to others by now.
+			report := repairByHand(t, s, r, "--strategy", cure.strategy)
+			if cure.want != "preserved" {
+				checkCure(t, report, cure.want)
+			}
+		}
+		if numbers != nil {
+			numbers.Release()
+		}
+		checkNoWaiters(t, r.Container)
+		r.CheckUntouched(t)
+		c = r.Container
+		lab.WaitNoneRunning(t, holderLimit)
+		if err := os.RemoveAll(s.Images); err != nil {
+			t.Error(err)
+		}
+		switch now := countAll(t, c, r); {
+		case done == len(soakCures)-1 || cycles < len(soakCures):
+			first = now
+			t.Logf("after cycle %d: %s", done+1, now)
+		case done == cycles-1 || t.Failed():
+			t.Logf("after cycle %d: %s", done+1, now)
+			fallthrough
+		default:
+			if first.mounts != 0 && now.exceeds(first) {
+				t.Errorf("after cycle %d (%s): %s; after cycle %d: %s", done+1, cure.name, now, len(soakCures), first)
+			}
+		}
+	}
+	c.CheckAnswers(t, lab.Accesses)
+	checkUncovered(t, c)
+	for _, change := range unitsThatNoticed(units, c.Units(t)) {
+		if strings.Contains(change, "failed") {
+			t.Errorf("a unit failed: %s", change)
+		}
+	}
+	c.Kill(t)
+	lab.WaitNumberFree(t, free, holderLimit)
+	t.Logf("%d cycles", done)
+}
+
+func highestDevice(t *testing.T, c *lab.Container) uint32 {
+	t.Helper()
+	var highest uint32
+	for _, m := range lab.Autofs(t, c.PID) {
+		highest = max(highest, uint32(m.Minor))
+	}
+	return highest
+}
+
+// counts is how much there is of everything that a run could leave.
+type counts struct{ nodeMounts, mounts, superblocks, processes, files, groups, runFiles int }
+
+func (c counts) String() string {
+	return fmt.Sprintf("%d mounts of the node, %d of the container in %d file systems, %d processes in the node, %d open files, %d control groups, %d files of the program",
+		c.nodeMounts, c.mounts, c.superblocks, c.processes, c.files, c.groups, c.runFiles)
+}
+
+// exceeds leaves room for what is short-lived, and for the connections that
+// systemd has open at the moment.
+func (c counts) exceeds(first counts) bool {
+	return c.nodeMounts > first.nodeMounts || c.mounts > first.mounts || c.superblocks > first.superblocks ||
+		c.processes > first.processes+2 || c.files > first.files+6 || c.groups > first.groups+1 || c.runFiles > first.runFiles+2
+}
+
+func countAll(t *testing.T, c *lab.Container, r *lab.Restored) counts {
+	t.Helper()
+	r.Settle(t)
+	n := counts{nodeMounts: len(lab.Mounts(t, 1)), files: len(r.Files(t)), runFiles: len(lab.RunFiles(t))}
+	superblocks := make(map[string]bool)
+	for _, table := range r.Forest(t) {
+		for _, m := range table {
+			if strings.HasPrefix(m.Mountpoint, "/tmp/auto") {
+				continue // a new automount daemon tries something there
+			}
+			n.mounts++
+			superblocks[fmt.Sprintf("%d:%d", m.Major, m.Minor)] = true
+		}
+	}
+	n.superblocks = len(superblocks)
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, err := filepath.Glob("/sys/fs/cgroup/" + c.ID + "/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.processes, n.groups = len(processes), len(groups)
+	return n
+}
+
+// TestSoakKills kills runs at random moments, for SOAK_SECONDS.
+func TestSoakKills(t *testing.T) {
+	requireHook(t)
+	limit := time.Duration(fromEnvironment(t, "SOAK_SECONDS", 8)) * time.Second
+	private, seed := checkpoint(t), uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	walks := map[string]*crashWalk{}
+	var sum crashWalk
+	for begin := time.Now(); time.Since(begin) < limit && !t.Failed(); {
+		if deadline, ok := t.Deadline(); ok && time.Until(deadline) < crashReserve {
+			break
+		}
+		c := crashCases[random.IntN(len(crashCases))]
+		if c.shared {
+			continue // the common checkpoint is not
+		}
+		if walks[c.name] == nil {
+			walks[c.name] = &crashWalk{crashCase: c, s: private}
+		}
+		after := time.Duration(random.IntN(150)) * time.Millisecond
+		if !t.Run(fmt.Sprintf("%d %s after %s", sum.walked, c.name, after), func(t *testing.T) {
+			sum.walked++
+			walks[c.name].step(t, lab.NewTimedKiller(t, after+time.Microsecond))
+		}) {
+			sum.lost++
+		}
+	}
+	for _, w := range walks {
+		sum.killed, sum.nothing, sum.finished, sum.undone = sum.killed+w.killed, sum.nothing+w.nothing, sum.finished+w.finished, sum.undone+w.undone
+	}
+	t.Logf("%d runs, killed %d; the next run found nothing to do %d, finished %d, undid %d; lost %d",
+		sum.walked, sum.killed, sum.nothing, sum.finished, sum.undone, sum.lost)
+}
