@@ -58,7 +58,11 @@ func in(t *testing.T, pid int, f func() error) {
 
 func mountMany(count int) error {
 	const dir = "/tmp/many"
-	if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mount("many", dir, "tmpfs", 0, "nr_inodes=0")); err != nil {
+	if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mount("many", dir, "tmpfs", 0, "")); err != nil {
+		return err
+	}
+	// Else each copy would get all that is mounted on the others.
+	if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
 	for i := range count {
@@ -74,7 +78,7 @@ func mountMany(count int) error {
 // the table.
 func mountDeep() error {
 	const dir = "/tmp/deep"
-	if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mount("deep", dir, "tmpfs", 0, "nr_inodes=0"), unix.Chdir(dir)); err != nil {
+	if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mount("deep", dir, "tmpfs", 0, ""), unix.Chdir(dir)); err != nil {
 		return err
 	}
 	name := strings.Repeat(" ", 250)
