@@ -118,7 +118,7 @@ func startWatcher(e Event, init, criu *nsenter.Process, fillers []*os.File) erro
 	} else {
 		model = nil // the watcher stays where it is
 	}
-	p, err := spawn.Self([]string{WatchVerb, criu.Identity(), init.Identity(), e.ContainerID}, fillers, model)
+	p, err := spawn.Self([]string{WatchVerb, criu.Identity(), init.Identity(), e.ContainerID}, fillers, model, spawn.All)
 	if p != nil {
 		defer p.Close()
 	}

@@ -108,7 +108,9 @@ func repair(args []string) int {
 	if !ok {
 		return exitUsage
 	}
-	return show(run(newLogger(), event), asJSON)
+	log := newLogger()
+	protect(log, event, nil)
+	return show(run(log, event), asJSON)
 }
 
 func inspect(args []string) int {
@@ -117,6 +119,7 @@ func inspect(args []string) int {
 		return exitUsage
 	}
 	log := newLogger()
+	protect(log, event, nil)
 	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }}
 	report, err := runner.Inspect(context.Background(), event)
 	if status := show(report, asJSON); err != nil {

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/respawn"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 )
 
@@ -45,16 +47,19 @@ func command(args []string) int {
 	}
 	switch name := args[0]; {
 	case name == holder.Verb:
+		_ = spawn.Close()
 		if err := holder.Run(args[1:]); err != nil {
 			return exitFailed
 		}
 		return exitDone
 	case name == guard.Verb:
+		_ = spawn.Close()
 		if err := guard.Run(args[1:]); err != nil {
 			return exitFailed
 		}
 		return exitDone
 	case name == respawn.Verb:
+		_ = spawn.Close()
 		if err := respawn.Run(); err != nil {
 			return exitFailed
 		}
@@ -81,6 +86,19 @@ func command(args []string) int {
 	}
 }
 
+// protect keeps a container's processes from what is ours, before any of it is
+// in reach: see package spawn. Where it fails the work is done all the same.
+func protect(log *logger, event hook.Event, input []byte) {
+	if event.PID > 0 && event.Moment != hook.Reserve {
+		if err := spawn.Seal(event.PID, input); err != nil {
+			log.Warn(err)
+		}
+	}
+	if err := spawn.Close(); err != nil {
+		log.Warn(err)
+	}
+}
+
 // actionScript handles a call by CRIU.
 func actionScript() int {
 	log := newLogger()
@@ -89,6 +107,7 @@ func actionScript() int {
 		log.Error(err)
 		return log.exitStatus(exitFailed)
 	}
+	protect(log, event, nil)
 	return log.exitStatus(run(log, event).Outcome.ExitStatus())
 }
 
@@ -109,6 +128,11 @@ func ociHook(name string) int {
 	if !ours {
 		return exitDone
 	}
+	input, err := json.Marshal(state)
+	if err != nil {
+		log.Warn(err)
+	}
+	protect(log, event, input)
 	return log.exitStatus(run(log, event).Outcome.ExitStatus())
 }
 
@@ -120,6 +144,7 @@ func watch(args []string) int {
 		log.Error(err)
 		return exitUsage
 	}
+	protect(log, event, nil)
 	run(log, event)
 	return exitDone
 }

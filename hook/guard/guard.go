@@ -59,11 +59,15 @@ func Start(watched *nsenter.Process, actions []Action) (Ref, error) {
 	}
 	files := []*os.File{watched.Pidfd()}
 	args := []string{Verb}
+	var capabilities uint64
 	for _, a := range actions {
+		if a.Word == LetGo {
+			capabilities = 1 << unix.CAP_SYS_ADMIN // for the ioctl
+		}
 		files = append(files, a.File)
 		args = append(args, a.Word)
 	}
-	p, err := spawn.Self(args, files, nil)
+	p, err := spawn.Self(args, files, nil, capabilities)
 	if err != nil {
 		return Ref{}, fmt.Errorf("start the process that undoes this if we are killed: %w", err)
 	}

@@ -75,7 +75,7 @@ func StartUnrecorded(bound *nsenter.Process, lifetime time.Duration, files []*os
 }
 
 func startHolder(bound, model *nsenter.Process, files []*os.File, args ...string) (Ref, error) {
-	p, err := spawn.Self(args, append([]*os.File{bound.Pidfd()}, files...), model)
+	p, err := spawn.Self(args, append([]*os.File{bound.Pidfd()}, files...), model, 0)
 	if err != nil {
 		err = fmt.Errorf("start the process that holds files: %w", err)
 	}

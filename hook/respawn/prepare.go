@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -49,7 +49,7 @@ func prepare(ctx context.Context, t *Twin, files []*os.File) (*Prepared, error) 
 		return nil, err
 	}
 	defer description.Close()
-	program, err := sealedCopy()
+	program, err := spawn.SealedCopy()
 	if err != nil {
 		return nil, err
 	}
@@ -165,40 +165,8 @@ func (p *Prepared) Close() {
 	}
 }
 
-// sealedCopy copies this program into memory that nobody can write to.
-func sealedCopy() (*os.File, error) {
-	self, err := os.Open("/proc/self/exe")
-	if err != nil {
-		return nil, err
-	}
-	defer self.Close()
-	f, err := memory("autofs-restore-hook", unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) {
-		f, err = memory("autofs-restore-hook", 0) // Linux before 6.3, where all can be executed
-	}
-	if err != nil {
-		return nil, err
-	}
-	if _, err = io.Copy(f, self); err == nil {
-		err = seal(f)
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("sealed copy of this program: %w", err)
-	}
-	// A descriptor that cannot write: the one that could is closed here.
-	defer f.Close()
-	return os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
-}
-
-func seal(f *os.File) error {
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
-	return os.NewSyscallError("fcntl", err)
-}
-
-func memory(name string, flags int) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|flags)
+func memory(name string) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
@@ -207,7 +175,7 @@ func memory(name string, flags int) (*os.File, error) {
 
 // inMemory makes a file of data that has no name.
 func inMemory(name string, data []byte) (*os.File, error) {
-	f, err := memory(name, 0)
+	f, err := memory(name)
 	if err != nil {
 		return nil, err
 	}

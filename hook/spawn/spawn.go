@@ -27,25 +27,26 @@ var ErrNotMoved = errors.New("a process of ours stays in the container's control
 // /dev/null. It has nothing else open: a runtime waits for everybody who has its
 // hook's output.
 //
+// Of this process's capabilities it has only the given ones, and gets no others:
+// see All.
+//
 // It moves to the control groups of model, if there is one: runc puts CRIU and
 // its scripts into the container's. A failure to move is returned beside the
 // process, as ErrNotMoved. The caller closes the process, which nobody has to
 // wait for.
-func Self(args []string, files []*os.File, model *nsenter.Process) (*nsenter.Process, error) {
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = []string{}
-	cmd.Dir = "/"
-	cmd.ExtraFiles = files
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if group, err := cgroup.Open(model); err == nil {
-		// Born there (clone3, CLONE_INTO_CGROUP): moving a process takes
-		// milliseconds.
-		defer group.Close()
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
-	}
+func Self(args []string, files []*os.File, model *nsenter.Process, capabilities uint64) (*nsenter.Process, error) {
 	// What CRIU or the runtime left open for us goes no further (Linux 5.11).
 	_ = unix.CloseRange(FirstFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	if err := cmd.Start(); err != nil {
+	group, err := cgroup.Open(model)
+	if err != nil {
+		group = nil
+	}
+	cmd, err := start(args, files, group, capabilities)
+	if err != nil && group != nil { // of another user, and we have given up what root may do there
+		cmd, err = start(args, files, nil, capabilities)
+	}
+	group.Close()
+	if err != nil {
 		return nil, err
 	}
 	p, err := nsenter.Open(cmd.Process.Pid)
@@ -62,4 +63,26 @@ func Self(args []string, files []*os.File, model *nsenter.Process) (*nsenter.Pro
 		return p, fmt.Errorf("%w: %w", ErrNotMoved, err)
 	}
 	return p, nil
+}
+
+// start starts the program, in a group if there is one. Born there (clone3,
+// CLONE_INTO_CGROUP): moving a process takes milliseconds.
+func start(args []string, files []*os.File, group *os.File, capabilities uint64) (*exec.Cmd, error) {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = []string{}
+	cmd.Dir = "/"
+	cmd.ExtraFiles = files
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if group != nil {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+	}
+	started := make(chan error, 1)
+	nsenter.GoThread(func() { // capabilities belong to a thread, and are inherited
+		err := restrict(capabilities)
+		if err == nil {
+			err = cmd.Start()
+		}
+		started <- err
+	})
+	return cmd, <-started
 }

@@ -19,7 +19,8 @@ func Running() []string {
 	var found []string
 	for _, p := range processes() {
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p))
-		if err != nil || strings.TrimSuffix(exe, " (deleted)") != Hook() {
+		// Where the container has CAP_SYS_PTRACE the program is a copy in memory.
+		if exe = strings.TrimSuffix(exe, " (deleted)"); err != nil || exe != Hook() && exe != "/memfd:autofs-restore-hook" {
 			continue
 		}
 		args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p))

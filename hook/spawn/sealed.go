@@ -1,0 +1,102 @@
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// memoryName is what /proc/PID/exe of a sealed copy shows, after "/memfd:".
+const memoryName = "autofs-restore-hook"
+
+// SealedCopy copies this program into memory that nobody can write to.
+func SealedCopy() (*os.File, error) {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	defer self.Close()
+	f, err := memory(unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) {
+		f, err = memory(0) // Linux before 6.3, where all can be executed
+	}
+	if err != nil {
+		return nil, err
+	}
+	// A descriptor that cannot write is returned: the one that could is closed.
+	defer f.Close()
+	if _, err = io.Copy(f, self); err == nil {
+		const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sealed copy of this program: %w", err)
+	}
+	return os.Open("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
+}
+
+func memory(flags int) (*os.File, error) {
+	fd, err := unix.MemfdCreate(memoryName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|flags)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	return os.NewFile(uintptr(fd), memoryName), nil
+}
+
+// Seal has this program go on, from its start, as a sealed copy of itself, if
+// processes of the given container may open any process that is in their pid
+// namespace (CAP_SYS_PTRACE without a user namespace of their own). A process of
+// ours is there for a moment, and with the program file of the host open they
+// could write to it when we have ended (CVE-2019-5736). input is what the copy
+// finds on standard input, nil for what is there now.
+//
+// It returns if there is nothing to do, or with an error.
+func Seal(pid int, input []byte) error {
+	link, err := os.Readlink("/proc/self/exe")
+	if err != nil || strings.HasPrefix(link, "/memfd:") {
+		return err
+	}
+	if !opensAll(pid) {
+		return nil
+	}
+	program, err := SealedCopy()
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	if input != nil {
+		f, err := memory(0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if _, err := f.WriteAt(input, 0); err != nil {
+			return err
+		}
+		if err := unix.Dup3(int(f.Fd()), 0, 0); err != nil {
+			return os.NewSyscallError("dup3", err)
+		}
+	}
+	err = syscall.Exec("/proc/self/fd/"+strconv.Itoa(int(program.Fd())), os.Args, os.Environ())
+	return os.NewSyscallError("execve", err)
+}
+
+// opensAll reports whether a container's processes may have CAP_SYS_PTRACE.
+func opensAll(pid int) bool {
+	p, err := nsenter.Open(pid)
+	if err != nil {
+		return false // whoever works on it will say so
+	}
+	defer p.Close()
+	value, _ := p.Status("CapBnd")
+	bounds, _ := strconv.ParseUint(value, 16, 64)
+	return bounds&(1<<unix.CAP_SYS_PTRACE) != 0
+}
