@@ -6,6 +6,7 @@ require (
 	github.com/autofs-restore-hook/autofs-restore-hook v0.0.0
 	github.com/containerd/containerd/api v1.10.0
 	github.com/containerd/containerd/v2 v2.2.8
+	github.com/godbus/dbus/v5 v5.2.4
 	github.com/moby/sys/mountinfo v0.7.3
 	github.com/opencontainers/runtime-spec v1.3.0
 	github.com/pelletier/go-toml/v2 v2.4.3
@@ -96,7 +97,6 @@ require (
 
 require (
 	github.com/coreos/go-systemd/v22 v22.7.0 // indirect
-	github.com/godbus/dbus/v5 v5.2.4 // indirect
 )
 
 replace github.com/autofs-restore-hook/autofs-restore-hook => ..

@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -53,6 +54,9 @@ func (c *Container) TryCheckpoint(t testing.TB) (*Checkpoint, error) {
 
 // ContainerID is the name of the container, which is that of its control group.
 func (cp *Checkpoint) ContainerID() string { return cp.container.ID }
+
+// Root is the root folder of the container, which all that are restored share.
+func (cp *Checkpoint) Root() string { return filepath.Join(cp.container.Bundle, "rootfs") }
 
 // RestoreOptions say how to restore.
 type RestoreOptions struct {

@@ -83,7 +83,18 @@ type Result struct {
 // gives itself, 8 s, and a little.
 func RunHook(t testing.TB, stdin []byte, env []string, args ...string) Result {
 	t.Helper()
-	cmd := exec.Command(Hook(), args...)
+	return runProgram(t, Hook(), stdin, env, args...)
+}
+
+// RunProgram is RunHook for a program that starts the one under test.
+func RunProgram(t testing.TB, program string, args ...string) Result {
+	t.Helper()
+	return runProgram(t, program, nil, nil, args...)
+}
+
+func runProgram(t testing.TB, program string, stdin []byte, env []string, args ...string) Result {
+	t.Helper()
+	cmd := exec.Command(program, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	// A child that outlived the program must not hold the test by its pipes.
@@ -101,7 +112,7 @@ func RunHook(t testing.TB, stdin []byte, env []string, args ...string) Result {
 	case errors.As(err, &exit):
 		r.Status = exit.ExitCode()
 	default:
-		t.Errorf("%s %v: %v (%s)", Hook(), args, err, r.Stderr)
+		t.Errorf("%s %v: %v (%s)", program, args, err, r.Stderr)
 		r.Status = -1
 	}
 	return r

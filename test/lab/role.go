@@ -15,6 +15,13 @@ const RoleProgram = "/usr/local/bin/lab-role"
 var roles = map[string]func(args []string) error{
 	"touch": runToucher,
 	"serve": runMaster,
+
+	"hostile-init": runHostileInit,
+	"hold-pipe":    runHoldPipe,
+	"listen":       runListen,
+	"swap":         runSwap,
+	"snoop":        runSnoop,
+	"mount-many":   runMountMany,
 }
 
 // RunRole carries out the role that the arguments name, and does not return

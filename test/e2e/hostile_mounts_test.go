@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// TestHostileLinks has a process of the container exchange a folder above the
+// mount points with a link, over and over, while the program works there.
+func TestHostileLinks(t *testing.T) {
+	s := hostileCheckpoint(t)
+	for _, target := range []string{"/proc/1/root/mnt", "/proc/self/fd", "/proc/1/root", "../../../../../../..", "/"} {
+		t.Run(strings.ReplaceAll(target, "/", " "), func(t *testing.T) {
+			r := restoreStale(t, s)
+			node := lookAtNode(t)
+			attack := r.Attack(t, lab.RoleProgram, "swap", "/mnt", target)
+			for _, strategy := range []string{"auto", "restart"} {
+				attacked(t, r.PID, "--images", s.Images, "--strategy", strategy)
+			}
+			t.Log(strings.TrimSpace(attack.Stop(t, r.Container)))
+			node.checkUnchanged(t)
+			r.CheckUntouched(t)
+			// What was covered is not lost, whoever unmounted what.
+			if report := repairByHandAnyway(t, s, r); report.Outcome == "" {
+				t.Error("no repair after the attack")
+			}
+			r.CheckAnswers(t, []lab.Access{
+				{Path: lab.Covered + "/" + lab.Marker, Content: lab.Covered, About: "covered while links were exchanged"},
+				{Path: lab.Stacked + "/upper", Content: "upper", About: "covered twice while links were exchanged"},
+			})
+			node.checkUnchanged(t)
+		})
+	}
+}
+
+// repairByHandAnyway is repairByHand where the container may have damaged itself.
+func repairByHandAnyway(t *testing.T, s *snapshot, r *lab.Restored) lab.Report {
+	t.Helper()
+	_, report := attacked(t, r.PID, "--images", s.Images)
+	return report
+}
+
+// TestHostileManyMounts has as many mounts as the kernel allows in a namespace:
+// in a nested one, in the main one, and as copies of an automount.
+func TestHostileManyMounts(t *testing.T) {
+	requireHook(t)
+	for _, where := range []struct {
+		name   string
+		source []string // a mount to be copied
+		count  int
+	}{
+		{name: "of tmpfs", count: 100_000},
+		{name: "of autofs", source: []string{"/mnt/fake"}, count: 100_000},
+	} {
+		t.Run(where.name, func(t *testing.T) {
+			c := lab.StartHostile(t, "types", "/mnt/fake")
+			node := lookAtNode(t)
+			args := append([]string{lab.RoleProgram, "mount-many", "/many", fmt.Sprint(where.count)}, where.source...)
+			c.Attack(t, args...)
+			count := strings.Count(c.MountTable(t), "\n")
+			t.Logf("%d mounts", count)
+			if count < 50_000 {
+				t.Errorf("only %d mounts", count)
+			}
+			attacked(t, c.PID)
+			state := fmt.Appendf(nil, `{"ociVersion":"1.0.2","id":"many","status":"running","pid":%d}`, c.PID)
+			result := lab.RunHook(t, state, nil, "poststart")
+			if result.Status != 0 || result.Took > hostileLimit {
+				t.Errorf("as a hook: exit status %d after %s", result.Status, result.Took)
+			}
+			checkLog(t, result.Stderr)
+			t.Logf("as a hook: %s", result.Took.Round(time.Millisecond))
+			node.checkUnchanged(t)
+		})
+	}
+}
+
+// TestHostileOvermounts has the container mount over the places that every
+// program uses. What is there is the container's own business: the node's mounts
+// stay, and when the places are free again, all is repaired.
+func TestHostileOvermounts(t *testing.T) {
+	s := hostileCheckpoint(t)
+	for _, place := range []string{"/proc", "/tmp", "/run", "/sys", "/dev", "/mnt", "/"} {
+		t.Run(place, func(t *testing.T) {
+			r := restoreStale(t, s)
+			node := lookAtNode(t)
+			// Not through the shell of the container: there is none after "/".
+			r.Run(t, "mount", "-t", "tmpfs", "hostile", place)
+			_, report := attacked(t, r.PID, "--images", s.Images)
+			t.Log(summary(report))
+			r.CheckUntouched(t)
+			node.checkUnchanged(t)
+			if place == "/" {
+				return // nobody gets it off again
+			}
+			r.Run(t, "umount", place)
+			r.Run(t, "systemctl", "start", "autofs.service") // ended by a repair without /dev/autofs
+			attacked(t, r.PID, "--images", s.Images)
+			r.CheckAnswers(t, systemdAccesses())
+			r.CheckAnswers(t, []lab.Access{{Path: lab.Covered + "/" + lab.Marker, Content: lab.Covered, About: "covered"}})
+			node.checkUnchanged(t)
+		})
+	}
+}
+
+// summary counts the outcomes of a report.
+func summary(report lab.Report) string {
+	counts := map[string]int{}
+	for _, m := range report.Mounts {
+		counts[m.Master.Kind+" "+m.Outcome]++
+	}
+	return fmt.Sprint(report.Outcome, counts)
+}

@@ -1,0 +1,173 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// withoutPtrace is how a process of the container runs that has all its
+// capabilities but CAP_SYS_PTRACE, as those of engines have by default.
+var withoutPtrace = []string{"setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-all", "--"}
+
+// TestHostileSnoop has a process of the container try to open the program file
+// and the memory of whoever comes from outside, in a loop, while the program
+// works (the class of CVE-2019-5736).
+func TestHostileSnoop(t *testing.T) {
+	s := hostileCheckpoint(t)
+	r := restoreStale(t, s)
+	attack := r.Attack(t, append(withoutPtrace, lab.RoleProgram, "snoop")...)
+	before := sum(t, lab.Hook())
+	for i := range 6 {
+		if i == 1 {
+			attacked(t, r.PID, "--images", s.Images)
+			continue
+		}
+		attacked(t, r.PID, "--strategy", "restart")
+	}
+	said := attack.Stop(t, r.Container)
+	t.Log(said)
+	if strings.Contains(said, "OPEN") || strings.Contains(said, "BUSY") {
+		t.Errorf("processes of the program are open to the container:\n%s", said)
+	}
+	if !strings.Contains(said, "closed autofs-restore") {
+		t.Errorf("no process of the program was seen at all, so this shows nothing:\n%s", said)
+	}
+	if now := sum(t, lab.Hook()); now != before {
+		t.Error("the program file changed")
+	}
+}
+
+// TestHostileSnoopPtrace is the same with CAP_SYS_PTRACE, which opens every
+// process of the pid namespace. What is open then is a sealed copy, in which
+// nothing can be written, never the program file of the host.
+func TestHostileSnoopPtrace(t *testing.T) {
+	s := hostileCheckpoint(t)
+	r := restoreStale(t, s)
+	attack := r.Attack(t, lab.RoleProgram, "snoop")
+	for range 4 {
+		attacked(t, r.PID, "--strategy", "restart")
+	}
+	said := attack.Stop(t, r.Container)
+	t.Log(said)
+	var st unix.Stat_t
+	if err := unix.Stat(lab.Hook(), &st); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(said, fmt.Sprintf("EXE %d:%d:", st.Dev, st.Ino)) {
+		t.Errorf("the program file of the host can be reached from the container:\n%s", said)
+	}
+	if strings.Contains(said, "WRITE exe") {
+		t.Errorf("a program file could be opened for writing:\n%s", said)
+	}
+	if !strings.Contains(said, "EXE ") {
+		t.Errorf("no process of the program was seen at all, so this shows nothing:\n%s", said)
+	}
+}
+
+func sum(t *testing.T, path string) string {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(info.Size(), info.ModTime(), readFile(t, path) == "")
+}
+
+// TestHostileEnvironment calls the program with an environment that would make
+// others run what the container brings (the class of CVE-2025-23266). Nothing of
+// it is run, and no process of the program passes it on.
+func TestHostileEnvironment(t *testing.T) {
+	s := hostileCheckpoint(t)
+	dir := t.TempDir()
+	canary := filepath.Join(dir, "canary")
+	for _, name := range []string{"sh", "mount", "umount", "systemctl", "criu", "runc", "nsenter", "automount", "modprobe"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho "+name+" >>"+canary+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "evil.so"), []byte("\x7fELF not at all"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := restoreStale(t, s)
+	node := lookAtNode(t)
+	seen := watchHelpers(t)
+	env := []string{
+		"LD_PRELOAD=" + dir + "/evil.so", "LD_LIBRARY_PATH=" + dir, "LD_AUDIT=" + dir + "/evil.so", "PATH=" + dir,
+		"GODEBUG=gctrace=0,madvdontneed=1", "GOTRACEBACK=crash", "GOGC=off", "DBUS_SYSTEM_BUS_ADDRESS=unix:path=" + dir + "/bus",
+		"DBUS_SESSION_BUS_ADDRESS=unixexec:path=" + dir + "/sh", "TMPDIR=/proc/1/root/tmp", "BASH_ENV=" + dir + "/sh", "HOSTILE=1",
+	}
+	for _, options := range [][]string{{"--strategy", "restart"}, {"--images", s.Images}} {
+		args := append([]string{"repair", strconv.Itoa(r.PID), "--json"}, options...)
+		result := lab.RunHook(t, nil, env, args...)
+		if result.Status != 0 {
+			t.Errorf("exit status %d: %s", result.Status, result.Stderr)
+		}
+		checkLog(t, result.Stderr)
+	}
+	helpers, passed := seen()
+	t.Logf("processes of the program: %q", helpers)
+	if len(helpers) == 0 {
+		t.Error("no process of the program was seen but itself, so this shows nothing")
+	}
+	if len(passed) > 0 {
+		t.Errorf("the environment was passed on: %q", passed)
+	}
+	if exists(canary) {
+		t.Errorf("programs were run: %s", readFile(t, canary))
+	}
+	r.CheckAnswers(t, lab.Accesses)
+	node.checkUnchanged(t)
+}
+
+// watchHelpers looks, until the returned function is called, for processes that
+// the program starts, and for those that have its environment.
+func watchHelpers(t *testing.T) func() (helpers, passed []string) {
+	t.Helper()
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	found, with := map[string]bool{}, map[string]bool{}
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(200 * time.Microsecond):
+			}
+			for _, line := range lab.Running() {
+				pid, command, _ := strings.Cut(line, " ")
+				if strings.Contains(command, " repair ") || command == "" {
+					continue
+				}
+				_, verb, _ := strings.Cut(command, " ")
+				verb, _, _ = strings.Cut(verb, " ")
+				found[verb] = true
+				if environ, err := os.ReadFile("/proc/" + pid + "/environ"); err == nil && strings.Contains(string(environ), "HOSTILE") {
+					with[verb] = true
+				}
+			}
+		}
+	}()
+	return func() (helpers, passed []string) {
+		close(stop)
+		<-done
+		return keys(found), keys(with)
+	}
+}
+
+func keys(set map[string]bool) []string {
+	var list []string
+	for key := range set {
+		list = append(list, key)
+	}
+	return list
+}

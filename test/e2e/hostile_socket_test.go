@@ -1,0 +1,198 @@
+package e2e
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// fakeSockets are what lies in the place of systemd's socket, and the reason
+// that the program gives.
+var fakeSockets = []struct {
+	name, script, listen, reason string
+}{
+	{name: "hangs", listen: "deaf", reason: "not the container's PID 1"},
+	{name: "answers garbage", listen: "garbage", reason: "not the container's PID 1"},
+	{name: "endless data", listen: "endless", reason: "not the container's PID 1"},
+	{name: "other units", listen: "names", reason: "not the container's PID 1"},
+	{name: "link to the host's path", script: "ln -s /proc/1/root/run/systemd/private private", reason: "too many levels of symbolic links"},
+	{name: "link out of the root", script: "ln -s ../../../../../../../run/systemd/private private", reason: "too many levels of symbolic links"},
+	{name: "link to the real one", script: "ln -s private.real private", reason: "too many levels of symbolic links"},
+	{name: "regular file", script: "echo no >private", reason: "connection refused"},
+	{name: "fifo", script: "mkfifo private", reason: "connection refused"},
+	{name: "directory", script: "mkdir private", reason: "connection refused"},
+	{name: "nothing", reason: "no such file"},
+}
+
+// TestHostileSocket puts something else in the place of the socket over which
+// systemd is spoken to. Nothing is done then, and nothing is lost.
+func TestHostileSocket(t *testing.T) {
+	s := hostileCheckpoint(t)
+	r := restoreStale(t, s)
+	node := lookAtNode(t)
+	mounts := r.MountTable(t)
+	r.Run(t, "mv", lab.PrivateSocket, lab.PrivateSocket+".real")
+	for _, fake := range fakeSockets {
+		t.Run(fake.name, func(t *testing.T) {
+			if fake.listen != "" {
+				r.Run(t, "touch", lab.PrivateSocket)
+				r.Attack(t, lab.RoleProgram, "listen", fake.listen)
+			} else {
+				r.Run(t, "sh", "-ec", "cd /run/systemd; "+fake.script)
+			}
+			result, report := attacked(t, r.PID)
+			checkLeft(t, result, report, fake.reason)
+			r.Run(t, "rm", "-rf", lab.PrivateSocket)
+		})
+	}
+	t.Run("a process of the host listens", func(t *testing.T) {
+		asked := hostListens(t, inContainer(r.Container, lab.PrivateSocket))
+		result, report := attacked(t, r.PID)
+		checkLeft(t, result, report, "not the container's PID 1")
+		if text := asked(); text != "" {
+			t.Errorf("a process outside of the container was sent %q", text)
+		}
+		r.Run(t, "rm", "-f", lab.PrivateSocket)
+	})
+	if now := r.MountTable(t); now != mounts {
+		t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
+	}
+	node.checkUnchanged(t)
+	r.Run(t, "mv", lab.PrivateSocket+".real", lab.PrivateSocket)
+	checkCure(t, repairByHand(t, s, r), "preserved")
+	r.CheckAnswers(t, lab.Accesses)
+	r.CheckUntouched(t)
+}
+
+// hostListens has the test itself listen on a socket inside the container, and
+// returns what came.
+func hostListens(t *testing.T, path string) func() string {
+	t.Helper()
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var came strings.Builder
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			b := make([]byte, 4096)
+			n, _ := conn.Read(b)
+			came.Write(b[:n])
+			conn.Close()
+		}
+	}()
+	stop := func() string {
+		listener.Close()
+		<-done
+		return came.String()
+	}
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// TestHostileSystemd has a PID 1 that calls itself systemd, owns the socket and
+// the pipe, and answers as it likes. It is believed about itself only.
+func TestHostileSystemd(t *testing.T) {
+	requireHook(t)
+	c := lab.StartHostile(t, "hangs", "/mnt/fake")
+	node := lookAtNode(t)
+	root := filepath.Join(c.Bundle, "rootfs")
+	for _, style := range lab.BusStyles {
+		t.Run(style, func(t *testing.T) {
+			_ = os.Remove(filepath.Join(root, lab.HostileLog))
+			c.SetStyle(t, style)
+			mounts := c.MountTable(t)
+			result, report := attacked(t, c.PID)
+			checkLeft(t, result, report, "")
+			if now := c.MountTable(t); now != mounts {
+				t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
+			}
+			if style == "names" {
+				checkAsked(t, readFile(t, filepath.Join(root, lab.HostileLog)))
+			}
+		})
+	}
+	node.checkUnchanged(t)
+	c.CheckUntouched(t)
+}
+
+// checkAsked looks at what a systemd was asked that names the units of others:
+// jobs are for names that the program made of the path itself.
+func checkAsked(t *testing.T, log string) {
+	t.Helper()
+	jobs := 0
+	for line := range strings.Lines(log) {
+		if !strings.HasPrefix(line, "RestartUnit") && !strings.HasPrefix(line, "StartUnit") && !strings.HasPrefix(line, "ResetFailedUnit") {
+			continue
+		}
+		jobs++
+		if !strings.Contains(line, `"`+lab.UnitName("/mnt/fake", "automount")+`"`) {
+			t.Errorf("asked for another unit: %s", line)
+		}
+	}
+	if jobs == 0 {
+		t.Errorf("no job was asked for:\n%s", log)
+	}
+}
+
+// TestHostileSystemdRestored restores such a container with the program as
+// CRIU's action script: the restore works, in time.
+func TestHostileSystemdRestored(t *testing.T) {
+	requireHook(t)
+	c := lab.StartHostile(t, "hangs", "/mnt/fake")
+	s := &snapshot{Checkpoint: c.Checkpoint(t)}
+	for _, style := range []string{"hangs-later", "dies-1"} {
+		t.Run(style, func(t *testing.T) {
+			c.SetStyle(t, style)
+			node := lookAtNode(t)
+			r := restoreWithHook(t, s, lab.RestoreOptions{})
+			if r.Took > hostileLimit+hostileLimit/8 {
+				t.Errorf("the restore took %s", r.Took)
+			}
+			r.Kill(t)
+			node.checkUnchanged(t)
+		})
+	}
+}
+
+// TestHostileSystemdDies has a PID 1 that ends at each message that it gets, and
+// so takes the container with it while the program works there.
+func TestHostileSystemdDies(t *testing.T) {
+	requireHook(t)
+	c := lab.StartHostile(t, "types", "/mnt/fake")
+	s := &snapshot{Checkpoint: c.Checkpoint(t)}
+	node := lookAtNode(t)
+	alive := 0
+	const most = 40
+	for n := 0; alive < 2 && n < most; n++ {
+		c.SetStyle(t, "dies-"+strconv.Itoa(n))
+		r := restoreStale(t, s)
+		begin := readFile(t, "/proc/self/mountinfo")
+		result, _ := attacked(t, r.PID, "--strategy", "restart")
+		if result.Status != 1 {
+			t.Errorf("it died at message %d: exit status %d: %s", n+1, result.Status, result.Stderr)
+		}
+		if now := readFile(t, "/proc/self/mountinfo"); now != begin {
+			t.Errorf("it died at message %d: mounts of the node:\n%s\nbefore:\n%s", n+1, now, begin)
+		}
+		if exists("/proc/" + strconv.Itoa(r.PID) + "/exe") {
+			alive++ // there were not so many messages
+		}
+		r.Kill(t)
+	}
+	if alive == 0 {
+		t.Errorf("it died at each of %d messages", most)
+	}
+	node.checkUnchanged(t)
+}

@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// Tests whose names begin with TestHostile have containers that attack the
+// program while it works on them. What they have in common: nothing changes
+// outside of the container, the run ends in time, and its log is its own.
+
+var (
+	hostileOnce   sync.Once
+	hostileCommon *snapshot
+)
+
+// hostileCheckpoint is the standard container with the programs of attackers.
+func hostileCheckpoint(t *testing.T) *snapshot {
+	t.Helper()
+	requireHook(t)
+	hostileOnce.Do(func() { hostileCommon = take(t, lab.Options{Roles: true}) })
+	if hostileCommon == nil {
+		t.Fatal("the checkpoint that the tests of attacks share could not be made; the first of them says why")
+	}
+	return hostileCommon
+}
+
+// node is what no container may change: the node's own mounts.
+type node struct{ mounts string }
+
+func lookAtNode(t *testing.T) node {
+	t.Helper()
+	return node{readFile(t, "/proc/self/mountinfo")}
+}
+
+// checkUnchanged reports what changed on the node, and processes of the program
+// that are left.
+func (n node) checkUnchanged(t *testing.T) {
+	t.Helper()
+	if now := readFile(t, "/proc/self/mountinfo"); now != n.mounts {
+		t.Errorf("mounts of the node:\n%s\nbefore:\n%s", now, n.mounts)
+	}
+	lab.WaitNoneRunning(t, 2*time.Second)
+}
+
+// hostileLimit is for a run of the program, whose own limit is 8 s.
+const hostileLimit = 8500 * time.Millisecond
+
+// attacked runs the program on a hostile container, and checks its log, its
+// report and its time.
+func attacked(t *testing.T, pid int, options ...string) (lab.Result, lab.Report) {
+	t.Helper()
+	result := lab.RunHook(t, nil, nil, append([]string{"repair", strconv.Itoa(pid), "--json"}, options...)...)
+	checkLog(t, result.Stderr)
+	if result.Took > hostileLimit {
+		t.Errorf("the run took %s", result.Took)
+	}
+	if len(result.Stdout) == 0 { // only when it had to be ended
+		t.Logf("exit status %d after %s, no report: %s", result.Status, result.Took, result.Stderr)
+		return result, lab.Report{}
+	}
+	if !json.Valid(result.Stdout) || slices.Contains(result.Stdout, 0x1b) {
+		t.Errorf("the report is not JSON, or not fit for a terminal:\n%q", result.Stdout)
+	}
+	report := lab.ParseReport(t, result.Stdout)
+	t.Logf("exit status %d after %s: %s", result.Status, result.Took.Round(time.Millisecond), firstReason(report))
+	return result, report
+}
+
+func firstReason(report lab.Report) string {
+	for _, m := range report.Mounts {
+		if m.Outcome == "unrepaired" {
+			return report.Outcome + ": " + strconv.Quote(m.Reason)
+		}
+	}
+	return report.Outcome
+}
+
+// record is a line of the log: a level, and a message that is quoted if it is
+// more than a word.
+var record = regexp.MustCompile(`^level=(info|warning|error) msg=("(\\.|[^"\\[:cntrl:]])*"|[^ "=[:cntrl:]]+)$`)
+
+// checkLog reports lines that are not records of the program's own.
+func checkLog(t *testing.T, log string) {
+	t.Helper()
+	for line := range strings.Lines(log) {
+		if !record.MatchString(strings.TrimSuffix(line, "\n")) {
+			t.Errorf("not a record of the log: %q", line)
+		}
+	}
+}
+
+// checkLeft wants all mounts of systemd left as they are, for the given reason.
+func checkLeft(t *testing.T, result lab.Result, report lab.Report, reason string) {
+	t.Helper()
+	if result.Status != 1 && result.Status != 3 {
+		t.Errorf("exit status %d, want 1 or 3", result.Status)
+	}
+	found := 0
+	for _, m := range report.Mounts {
+		if m.Master.Kind != "systemd" {
+			continue
+		}
+		found++
+		if m.Outcome != "unrepaired" || !strings.Contains(m.Reason, reason) {
+			t.Errorf("%q: %s: %q, want unrepaired: %q", m.Path, m.Outcome, m.Reason, reason)
+		}
+	}
+	if found == 0 {
+		t.Errorf("nothing about mounts of systemd: %s", result.Stderr)
+	}
+}
+
+// inContainer is the path on the node of a file of the container, also of one
+// on a mount of its own.
+func inContainer(c *lab.Container, path string) string {
+	return "/proc/" + strconv.Itoa(c.PID) + "/root" + path
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
