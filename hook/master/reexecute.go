@@ -29,7 +29,28 @@ func canReexecute(pid1 *nsenter.Process, replaced bool) error {
 	if err := checkProgram(pid1, replaced); err != nil {
 		return err
 	}
+	if err := checkProc(pid1); err != nil {
+		return err
+	}
 	return checkRoom(pid1)
+}
+
+// checkProc looks at /proc of the container: a systemd that executes itself
+// where that is something else gives up, and the container ends.
+func checkProc(pid1 *nsenter.Process) error {
+	dir, err := pid1.OpenInRoot("/proc", unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
+		return os.NewSyscallError("fstatfs", err)
+	}
+	if st.Type != unix.PROC_SUPER_MAGIC {
+		return fmt.Errorf("its /proc is something else (type %#x): it would end when it re-executes itself", st.Type)
+	}
+	return nil
 }
 
 // checkProgram looks at the file that systemd would execute, which it names by

@@ -23,6 +23,10 @@ type Unit struct {
 // Active reports whether systemd believes that it serves the unit's mount.
 func (u Unit) Active() bool { return u.ActiveState == "active" }
 
+// maxUnitName is how long the name of a unit may be, in bytes
+// (src/basic/unit-name.h, UNIT_NAME_MAX, with the zero at its end).
+const maxUnitName = 255
+
 // Automounts returns the active .automount units that serve the given mount
 // points, by mount point. Where several units could serve a path, the one that
 // says so itself (its property Where) wins.
@@ -33,15 +37,18 @@ func (m *Manager) Automounts(ctx context.Context, paths []string) (map[string]Un
 	}
 	wanted := make(map[string]bool, len(paths))
 	byName := make(map[string]string, len(paths))
+	shortened := false
 	for _, path := range paths {
 		wanted[path] = true
-		byName[UnitNameFromPath(path, "automount")] = path
+		name := UnitNameFromPath(path, "automount")
+		byName[name] = path
+		shortened = shortened || len(name) > maxUnitName
 	}
 	units := make(map[string]Unit, len(paths))
 	for i := range listed {
 		// systemd shortens the name of a unit for a very long path to a hash,
 		// so a name that is not expected may still belong to a wanted path.
-		if name := listed[i].Name; byName[name] == "" && len(name) < 200 {
+		if name := listed[i].Name; byName[name] == "" && (!shortened || len(name) != maxUnitName) {
 			continue
 		}
 		unit, err := m.automount(ctx, &listed[i])

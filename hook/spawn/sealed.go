@@ -61,8 +61,11 @@ func memory(flags int) (*os.File, error) {
 // It returns if there is nothing to do, or with an error.
 func Seal(pid int, input []byte) error {
 	link, err := os.Readlink("/proc/self/exe")
-	if err != nil || strings.HasPrefix(link, "/memfd:") {
+	if err != nil {
 		return err
+	}
+	if strings.HasPrefix(link, "/memfd:") {
+		return nameThreads()
 	}
 	if !opensAll(pid) {
 		return nil
@@ -87,6 +90,18 @@ func Seal(pid int, input []byte) error {
 	}
 	err = syscall.Exec("/proc/self/fd/"+strconv.Itoa(int(program.Fd())), os.Args, os.Environ())
 	return os.NewSyscallError("execve", err)
+}
+
+// nameThreads calls the threads of a sealed copy what they are called else: the
+// kernel has named them after the number of the file that was executed.
+func nameThreads() error {
+	const tasks = "/proc/self/task/"
+	list, err := os.ReadDir(tasks)
+	for _, t := range list {
+		// A thread may end meanwhile; a name is not worth an error.
+		_ = os.WriteFile(tasks+t.Name()+"/comm", []byte(memoryName), 0) //nolint:forbidigo // the kernel's own
+	}
+	return err
 }
 
 // opensAll reports whether a container's processes may have CAP_SYS_PTRACE.

@@ -64,7 +64,7 @@ func TestHostileImages(t *testing.T) {
 			node.checkUnchanged(t)
 		})
 	}
-	checkCure(t, repairByHand(t, s, r, "--strategy", "restart"), "restarted")
+	repairByHand(t, s, r) // a lie may have left nothing to be done
 	r.CheckAnswers(t, lab.Accesses)
 	node.checkUnchanged(t)
 }

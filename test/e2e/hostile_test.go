@@ -46,10 +46,15 @@ func lookAtNode(t *testing.T) node {
 // that are left.
 func (n node) checkUnchanged(t *testing.T) {
 	t.Helper()
+	n.checkMounts(t)
+	lab.WaitNoneRunning(t, 2*time.Second)
+}
+
+func (n node) checkMounts(t *testing.T) {
+	t.Helper()
 	if now := readFile(t, "/proc/self/mountinfo"); now != n.mounts {
 		t.Errorf("mounts of the node:\n%s\nbefore:\n%s", now, n.mounts)
 	}
-	lab.WaitNoneRunning(t, 2*time.Second)
 }
 
 // hostileLimit is for a run of the program, whose own limit is 8 s.

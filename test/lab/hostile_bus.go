@@ -187,21 +187,27 @@ func content(style, member string, asked []any, paths []string) []any {
 		}
 		return []any{list}
 	case "GetAll":
-		where := paths[0]
-		return []any{map[string]dbus.Variant{
-			"ActiveState": dbus.MakeVariant("active"), "SubState": dbus.MakeVariant("waiting"),
-			"Where": dbus.MakeVariant(where), "ActiveEnterTimestamp": dbus.MakeVariant(uint64(1)),
-		}}
+		return []any{properties(paths)}
 	case "Get":
 		value := dbus.MakeVariant("running")
-		if len(asked) == 2 && asked[1] == "Version" {
-			value = dbus.MakeVariant("252.1")
+		if len(asked) == 2 {
+			if name, ok := asked[1].(string); ok && properties(paths)[name].Value() != nil {
+				value = properties(paths)[name]
+			}
 		}
 		return []any{value}
 	case "RestartUnit", "StartUnit":
 		return []any{dbus.ObjectPath("/org/freedesktop/systemd1/job/1")}
 	}
 	return nil
+}
+
+// properties are those of every unit.
+func properties(paths []string) map[string]dbus.Variant {
+	return map[string]dbus.Variant{
+		"ActiveState": dbus.MakeVariant("active"), "SubState": dbus.MakeVariant("waiting"), "Version": dbus.MakeVariant("252.1"),
+		"Where": dbus.MakeVariant(paths[0]), "ActiveEnterTimestamp": dbus.MakeVariant(uint64(1)),
+	}
 }
 
 func sendMessage(out io.Writer, m *dbus.Message, serial uint32, body ...any) error {
