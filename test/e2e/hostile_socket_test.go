@@ -115,7 +115,7 @@ func TestHostileSystemd(t *testing.T) {
 			mounts := c.MountTable(t)
 			result, report := attacked(t, c.PID)
 			checkLeft(t, result, report, "")
-			if now := c.MountTable(t); now != mounts {
+			if now := c.MountTable(t); now != mounts && style != "names" { // that one agreed to a restart
 				t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
 			}
 			if style == "names" {

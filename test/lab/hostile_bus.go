@@ -29,7 +29,7 @@ import (
 //	types            answers with values of other types than were asked for
 //	dies-N           is dead after N messages
 var BusStyles = []string{
-	"hangs", "hangs-later", "garbage", "garbage-later", "endless", "endless-later", "huge", "names", "types",
+	"hangs", "hangs-later", "garbage", "garbage-later", "endless", "endless-later", "huge", "types", "names",
 }
 
 // HostileNames are the units that a hostile systemd says to have.

@@ -104,6 +104,9 @@ func snoop(pid string, seen map[string]int) bool {
 		return true // it has ended
 	}
 	name := strings.TrimSpace(string(command))
+	if !strings.HasPrefix(name, "autofs-restore") && !numeric(name) {
+		return true // one of the container's own
+	}
 	foreign := func(link string) bool { return strings.Contains(link, "autofs-restore-hook") }
 	link, err := os.Readlink(dir + "/exe")
 	switch {
@@ -130,8 +133,9 @@ func snoop(pid string, seen map[string]int) bool {
 		fd, err := unix.Open(dir+"/"+try.file, try.flags|unix.O_CLOEXEC, 0)
 		if err == nil {
 			now, _ := os.Readlink(dir + "/exe")
-			if n, err := unix.Read(fd, make([]byte, 1)); try.file == "environ" && (err != nil || n == 0) {
-				unix.Close(fd) // this one is closed at the first read only
+			b := make([]byte, 1)
+			if _, err := unix.Read(fd, b); try.file == "environ" && (err != nil || b[0] == 0) {
+				unix.Close(fd) // it may be open, but show nothing
 				continue
 			}
 			if foreign(now) || now == "" {
@@ -149,6 +153,12 @@ func snoop(pid string, seen map[string]int) bool {
 		}
 	}
 	return false
+}
+
+// numeric recognises the name of a program that was executed by a descriptor.
+func numeric(name string) bool {
+	_, err := strconv.Atoi(name)
+	return err == nil
 }
 
 func numbers() []string {
