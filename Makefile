@@ -32,7 +32,7 @@ help: ## This list
 COLD := github.com/... google.golang.org/... golang.org/... net/... encoding/... log/... text/... reflect time fmt
 
 build: ## Build bin/autofs-restore-hook, static and small
-	CGO_ENABLED=0 go build -trimpath -tags godbus_no_tcp $(foreach pattern,$(COLD),-gcflags='$(pattern)=-l') -ldflags '-s -w -funcalign=8 -X main.versionNumber=$(VERSION)' -o $(BINARY) ./cmd/$(PROGRAM)
+	CGO_ENABLED=0 go build -trimpath -tags godbus_no_tcp $(foreach pattern,$(COLD),-gcflags='$(pattern)=-l') -ldflags '-s -w -funcalign=4 -X main.versionNumber=$(VERSION)' -o $(BINARY) ./cmd/$(PROGRAM)
 
 agent: ## Build bin/autofs-restore-agent, the Kubernetes node agent
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.versionNumber=$(VERSION)' -o $(AGENT) ./cmd/autofs-restore-agent

@@ -3,6 +3,7 @@ package hook
 import (
 	"context"
 	"sort"
+	"time"
 )
 
 // work carries out a plan and writes into it what came of it.
@@ -52,12 +53,14 @@ func (w *work) replace(ctx context.Context, list []int) {
 		daemons[pid] = append(daemons[pid], i)
 	}
 	for pid, list := range daemons {
+		patience := time.AfterFunc(daemonPatience, w.thaw)
 		w.awaitIndirect(ctx, pid)
 		if err := w.respawn(ctx, list); err != nil {
 			for _, i := range list {
 				w.fail(i, err)
 			}
 		}
+		patience.Stop()
 	}
 	for _, i := range w.ordered(Restarted) {
 		if !w.snapshot.Mounts[i].Main {

@@ -7,7 +7,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -24,29 +28,52 @@ type endedService struct {
 
 const endedSuffix = ".service"
 
+// finishTime bounds how long a run waits for what an earlier one has begun: the
+// other mounts need time, too.
+const finishTime = 2 * time.Second
+
+func endedName(init *nsenter.Process, daemon int) string {
+	return init.Identity() + "." + strconv.Itoa(daemon) + endedSuffix
+}
+
 func (s store) noteEnded(init *nsenter.Process, service string, daemon int) error {
 	data, err := json.Marshal(endedService{Version: recordVersion, Service: service, Daemon: daemon})
 	if err != nil {
 		return fmt.Errorf("note of an ended service: %w", err)
 	}
-	return writeFile(s.settledDir(), init.Identity()+endedSuffix, data)
+	return writeFile(s.settledDir(), endedName(init, daemon), data)
 }
 
-func (s store) forgetEnded(init *nsenter.Process) error {
-	err := os.Remove(filepath.Join(s.settledDir(), init.Identity()+endedSuffix))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+func (s store) forgetEnded(init *nsenter.Process, daemon int) error {
+	return s.forgetNote(endedName(init, daemon))
+}
+
+func (s store) forgetNote(name string) error {
+	if err := os.Remove(filepath.Join(s.settledDir(), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("note of an ended service: %w", err)
 	}
 	return nil
 }
 
-// finishEnded starts the service that a killed run has ended. One that is active
-// is left as it is.
+// finishEnded starts the services whose daemons killed runs have ended. One that
+// is active is left as it is.
 func (s store) finishEnded(ctx context.Context, sc *scene) error {
-	data, err := os.ReadFile(filepath.Join(s.settledDir(), sc.init.Identity()+endedSuffix))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	names, err := filepath.Glob(filepath.Join(s.settledDir(), sc.init.Identity()+".*"+endedSuffix))
+	if err != nil || len(names) == 0 {
+		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, finishTime)
+	defer cancel()
+	sc.releaseUnserved(ctx)
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, s.finishOneEnded(ctx, sc, name))
+	}
+	return errors.Join(append(errs, sc.readTables())...)
+}
+
+func (s store) finishOneEnded(ctx context.Context, sc *scene, path string) error {
+	data, err := os.ReadFile(path)
 	var ended endedService
 	if err == nil {
 		err = json.Unmarshal(data, &ended)
@@ -55,7 +82,7 @@ func (s store) finishEnded(ctx context.Context, sc *scene) error {
 		err = fmt.Errorf("version %d, want %d", ended.Version, recordVersion)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("note of an ended service: %w", err), s.forgetEnded(sc.init))
+		return errors.Join(fmt.Errorf("note of an ended service: %w", err), s.forgetNote(filepath.Base(path)))
 	}
 	manager, err := sc.manager(ctx, sc.init.PID())
 	if err == nil {
@@ -64,5 +91,22 @@ func (s store) finishEnded(ctx context.Context, sc *scene) error {
 	if err != nil {
 		return fmt.Errorf("start %q, which an earlier run has ended: %w", ended.Service, err)
 	}
-	return errors.Join(s.forgetEnded(sc.init), sc.readTables())
+	return s.forgetNote(filepath.Base(path))
+}
+
+// releaseUnserved lets go of everybody who waits on a direct mount that nobody
+// serves: a new automount would hang on it.
+func (s *scene) releaseUnserved(ctx context.Context) {
+	_ = s.openRoots(ctx) // who cannot be reached waits on
+	list, err := s.survey()
+	if err != nil {
+		return
+	}
+	for i := range list {
+		m := &list[i]
+		root := s.roots[rootKey{m.Namespace, m.ID}]
+		if root != nil && m.Master.Kind == master.None && m.Options.Type.Trigger() && !m.Options.Catatonic() {
+			_ = autofs.Release(root)
+		}
+	}
 }

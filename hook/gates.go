@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/gate"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -61,7 +62,11 @@ func (s store) finishGate(ctx context.Context, sc *scene) error {
 		}
 		for _, m := range sp.table.Autofs() {
 			if m.Source == gate.Source && mounts.DeviceOf(m) == device {
-				errs = append(errs, gate.Remove(ctx, sp.process, m.Mountpoint, device))
+				err := gate.Remove(ctx, sp.process, m.Mountpoint, device)
+				if err != nil {
+					err = sc.removeThrough(ctx, sp, m.Mountpoint, device)
+				}
+				errs = append(errs, err)
 			}
 		}
 	}
@@ -69,4 +74,27 @@ func (s store) finishGate(ctx context.Context, sc *scene) error {
 		return fmt.Errorf("take away the gate of a run that was killed: %w", err)
 	}
 	return errors.Join(s.forgetGate(sc.init), sc.readTables())
+}
+
+// removeThrough takes away a gate from a mount that somebody still waits on, and
+// that is closed to us therefore: its daemon opens the gate.
+func (s *scene) removeThrough(ctx context.Context, sp *space, path string, device uint64) error {
+	list, err := s.survey()
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		m := &list[i]
+		daemon := s.masters[m.Master.PID]
+		if m.Path != path || m.Namespace != sp.id || m.Master.Kind != master.Automount || daemon == nil {
+			continue
+		}
+		files, err := master.OpenRoots(ctx, daemon, []master.Root{{Path: path, Device: device}})
+		if err != nil {
+			return err
+		}
+		defer files[0].Close()
+		return gate.Detach(ctx, sp.process, files[0])
+	}
+	return fmt.Errorf("%q: somebody waits on the mount beneath, and no automount daemon serves it", path)
 }

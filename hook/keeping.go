@@ -15,8 +15,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// keepingTime bounds how long covers are kept for a run that was killed.
-const keepingTime = time.Hour
+// keepingTime bounds how long covers are kept for a run that was killed, or that
+// could not put them back; they are not kept longer than the container lives.
+const keepingTime = 24 * time.Hour
 
 // keeping is what covers an autofs mount, kept so that it outlives both the
 // mount and this program: a holder has the mount namespace open in which the

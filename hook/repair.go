@@ -75,7 +75,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 		return err
 	}
 	defer sc.close()
-	if sc.hasAutofs() {
+	if id, err := master.Identify(init); err == nil && id.Kind == master.Systemd && sc.hasAutofs() {
 		if _, err := master.RearmPressure(init); err != nil {
 			r.Warn(err)
 		}

@@ -32,6 +32,9 @@ func (s store) replacingPath(init *nsenter.Process) string {
 // is undone.
 func (s store) replace(ctx context.Context, init *nsenter.Process, spaces []mounts.Space, list []*mounts.Replacement) error {
 	err := mounts.Replace(ctx, spaces, list, func(places []mounts.Place) error {
+		if _, err := os.Lstat(s.replacingPath(init)); err == nil {
+			return errors.New("what an earlier run began with mounts is not undone yet")
+		}
 		data, err := json.Marshal(replacingRecord{Version: recordVersion, Places: places})
 		if err != nil {
 			return err

@@ -14,6 +14,8 @@ import (
 // frozen does not stop.
 const restartPatience = 200 * time.Millisecond
 
+var errCoversKept = errors.New("what covered it is kept for a day: repair again")
+
 // restart restarts the unit of a systemd automount. What covers the mount is
 // kept in a mount namespace of our own and put back; who waits on the old mount
 // is let go.
@@ -32,6 +34,9 @@ func (w *work) restart(ctx context.Context, i int) error {
 	}
 	renewing, err := w.store.beginRenewing(w.scene.init, m)
 	if err != nil {
+		if covers != nil {
+			err = errors.Join(err, covers.drop(ctx))
+		}
 		return err
 	}
 	patience := time.AfterFunc(restartPatience, w.thaw)
@@ -41,13 +46,13 @@ func (w *work) restart(ctx context.Context, i int) error {
 	fresh, err := w.freshMount(m)
 	if err != nil {
 		if covers != nil {
-			err = errors.Join(err, covers.leave()) // the next run tries again
+			err = errors.Join(err, errCoversKept, covers.leave()) // the next run tries again
 		}
 		return errors.Join(restartErr, err)
 	}
 	if covers != nil {
 		if err := covers.kept.PutBack(ctx, main.process, fresh); err != nil {
-			return errors.Join(restartErr, err, covers.leave())
+			return errors.Join(restartErr, err, errCoversKept, covers.leave())
 		}
 		restartErr = errors.Join(restartErr, covers.drop(ctx))
 	}

@@ -111,6 +111,9 @@ func (w *work) revive(ctx context.Context, list []int) error {
 		return errors.Join(err, d.drop(ctx))
 	}
 	if old := w.scene.masters[m.PID]; old != nil && !m.Alone.Killed {
+		if err := enoughTime(ctx); err != nil {
+			return errors.Join(err, d.drop(ctx))
+		}
 		if err := old.Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return errors.Join(err, d.drop(ctx))
 		}

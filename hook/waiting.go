@@ -94,13 +94,17 @@ func (w *work) endWaiters(ctx context.Context, list []int) {
 			if p.Path != "" && len(waitersOn([]Waiter{p}, m.Path)) == 0 {
 				continue // it waits elsewhere
 			}
+			doubt := ""
+			if p.Path == "" {
+				doubt = "; what it wanted could not be read, so that it may have waited on another mount"
+			}
 			if err := p.end(ctx); err != nil {
 				w.warn(err)
 				continue
 			}
 			w.refused[p.PID] = true
 			ended = true
-			w.warn(fmt.Errorf("process %d (%q) waited on %q and was ended, as --kill-waiters demands", p.PID, p.Command, p.Path))
+			w.warn(fmt.Errorf("process %d (%q) waited on %q and was ended, as --kill-waiters demands%s", p.PID, p.Command, m.Path, doubt))
 		}
 	}
 	if ended {
@@ -138,6 +142,10 @@ func (w *work) divert(ctx context.Context, list []int) (open func()) {
 	if len(before) == 0 {
 		return open
 	}
+	before = slices.DeleteFunc(before, func(p waiters.Waiter) bool { return p.Path != "" && !w.leadsTo(p.Path, list) })
+	if len(before) == 0 {
+		return open // all wait elsewhere
+	}
 	g, err := gate.Divert(ctx, w.places(list), func() int { return waiters.NotMoved(before) }, func(device uint64) error {
 		return w.store.announceGate(w.scene.init, device)
 	})
@@ -156,6 +164,13 @@ func (w *work) divert(ctx context.Context, list []int) (open func()) {
 		}
 	}
 	return open
+}
+
+// leadsTo reports whether a path may lead onto one of the mounts.
+func (w *work) leadsTo(path string, list []int) bool {
+	return slices.ContainsFunc(list, func(i int) bool {
+		return len(waitersOn([]Waiter{{Path: path}}, w.snapshot.Mounts[i].Path)) > 0
+	})
 }
 
 // places are those of the mounts where somebody may wait who can be let go.

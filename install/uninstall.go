@@ -235,6 +235,12 @@ func (t *tree) removeRunFiles() {
 			continue
 		}
 		names, _ := folder.Readdirnames(-1)
+		if dir == "covers" || dir == "containers" || dir == "locks" {
+			if len(names) > 0 {
+				folder.Close()
+				continue // of repairs that are under way, or that another program may finish
+			}
+		}
 		for _, name := range names {
 			_ = unix.Unlinkat(int(folder.Fd()), name, 0)
 		}

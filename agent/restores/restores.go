@@ -150,8 +150,9 @@ func (k *Keeper) Reported(container string) {
 		if !r.IsAbout(p) {
 			return false
 		}
-		k.count(Notice{Container: container, PID: r.PID}, r.Report, by)
-		return true
+		n := Notice{Container: container, PID: r.PID}
+		k.count(n, r.Report, by)
+		return k.again(n, r.Report, p)
 	})
 }
 
@@ -201,7 +202,18 @@ func (k *Keeper) known(n Notice, p *nsenter.Process) bool {
 		return false
 	}
 	k.count(n, r.Report, metrics.By(r.Trigger))
-	return true
+	return k.again(n, r.Report, p)
+}
+
+// again repairs a container whose repair by a hook did not do it all: hooks are
+// called only once, and may have left something for the next run.
+func (k *Keeper) again(n Notice, r *hook.Report, p *nsenter.Process) bool {
+	by := metrics.By(r.Trigger)
+	if by != metrics.ByActionScript && by != metrics.ByHook || r.Outcome != hook.Failed && r.Outcome != hook.Partial {
+		return true
+	}
+	k.Log.Info("a hook's repair is tried again", k.fields(n, "outcome", r.Outcome)...)
+	return k.repair(n, p)
 }
 
 // awaitReport is known, for a while.

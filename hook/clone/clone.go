@@ -47,6 +47,10 @@ type Place struct {
 //
 //go:norace
 func Start(steps []Step, report int, place Place) (pid, pidfd int, err error) {
+	// First of all: a call that makes the stack grow moves what the kernel is
+	// given addresses of.
+	syscall.ForkLock.Lock()
+	defer syscall.ForkLock.Unlock()
 	var fd int32 = -1
 	args := cloneArgs{
 		flags:      unix.CLONE_PIDFD,
@@ -63,8 +67,6 @@ func Start(steps []Step, report int, place Place) (pid, pidfd int, err error) {
 	}
 	all := ^uint64(0)
 	var old uint64
-	syscall.ForkLock.Lock()
-	defer syscall.ForkLock.Unlock()
 	if _, _, errno := syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
 		uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0); errno != 0 {
 		return 0, -1, os.NewSyscallError("rt_sigprocmask", errno)

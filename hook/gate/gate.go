@@ -32,6 +32,7 @@ const Source = "autofs-restore-hook"
 // Limits of the search for the tokens that processes wait for.
 const (
 	maxTries   = 1 << 18 // in all, about 2 µs each
+	maxTime    = time.Second
 	checkEvery = 256
 )
 
@@ -167,8 +168,8 @@ func (g *Gate) admit(ctx context.Context, places []Place, token uint32, missing 
 			roots = append(roots, p.Root)
 		}
 	}
-	left := missing()
-	for tries := 0; left > 0 && tries < maxTries && token > 0 && ctx.Err() == nil; token-- {
+	left, end := missing(), time.Now().Add(maxTime)
+	for tries := 0; left > 0 && tries < maxTries && token > 0 && ctx.Err() == nil && time.Now().Before(end); token-- {
 		answered := false
 		roots = slices.DeleteFunc(roots, func(root *os.File) bool {
 			tries++
@@ -183,7 +184,7 @@ func (g *Gate) admit(ctx context.Context, places []Place, token uint32, missing 
 			left = missing()
 		}
 	}
-	for end := time.Now().Add(settleTime); left > 0 && time.Now().Before(end); left = missing() {
+	for end = time.Now().Add(settleTime); left > 0 && time.Now().Before(end); left = missing() {
 		time.Sleep(time.Millisecond)
 	}
 }
@@ -208,6 +209,11 @@ func detach(root *os.File) error {
 		return os.NewSyscallError("fchdir", err)
 	}
 	return os.NewSyscallError("umount2", unix.Unmount(".", unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
+}
+
+// Detach takes away a gate whose root is open, in a process's mount namespace.
+func Detach(ctx context.Context, p *nsenter.Process, root *os.File) error {
+	return p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error { return detach(root) })
 }
 
 // Remove takes away a gate that a killed run has left at a path, when its guard

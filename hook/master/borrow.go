@@ -207,8 +207,8 @@ func (b *borrower) step(ctx context.Context) error {
 // end lets the process go on where it was.
 func (b *borrower) end(ctx context.Context) error {
 	registers := resumed(b.registers)
-	var err error
-	if b.tracer.stopped {
+	err := b.tracer.stop(ctx)
+	if err == nil {
 		err = b.transfer(unix.PTRACE_SETREGSET, &registers)
 	}
 	return errors.Join(err, b.tracer.release(ctx))

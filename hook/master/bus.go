@@ -91,9 +91,10 @@ func (r *jobResults) DeliverSignal(kind, name string, signal *dbus.Signal) {
 		return
 	}
 	r.mutex.Lock()
-	if len(r.results) < maxJobs {
-		r.results[job] = result
+	if len(r.results) >= maxJobs {
+		clear(r.results)
 	}
+	r.results[job] = result
 	r.mutex.Unlock()
 	select {
 	case r.added <- struct{}{}:

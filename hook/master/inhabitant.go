@@ -22,6 +22,12 @@ type inhabitant struct {
 	pidfd int
 	stop  chan struct{}
 	ended chan struct{}
+	// rights is what capset(2) is given. It is here, on the heap, because what is
+	// on the stack moves when that grows.
+	rights struct {
+		header unix.CapUserHeader
+		data   [2]unix.CapUserData
+	}
 }
 
 // step is one system call of an inhabitant.
@@ -69,13 +75,12 @@ func settle(pid1 *nsenter.Process, work []clone.Step, capabilities uint64, numbe
 		return nil, os.NewSyscallError("pipe2", err)
 	}
 	defer unix.Close(pipe[0])
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := [2]unix.CapUserData{
-		{Effective: uint32(capabilities), Permitted: uint32(capabilities)},
-		{Effective: uint32(capabilities >> 32), Permitted: uint32(capabilities >> 32)},
+	p := &inhabitant{stop: make(chan struct{}), ended: make(chan struct{})}
+	p.rights.header.Version = unix.LINUX_CAPABILITY_VERSION_3
+	for i := range p.rights.data {
+		half := uint32(capabilities >> (32 * i))
+		p.rights.data[i] = unix.CapUserData{Effective: half, Permitted: half}
 	}
-	defer runtime.KeepAlive(&header)
-	defer runtime.KeepAlive(&data)
 	const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 	steps := []clone.Step{
 		step("prctl(PR_SET_PDEATHSIG)", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL)),
@@ -85,9 +90,8 @@ func settle(pid1 *nsenter.Process, work []clone.Step, capabilities uint64, numbe
 	steps = append(steps,
 		step("setns", unix.SYS_SETNS, pid1.Pidfd().Fd(), namespaces),
 		step("prctl(PR_SET_NO_NEW_PRIVS)", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1),
-		step("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0]))),
+		step("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&p.rights.header)), uintptr(unsafe.Pointer(&p.rights.data))),
 	)
-	p := &inhabitant{stop: make(chan struct{}), ended: make(chan struct{})}
 	started := make(chan error, 1)
 	nsenter.GoThread(func() { p.live(pid1, steps, pipe[1], number, started) })
 	err := <-started

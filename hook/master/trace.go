@@ -118,21 +118,27 @@ func (t *tracer) result() error {
 
 // release lets the process run on untraced, even if ctx has ended.
 func (t *tracer) release(ctx context.Context) error {
-	if !t.stopped {
-		// Only a stopped process can be detached.
-		if err := ptrace(unix.PTRACE_INTERRUPT, t.process.PID(), 0, 0); err != nil {
-			return fmt.Errorf("process %d: stop it: %w", t.process.PID(), err)
-		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if _, err := t.wait(ctx); err != nil {
-			return err
-		}
+	if err := t.stop(ctx); err != nil {
+		return err // only a stopped process can be detached
 	}
 	if err := unix.PtraceDetach(t.process.PID()); err != nil {
 		return fmt.Errorf("process %d: let it go: %w", t.process.PID(), os.NewSyscallError("ptrace", err))
 	}
 	return nil
+}
+
+// stop stops the process, if it runs, even if ctx has ended.
+func (t *tracer) stop(ctx context.Context) error {
+	if t.stopped {
+		return nil
+	}
+	if err := ptrace(unix.PTRACE_INTERRUPT, t.process.PID(), 0, 0); err != nil {
+		return fmt.Errorf("process %d: stop it: %w", t.process.PID(), err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_, err := t.wait(ctx)
+	return err
 }
 
 func ptrace(request, pid int, address, data uintptr) error {
