@@ -140,7 +140,7 @@ func waitStop(ctx context.Context, pid int) (unix.WaitStatus, error) {
 // endOf says how a process ended.
 func endOf(status unix.WaitStatus) string {
 	if status.Signaled() {
-		return "signal " + unix.SignalName(status.Signal())
+		return fmt.Sprintf("signal %d", int(status.Signal()))
 	}
 	return fmt.Sprintf("exit status %d", status.ExitStatus())
 }
