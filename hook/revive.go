@@ -170,19 +170,19 @@ func (w *work) startedAgain(ctx context.Context, twin *nsenter.Process, before [
 }
 
 func sameProgram(a, b *nsenter.Process) bool {
-	var st [2]unix.Stat_t
-	for i, p := range []*nsenter.Process{a, b} {
-		f, err := p.OpenExecutable()
-		if err != nil {
-			return false
-		}
-		err = unix.Fstat(int(f.Fd()), &st[i])
-		f.Close()
-		if err != nil {
-			return false
-		}
+	one, err := a.OpenExecutable()
+	if err != nil {
+		return false
 	}
-	return st[0].Dev == st[1].Dev && st[0].Ino == st[1].Ino
+	defer one.Close()
+	two, err := b.OpenExecutable()
+	if err != nil {
+		return false
+	}
+	defer two.Close()
+	x, err := one.Stat()
+	y, err2 := two.Stat()
+	return err == nil && err2 == nil && os.SameFile(x, y)
 }
 
 // waitServed waits until all mounts have another daemon than the old one.

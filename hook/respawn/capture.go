@@ -172,62 +172,58 @@ func (t *Twin) read(ctx context.Context, p *nsenter.Process) error {
 func limitsOf(table string) ([]unix.Rlimit, error) {
 	const nameWidth = 25
 	var limits []unix.Rlimit
-	for line := range strings.Lines(table) {
-		if strings.HasPrefix(line, "Limit ") {
-			continue
+	var errs []error
+	number := func(word string) uint64 {
+		if word == "unlimited" {
+			return unix.RLIM_INFINITY
 		}
-		var limit [2]uint64
-		fields := strings.Fields(line[min(nameWidth, len(line)):])
-		for i := range limit {
-			if i >= len(fields) {
-				return nil, fmt.Errorf("odd line %q", line)
-			}
-			limit[i] = unix.RLIM_INFINITY
-			if fields[i] != "unlimited" {
-				var err error
-				if limit[i], err = strconv.ParseUint(fields[i], 10, 64); err != nil {
-					return nil, err
-				}
-			}
-		}
-		limits = append(limits, unix.Rlimit{Cur: limit[0], Max: limit[1]})
+		n, err := strconv.ParseUint(word, 10, 64)
+		errs = append(errs, err)
+		return n
 	}
-	return limits, nil
+	for i, line := range strings.Split(strings.TrimSuffix(table, "\n"), "\n") {
+		fields := strings.Fields(line[min(nameWidth, len(line)):])
+		switch {
+		case i == 0: // the titles
+		case len(fields) < 2:
+			return nil, fmt.Errorf("odd line %q", line)
+		default:
+			limits = append(limits, unix.Rlimit{Cur: number(fields[0]), Max: number(fields[1])})
+		}
+	}
+	return limits, errors.Join(errs...)
 }
 
 // open opens the twin's files, in their order.
-func (t *Twin) open(p *nsenter.Process, ours *Twin) (files []*os.File, err error) {
-	for _, name := range []string{"exe", "root", "cwd"} {
-		f, err := p.OpenPath(name)
-		if err != nil {
-			return files, err
+func (t *Twin) open(p *nsenter.Process, ours *Twin) ([]*os.File, error) {
+	var files []*os.File
+	var errs []error
+	take := func(f *os.File, err error) {
+		if errs = append(errs, err); err == nil {
+			files = append(files, f)
 		}
-		files = append(files, f)
 	}
-	t.Path = pathOf(p, t.trait("exe"))
-	null, err := p.OpenInRoot("/dev/null", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK)
-	if err != nil {
+	for _, name := range []string{"exe", "root", "cwd"} {
+		take(p.OpenPath(name))
+	}
+	take(p.OpenInRoot("/dev/null", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK))
+	for _, kind := range spaceKinds {
+		if name := "ns/" + kind; t.trait(name) != ours.trait(name) {
+			take(p.OpenProc(name))
+			t.Spaces = append(t.Spaces, kind)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
 		return files, err
 	}
-	files = append(files, null)
 	var st unix.Stat_t
-	if err := unix.Fstat(int(null.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
-		return files, errors.Join(notPossible("/dev/null of its container is something else"), err)
-	}
-	for _, kind := range spaceKinds {
-		name := "ns/" + kind
-		if t.trait(name) == ours.trait(name) {
-			continue
-		}
-		f, err := p.OpenProc(name)
-		if err != nil {
-			return files, err
-		}
-		files, t.Spaces = append(files, f), append(t.Spaces, kind)
+	if err := unix.Fstat(int(files[fileNull].Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+		return files, notPossible("/dev/null of its container is something else")
 	}
 	if group, err := cgroup.Open(p); err == nil {
 		files, t.Grouped = append(files, group), true
 	}
+	t.Path = pathOf(p, t.trait("exe"))
 	return files, nil
 }
 

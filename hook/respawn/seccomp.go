@@ -22,8 +22,7 @@ type Filter struct {
 }
 
 const (
-	instructionSize = 8    // of struct sock_filter
-	maxInstructions = 4096 // BPF_MAXINSNS
+	instructionSize = 8 // of struct sock_filter
 	maxFilters      = 256
 )
 
@@ -68,23 +67,24 @@ func readFilters(ctx context.Context, p *nsenter.Process) (filters []Filter, err
 	}
 	defer func() { err = errors.Join(err, ptrace(unix.PTRACE_DETACH, p.PID(), signal)) }()
 	for i := range maxFilters {
-		n, errno := ptraceValue(unix.PTRACE_SECCOMP_GET_FILTER, p.PID(), uintptr(i), 0)
+		var program []byte
+		size, errno := ptraceValue(unix.PTRACE_SECCOMP_GET_FILTER, p.PID(), uintptr(i), 0)
 		if errno == unix.ENOENT {
 			return filters, nil // that was the last one
 		}
-		if errno != 0 || n > maxInstructions {
-			return nil, os.NewSyscallError("ptrace(PTRACE_SECCOMP_GET_FILTER)", errno)
+		metadata := [2]uint64{uint64(i)} // filter_off, flags
+		if errno == 0 {
+			program = make([]byte, max(size, 1)*instructionSize)
+			_, errno = ptraceValue(unix.PTRACE_SECCOMP_GET_FILTER, p.PID(), uintptr(i), uintptr(unsafe.Pointer(&program[0])))
 		}
-		program := make([]byte, max(n, 1)*instructionSize)
-		if _, errno := ptraceValue(unix.PTRACE_SECCOMP_GET_FILTER, p.PID(), uintptr(i), uintptr(unsafe.Pointer(&program[0]))); errno != 0 {
-			return nil, os.NewSyscallError("ptrace(PTRACE_SECCOMP_GET_FILTER)", errno)
+		if errno == 0 {
+			_, errno = ptraceValue(unix.PTRACE_SECCOMP_GET_METADATA, p.PID(), unsafe.Sizeof(metadata), uintptr(unsafe.Pointer(&metadata)))
+		}
+		if errno != 0 {
+			return nil, os.NewSyscallError("ptrace", errno)
 		}
 		if notifies(program) {
 			return nil, notPossible("one of its seccomp filters asks another process")
-		}
-		metadata := [2]uint64{uint64(i)} // filter_off, flags
-		if _, errno := ptraceValue(unix.PTRACE_SECCOMP_GET_METADATA, p.PID(), unsafe.Sizeof(metadata), uintptr(unsafe.Pointer(&metadata))); errno != 0 {
-			return nil, os.NewSyscallError("ptrace(PTRACE_SECCOMP_GET_METADATA)", errno)
 		}
 		filters = append(filters, Filter{Program: program, Log: metadata[1]&unix.SECCOMP_FILTER_FLAG_LOG != 0})
 	}
@@ -140,7 +140,7 @@ func waitStop(ctx context.Context, pid int) (unix.WaitStatus, error) {
 // endOf says how a process ended.
 func endOf(status unix.WaitStatus) string {
 	if status.Signaled() {
-		return "signal " + unix.SignalName(status.Signal())
+		return fmt.Sprintf("signal %d", int(status.Signal()))
 	}
 	return fmt.Sprintf("exit status %d", status.ExitStatus())
 }

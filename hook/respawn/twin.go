@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -92,47 +93,34 @@ const maxFile = 8 << 20
 
 // traitsOf asks the kernel about a process.
 func traitsOf(p *nsenter.Process) ([]Trait, error) {
-	data, err := p.ReadFile("status", 1<<16)
-	if err != nil {
-		return nil, err
-	}
-	status := map[string]string{}
-	for line := range strings.Lines(string(data)) {
-		name, value, _ := strings.Cut(line, ":")
-		status[name] = strings.TrimSpace(value)
-	}
 	var traits []Trait
-	for _, name := range statusLines {
-		traits = append(traits, Trait{name, status[name]})
+	add := func(name, value string, err error) error {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
+			return nil // not in this kernel
+		}
+		traits = append(traits, Trait{name, value})
+		return err
+	}
+	data, err := p.ReadFile("status", 1<<16)
+	errs := []error{err}
+	for _, line := range strings.Split(string(data), "\n") {
+		if name, value, _ := strings.Cut(line, ":"); slices.Contains(statusLines, name) {
+			errs = append(errs, add(name, strings.TrimSpace(value), nil))
+		}
 	}
 	for _, name := range procFiles {
 		data, err := p.ReadFile(name, maxFile)
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
-			continue // not in this kernel
-		}
-		if err != nil {
-			return nil, err
-		}
-		traits = append(traits, Trait{name, string(data)})
+		errs = append(errs, add(name, string(data), err))
 	}
 	for _, kind := range spaceKinds {
 		link, err := p.Readlink("ns/" + kind)
-		if errors.Is(err, unix.ENOENT) {
-			continue // not in this kernel
-		}
-		if err != nil {
-			return nil, err
-		}
-		traits = append(traits, Trait{"ns/" + kind, link})
+		errs = append(errs, add("ns/"+kind, link, err))
 	}
 	for _, name := range []string{"root", "cwd", "exe"} {
 		value, err := pathTrait(p, name)
-		if err != nil {
-			return nil, err
-		}
-		traits = append(traits, Trait{name, value})
+		errs = append(errs, add(name, value, err))
 	}
-	return traits, p.Alive()
+	return traits, errors.Join(append(errs, p.Alive())...)
 }
 
 // pathTrait names the file that a link of /proc/<pid> leads to.
