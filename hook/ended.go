@@ -62,17 +62,21 @@ func (s store) finishEnded(ctx context.Context, sc *scene) error {
 	if err != nil || len(names) == 0 {
 		return err
 	}
+	sc.releaseUnserved(ctx)
+	manager, err := sc.manager(ctx, sc.init.PID()) // goes on after this
+	if err != nil {
+		return fmt.Errorf("start what an earlier run has ended: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, finishTime)
 	defer cancel()
-	sc.releaseUnserved(ctx)
 	var errs []error
 	for _, name := range names {
-		errs = append(errs, s.finishOneEnded(ctx, sc, name))
+		errs = append(errs, s.finishOneEnded(ctx, sc, manager, name))
 	}
 	return errors.Join(append(errs, sc.readTables())...)
 }
 
-func (s store) finishOneEnded(ctx context.Context, sc *scene, path string) error {
+func (s store) finishOneEnded(ctx context.Context, sc *scene, manager *master.Manager, path string) error {
 	data, err := os.ReadFile(path)
 	var ended endedService
 	if err == nil {
@@ -84,11 +88,7 @@ func (s store) finishOneEnded(ctx context.Context, sc *scene, path string) error
 	if err != nil {
 		return errors.Join(fmt.Errorf("note of an ended service: %w", err), s.forgetNote(filepath.Base(path)))
 	}
-	manager, err := sc.manager(ctx, sc.init.PID())
-	if err == nil {
-		err = manager.Start(ctx, ended.Service, ended.Daemon)
-	}
-	if err != nil {
+	if err := manager.Start(ctx, ended.Service, ended.Daemon); err != nil {
 		return fmt.Errorf("start %q, which an earlier run has ended: %w", ended.Service, err)
 	}
 	return s.forgetNote(filepath.Base(path))

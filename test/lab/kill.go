@@ -193,7 +193,8 @@ func (k *Killer) trace(leader int) error {
 			}
 		case int(ws)>>16 == unix.PTRACE_EVENT_EXEC:
 			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", leader))
-			executed = err == nil && exe == Hook()
+			// The program may go on as a copy of itself, which has another name.
+			executed = executed || err == nil && exe == Hook()
 		case int(ws)>>16 == unix.PTRACE_EVENT_EXIT:
 			if fields, err := status(tid); executed && err == nil {
 				k.peak = max(k.peak, kibibytes(fields["VmHWM"]))
