@@ -71,12 +71,12 @@ func (s store) finishEnded(ctx context.Context, sc *scene) error {
 	defer cancel()
 	var errs []error
 	for _, name := range names {
-		errs = append(errs, s.finishOneEnded(ctx, sc, manager, name))
+		errs = append(errs, s.finishOneEnded(ctx, manager, name))
 	}
 	return errors.Join(append(errs, sc.readTables())...)
 }
 
-func (s store) finishOneEnded(ctx context.Context, sc *scene, manager *master.Manager, path string) error {
+func (s store) finishOneEnded(ctx context.Context, manager *master.Manager, path string) error {
 	data, err := os.ReadFile(path)
 	var ended endedService
 	if err == nil {
