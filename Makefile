@@ -125,7 +125,7 @@ lint: ## gofmt, go vet, and golangci-lint where it is installed
 	go vet ./...
 	go vet -C test ./...
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/$(PROGRAM)
-	@if command -v golangci-lint >/dev/null; then golangci-lint run ./... && cd test && golangci-lint run --config ../.golangci.yml ./...; \
+	@if command -v golangci-lint >/dev/null; then golangci-lint run --allow-parallel-runners ./... && cd test && golangci-lint run --allow-parallel-runners --config ../.golangci.yml ./...; \
 	else echo "golangci-lint is not installed: only gofmt and go vet ran"; fi
 	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter test/vm/build test/vm/run test/vm/guest manifests/kubernetes/image/build .ci/run packaging/build packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm; \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
