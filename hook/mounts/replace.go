@@ -118,6 +118,7 @@ type target struct {
 	old, parent *Mount
 	clone       *clone
 	peer        *os.File // the new mount's copy that goes here
+	origin      bool     // a target
 }
 
 type parentKey struct{ space, mount int }
@@ -165,6 +166,7 @@ func (w *workspace) choose() {
 		}
 		w.shown = append(w.shown, shown...)
 		for _, i := range Origins(parents) {
+			shown[i].origin = true
 			w.targets = append(w.targets, shown[i])
 		}
 	}
@@ -174,8 +176,8 @@ func (s Space) find(path string, device uint64) *Mount {
 	if s.Table == nil {
 		return nil
 	}
-	for _, m := range s.Table.Mounts {
-		if m.Mountpoint == path && DeviceOf(m) == device {
+	for _, m := range s.Table.at(path) {
+		if DeviceOf(m) == device {
 			return m
 		}
 	}
@@ -208,7 +210,7 @@ func (w *workspace) changes(space int) bool {
 // the old one was in none. A slave that gets it by propagation is one again.
 func (w *workspace) apart(t *target) bool {
 	p := PropagationOf(t.old)
-	return p.Shared == 0 && (p.Master == 0 || slices.Contains(w.targets, t))
+	return p.Shared == 0 && (p.Master == 0 || t.origin)
 }
 
 // prepare runs in one of the namespaces: it makes the parents shared that are

@@ -30,6 +30,8 @@ type Table struct {
 	Mounts   []*Mount
 	byID     map[int]*Mount
 	children map[int][]*Mount
+	autofs   []*Mount
+	byPoint  map[string][]*Mount // made when it is first needed
 }
 
 // Of reads the mount table of the process's mount namespace. Mounts outside
@@ -61,25 +63,31 @@ func Read(r io.Reader) (*Table, error) {
 	for _, m := range list {
 		t.byID[m.ID] = m
 		t.children[m.Parent] = append(t.children[m.Parent], m)
+		if m.FSType == "autofs" {
+			t.autofs = append(t.autofs, m)
+		}
 	}
+	sort.SliceStable(t.autofs, func(i, j int) bool { return len(t.autofs[i].Mountpoint) < len(t.autofs[j].Mountpoint) })
 	return t, nil
 }
 
 // ByID returns the mount with the given mount id, or nil.
 func (t *Table) ByID(id int) *Mount { return t.byID[id] }
 
-// Autofs returns the autofs mounts, shortest path first, so that a mount comes
-// before those below it.
-func (t *Table) Autofs() []*Mount {
-	var found []*Mount
-	for _, m := range t.Mounts {
-		if m.FSType == "autofs" {
-			found = append(found, m)
+// at returns the mounts at a mount point.
+func (t *Table) at(mountpoint string) []*Mount {
+	if t.byPoint == nil {
+		t.byPoint = make(map[string][]*Mount, len(t.Mounts))
+		for _, m := range t.Mounts {
+			t.byPoint[m.Mountpoint] = append(t.byPoint[m.Mountpoint], m)
 		}
 	}
-	sort.SliceStable(found, func(i, j int) bool { return len(found[i].Mountpoint) < len(found[j].Mountpoint) })
-	return found
+	return t.byPoint[mountpoint]
 }
+
+// Autofs returns the autofs mounts, shortest path first, so that a mount comes
+// before those below it.
+func (t *Table) Autofs() []*Mount { return t.autofs }
 
 // On returns every mount that is mounted on m or on anything that is, a mount
 // always before those on it.
