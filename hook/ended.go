@@ -97,7 +97,7 @@ func (s store) finishOneEnded(ctx context.Context, manager *master.Manager, path
 // releaseUnserved lets go of everybody who waits on a direct mount that nobody
 // serves: a new automount would hang on it.
 func (s *scene) releaseUnserved(ctx context.Context) {
-	_ = s.openRoots(ctx) // who cannot be reached waits on
+	_ = s.openRoots(ctx, everyRoot) // who cannot be reached waits on
 	list, err := s.survey()
 	if err != nil {
 		return

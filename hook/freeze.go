@@ -83,7 +83,7 @@ func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, filler
 	for have := -1; have < len(rec.Preserved); {
 		have = len(rec.Preserved)
 		if err := sc.readTables(); err == nil {
-			if err := sc.openRoots(ctx); err != nil {
+			if err := sc.openRoots(ctx, everyRoot); err != nil {
 				r.Warn(err)
 			}
 		}

@@ -57,7 +57,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return rec.Holder.Stop(ctx)
 	}
 	rec.Init, rec.Moment = init.Identity(), Preserve
-	if err := sc.openRoots(ctx); err != nil {
+	if err := sc.openRoots(ctx, everyRoot); err != nil {
 		r.Warn(err)
 	}
 	if err := r.preserveIn(ctx, sc, rec, nil, nil); err != nil {
@@ -95,7 +95,10 @@ func (r Runner) lateRecord(e Event) (*record, error) {
 // unserved are the mounts that still need a repair: direct and offset ones whose
 // master does not know them.
 func (s *scene) unserved(rec *record) ([]Mount, error) {
-	list, err := s.survey()
+	list, err := s.listAutofs()
+	if err == nil {
+		err = s.findMasters(list) // all are stopped: what they have open is known
+	}
 	if err != nil {
 		return nil, err
 	}

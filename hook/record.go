@@ -115,10 +115,18 @@ func (r *record) before(path string) oldDevice {
 
 // describe adds to each mount what is known from the earlier moments.
 func (r *record) describe(list []Mount) {
+	before := make(map[string]uint64, len(r.Devices))
+	for i := range r.Devices {
+		before[r.Devices[i].Path] = r.Devices[i].Device
+	}
+	preserved := make(map[string]bool, len(r.Preserved))
+	for _, path := range r.Preserved {
+		preserved[path] = true
+	}
 	for i := range list {
 		m := &list[i]
-		m.DeviceBefore = r.before(m.Path).Device
-		m.Preserved = slices.Contains(r.Preserved, m.Path) && m.Device == m.DeviceBefore
+		m.DeviceBefore = before[m.Path]
+		m.Preserved = preserved[m.Path] && m.Device == m.DeviceBefore
 		m.NotPreserved = r.NotPreserved[m.Path]
 		m.LeftAlone = slices.Contains(r.leftAlone, m.Path)
 	}

@@ -44,14 +44,13 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 			r.New.Close()
 		}
 	}()
-	for _, i := range picked {
-		m := &list[i]
-		f, err := pool.Take(ctx, m.DeviceBefore, func() (*os.File, error) { return sc.recreate(ctx, m, rec.before(m.Path)) })
-		if err != nil {
-			rec.NotPreserved[m.Path] = err.Error()
-			continue
+	for len(picked) > 0 {
+		n := 1
+		for n < len(picked) && list[picked[n]].Master.PID == list[picked[0]].Master.PID {
+			n++
 		}
-		replacements = append(replacements, &mounts.Replacement{Path: m.Path, Old: m.Device, New: f, Device: m.DeviceBefore})
+		replacements = append(replacements, sc.takeNumbers(ctx, rec, pool, list, picked[:n])...)
+		picked = picked[n:]
 	}
 	pool.Close()
 	(store{r.Directory}).unlock(lock)
@@ -76,15 +75,16 @@ func adopt(ctx context.Context, rec *record, list []Mount, picked []int, fillers
 	for _, f := range fillers {
 		errs = append(errs, pool.Adopt(f))
 	}
-	for i := range rec.Holder.Files {
-		f, err := rec.Holder.Open(i)
-		if errors.Is(err, holder.ErrGone) {
-			break // a run that was killed has ended it: the numbers may still be free
-		}
-		if err == nil {
-			err = pool.Adopt(f)
-		}
+	// A holder that is gone was ended by a run that was killed: the numbers may
+	// still be free.
+	held, err := rec.Holder.OpenAll()
+	if !errors.Is(err, holder.ErrGone) {
 		errs = append(errs, err)
+	}
+	for _, f := range held {
+		if f != nil {
+			errs = append(errs, pool.Adopt(f))
+		}
 	}
 	// Its copies must be closed for the numbers to become free.
 	errs = append(errs, rec.Holder.Stop(ctx), pool.Fill(ctx))
@@ -96,10 +96,37 @@ func adopt(ctx context.Context, rec *record, list []Mount, picked []int, fillers
 	return pool, nil
 }
 
+// takeNumbers makes superblocks with the old numbers for mounts of one master.
+//
+// From Linux 6.19 on (922a6f34c175) a mount that propagates nothing is served
+// only in the mount namespace where its superblock was made: elsewhere an access
+// ends with EPERM. So all are made in the master's, which is entered once.
+func (s *scene) takeNumbers(ctx context.Context, rec *record, pool *device.Pool, list []Mount, picked []int) []*mounts.Replacement {
+	var made []*mounts.Replacement
+	p := s.masters[list[picked[0]].Master.PID]
+	err := p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
+		for _, i := range picked {
+			m := &list[i]
+			f, err := pool.Take(ctx, m.DeviceBefore, func() (*os.File, error) { return s.recreate(p, m, rec.before(m.Path)) })
+			if err != nil {
+				rec.NotPreserved[m.Path] = err.Error()
+				continue
+			}
+			made = append(made, &mounts.Replacement{Path: m.Path, Old: m.Device, New: f, Device: m.DeviceBefore})
+		}
+		return nil
+	})
+	if err != nil {
+		for _, i := range picked {
+			rec.NotPreserved[list[i].Path] = err.Error()
+		}
+	}
+	return made
+}
+
 // recreate makes a superblock like that of the mount, on the pipe that its
-// master reads.
-func (s *scene) recreate(ctx context.Context, m *Mount, before oldDevice) (*os.File, error) {
-	p := s.masters[m.Master.PID]
+// master reads, in the namespace of the calling thread.
+func (s *scene) recreate(p *nsenter.Process, m *Mount, before oldDevice) (*os.File, error) {
 	writer, err := p.OpenFileDescriptor(m.Master.PipeFD, unix.O_WRONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, err
@@ -111,20 +138,11 @@ func (s *scene) recreate(ctx context.Context, m *Mount, before oldDevice) (*os.F
 		fd = before.FD
 	}
 	s.numbers.free(fd)
-	// From Linux 6.19 on (922a6f34c175) a mount that propagates nothing is served
-	// only in the mount namespace where its superblock was made: elsewhere an access
-	// ends with EPERM.
-	var root *os.File
-	err = p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
-		var err error
-		root, err = autofs.Create(autofs.CreateOptions{
-			PipeWriter: writer, FD: fd, ProcessGroup: o.ProcessGroup, Type: o.Type, Timeout: o.Timeout,
-			MinProto: o.MinProto, MaxProto: o.MaxProto, UID: o.UID, GID: o.GID, Source: m.Source,
-			StrictExpire: o.StrictExpire, Ignore: o.Ignore,
-		})
-		return err
+	return autofs.Create(autofs.CreateOptions{
+		PipeWriter: writer, FD: fd, ProcessGroup: o.ProcessGroup, Type: o.Type, Timeout: o.Timeout,
+		MinProto: o.MinProto, MaxProto: o.MaxProto, UID: o.UID, GID: o.GID, Source: m.Source,
+		StrictExpire: o.StrictExpire, Ignore: o.Ignore,
 	})
-	return root, err
 }
 
 func (s *scene) mountSpaces() []mounts.Space {
@@ -143,18 +161,23 @@ func (r Runner) verifyPreserved(sc *scene, rec *record, before []Mount, replacem
 	if err := sc.readTables(); err != nil {
 		return err
 	}
-	after, err := sc.survey()
+	after, err := sc.listAutofs()
 	if err != nil {
 		return err
 	}
+	byPath := map[string][]int{}
+	for i := range before {
+		byPath[before[i].Path] = append(byPath[before[i].Path], i)
+	}
+	shown := placesOf(after)
 	for _, replaced := range replacements {
 		err := replaced.Err
-		for i := range before {
+		for _, i := range byPath[replaced.Path] {
 			old := &before[i]
-			if old.Path != replaced.Path || old.Device != replaced.Old {
+			if old.Device != replaced.Old {
 				continue
 			}
-			now := findMount(after, old.Namespace, old.Path)
+			now := shown[place{old.Namespace, old.Path}]
 			if now == nil || now.Device != replaced.Device || !sameCovers(old.Below, now.Below) {
 				err = errors.Join(err, fmt.Errorf("mount namespace %d does not show the new mount in the place of the old one", old.Namespace))
 				continue

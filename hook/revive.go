@@ -197,9 +197,10 @@ func (w *work) waitServed(ctx context.Context, list []int, old int) error {
 			return err
 		}
 		left := ""
+		shown := placesOf(now)
 		for _, i := range list {
 			m := &w.snapshot.Mounts[i]
-			after := findMount(now, m.Namespace, m.Path)
+			after := shown[place{m.Namespace, m.Path}]
 			if after == nil || after.Master.Kind != master.Automount || after.Master.PID == old {
 				left = m.Path
 			}

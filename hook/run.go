@@ -2,13 +2,9 @@ package hook
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -114,9 +110,6 @@ func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (
 	if !sc.hasAutofs() {
 		return snapshot, nil
 	}
-	if err := sc.openRoots(ctx); err != nil {
-		r.Warn(err)
-	}
 	var err error
 	if snapshot.Mounts, err = sc.survey(); err != nil {
 		return nil, err
@@ -125,6 +118,9 @@ func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (
 		r.Warn(err)
 	}
 	rec.describe(snapshot.Mounts)
+	if err := sc.date(ctx, snapshot.Mounts); err != nil {
+		r.Warn(err)
+	}
 	sc.askSystemd(ctx, snapshot.Mounts)
 	if err := (store{r.Directory}).recallDaemons(sc.init, snapshot.Mounts); err != nil {
 		r.Warn(err)
@@ -148,17 +144,21 @@ func recordFromImages(e Event) (*record, error) {
 
 // takeRoots copies the roots that the holder keeps.
 func (r Runner) takeRoots(sc *scene, rec *record) {
+	if len(rec.Roots) == 0 {
+		return
+	}
+	files, err := rec.Holder.OpenAll()
+	if err != nil {
+		r.Warn(err)
+	}
 	for _, root := range rec.Roots {
-		f, err := rec.Holder.Open(root.Index)
-		if err != nil {
-			r.Warn(err)
-			if errors.Is(err, holder.ErrGone) {
-				return
-			}
-			continue
+		if root.Index >= 0 && root.Index < len(files) && files[root.Index] != nil {
+			sc.roots[rootKey{root.Namespace, root.Mount}] = files[root.Index]
+			files[root.Index] = nil
 		}
-		unix.CloseOnExec(int(f.Fd()))
-		sc.roots[rootKey{root.Namespace, root.Mount}] = f
+	}
+	for _, f := range files {
+		f.Close() // nil for those that are in use
 	}
 }
 

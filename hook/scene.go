@@ -71,6 +71,9 @@ func look(init *nsenter.Process, everyone bool) (*scene, error) {
 	}
 	seen := map[nsenter.NamespaceID]bool{}
 	for _, pid := range s.members {
+		if seen[nsenter.MountNamespaceOf(pid)] {
+			continue // most are
+		}
 		p, err := nsenter.Open(pid)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -136,11 +139,11 @@ func (s *scene) close() {
 	s.numbers.close()
 }
 
-// openRoots opens the root of every autofs mount that is not open yet, however
-// covered it is. It never blocks for a container with a pid namespace of its
+// openRoots opens the roots of the wanted autofs mounts that are not open yet,
+// however covered they are. It never blocks for a container with a pid namespace of its
 // own: there a request that nobody answers is refused to us (ENOENT). Mounts
 // that could not be opened are simply missing; the errors are joined.
-func (s *scene) openRoots(ctx context.Context) error {
+func (s *scene) openRoots(ctx context.Context, wanted func(rootKey) bool) error {
 	var errs []error
 	for _, sp := range s.spaces {
 		if sp.table == nil {
@@ -148,7 +151,7 @@ func (s *scene) openRoots(ctx context.Context) error {
 		}
 		var want []*mounts.Mount
 		for _, m := range sp.table.Autofs() {
-			if s.roots[rootKey{sp.id, m.ID}] == nil {
+			if key := (rootKey{sp.id, m.ID}); s.roots[key] == nil && wanted(key) {
 				want = append(want, m)
 			}
 		}
@@ -163,6 +166,8 @@ func (s *scene) openRoots(ctx context.Context) error {
 	}
 	return errors.Join(errs...)
 }
+
+func everyRoot(rootKey) bool { return true }
 
 func openIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[int]*os.File, error) {
 	control, err := autofs.OpenControl()

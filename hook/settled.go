@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -66,8 +65,12 @@ func (s store) markSettled(init *nsenter.Process, list []Mount) error {
 	if err := json.Unmarshal(data, &r); err != nil || r.Version != recordVersion {
 		return errors.Join(errors.New("record of repaired mounts: not of this version, or not readable"), err)
 	}
+	known := make(map[settled]bool, len(r.Mounts))
+	for _, m := range r.Mounts {
+		known[m] = true
+	}
 	for i := range list {
-		list[i].Settled = slices.Contains(r.Mounts, list[i].settled())
+		list[i].Settled = known[list[i].settled()]
 	}
 	return nil
 }

@@ -21,7 +21,16 @@ import (
 // survey describes every autofs mount of the scene, without asking anybody in
 // the container: it works while all processes are stopped.
 func (s *scene) survey() ([]Mount, error) {
+	found, err := s.listAutofs()
+	if err != nil {
+		return nil, err
+	}
 	s.forgetPipes()
+	return found, s.findMasters(found)
+}
+
+// listAutofs is survey without the masters.
+func (s *scene) listAutofs() ([]Mount, error) {
 	var found []Mount
 	for i, sp := range s.spaces {
 		if sp.table == nil {
@@ -32,18 +41,14 @@ func (s *scene) survey() ([]Mount, error) {
 			if err != nil {
 				return nil, fmt.Errorf("autofs mount at %q: %w", m.Mountpoint, err)
 			}
-			mount := Mount{
+			found = append(found, Mount{
 				Namespace: sp.id, Main: i == 0, NamespacePID: sp.process.PID(),
 				ID: m.ID, Path: m.Mountpoint, Device: mounts.DeviceOf(m), Source: m.Source, Options: options,
 				Covers: covers(sp.table.Stack(m)), Below: covers(sp.table.On(m)),
-			}
-			if f := s.roots[rootKey{sp.id, m.ID}]; f != nil {
-				mount.Created = created(f)
-			}
-			found = append(found, mount)
+			})
 		}
 	}
-	return found, s.findMasters(found)
+	return found, nil
 }
 
 func covers(list []*mounts.Mount) []Cover {
@@ -52,6 +57,26 @@ func covers(list []*mounts.Mount) []Cover {
 		found = append(found, Cover{ID: m.ID, Type: m.FSType, Path: m.Mountpoint, Device: mounts.DeviceOf(m)})
 	}
 	return found
+}
+
+// date opens those mounts that may be stale, and notes when each was made.
+func (s *scene) date(ctx context.Context, list []Mount) error {
+	stale := map[rootKey]bool{}
+	for i := range list {
+		if !list[i].knownHealthy() {
+			stale[rootKey{list[i].Namespace, list[i].ID}] = true
+		}
+	}
+	if len(stale) == 0 {
+		return nil
+	}
+	err := s.openRoots(ctx, func(key rootKey) bool { return stale[key] })
+	for i := range list {
+		if f := s.roots[rootKey{list[i].Namespace, list[i].ID}]; f != nil {
+			list[i].Created = created(f)
+		}
+	}
+	return err
 }
 
 // created is the ctime of an autofs root, which nobody changes after the kernel
@@ -69,6 +94,7 @@ func created(root *os.File) time.Time {
 // container's processes are searched.
 func (s *scene) findMasters(list []Mount) error {
 	byPipe := map[uint64]Master{}
+	readers := map[int]Master{} // by pid, what is the same for all their pipes
 	for i := range list {
 		options := list[i].Options
 		list[i].Master = Master{Identity: master.Identity{Kind: master.None}}
@@ -78,11 +104,11 @@ func (s *scene) findMasters(list []Mount) error {
 		m, known := byPipe[options.PipeInode]
 		if !known {
 			var err error
-			if m, err = s.readerOf(options.PipeInode, []int{options.ProcessGroup}); err != nil {
+			if m, err = s.readerOf(options.PipeInode, []int{options.ProcessGroup}, readers); err != nil {
 				return err
 			}
 			if m.Kind == master.None {
-				if m, err = s.readerOf(options.PipeInode, s.members); err != nil {
+				if m, err = s.readerOf(options.PipeInode, s.members, readers); err != nil {
 					return err
 				}
 			}
@@ -97,10 +123,17 @@ func (s *scene) findMasters(list []Mount) error {
 }
 
 // readerOf looks for the process that has the read end of a pipe open.
-func (s *scene) readerOf(pipe uint64, candidates []int) (Master, error) {
+func (s *scene) readerOf(pipe uint64, candidates []int, readers map[int]Master) (Master, error) {
 	none := Master{Identity: master.Identity{Kind: master.None}}
 	for _, pid := range candidates {
 		if pid <= 0 {
+			continue
+		}
+		if m, known := readers[pid]; known {
+			if fd, reads := s.pipes[pid][pipe]; reads {
+				m.PipeFD = fd
+				return m, nil
+			}
 			continue
 		}
 		p, pipes, err := s.pipesOf(pid)
@@ -115,7 +148,8 @@ func (s *scene) readerOf(pipe uint64, candidates []int) (Master, error) {
 		if err != nil {
 			return none, err
 		}
-		return Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, ProcessSince: processSince(p)}, nil
+		readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, ProcessSince: processSince(p)}
+		return readers[pid], nil
 	}
 	return none, nil
 }

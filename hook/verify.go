@@ -20,13 +20,14 @@ func (w *work) verify() {
 		w.failAll(err)
 		return
 	}
+	shown := placesOf(now)
 	for i := range w.plan {
 		d := &w.plan[i]
 		if d.Cure != Retold && d.Cure != Restarted && d.Cure != Respawned {
 			continue
 		}
 		before := &w.snapshot.Mounts[d.Mount]
-		after := findMount(now, before.Namespace, before.Path)
+		after := shown[place{before.Namespace, before.Path}]
 		if err := check(before, after, d.Cure); err != nil {
 			w.fail(i, err)
 		}
@@ -46,15 +47,21 @@ func (w *work) failAll(err error) {
 	}
 }
 
-// findMount returns the only autofs mount at a path of a namespace, else nil.
-func findMount(list []Mount, namespace uint64, path string) *Mount {
-	var found *Mount
+// place is a path of a mount namespace.
+type place struct {
+	namespace uint64
+	path      string
+}
+
+// placesOf returns the only autofs mount at each place, nil where there are more.
+func placesOf(list []Mount) map[place]*Mount {
+	found := make(map[place]*Mount, len(list))
 	for i := range list {
-		if list[i].Namespace == namespace && list[i].Path == path {
-			if found != nil {
-				return nil
-			}
-			found = &list[i]
+		p := place{list[i].Namespace, list[i].Path}
+		if _, another := found[p]; another {
+			found[p] = nil
+		} else {
+			found[p] = &list[i]
 		}
 	}
 	return found

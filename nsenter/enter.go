@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +35,17 @@ func (p *Process) Namespace(kind string) (NamespaceID, error) {
 			&os.PathError{Op: "stat", Path: fmt.Sprintf("/proc/%d/ns/%s", p.pid, kind), Err: err})
 	}
 	return NamespaceID{Device: st.Dev, Inode: st.Ino}, nil
+}
+
+// MountNamespaceOf looks at the mount namespace of whatever process has the
+// number now; the zero NamespaceID if there is none. It is for leaving processes
+// out: open those that matter.
+func MountNamespaceOf(pid int) NamespaceID {
+	var st unix.Stat_t
+	if unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/mnt", &st) != nil {
+		return NamespaceID{}
+	}
+	return NamespaceID{Device: st.Dev, Inode: st.Ino}
 }
 
 const hostInit = "/proc/1/ns/mnt"

@@ -179,6 +179,20 @@ func (p *Process) Readlink(name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
+// LinkMode returns the mode of a link of /proc/<pid> itself. That of "fd/3" tells
+// for what the file is open: 0400 for reading, 0200 for writing (proc_pid_fd(5)).
+func (p *Process) LinkMode(name string) (uint32, error) {
+	var st unix.Stat_t
+	_, err := retryEINTR(func() (int, error) {
+		return 0, unix.Fstatat(int(p.proc.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("process %d: %w", p.pid,
+			&os.PathError{Op: "lstat", Path: fmt.Sprintf("/proc/%d/%s", p.pid, name), Err: err})
+	}
+	return st.Mode, nil
+}
+
 // ReadDirNames lists a directory of /proc/<pid>, such as "fd" or "task".
 func (p *Process) ReadDirNames(name string) ([]string, error) {
 	f, err := p.openProc(name, unix.O_RDONLY|unix.O_DIRECTORY)

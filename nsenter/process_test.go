@@ -280,3 +280,28 @@ func TestSignal(t *testing.T) {
 		t.Errorf("ended by %v, %v", c.cmd.ProcessState, err)
 	}
 }
+
+// TestLinkMode: the bits tell for what a file is open.
+func TestLinkMode(t *testing.T) {
+	self, err := Open(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	for flags, want := range map[int]uint32{
+		unix.O_RDONLY: 0o500, unix.O_WRONLY: 0o300, unix.O_RDWR | unix.O_NONBLOCK: 0o700, unix.O_PATH: 0,
+	} {
+		f, err := os.OpenFile(os.DevNull, flags, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		mode, err := self.LinkMode(fmt.Sprintf("fd/%d", f.Fd()))
+		if err != nil || mode != unix.S_IFLNK|want {
+			t.Errorf("flags %#x: %#o, %v, want %#o", flags, mode, err, want)
+		}
+	}
+	if _, err := self.LinkMode("fd/1000000"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}

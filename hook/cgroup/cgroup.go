@@ -68,14 +68,18 @@ func Move(pid int, target []Membership) error {
 	if err != nil {
 		return err
 	}
-	mounts, err := Mounts()
-	if err != nil {
-		return err
-	}
 	var errs []error
 	for _, m := range target {
 		if slices.Contains(have, m) {
 			continue // there already; writing takes milliseconds
+		}
+		find := Mounts
+		if m.Controllers == "" {
+			find = Version2
+		}
+		mounts, err := find()
+		if err != nil {
+			return errors.Join(append(errs, err)...)
 		}
 		dir, ok := mounts.Dir(m)
 		if !ok {
@@ -95,7 +99,7 @@ func Open(p *nsenter.Process) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := Mounts()
+	mounts, err := Version2()
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +113,25 @@ func Open(p *nsenter.Process) (*os.File, error) {
 
 // Hierarchies are the cgroup file systems mounted in the caller's namespace.
 type Hierarchies []*mountinfo.Info
+
+// The usual place of the hierarchy of version 2 (file-hierarchy(7)), and the
+// inode number of its topmost group.
+const (
+	unified     = "/sys/fs/cgroup"
+	unifiedRoot = 1
+)
+
+// Version2 finds where version 2 is mounted. At its usual place it is found
+// without reading the mount table, which may be long.
+func Version2() (Hierarchies, error) {
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	if unix.Statfs(unified, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC &&
+		unix.Stat(unified, &st) == nil && st.Ino == unifiedRoot {
+		return Hierarchies{{FSType: "cgroup2", Root: "/", Mountpoint: unified}}, nil
+	}
+	return Mounts()
+}
 
 // Mounts reads which hierarchies are mounted.
 func Mounts() (Hierarchies, error) {

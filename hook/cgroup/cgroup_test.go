@@ -144,3 +144,22 @@ func TestMoveLike(t *testing.T) {
 		t.Error("a dead process was moved")
 	}
 }
+
+// TestVersion2: found without the mount table, version 2 is where that has it.
+func TestVersion2(t *testing.T) {
+	short, err := Version2()
+	if err != nil {
+		t.Fatal(err)
+	}
+	long, err := Mounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/", "/a/b"} {
+		got, gotOK := short.Dir(Membership{"", path})
+		want, wantOK := long.Dir(Membership{"", path})
+		if got != want || gotOK != wantOK {
+			t.Errorf("%s: %q %v, the mount table says %q %v", path, got, gotOK, want, wantOK)
+		}
+	}
+}

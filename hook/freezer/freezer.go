@@ -163,7 +163,11 @@ func Resume(r Ref) *Frozen {
 // groupsOf finds the directories of the groups that hold the processes, but not
 // those to be spared, and nobody else.
 func (r Request) groupsOf(members []int) ([]string, error) {
-	hierarchies, err := cgroup.Mounts()
+	find := cgroup.Mounts
+	if r.Version2Only {
+		find = cgroup.Version2
+	}
+	hierarchies, err := find()
 	if err != nil {
 		return nil, err
 	}

@@ -95,6 +95,23 @@ func (r Ref) Open(index int) (*os.File, error) {
 	if index < 0 || index >= r.Files {
 		return nil, fmt.Errorf("held file %d: the holder has %d", index, r.Files)
 	}
+	files, err := r.open(index, index+1)
+	if err != nil {
+		return nil, err
+	}
+	return files[0], nil
+}
+
+// OpenAll is Open for all held files. Where one cannot be copied there is nil in
+// its place; the errors are joined.
+func (r Ref) OpenAll() ([]*os.File, error) {
+	if r.Files <= 0 {
+		return nil, nil
+	}
+	return r.open(0, min(r.Files, maxFiles))
+}
+
+func (r Ref) open(from, to int) ([]*os.File, error) {
 	p, err := r.process()
 	if err != nil {
 		return nil, err
@@ -103,12 +120,21 @@ func (r Ref) Open(index int) (*os.File, error) {
 	if p.Ended() {
 		return nil, fmt.Errorf("process %d: %w", r.PID, ErrGone)
 	}
-	fd, err := unix.PidfdGetfd(int(p.Pidfd().Fd()), firstFile+index, 0)
-	if err != nil {
-		return nil, fmt.Errorf("held file %d of process %d: %w", index, r.PID, os.NewSyscallError("pidfd_getfd", err))
+	files := make([]*os.File, to-from)
+	var errs []error
+	for i := from; i < to; i++ {
+		fd, err := unix.PidfdGetfd(int(p.Pidfd().Fd()), firstFile+i, 0)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("held file %d of process %d: %w", i, r.PID, os.NewSyscallError("pidfd_getfd", err)))
+			continue
+		}
+		files[i-from] = os.NewFile(uintptr(fd), "held:"+strconv.Itoa(i)) // close-on-exec by pidfd_getfd(2)
 	}
-	return os.NewFile(uintptr(fd), "held:"+strconv.Itoa(index)), nil // close-on-exec by pidfd_getfd(2)
+	return files, errors.Join(errs...)
 }
+
+// maxFiles bounds how many files a record may speak of.
+const maxFiles = 1 << 16
 
 // Stop ends the holder and returns when its files are closed. It is no error if
 // it has ended already.

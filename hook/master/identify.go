@@ -67,8 +67,7 @@ func Pipes(p *nsenter.Process) (map[uint64]int, error) {
 		if !isPipe || err != nil {
 			continue
 		}
-		info, err := p.ReadFile("fdinfo/"+name, 1<<12)
-		if err != nil || !readable(string(info)) {
+		if mode, err := p.LinkMode("fd/" + name); err != nil || mode&0o400 == 0 {
 			continue
 		}
 		fd, err := strconv.Atoi(name)
@@ -78,18 +77,6 @@ func Pipes(p *nsenter.Process) (map[uint64]int, error) {
 		found[inode] = fd
 	}
 	return found, nil
-}
-
-// readable looks at the access mode in fdinfo's line "flags:" (octal, open(2)).
-func readable(info string) bool {
-	for line := range strings.Lines(info) {
-		if value, ok := strings.CutPrefix(line, "flags:"); ok {
-			flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 64)
-			const accessMode, writeOnly = 3, 1
-			return err == nil && flags&accessMode != writeOnly
-		}
-	}
-	return false
 }
 
 // containerPID is the last number in the line "NSpid:" of /proc/<pid>/status.

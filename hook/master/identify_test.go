@@ -122,17 +122,6 @@ func TestPipes(t *testing.T) {
 	}
 }
 
-func TestReadable(t *testing.T) {
-	for info, want := range map[string]bool{
-		"pos:\t0\nflags:\t00\nmnt_id:\t1\n": true, "flags:\t02000000\n": true, "flags:\t0100002\n": true, "flags:\t04000\n": true,
-		"flags:\t01\n": false, "flags:\t02100001\n": false, "flags:\tx\n": false, "": false, "pos:\t0\n": false,
-	} {
-		if got := readable(info); got != want {
-			t.Errorf("%q: %v", info, got)
-		}
-	}
-}
-
 func TestCredentials(t *testing.T) {
 	requireRoot(t)
 	full := start(t, nil).open(t)
