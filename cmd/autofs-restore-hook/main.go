@@ -4,10 +4,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"time"
@@ -115,7 +117,7 @@ func actionScript() int {
 func ociHook(name string) int {
 	log := newLogger()
 	log.limit(name, hook.Deadline+time.Second/4, exitFailed)
-	state, err := hook.ReadState(os.Stdin)
+	state, err := hook.ReadState(standardInput())
 	if err != nil {
 		log.Errorf("%s: %v", name, err)
 		return log.exitStatus(exitUsage)
@@ -135,6 +137,9 @@ func ociHook(name string) int {
 	protect(log, event, input)
 	return log.exitStatus(run(log, event).Outcome.ExitStatus())
 }
+
+// standardInput is what package stage has read of it, and the rest.
+func standardInput() io.Reader { return io.MultiReader(bytes.NewReader(stage.Input), os.Stdin) }
 
 // watch is the program as the process that a createRuntime hook leaves behind.
 func watch(args []string) int {
@@ -157,7 +162,7 @@ func unknown(word string) int {
 			fmt.Fprintf(os.Stderr, "autofs-restore-hook: unknown command %q\n\n%s", word, usage)
 			os.Exit(exitUsage)
 		})
-		if state, err := hook.ReadState(os.Stdin); err == nil && state.Version != "" {
+		if state, err := hook.ReadState(standardInput()); err == nil && state.Version != "" {
 			newLogger().Warnf("%q: an OCI hook stage that this version does not know; nothing is done", word)
 			return exitDone
 		}

@@ -1,9 +1,9 @@
 // Package stage knows at which of CRIU's stages there is work, and ends the
 // program at all others: CRIU calls it at every stage of every dump and restore
-// of the machine.
+// of the machine. So it does where an OCI runtime calls it at a fresh start.
 //
 // It does so before the packages that do the work are initialized, which is why
-// it imports only os: Go initializes packages in the order of their names, each
+// it imports only os and syscall: Go initializes packages in the order of their names, each
 // as soon as those that it imports are ready.
 package stage
 
@@ -29,4 +29,5 @@ func init() {
 	if action := os.Getenv(EnvAction); action != "" && len(os.Args) == 1 && !Ours(action) {
 		os.Exit(0)
 	}
+	endAtFreshStart()
 }
