@@ -7,6 +7,7 @@ PROGRAM  := autofs-restore-hook
 BINARY   := bin/$(PROGRAM)
 AGENT    := bin/autofs-restore-agent
 MAX_SIZE := 4194304
+MAX_PACKAGES := 125
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # The program that the end-to-end tests drive. HOOK=/bin/true shows them fail.
@@ -20,7 +21,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-chaos test-soak test-matrix containerd-task lab lab-all bench lint check-deps check-size dist clean
+.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size dist clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,8 +117,25 @@ lab: ## Build the laboratory's Debian trees, once (root)
 lab-all: ## The same with containers of other versions of systemd
 	@test/node/build trixie sid >/dev/null
 
-bench: build lab ## Measure what the program adds to a restore (root)
-	go test -C test -run '^$$' -bench . -benchtime 10x -exec $(NODE) ./bench/...
+# Only the benchmarks that match, in small letters: make bench BENCH=noop.
+BENCH ?= .
+
+bench: build lab bench-tools ## Measure the program in the laboratory (root, 5 minutes)
+	go test -C test -run '^$$' -bench '(?i)$(BENCH)' -benchtime 1x -timeout 20m -exec $(NODE) ./bench/...
+
+# What the benchmarks compare with: an empty Go program, and system calls alone
+# in C, where there is a compiler.
+bench-tools:
+	@CGO_ENABLED=0 go build -C test -trimpath -ldflags '-s -w -funcalign=4' -o $(CURDIR)/bin/bench-empty ./bench/empty
+	@if command -v gcc >/dev/null; then gcc -O2 -Wall -static -o bin/bench-lean test/bench/lean/lean.c; \
+	else echo "gcc is not installed: no comparison with C"; fi
+
+check-budget: build lab check-size check-deps ## System calls, allocations, size and packages stay within their budgets (root)
+	@packages=$$(go list -deps ./cmd/$(PROGRAM) | wc -l); \
+	echo "$(BINARY): $$packages packages, at most $(MAX_PACKAGES)"; \
+	[[ $$packages -le $(MAX_PACKAGES) ]]
+	go test -count=1 -run '^TestBudget$$' -v ./cmd/$(PROGRAM)
+	go test -C test -count=1 -run '^TestBudget$$' -v -exec $(NODE) ./bench/...
 
 lint: ## gofmt, go vet, and golangci-lint where it is installed
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \

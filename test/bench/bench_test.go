@@ -153,7 +153,7 @@ func preserved(b *testing.B, report lab.Report, size int) bool {
 	return false
 }
 
-func countPreserved(b *testing.B, report lab.Report) int {
+func countPreserved(b testing.TB, report lab.Report) int {
 	count := 0
 	for _, m := range report.Mounts {
 		if m.Outcome == "preserved" {
@@ -168,7 +168,7 @@ func countPreserved(b *testing.B, report lab.Report) int {
 // end ends a container. The kernel frees the device numbers of a mount namespace
 // a little later (fs/namespace.c, delayed_mntput_work); the next restore shall
 // find them free.
-func end(b *testing.B, restored *lab.Restored) {
+func end(b testing.TB, restored *lab.Restored) {
 	restored.Kill(b)
 	time.Sleep(100 * time.Millisecond)
 }
@@ -176,7 +176,7 @@ func end(b *testing.B, restored *lab.Restored) {
 // widenSockets lets CRIU 4.1.1 restore more than about 140 pipes of one process:
 // it sends their descriptors to a datagram socket of its own before it reads
 // any, and waits forever when that is full (criu/files.c, send_fds).
-func widenSockets(b *testing.B) {
+func widenSockets(b testing.TB) {
 	const file = "/proc/sys/net/core/wmem_default"
 	before, err := os.ReadFile(file)
 	if err != nil {

@@ -81,12 +81,17 @@ func run(b *testing.B, cmd *exec.Cmd, limit time.Duration) (time.Duration, strin
 
 var unitList = regexp.MustCompile(`(?m)^AUTOFS_SERVICES=.*$`)
 
+// scriptPlaces are where packages put CRIU's script.
+func scriptPlaces() []string {
+	return []string{"/usr/libexec/criu/scripts/systemd-autofs-restart.sh", "/usr/lib/criu/scripts/systemd-autofs-restart.sh"}
+}
+
 // criuScript copies the script of the installed package, for our units instead
 // of the one that it names.
 func criuScript(b *testing.B, size int) string {
 	b.Helper()
-	for _, dir := range []string{"/usr/libexec/criu/scripts", "/usr/lib/criu/scripts"} {
-		text, err := os.ReadFile(filepath.Join(dir, "systemd-autofs-restart.sh"))
+	for _, place := range scriptPlaces() {
+		text, err := os.ReadFile(place)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -94,7 +99,7 @@ func criuScript(b *testing.B, size int) string {
 			b.Fatal(err)
 		}
 		if !unitList.Match(text) {
-			b.Fatalf("%s: the script has another form", dir)
+			b.Fatalf("%s: the script has another form", place)
 		}
 		text = unitList.ReplaceAll(text, []byte(`AUTOFS_SERVICES="`+strings.Join(units(size), " ")+`"`))
 		path := filepath.Join(lab.Scratch(b, "criu-script"), fmt.Sprint(size))

@@ -1,0 +1,39 @@
+package bench
+
+import (
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// budget is how many system calls a stage may take: with the few automounts of
+// callSizes, and for each further one.
+type budget struct {
+	few  int
+	each float64
+}
+
+// budgets are by stage. The fillers that a stage needs depend on the machine's
+// other file systems, so what makes them is not counted (see timing).
+var budgets = map[string]budget{
+	"pre-restore": {few: 230, each: 8},
+	"pre-resume":  {few: 900, each: 40},
+	"post-resume": {few: 460, each: 4},
+}
+
+// TestBudget fails when a restore takes more system calls than it needed when
+// the budgets were set. Counts do not depend on how busy the machine is.
+func TestBudget(t *testing.T) {
+	lab.RequireNode(t)
+	widenSockets(t)
+	counted := countedRestores(t)
+	for _, stage := range workStages {
+		few, many := counted[0][stage], counted[1][stage]
+		have := budget{few: few.work(), each: slope(few, many)}
+		t.Logf("%s: %d system calls with %d automounts, %.1f for each further one", stage, have.few, callSizes[0], have.each)
+		if b := budgets[stage]; have.few > b.few || have.each > b.each {
+			t.Errorf("%s: the budget is %d system calls with %d automounts, and %.1f for each further one", stage, b.few, callSizes[0], b.each)
+			printCalls(few, many)
+		}
+	}
+}
