@@ -32,7 +32,7 @@ help: ## This list
 # they become too many for its tables). Without D-Bus over
 # TCP (godbus_no_tcp) there is no resolver of host names: 220 KB.
 COLD := github.com/... google.golang.org/... golang.org/... net/... encoding/... log/... text/... reflect time fmt \
-	os strings bytes strconv sort bufio context io internal/poll os/exec
+	os strings bytes strconv sort bufio context io internal/... os/exec slices maps
 
 build: ## Build bin/autofs-restore-hook, static and small
 	CGO_ENABLED=0 go build -trimpath -tags godbus_no_tcp $(foreach pattern,$(COLD),-gcflags='$(pattern)=-l') -ldflags '-s -w -funcalign=4 -X main.versionNumber=$(VERSION)' -o $(BINARY) ./cmd/$(PROGRAM)
