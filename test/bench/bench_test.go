@@ -1,9 +1,9 @@
 // Package bench measures what the program adds to a restore, side by side with
 // what CRIU ships for the same purpose, in the laboratory's node: `make bench`.
 //
-// BENCH_SIZES are the numbers of automounts (default "1 10 100 500"),
-// BENCH_ROUNDS is how often each is measured (default 5), BENCH_LIMIT how long
-// one run of CRIU's script may take before it is stopped (default 30s).
+// BENCH_SIZES are the numbers of automounts (default "1 4 100 500"),
+// BENCH_ROUNDS is how often each is measured (default 3), BENCH_LIMIT how long
+// one run of CRIU's script may take before it is stopped (default 15s).
 package bench
 
 import (
@@ -32,7 +32,7 @@ func BenchmarkAutomounts(b *testing.B) {
 		fmt.Print("\n" + machine() + "\n")
 		widenSockets(b)
 		var rows []row
-		for word := range strings.FieldsSeq(setting("BENCH_SIZES", "1 10 100 500")) {
+		for word := range strings.FieldsSeq(setting("BENCH_SIZES", "1 4 100 500")) {
 			size, err := strconv.Atoi(word)
 			if err != nil || size < 1 {
 				b.Fatalf("BENCH_SIZES: %q is no number of automounts", word)
@@ -67,11 +67,11 @@ func measure(b *testing.B, size int) row {
 	// (mount.c, sd_event_source_set_ratelimit): measured is what comes after.
 	time.Sleep(1100 * time.Millisecond)
 	checkpoint := c.Checkpoint(b)
-	rounds, err := strconv.Atoi(setting("BENCH_ROUNDS", "5"))
+	rounds, err := strconv.Atoi(setting("BENCH_ROUNDS", "3"))
 	if err != nil || rounds < 1 {
 		b.Fatalf("BENCH_ROUNDS: %v", err)
 	}
-	limit, err := time.ParseDuration(setting("BENCH_LIMIT", "30s"))
+	limit, err := time.ParseDuration(setting("BENCH_LIMIT", "15s"))
 	if err != nil {
 		b.Fatalf("BENCH_LIMIT: %v", err)
 	}
@@ -142,7 +142,8 @@ func (r *row) restorePlain(b *testing.B, checkpoint *lab.Checkpoint) *lab.Restor
 // does not count.
 func preserved(b *testing.B, report lab.Report, size int) bool {
 	count := countPreserved(b, report)
-	if count == size {
+	// A mount is reported once for each mount namespace that shows it.
+	if count >= size && count == len(report.Mounts) {
 		return true
 	}
 	if others := lab.OtherNodes(); len(others) > 0 {

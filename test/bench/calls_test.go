@@ -2,11 +2,11 @@ package bench
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -169,9 +169,17 @@ func printCalls(few, many calls) {
 // checkpointOf makes a container with that many automounts and checkpoints it.
 func checkpointOf(b testing.TB, size int) *lab.Checkpoint {
 	b.Helper()
-	c := lab.Start(b, lab.Options{Plain: true, Files: automounts(size)})
+	return checkpointOfFiles(b, size, nil)
+}
+
+// checkpointOfFiles is checkpointOf for a container with further files.
+func checkpointOfFiles(b testing.TB, size int, more map[string]string) *lab.Checkpoint {
+	b.Helper()
+	files := automounts(size)
+	maps.Copy(files, more)
+	c := lab.Start(b, lab.Options{Plain: true, Files: files})
 	if have := len(lab.Autofs(b, c.PID)); have != size {
-		b.Fatalf("the container has %s automounts, want %d", strconv.Itoa(have), size)
+		b.Fatalf("the container has %d automounts, want %d", have, size)
 	}
 	c.Settle(b)
 	return c.Checkpoint(b)

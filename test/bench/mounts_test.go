@@ -1,0 +1,311 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// stepNames are the steps of making mounts anew, as both contestants take them.
+var stepNames = []string{"find mounts and pipes", "hold numbers", "take numbers, create", "swap", "verify"}
+
+// BenchmarkMounts measures what makes mounts anew, step by step, beside a C
+// program that makes only the system calls that are needed for that.
+func BenchmarkMounts(b *testing.B) {
+	lab.RequireNode(b)
+	lean := tool(b, "bench-lean")
+	fmt.Print("\n" + machine() + "\nMaking automounts anew: microseconds for each of 100, medians. lean: a C program with the necessary\n" +
+		"system calls alone, which covers no mount, verifies nothing and shows each place empty for a moment.\n\n")
+	const count, rounds = 100, 5
+	ours, theirs := make([]series, len(stepNames)), make([]series, len(stepNames))
+	for range rounds {
+		waitAlone()
+		withHouse(b, lean, count, func(pid int) { addSteps(ours, inProcess(b, pid, count)) })
+		withHouse(b, lean, count, func(pid int) { addSteps(theirs, inC(b, lean, pid)) })
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "step\tours\tlean\tratio\t")
+	var sums [2]time.Duration
+	row := func(name string, a, c time.Duration) {
+		ratio := "-"
+		if c > 0 {
+			ratio = fmt.Sprintf("%.2f", float64(a)/float64(c))
+		}
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%s\t\n", name, float64(a.Nanoseconds())/1000/count, float64(c.Nanoseconds())/1000/count, ratio)
+	}
+	for i, name := range stepNames {
+		row(name, ours[i].median(), theirs[i].median())
+		sums[0] += ours[i].median()
+		sums[1] += theirs[i].median()
+	}
+	row("all", sums[0], sums[1])
+	w.Flush()
+}
+
+func addSteps(to []series, took []time.Duration) {
+	for i, d := range took {
+		to[i].add(d)
+	}
+}
+
+// withHouse runs f with a process that has automounts in a mount namespace of
+// its own.
+func withHouse(b testing.TB, lean string, count int, f func(pid int)) {
+	b.Helper()
+	dir := b.TempDir()
+	cmd, end := startHelper(b, lean, "house", strconv.Itoa(count), dir)
+	defer end()
+	f(cmd.Process.Pid)
+}
+
+// startHelper starts the C program and waits until it is ready.
+func startHelper(b testing.TB, lean string, args ...string) (cmd *exec.Cmd, end func()) {
+	b.Helper()
+	cmd = exec.Command(lean, args...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		b.Fatalf("%s %q: %q, %v", lean, args, line, err)
+	}
+	return cmd, func() {
+		_ = in.Close()
+		_, _ = io.Copy(io.Discard, out)
+		_ = cmd.Wait()
+		time.Sleep(100 * time.Millisecond) // its mounts go a little later
+	}
+}
+
+// inC has the C program make the mounts anew.
+func inC(b testing.TB, lean string, pid int) []time.Duration {
+	b.Helper()
+	out, err := exec.Command(lean, "preserve", strconv.Itoa(pid)).CombinedOutput()
+	fields := strings.Fields(string(out))
+	if err != nil || len(fields) != len(stepNames) {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	took := make([]time.Duration, len(stepNames)) // it verifies nothing
+	for i, text := range fields[1:] {
+		us, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		took[i] = time.Duration(us * 1000)
+	}
+	return took
+}
+
+// inProcess makes the mounts anew with the program's packages.
+func inProcess(b testing.TB, pid, count int) []time.Duration {
+	b.Helper()
+	ctx := context.Background()
+	wanted := lowestFree(b, count)
+	var took []time.Duration
+	last := time.Now()
+	step := func(err error) {
+		b.Helper()
+		if err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(last))
+		last = time.Now()
+	}
+	p, err := nsenter.Open(pid)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer p.Close()
+	table, err := mounts.Of(p)
+	if err != nil {
+		b.Fatal(err)
+	}
+	pipes, err := master.Pipes(p)
+	step(err)
+	pool := device.New(wanted)
+	defer pool.Close()
+	err = pool.Fill(ctx)
+	pool.Trim()
+	step(err)
+	var list []*mounts.Replacement
+	err = p.InMountNamespace(ctx, func(*nsenter.Thread) error {
+		for i, m := range table.Autofs() {
+			f, err := pool.Take(ctx, wanted[i], func() (*os.File, error) { return anew(p, m, pipes) })
+			if err != nil {
+				return err
+			}
+			list = append(list, &mounts.Replacement{Path: m.Mountpoint, Old: mounts.DeviceOf(m), New: f, Device: wanted[i]})
+		}
+		return nil
+	})
+	step(err)
+	spaces := []mounts.Space{{Process: p, Table: table}}
+	err = mounts.Replace(ctx, spaces, list, func([]mounts.Place) error { return nil })
+	for _, r := range list {
+		r.New.Close()
+		if r.Err != nil {
+			b.Fatal(r.Err)
+		}
+	}
+	step(err)
+	now, err := mounts.Of(p)
+	for _, r := range list {
+		if space := (mounts.Space{Process: p, Table: now}); err == nil && (!space.Shows(r.Path, r.Device) || space.Shows(r.Path, r.Old)) {
+			err = fmt.Errorf("%s was not replaced", r.Path)
+		}
+	}
+	step(err)
+	if len(list) != count {
+		b.Fatalf("%d mounts, want %d", len(list), count)
+	}
+	return took
+}
+
+func anew(p *nsenter.Process, m *mounts.Mount, pipes map[uint64]int) (*os.File, error) {
+	o, err := autofs.ParseOptions(m.VFSOptions)
+	if err != nil {
+		return nil, err
+	}
+	writer, err := p.OpenFileDescriptor(pipes[o.PipeInode], unix.O_WRONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	defer writer.Close()
+	return autofs.Create(autofs.CreateOptions{
+		PipeWriter: writer, FD: o.FD, ProcessGroup: p.PID(), Type: o.Type, Timeout: o.Timeout,
+		MinProto: o.MinProto, MaxProto: o.MaxProto, UID: o.UID, GID: o.GID, Source: m.Source,
+	})
+}
+
+// lowestFree are the numbers that the next superblocks would get.
+func lowestFree(b testing.TB, count int) []uint64 {
+	b.Helper()
+	var numbers []uint64
+	for range count {
+		fs, err := unix.Fsopen("ramfs", unix.FSOPEN_CLOEXEC)
+		if err == nil {
+			err = unix.FsconfigCreate(fs)
+		}
+		fd := -1
+		if err == nil {
+			fd, err = unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+		}
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Fstat(fd, &st)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		unix.Close(fs)
+		defer unix.Close(fd)
+		numbers = append(numbers, st.Dev)
+	}
+	return numbers
+}
+
+// BenchmarkGrowth measures the stages of a restore beside much that is not the
+// container's.
+func BenchmarkGrowth(b *testing.B) {
+	lab.RequireNode(b)
+	const size, rounds = 4, 3
+	lean := tool(b, "bench-lean")
+	checkpoint := checkpointOf(b, size)
+	cases := []struct {
+		name  string
+		crowd func() (end func())
+	}{
+		{"alone", func() func() { return func() {} }},
+		{"1,000 other mounts", func() func() { return crowdOfMounts(b, 1_000) }},
+		{"10,000 other mounts", func() func() { return crowdOfMounts(b, 10_000) }},
+		{"5,000 other processes", func() func() { _, end := startHelper(b, lean, "sleep", "5000"); return end }},
+		{"100 other containers", func() func() { _, end := startHelper(b, lean, "sleep", "100", "own"); return end }},
+	}
+	rows := make([]row, len(cases))
+	for range rounds {
+		for i, c := range cases {
+			end := c.crowd()
+			rows[i].size = size
+			rows[i].withHook(b, checkpoint)
+			end()
+		}
+	}
+	crowded := row{size: size}
+	inside := checkpointOfFiles(b, size, namespaces(50))
+	for range rounds {
+		crowded.withHook(b, inside)
+	}
+	fmt.Printf("\n%s\nWhat the program adds to a restore with %d automounts, beside much else: milliseconds, medians.\n\n", machine(), size)
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "\treserve\tpreserve\trepair\tother\tadded\trestore\t")
+	print := func(name string, r row) {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", name, r.reserve, r.preserve, r.repair, r.others, r.added, r.hook)
+	}
+	for i, c := range cases {
+		print(c.name, rows[i])
+	}
+	print("50 mount namespaces in it", crowded)
+	w.Flush()
+}
+
+// crowdOfMounts makes bind mounts, which need no device numbers, in the node.
+func crowdOfMounts(b testing.TB, count int) (end func()) {
+	b.Helper()
+	dir := b.TempDir()
+	parts := []string{}
+	for i := range count {
+		path := filepath.Join(dir, strconv.Itoa(i))
+		if err := os.Mkdir(path, 0o700); err != nil {
+			b.Fatal(err)
+		}
+		if err := unix.Mount(dir, path, "", unix.MS_BIND, ""); err != nil {
+			b.Fatal(err)
+		}
+		parts = append(parts, path)
+	}
+	return func() {
+		for _, path := range parts {
+			_ = unix.Unmount(path, unix.MNT_DETACH)
+		}
+	}
+}
+
+// namespaces are services with mount namespaces of their own.
+func namespaces(count int) map[string]string {
+	const dir = "/etc/systemd/system/"
+	files := map[string]string{}
+	var names []string
+	for i := range count {
+		name := fmt.Sprintf("apart-%02d.service", i)
+		names = append(names, name)
+		files[dir+name] = "[Service]\nPrivateMounts=yes\nExecStart=/bin/sleep infinity\n"
+	}
+	files[dir+"multi-user.target.d/apart.conf"] = "[Unit]\nWants=" + strings.Join(names, " ") + "\n"
+	return files
+}

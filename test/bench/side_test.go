@@ -1,0 +1,192 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// BenchmarkRetold compares telling systemd the new numbers with what of that is
+// systemd's own: a re-execution without anybody's help.
+func BenchmarkRetold(b *testing.B) {
+	lab.RequireNode(b)
+	const rounds = 5
+	fmt.Print("\n" + machine() + "\nretold: \"repair --strategy retell\", the whole command. bare: from SIGTERM to the moment when systemd listens again.\n\n")
+	for _, size := range []int{4, 100} {
+		widenSockets(b)
+		checkpoint := checkpointOf(b, size)
+		lab.InstallActionScript(b, "")
+		var retold, bare series
+		for range rounds {
+			restored := checkpoint.Restore(b, lab.RestoreOptions{})
+			result := lab.RunHook(b, nil, nil, "repair", strconv.Itoa(restored.PID), "--images", checkpoint.Images, "--strategy", "retell", "--json")
+			for _, m := range lab.ParseReport(b, result.Stdout).Mounts {
+				if m.Outcome != "retold" {
+					b.Errorf("%s: %s (%s)", m.Path, m.Outcome, m.Reason)
+				}
+			}
+			retold.add(result.Took)
+			bare.add(reexecute(b, restored.PID))
+			end(b, restored)
+		}
+		fmt.Printf("%d automounts: retold %s ms, bare %s ms, ratio %.2f\n", size, retold, bare, quotient(retold, bare))
+	}
+}
+
+// reexecute has systemd re-execute itself and waits until it listens again.
+func reexecute(b testing.TB, pid int) time.Duration {
+	b.Helper()
+	before := privateSocket(b, pid)
+	begin := time.Now()
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		b.Fatal(err)
+	}
+	for time.Since(begin) < 5*time.Second {
+		if now := privateSocket(b, pid); now != "" && now != before {
+			return time.Since(begin)
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+	b.Fatalf("systemd does not listen again; its socket is %q as before", before)
+	return 0
+}
+
+// privateSocket is the inode number of the socket that systemd listens on.
+func privateSocket(b testing.TB, pid int) string {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/unix", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) == 8 && f[7] == "/run/systemd/private" && f[3] == "00010000" {
+			return f[6]
+		}
+	}
+	return ""
+}
+
+// BenchmarkFrozen measures for how long the program freezes a container.
+func BenchmarkFrozen(b *testing.B) {
+	lab.RequireNode(b)
+	const size, rounds = 10, 5
+	checkpoint := checkpointOf(b, size)
+	var script, command series
+	for range rounds {
+		lab.InstallActionScript(b, lab.Hook())
+		var restored *lab.Restored
+		script.add(frozen(func() { restored = checkpoint.Restore(b, lab.RestoreOptions{}) }))
+		end(b, restored)
+		lab.InstallActionScript(b, "")
+		restored = checkpoint.Restore(b, lab.RestoreOptions{})
+		command.add(frozen(func() {
+			lab.RunHook(b, nil, nil, "repair", strconv.Itoa(restored.PID), "--images", checkpoint.Images)
+		}))
+		end(b, restored)
+	}
+	fmt.Printf("\n%s\nFrozen by the program, with %d automounts: milliseconds, medians. as action script %s, by the command \"repair --images\" %s (%.2f a mount)\n",
+		machine(), size, script, command, float64(command.median().Microseconds())/1000/size)
+}
+
+// frozen is for how long any control group of the laboratory is frozen while f
+// runs, to the nearest tenth of a millisecond.
+func frozen(f func()) time.Duration {
+	done := make(chan struct{})
+	sum := make(chan time.Duration)
+	go func() {
+		var total time.Duration
+		var since time.Time
+		pattern := "/sys/fs/cgroup/" + os.Getenv("LAB_ID") + "-*"
+		for ; ; time.Sleep(100 * time.Microsecond) {
+			now := anyFrozen(pattern)
+			switch {
+			case now && since.IsZero():
+				since = time.Now()
+			case !now && !since.IsZero():
+				total += time.Since(since)
+				since = time.Time{}
+			}
+			select {
+			case <-done:
+				sum <- total
+				return
+			default:
+			}
+		}
+	}()
+	f()
+	close(done)
+	return <-sum
+}
+
+func anyFrozen(pattern string) bool {
+	for _, below := range []string{"", "/*"} {
+		files, _ := filepath.Glob(pattern + below + "/cgroup.freeze")
+		for _, file := range files {
+			if text, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(text)) == "1" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// BenchmarkMemory measures the most memory that any process of the program has.
+func BenchmarkMemory(b *testing.B) {
+	lab.RequireNode(b)
+	widenSockets(b)
+	info, err := os.Stat(lab.Hook())
+	if err != nil {
+		b.Fatal(err)
+	}
+	fmt.Printf("\n%s\nbinary: %d bytes\n", machine(), info.Size())
+	for _, size := range []int{4, 500} {
+		checkpoint := checkpointOf(b, size)
+		// It is held at its end for a moment, to be looked at.
+		lab.InstallWrappedScript(b, "strace -DDD -f -qq -o /dev/null -e trace=exit_group -e inject=exit_group:delay_enter=30000 "+lab.Hook(), "")
+		var most atomic.Int64
+		done := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(2 * time.Millisecond):
+					most.Store(max(most.Load(), peak()))
+				}
+			}
+		}()
+		restored := checkpoint.Restore(b, lab.RestoreOptions{})
+		close(done)
+		preserved(b, restored.ReadReport(b), size)
+		end(b, restored)
+		fmt.Printf("%d automounts: at most %.1f MiB (VmHWM)\n", size, float64(most.Load())/1024)
+	}
+}
+
+// peak is the largest VmHWM of a process of the program, in KiB.
+func peak() int64 {
+	var most int64
+	links, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, link := range links {
+		if exe, err := os.Readlink(link); err != nil || exe != lab.Hook() {
+			continue
+		}
+		text, _ := os.ReadFile(filepath.Join(filepath.Dir(link), "status"))
+		_, rest, _ := strings.Cut(string(text), "VmHWM:")
+		if fields := strings.Fields(rest); len(fields) > 0 {
+			if n, err := strconv.ParseInt(fields[0], 10, 64); err == nil {
+				most = max(most, n)
+			}
+		}
+	}
+	return most
+}
