@@ -29,7 +29,8 @@ func BenchmarkRetold(b *testing.B) {
 			restored := checkpoint.Restore(b, lab.RestoreOptions{})
 			result := lab.RunHook(b, nil, nil, "repair", strconv.Itoa(restored.PID), "--images", checkpoint.Images, "--strategy", "retell", "--json")
 			for _, m := range lab.ParseReport(b, result.Stdout).Mounts {
-				if m.Outcome != "retold" {
+				// Some may have got their old numbers by chance.
+				if m.Outcome != "retold" && m.Outcome != "healthy" {
 					b.Errorf("%s: %s (%s)", m.Path, m.Outcome, m.Reason)
 				}
 			}
@@ -128,7 +129,7 @@ func frozen(f func()) time.Duration {
 }
 
 func anyFrozen(pattern string) bool {
-	for _, below := range []string{"", "/*"} {
+	for _, below := range []string{"", "/*", "/*/*"} {
 		files, _ := filepath.Glob(pattern + below + "/cgroup.freeze")
 		for _, file := range files {
 			if text, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(text)) == "1" {
