@@ -3,7 +3,6 @@ package spawn
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -33,7 +32,7 @@ func SealedCopy() (*os.File, error) {
 	}
 	// A descriptor that cannot write is returned: the one that could is closed.
 	defer f.Close()
-	if _, err = io.Copy(f, self); err == nil {
+	if err = copyFile(f, self); err == nil {
 		const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
 	}
@@ -41,6 +40,20 @@ func SealedCopy() (*os.File, error) {
 		return nil, fmt.Errorf("sealed copy of this program: %w", err)
 	}
 	return os.Open("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
+}
+
+// copyFile copies within the kernel: io.Copy takes 270 calls for this program.
+func copyFile(to, from *os.File) error {
+	for {
+		n, err := unix.Sendfile(int(to.Fd()), int(from.Fd()), nil, 1<<30)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return os.NewSyscallError("sendfile", err)
+		case n == 0:
+			return nil
+		}
+	}
 }
 
 func memory(flags int) (*os.File, error) {

@@ -16,9 +16,9 @@ type budget struct {
 // budgets are by stage. The fillers that a stage needs depend on the machine's
 // other file systems, so they are not counted (perFiller).
 var budgets = map[string]budget{
-	"pre-restore": {few: 350, each: 8},
-	"pre-resume":  {few: 900, each: 52},
-	"post-resume": {few: 520, each: 4},
+	"pre-restore": {few: 400, each: 8},
+	"pre-resume":  {few: 1020, each: 53},
+	"post-resume": {few: 680, each: 4},
 }
 
 // TestBudget fails when a restore takes more system calls than it needed when
