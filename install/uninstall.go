@@ -226,6 +226,19 @@ func (p *plan) emptied() []string {
 // runFiles is where the program keeps what it knows of running containers.
 const runFiles = "/run/" + programName
 
+// underWay reports whether a file is the note of a repair that is not finished:
+// without it what covered a mount, or who serves it, could not be brought back.
+func underWay(dir, name string) bool {
+	switch dir {
+	case "covers", "locks":
+		return true
+	case "containers": // "PID-START.json" says what is repaired, all others what is begun
+		identity, ok := strings.CutSuffix(name, ".json")
+		return !ok || strings.Contains(identity, ".")
+	}
+	return false
+}
+
 // removeRunFiles removes the reports and whatever else is kept until the next
 // boot.
 func (t *tree) removeRunFiles() {
@@ -235,14 +248,10 @@ func (t *tree) removeRunFiles() {
 			continue
 		}
 		names, _ := folder.Readdirnames(-1)
-		if dir == "covers" || dir == "containers" || dir == "locks" {
-			if len(names) > 0 {
-				folder.Close()
-				continue // of repairs that are under way, or that another program may finish
-			}
-		}
 		for _, name := range names {
-			_ = unix.Unlinkat(int(folder.Fd()), name, 0)
+			if !underWay(dir, name) {
+				_ = unix.Unlinkat(int(folder.Fd()), name, 0)
+			}
 		}
 		folder.Close()
 		if dir != "." {
