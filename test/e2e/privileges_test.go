@@ -61,7 +61,7 @@ func limitedByHand(t *testing.T, s *snapshot, capabilities []string, cure string
 func unanswered(t *testing.T, r *lab.Restored) []string {
 	t.Helper()
 	var list []string
-	for i, o := range r.TouchAccesses(t, lab.Accesses, lab.TouchLimit/3) {
+	for i, o := range r.TouchAccesses(t, lab.Accesses, lab.TouchLimit) {
 		if a := lab.Accesses[i]; !a.Answers(o) {
 			list = append(list, fmt.Sprintf("%s: %s", a.Path, o))
 		}

@@ -92,10 +92,12 @@ func TestRetoldKilled(t *testing.T) {
 			total, _ := traced(t, s, w.r, "ptrace")
 			w.goStale(t)
 			reads, _ := traced(t, s, w.r, "pread64")
+			w.goStale(t)
+			writes, _ := traced(t, s, w.r, "pwrite64") // the last is the state's
 			begin := time.Now()
 			calls := walked(t, total)
 			w.kill(t, "ptrace", calls...)
-			w.kill(t, "pwrite64", 1)
+			w.kill(t, "pwrite64", writes)
 			w.kill(t, "pread64", reads) // to read back what was written
 			t.Logf("%d calls of ptrace; killed at %d of them, from %d to %d, and at 2 others, in %s: "+
 				"%d times killed, old numbers %d, new numbers %d, finished by the next run %d, lost %d",
