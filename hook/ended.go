@@ -49,10 +49,7 @@ func (s store) forgetEnded(init *nsenter.Process, daemon int) error {
 }
 
 func (s store) forgetNote(name string) error {
-	if err := os.Remove(filepath.Join(s.settledDir(), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("note of an ended service: %w", err)
-	}
-	return nil
+	return removeFile(filepath.Join(s.settledDir(), name), "note of an ended service")
 }
 
 // finishEnded starts the services whose daemons killed runs have ended. One that

@@ -30,10 +30,7 @@ func (s store) gatePath(init *nsenter.Process) string {
 
 // forgetGate takes the note away: the gate is gone.
 func (s store) forgetGate(init *nsenter.Process) error {
-	if err := os.Remove(s.gatePath(init)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("note of a gate: %w", err)
-	}
-	return nil
+	return removeFile(s.gatePath(init), "note of a gate")
 }
 
 // finishGate takes away what a killed run has left of its gate. The run's guard

@@ -2,6 +2,7 @@ package hook
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -204,6 +205,15 @@ func (r *Report) save(dir string) error {
 // temporarySuffix is that of a file that is being written: a run that is killed
 // leaves it.
 const temporarySuffix = ".tmp"
+
+// removeFile removes a file under our run directory, if it is there; what names
+// it in the error.
+func removeFile(path, what string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
 
 // writeFile replaces a file under our run directory in one step.
 func writeFile(dir, name string, data []byte) error {

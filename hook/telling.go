@@ -1,8 +1,6 @@
 package hook
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -33,8 +31,5 @@ func (s store) toldOrNot(init *nsenter.Process) bool {
 
 // endTelling takes the mark away, when it is recorded what systemd knows.
 func (s store) endTelling(init *nsenter.Process) error {
-	if err := os.Remove(s.tellingPath(init)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("mark of a run that told systemd device numbers: %w", err)
-	}
-	return nil
+	return removeFile(s.tellingPath(init), "mark of a run that told systemd device numbers")
 }
