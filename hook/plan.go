@@ -43,8 +43,8 @@ type Decision struct {
 // notes a unit's state just after it made the mount or the process.
 const clockSlack = 100 * time.Millisecond
 
-// tickSlack is how much older than it is a process may seem, since its start time
-// comes in ticks. A daemon needs longer from its start to its first mount.
+// tickSlack is how much older than it is a process may seem, or a mount: start
+// times and inode times come in ticks of up to 10 ms.
 const tickSlack = 11 * time.Millisecond
 
 // Plan decides for each mount of a snapshot what is to be done. It only thinks:
@@ -192,7 +192,7 @@ func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
 		return Healthy, "an earlier run repaired it"
 	}
 	if !s.Restore {
-		if healthy, reason := daemonIsYoung(m); healthy {
+		if healthy, reason := daemonIsYoung(s, m); healthy {
 			return Healthy, reason
 		}
 	}
@@ -232,10 +232,23 @@ var supervisors = []string{"runsv", "s6-supervise", "supervise", "perpd", "super
 // daemonIsYoung compares when systemd started the daemon with when the kernel
 // made its process. They differ for a restored process only. A restored daemon
 // may have mounted some itself since: those are younger than its process.
-func daemonIsYoung(m *Mount) (bool, string) {
+//
+// A daemon may need less than a tick from its start to its mount. What both dates
+// leave open the container's first process tells, whose start by a runtime, unlike
+// a restore, is an exec.
+func daemonIsYoung(s *Snapshot, m *Mount) (bool, string) {
 	since, process := m.Master.UnitSince, m.Master.ProcessSince
-	if m.Master.Alone != nil && !process.IsZero() && m.Created.After(process.Add(tickSlack)) {
-		return true, "its daemon mounted it itself"
+	if m.Master.Executed {
+		return true, "its daemon was started here, not restored"
+	}
+	if m.Master.Alone != nil && !process.IsZero() {
+		slack := tickSlack
+		if s.Executed {
+			slack = -tickSlack
+		}
+		if m.Created.After(process.Add(slack)) {
+			return true, "its daemon mounted it itself"
+		}
 	}
 	if since.IsZero() || process.IsZero() {
 		return false, ""

@@ -108,6 +108,9 @@ func TestDecide(t *testing.T) {
 		"automount, alone, later":     {aloneMount(nil), Auto, false, Respawned, "device and inode"},
 		"automount, alone, young":     {aloneMount(func(m *Mount) { dates(time.Time{}, noon.Add(tickSlack+1), noon)(m) }), Auto, false, Healthy, "mounted it itself"},
 		"automount, alone, a tick":    {aloneMount(func(m *Mount) { dates(time.Time{}, noon.Add(tickSlack), noon)(m) }), Auto, false, Respawned, ""},
+		"automount, alone, executed":  {aloneMount(func(m *Mount) { m.Master.Executed = true }), Auto, false, Healthy, "not restored"},
+		"automount, executed, CRIU":   {aloneMount(func(m *Mount) { m.Master.Executed = true }), Auto, true, Respawned, ""},
+		"systemd, executed again":     {systemdMount(func(m *Mount) { m.Master.Executed = true }), Auto, false, Retold, ""},
 		"automount, not to be copied": {aloneMount(func(m *Mount) { m.Master.Alone.Obstacle = "a user namespace" }), Auto, true, Unrepaired, "a user namespace: end all"},
 		"automount, forced":           {aloneMount(func(m *Mount) { m.Master.Alone.Forced = true }), Auto, true, Unrepaired, "--force"},
 		"automount, of a shell":       {aloneMount(foreground("sh")), Auto, true, Unrepaired, `of process 55 ("sh"), which may end with it: if that starts it again, run "autofs-restore-hook repair 54 --strategy restart"`},
@@ -129,6 +132,32 @@ func TestDecide(t *testing.T) {
 		}
 		if !reflect.DeepEqual(first, again) {
 			t.Errorf("%s: another plan for the same snapshot: %v, %v", name, first, again)
+		}
+	}
+}
+
+// TestPlanFreshContainer: a daemon that mounts in the tick in which it starts is
+// told from a restored one by how the container's first process was made.
+func TestPlanFreshContainer(t *testing.T) {
+	for _, test := range []struct {
+		after    time.Duration // of the mount after the process
+		executed bool
+		cure     Cure
+	}{
+		{tickSlack, true, Healthy},
+		{0, true, Healthy},
+		{-tickSlack + 1, true, Healthy},
+		{-tickSlack, true, Respawned},
+		{0, false, Respawned},
+		{tickSlack, false, Respawned},
+		{tickSlack + 1, false, Healthy},
+	} {
+		m := aloneMount(dates(time.Time{}, noon.Add(test.after), noon))
+		for restore, want := range map[bool]Cure{false: test.cure, true: Respawned} {
+			plan := Plan(&Snapshot{Restore: restore, Executed: test.executed, Strategy: Auto, Mounts: []Mount{m}})
+			if plan[0].Cure != want {
+				t.Errorf("mounted %s after its start, first process executed: %v, restore: %v: %s, want %s", test.after, test.executed, restore, plan[0].Cure, want)
+			}
 		}
 	}
 }

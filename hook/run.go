@@ -104,7 +104,7 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 // moments of the restore left, or what the images say.
 func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (*Snapshot, error) {
 	snapshot := &Snapshot{
-		Container: containerName(e, sc.init), PID: e.PID, Strategy: e.Strategy, Restore: rec.Moment != "",
+		Container: containerName(e, sc.init), PID: e.PID, Strategy: e.Strategy, Restore: rec.Moment != "", Executed: sc.init.Executed(),
 		ReexecuteReplaced: r.Config.ReexecuteReplaced,
 	}
 	if !sc.hasAutofs() {

@@ -14,6 +14,9 @@ type Snapshot struct {
 	// Restore is whether CRIU itself told us that the container has just been
 	// restored. If not, the mounts' own dates are the evidence.
 	Restore bool
+	// Executed is whether the container's first process has executed a program
+	// since a fork made it: a runtime's start does that, a restore does not.
+	Executed bool
 	// Strategy limits the cures.
 	Strategy Strategy
 	// ReexecuteReplaced is the administrator's choice of that name.
@@ -83,6 +86,9 @@ type Master struct {
 	// ProcessSince is when the kernel made the process: for a restored one,
 	// the moment of the restore.
 	ProcessSince time.Time
+	// Executed is whether it has executed its program since a fork made it. A
+	// restored daemon has not.
+	Executed bool
 	// HoldsRoot is whether the process has a file descriptor on the mount, and
 	// so can answer without looking for it.
 	HoldsRoot bool

@@ -148,7 +148,7 @@ func (s *scene) readerOf(pipe uint64, candidates []int, readers map[int]Master) 
 		if err != nil {
 			return none, err
 		}
-		readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, ProcessSince: processSince(p)}
+		readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, ProcessSince: processSince(p), Executed: p.Executed()}
 		return readers[pid], nil
 	}
 	return none, nil

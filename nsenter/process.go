@@ -17,10 +17,11 @@ import (
 // Process is one particular process. It stays that process: after its death
 // every method fails, even if its number has been given to another one.
 type Process struct {
-	pid   int
-	start uint64
-	pidfd *os.File
-	proc  *os.File
+	pid    int
+	start  uint64
+	forked bool
+	pidfd  *os.File
+	proc   *os.File
 }
 
 // Open finds the process with the given number in the caller's pid namespace.
@@ -50,7 +51,7 @@ func Open(pid int) (*Process, error) {
 		p.Close()
 		return nil, err
 	}
-	if p.start, err = p.readStart(); err != nil {
+	if p.start, p.forked, err = p.readStat(); err != nil {
 		p.Close()
 		return nil, err
 	}
@@ -91,6 +92,10 @@ func (p *Process) PID() int { return p.pid }
 // since boot (proc(5), /proc/pid/stat, field 22). Number and start time
 // together name a process for as long as the machine runs.
 func (p *Process) StartTime() uint64 { return p.start }
+
+// Executed reports whether the process had executed a program since a fork made
+// it, when it was opened. CRIU restores processes by fork alone.
+func (p *Process) Executed() bool { return !p.forked }
 
 // Identity is the process's number and start time, "123-4567": a name for
 // files that belong to this process and to no later one.
@@ -207,23 +212,31 @@ func (p *Process) ReadDirNames(name string) ([]string, error) {
 	return names, nil
 }
 
-// readStart takes field 22 of /proc/<pid>/stat. The second field is the
-// command name in parentheses, which may itself hold blanks and parentheses.
-func (p *Process) readStart() (uint64, error) {
+// forkedOnly is PF_FORKNOEXEC in a process's flags (include/linux/sched.h): a fork
+// sets it, an exec clears it.
+const forkedOnly = 0x40
+
+// readStat takes the fields 22, start time, and 9, flags, of /proc/<pid>/stat
+// (proc_pid_stat(5)). The second field is the command name in parentheses, which
+// may itself hold blanks and parentheses.
+func (p *Process) readStat() (start uint64, forked bool, err error) {
 	data, err := p.ReadFile("stat", 1<<16)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	text := string(data)
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	if len(fields) < 20 {
-		return 0, fmt.Errorf("process %d: /proc/%d/stat: %d fields after the command, want at least 20", p.pid, p.pid, len(fields))
+		return 0, false, fmt.Errorf("process %d: /proc/%d/stat: %d fields after the command, want at least 20", p.pid, p.pid, len(fields))
 	}
-	start, err := strconv.ParseUint(fields[19], 10, 64)
+	if start, err = strconv.ParseUint(fields[19], 10, 64); err != nil {
+		return 0, false, fmt.Errorf("process %d: /proc/%d/stat: start time: %w", p.pid, p.pid, err)
+	}
+	flags, err := strconv.ParseUint(fields[6], 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("process %d: /proc/%d/stat: start time: %w", p.pid, p.pid, err)
+		return 0, false, fmt.Errorf("process %d: /proc/%d/stat: flags: %w", p.pid, p.pid, err)
 	}
-	return start, nil
+	return start, flags&forkedOnly != 0, nil
 }
 
 // notExist makes "no such process" recognisable as fs.ErrNotExist.

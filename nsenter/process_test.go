@@ -115,7 +115,7 @@ func methods(p *Process) map[string]func() error {
 			return p.InMountNamespace(ctx, func(*Thread) error { panic("entered a dead process") })
 		},
 		"CopyMountNamespace": func() error { return drop(p.CopyMountNamespace(ctx)) },
-		"readStart":          func() error { _, err := p.readStart(); return err },
+		"readStat":           func() error { _, _, err := p.readStat(); return err },
 	}
 }
 
@@ -242,6 +242,31 @@ func TestOpenFileDescriptor(t *testing.T) {
 	}
 	if flags, err := unix.FcntlInt(w.Fd(), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("not close-on-exec (%v)", err)
+	}
+}
+
+// TestExecuted: a shell that was executed, and a part of it that it only forked.
+func TestExecuted(t *testing.T) {
+	c := startCommand(t, nil, "sh", "-c", "(read line); true")
+	if !c.open(t).Executed() {
+		t.Error("executed: not said")
+	}
+	var forked int
+	eventually(t, "the shell forks", func() bool {
+		list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", c.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = fmt.Sscan(string(list), &forked)
+		return err == nil
+	})
+	p, err := Open(forked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if p.Executed() {
+		t.Error("forked: said to be executed")
 	}
 }
 
