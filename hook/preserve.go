@@ -15,6 +15,9 @@ import (
 // systemd serves anew, with the device numbers that this systemd remembers,
 // and has a holder keep the roots of all others open for the repair.
 func (r Runner) preserve(ctx context.Context, e Event) error {
+	if has, err := namedAutofs(e.ImageDir); err == nil && !has {
+		return nil
+	}
 	init, err := nsenter.Open(e.PID)
 	if err != nil {
 		return err
@@ -56,6 +59,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	if !sc.hasAutofs() {
 		return rec.Holder.Stop(ctx)
 	}
+	r.protect(init)
 	rec.Init, rec.Moment = init.Identity(), Preserve
 	if err := sc.openRoots(ctx, everyRoot); err != nil {
 		r.Warn(err)

@@ -75,6 +75,9 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 		return err
 	}
 	defer sc.close()
+	if sc.hasAutofs() || s.hasNotes(init) {
+		r.protect(init)
+	}
 	if id, err := master.Identify(init); err == nil && id.Kind == master.Systemd && sc.hasAutofs() {
 		if _, err := master.RearmPressure(init); err != nil {
 			r.Warn(err)

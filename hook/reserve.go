@@ -96,17 +96,22 @@ func (r Runner) hold(criu *nsenter.Process, rec *record, files []*os.File) error
 
 // hasAutofs tells from the names of the images alone whether there is work.
 func hasAutofs(dir string) (bool, error) {
-	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false, fmt.Errorf("checkpoint images: %w", err)
-	}
-	defer f.Close()
-	has, err := images.HasAutofs(f)
+	has, err := namedAutofs(dir)
 	if errors.Is(err, images.ErrNoImages) || errors.Is(err, fs.ErrNotExist) {
 		return false, nil // no mount namespace of its own was checkpointed
 	}
-	if err != nil {
-		return false, fmt.Errorf("checkpoint images: %w", err)
+	return has, err
+}
+
+// namedAutofs is hasAutofs with an error where the images are not to be seen.
+func namedAutofs(dir string) (bool, error) {
+	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer f.Close()
+		var has bool
+		if has, err = images.HasAutofs(f); err == nil {
+			return has, nil
+		}
 	}
-	return has, nil
+	return false, fmt.Errorf("checkpoint images: %w", err)
 }

@@ -29,6 +29,20 @@ type Runner struct {
 	Config Config
 	// Warn is told what went wrong without ending the run; never nil.
 	Warn func(error)
+	// Protect, if not nil, is called before anything of this process is in reach
+	// of the given process of a container. It may have the program begin anew.
+	Protect func(pid int) error
+}
+
+// protect keeps the container from what is ours. Where it fails the work is done
+// all the same.
+func (r Runner) protect(init *nsenter.Process) {
+	if r.Protect == nil {
+		return
+	}
+	if err := r.Protect(init.PID()); err != nil {
+		r.Warn(err)
+	}
 }
 
 // Run does what an event asks for. The report is nil at a moment that makes
@@ -88,6 +102,9 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 	}
 	defer sc.close()
 	report.Container = containerName(e, init)
+	if sc.hasAutofs() {
+		r.protect(init)
+	}
 	rec, err := recordFromImages(e)
 	if err != nil {
 		return err

@@ -31,6 +31,12 @@ type settledRecord struct {
 
 func (s store) settledDir() string { return filepath.Join(s.dir, "containers") }
 
+// hasNotes reports whether earlier runs have left anything about the container.
+func (s store) hasNotes(init *nsenter.Process) bool {
+	names, err := filepath.Glob(filepath.Join(s.settledDir(), init.Identity()+".*"))
+	return err != nil || len(names) > 0
+}
+
 // settle records the mounts that are cured, and those that were before.
 func (s store) settle(init *nsenter.Process, snapshot *Snapshot, plan []Decision) error {
 	r := settledRecord{Version: recordVersion}

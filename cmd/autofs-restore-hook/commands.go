@@ -109,8 +109,8 @@ func repair(args []string) int {
 		return exitUsage
 	}
 	log := newLogger()
-	protect(log, event, nil)
-	return show(run(log, event), asJSON)
+	closeToOthers(log)
+	return show(run(log, event, nil), asJSON)
 }
 
 func inspect(args []string) int {
@@ -119,8 +119,8 @@ func inspect(args []string) int {
 		return exitUsage
 	}
 	log := newLogger()
-	protect(log, event, nil)
-	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }}
+	closeToOthers(log)
+	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }, Protect: sealed(nil)}
 	report, err := runner.Inspect(context.Background(), event)
 	if status := show(report, asJSON); err != nil {
 		log.Error(err)

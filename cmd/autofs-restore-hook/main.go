@@ -88,17 +88,18 @@ func command(args []string) int {
 	}
 }
 
-// protect keeps a container's processes from what is ours, before any of it is
-// in reach: see package spawn. Where it fails the work is done all the same.
-func protect(log *logger, event hook.Event, input []byte) {
-	if event.PID > 0 && event.Moment != hook.Reserve {
-		if err := spawn.Seal(event.PID, input); err != nil {
-			log.Warn(err)
-		}
-	}
+// closeToOthers keeps a container's processes from what is ours, before any of it
+// is in reach: see package spawn. Where it fails the work is done all the same.
+func closeToOthers(log *logger) {
 	if err := spawn.Close(); err != nil {
 		log.Warn(err)
 	}
+}
+
+// sealed is the hook.Runner's Protect: the program begins anew, as a copy that
+// finds the input on standard input.
+func sealed(input []byte) func(pid int) error {
+	return func(pid int) error { return spawn.Seal(pid, input) }
 }
 
 // actionScript handles a call by CRIU.
@@ -109,8 +110,8 @@ func actionScript() int {
 		log.Error(err)
 		return log.exitStatus(exitFailed)
 	}
-	protect(log, event, nil)
-	return log.exitStatus(run(log, event).Outcome.ExitStatus())
+	closeToOthers(log)
+	return log.exitStatus(run(log, event, nil).Outcome.ExitStatus())
 }
 
 // ociHook handles a call by an OCI runtime.
@@ -134,8 +135,8 @@ func ociHook(name string) int {
 	if err != nil {
 		log.Warn(err)
 	}
-	protect(log, event, input)
-	return log.exitStatus(run(log, event).Outcome.ExitStatus())
+	closeToOthers(log)
+	return log.exitStatus(run(log, event, input).Outcome.ExitStatus())
 }
 
 // standardInput is what package stage has read of it, and the rest.
@@ -149,8 +150,12 @@ func watch(args []string) int {
 		log.Error(err)
 		return exitUsage
 	}
-	protect(log, event, nil)
-	run(log, event)
+	// What it has inherited is not to get lost later.
+	if err := spawn.Seal(event.PID, nil); err != nil {
+		log.Warn(err)
+	}
+	closeToOthers(log)
+	run(log, event, nil)
 	return exitDone
 }
 
@@ -172,14 +177,16 @@ func unknown(word string) int {
 }
 
 // run carries out an event with one line in the log at the start and one at
-// the end.
-func run(log *logger, event hook.Event) *hook.Report {
-	log.start(event)
+// the end. input is what was read from standard input.
+func run(log *logger, event hook.Event, input []byte) *hook.Report {
+	if event.Watch || !spawn.Sealed() {
+		log.start(event)
+	}
 	config, err := hook.ReadConfig(hook.ConfigFile)
 	if err != nil {
 		log.Error(err)
 	}
-	runner := hook.Runner{Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) }}
+	runner := hook.Runner{Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) }, Protect: sealed(input)}
 	if !event.Watch {
 		log.limit(event.Trigger, hook.Deadline+time.Second/4, exitFailed)
 	}

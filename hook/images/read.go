@@ -94,9 +94,13 @@ func ReadDir(path string) (*Set, error) {
 }
 
 // HasAutofs tells, from the names alone, whether the checkpoint holds an autofs
-// superblock. It does not say that the images are sound.
+// superblock. It does not say that the images are sound. The error is
+// [ErrNoImages] if the directory holds no checkpoint.
 func HasAutofs(dir *os.File) (bool, error) {
 	names, err := list(dir)
+	if err == nil && len(names.mounts) == 0 {
+		err = fmt.Errorf("%s: %w", dir.Name(), ErrNoImages)
+	}
 	if err != nil {
 		return false, err
 	}

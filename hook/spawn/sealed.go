@@ -73,11 +73,7 @@ func memory(flags int) (*os.File, error) {
 //
 // It returns if there is nothing to do, or with an error.
 func Seal(pid int, input []byte) error {
-	link, err := os.Readlink("/proc/self/exe")
-	if err != nil {
-		return err
-	}
-	if strings.HasPrefix(link, "/memfd:") {
+	if Sealed() {
 		return nameThreads()
 	}
 	if !opensAll(pid) {
@@ -103,6 +99,12 @@ func Seal(pid int, input []byte) error {
 	}
 	err = syscall.Exec("/proc/self/fd/"+strconv.Itoa(int(program.Fd())), os.Args, os.Environ())
 	return os.NewSyscallError("execve", err)
+}
+
+// Sealed reports whether this process runs a sealed copy.
+func Sealed() bool {
+	link, err := os.Readlink("/proc/self/exe")
+	return err == nil && strings.HasPrefix(link, "/memfd:")
 }
 
 // nameThreads calls the threads of a sealed copy what they are called else: the

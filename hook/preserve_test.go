@@ -1,0 +1,27 @@
+package hook
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestPreserveWithoutAutofs: where the images name no autofs nothing is looked
+// at, not even the processes. Where they cannot be seen, these are.
+func TestPreserveWithoutAutofs(t *testing.T) {
+	r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Error(err) }}
+	for name, done := range map[string]bool{"mountpoints-13.img": true, "inventory.img": false, "": false} {
+		dir := t.TempDir()
+		if name == "" {
+			dir = filepath.Join(dir, "gone")
+		} else if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		const noProcess = 1 << 30
+		err := r.preserve(context.Background(), Event{Moment: Preserve, PID: noProcess, CRIU: noProcess, ImageDir: dir})
+		if (err == nil) != done {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
