@@ -87,7 +87,9 @@ func (w *work) tell(ctx context.Context, pid int, changes []master.DeviceChange)
 		return nil, err
 	}
 	w.scene.forgetManager(pid) // its connection breaks
-	return master.Retell(ctx, w.scene.masters[pid], changes, w.snapshot.ReexecuteReplaced)
+	return master.Retell(ctx, w.scene.masters[pid], master.Telling{
+		Version: version, Changes: changes, Replaced: w.snapshot.ReexecuteReplaced,
+	})
 }
 
 // restartInstead plans a restart for a mount that was to be retold, in every

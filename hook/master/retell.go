@@ -26,21 +26,36 @@ const (
 	// be corrected: 1.3 ms for version 262, 30 to 50 ms for version 252; with 2,000
 	// units up to 1 s on a busy machine.
 	reexecTime = 4 * time.Second
+	// firstSealing is the version from which on systemd seals its state before it
+	// executes itself (src/shared/serialize.c, finish_serialization_file). 257 does
+	// not, 262 does (measured). Where that is wrong it only takes longer.
+	firstSealing = 258
 )
 
 // ErrNotRetold means that systemd could not be told new device numbers; it runs
 // on with the state that it had.
 var ErrNotRetold = errors.New("systemd could not be told the new device number through its own re-execution")
 
+// Telling is what a systemd is told.
+type Telling struct {
+	// Version is systemd's.
+	Version int
+	Changes []DeviceChange
+	// Replaced is whether it may run another version of its program then, if that
+	// was installed since it was started.
+	Replaced bool
+}
+
+// errSealed means that a state that was taken for one that is not sealed is.
+var errSealed = errors.New("its state is sealed before it executes itself")
+
 // Retell tells the systemd that is the given process new device numbers for
 // automount units. systemd re-executes itself on SIGTERM, as it does when its
 // package is upgraded: it writes its state to a memory file and reads it back.
 // Between the two it is stopped and the numbers in that file are corrected.
 // Nothing else about systemd or its units changes. Connections to it break.
-// With replaced it may run another version of its program then, if that was
-// installed since it was started.
-func Retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange, replaced bool) (*StateEdit, error) {
-	if err := canReexecute(pid1, replaced); err != nil {
+func Retell(ctx context.Context, pid1 *nsenter.Process, telling Telling) (*StateEdit, error) {
+	if err := canReexecute(pid1, telling.Replaced); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotRetold, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, reexecTime, fmt.Errorf("it did not re-execute itself within %s", reexecTime))
@@ -51,7 +66,10 @@ func Retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange, 
 	}
 	done := make(chan answer, 1)
 	nsenter.GoThread(func() { // ptrace is a matter of the thread
-		edit, err := retell(ctx, pid1, changes)
+		edit, err := retell(ctx, pid1, telling.Changes, telling.Version >= firstSealing)
+		if errors.Is(err, errSealed) {
+			edit, err = retell(ctx, pid1, telling.Changes, true)
+		}
 		done <- answer{edit, err}
 	})
 	a := <-done
@@ -61,7 +79,7 @@ func Retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange, 
 	return a.edit, nil
 }
 
-func retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange) (edit *StateEdit, err error) {
+func retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange, seals bool) (edit *StateEdit, err error) {
 	t, err := seize(ctx, pid1)
 	if err != nil {
 		return nil, err
@@ -70,20 +88,29 @@ func retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange) 
 	if err := pid1.Signal(unix.SIGTERM); err != nil {
 		return nil, err
 	}
-	fd, err := t.runToState(ctx)
+	fd, err := t.runToState(ctx, seals)
 	if err != nil {
 		return nil, err
 	}
-	return correct(pid1, fd, changes)
+	edit, err = correct(pid1, fd, changes)
+	if errors.Is(err, unix.EPERM) && !seals { // memfd_create(2), File sealing
+		err = fmt.Errorf("%w: %w", errSealed, err)
+	}
+	return edit, err
 }
 
 // runToState lets systemd run until its state is complete and can still be
 // written: when it is about to seal the file or, in versions that do not, when
-// it has just executed itself. It returns the number of the file.
-func (t *tracer) runToState(ctx context.Context) (int, error) {
+// it has just executed itself. Only to see the sealing it is stopped at all of
+// its system calls. It returns the number of the file.
+func (t *tracer) runToState(ctx context.Context, seals bool) (int, error) {
+	run := t.toEvent
+	if seals {
+		run = t.toSystemCall
+	}
 	var signal unix.Signal
 	for {
-		if err := t.toSystemCall(signal); err != nil {
+		if err := run(signal); err != nil {
 			return -1, err
 		}
 		status, err := t.wait(ctx)

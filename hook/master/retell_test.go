@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -136,21 +137,24 @@ func onThread(f func()) {
 	<-done
 }
 
-func retellOnThread(ctx context.Context, p *nsenter.Process) (edit *StateEdit, err error) {
+func retellOnThread(ctx context.Context, p *nsenter.Process, seals bool) (edit *StateEdit, err error) {
 	onThread(func() {
-		edit, err = retell(ctx, p, []DeviceChange{{Unit: "mnt-idle.automount", Old: 148, New: 1048576}})
+		edit, err = retell(ctx, p, []DeviceChange{{Unit: "mnt-idle.automount", Old: 148, New: 1048576}}, seals)
 	})
 	return edit, err
 }
 
 func TestRetell(t *testing.T) {
 	requireRoot(t)
-	for _, manner := range []string{"seals", "does not seal"} {
-		t.Run(manner, func(t *testing.T) {
-			p, _, out := startFake(t, manner)
+	for _, test := range []struct {
+		manner string
+		seals  bool // as is believed
+	}{{"seals", true}, {"does not seal", true}, {"does not seal", false}} {
+		t.Run(fmt.Sprintf("%s, %v", test.manner, test.seals), func(t *testing.T) {
+			p, _, out := startFake(t, test.manner)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			edit, err := retellOnThread(ctx, p)
+			edit, err := retellOnThread(ctx, p, test.seals)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -168,6 +172,20 @@ func TestRetell(t *testing.T) {
 	}
 }
 
+// TestRetellSealed: one that seals against all belief is told nothing, and runs on.
+func TestRetellSealed(t *testing.T) {
+	requireRoot(t)
+	p, _, out := startFake(t, "seals")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := retellOnThread(ctx, p, false); !errors.Is(err, errSealed) {
+		t.Errorf("error %v, want %v", err, errSealed)
+	}
+	if got, err := io.ReadAll(out); err != nil || string(got) != fakeState {
+		t.Errorf("it read back\n%q\nwant\n%q (%v)", got, fakeState, err)
+	}
+}
+
 // TestRetellFails wants an error, and a process that nobody traces any more.
 func TestRetellFails(t *testing.T) {
 	requireRoot(t)
@@ -181,7 +199,7 @@ func TestRetellFails(t *testing.T) {
 			p, cmd, out := startFake(t, manner)
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
-			_, err := retellOnThread(ctx, p)
+			_, err := retellOnThread(ctx, p, true)
 			if err == nil || !strings.Contains(err.Error(), reason) {
 				t.Errorf("error %v, want %q", err, reason)
 			}

@@ -80,8 +80,17 @@ func (t *tracer) wait(ctx context.Context) (unix.WaitStatus, error) {
 // toSystemCall lets the stopped process run to the next entry or exit of a
 // system call. signal is delivered to it, 0 for none.
 func (t *tracer) toSystemCall(signal unix.Signal) error {
+	return t.run(unix.PtraceSyscall, signal)
+}
+
+// toEvent lets the stopped process run to its next signal or exec.
+func (t *tracer) toEvent(signal unix.Signal) error {
+	return t.run(unix.PtraceCont, signal)
+}
+
+func (t *tracer) run(request func(pid, signal int) error, signal unix.Signal) error {
 	t.stopped = false
-	if err := unix.PtraceSyscall(t.process.PID(), int(signal)); err != nil {
+	if err := request(t.process.PID(), int(signal)); err != nil {
 		return fmt.Errorf("process %d: let it run on: %w", t.process.PID(), os.NewSyscallError("ptrace", err))
 	}
 	return nil

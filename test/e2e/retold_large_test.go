@@ -32,17 +32,17 @@ func init() {
 	if err != nil {
 		return
 	}
-	var changes []master.DeviceChange
+	var telling master.Telling
 	text, err := os.ReadFile(tellFile)
 	if err == nil {
-		err = json.Unmarshal(text, &changes)
+		err = json.Unmarshal(text, &telling)
 	}
 	var p *nsenter.Process
 	if err == nil {
 		p, err = nsenter.Open(pid)
 	}
 	if err == nil {
-		_, err = master.Retell(context.Background(), p, changes, false)
+		_, err = master.Retell(context.Background(), p, telling)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -103,7 +103,7 @@ func retoldLarge(t *testing.T, suite string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { pid1.Close() })
-	w := &walk{r: &lab.Restored{Container: c}, pid1: pid1}
+	w := &walk{r: &lab.Restored{Container: c}, pid1: pid1, version: c.SystemdVersion(t)}
 	const stale = 1<<20 - 3 // nobody has it
 	mounts := lab.Autofs(t, c.PID)
 	for _, path := range paths {
@@ -125,7 +125,7 @@ func retoldLarge(t *testing.T, suite string) {
 	w.tell(t, away)
 	took := time.Since(begin)
 	checkRunsOn(t, w.r)
-	size, added, _ := tellTraced(t, c, back)
+	size, added, _ := w.tellTraced(t, back)
 	t.Logf("%d units, %d bytes of state, %d bytes added for %d automounts; told in %s",
 		len(units), size, added, len(paths), took.Round(time.Millisecond))
 	if len(units) < 1900 || size < 1<<20 || added < 2*4096 {
@@ -139,7 +139,7 @@ func retoldLarge(t *testing.T, suite string) {
 	// The limit ends the first write between two pages, and before the rest is
 	// written the program is killed.
 	cut := (size+4095)/4096*4096 + 4096
-	if _, _, killed := tellTraced(t, c, w.changes, "-e", "inject=pwrite64:signal=KILL:when=2", "prlimit", "--fsize="+strconv.Itoa(cut)); !killed {
+	if _, _, killed := w.tellTraced(t, w.changes, "-e", "inject=pwrite64:signal=KILL:when=2", "prlimit", "--fsize="+strconv.Itoa(cut)); !killed {
 		t.Error("the program was not killed at its second write")
 	}
 	checkRunsOn(t, w.r)
@@ -203,19 +203,19 @@ var writes = regexp.MustCompile(`pwrite64\(.*, (\d+), (\d+)\) += (\d+)\n`)
 
 // tellTraced tells systemd numbers in a process under strace, and returns how
 // long systemd's state was and how many bytes were added in the first write.
-func tellTraced(t *testing.T, c *lab.Container, changes []master.DeviceChange, options ...string) (size, added int, killed bool) {
+func (w *walk) tellTraced(t *testing.T, changes []master.DeviceChange, options ...string) (size, added int, killed bool) {
 	t.Helper()
-	text, err := json.Marshal(changes)
+	text, err := json.Marshal(master.Telling{Version: w.version, Changes: changes})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(tellFile, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log := filepath.Join(lab.Scratch(t, c.ID+"-strace"), "pwrite64")
+	log := filepath.Join(lab.Scratch(t, w.r.ID+"-strace"), "pwrite64")
 	args := append([]string{"-f", "-qq", "-o", log, "-e", "trace=pwrite64"}, options...)
 	cmd := exec.Command("strace", append(args, os.Args[0])...)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", tellVariable, c.PID))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", tellVariable, w.r.PID))
 	out, err := cmd.CombinedOutput()
 	killed = err != nil && strings.Contains(err.Error(), "killed")
 	if err != nil && !killed {

@@ -24,6 +24,7 @@ type walk struct {
 	s       *snapshot
 	r       *lab.Restored
 	pid1    *nsenter.Process
+	version int                   // systemd's
 	changes []master.DeviceChange // from the numbers of the checkpoint to those of now
 	units   map[string]lab.Unit
 	files   []string
@@ -36,6 +37,7 @@ type walk struct {
 func startWalk(t *testing.T, s *snapshot) *walk {
 	t.Helper()
 	w := &walk{s: s, r: restoreStale(t, s)}
+	w.version = w.r.SystemdVersion(t)
 	report := repairByHand(t, s, w.r, "--strategy", "retell")
 	checkCure(t, report, "retold")
 	seen := make(map[string]bool)
@@ -86,7 +88,7 @@ func (w *walk) tell(t *testing.T, changes []master.DeviceChange) *master.StateEd
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*lab.TouchLimit)
 	defer cancel()
-	edit, err := master.Retell(ctx, w.pid1, changes, false)
+	edit, err := master.Retell(ctx, w.pid1, master.Telling{Version: w.version, Changes: changes})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,6 +53,17 @@ func (c *Container) output(limit time.Duration, args ...string) (string, error) 
 	return string(text), err
 }
 
+// SystemdVersion is the version of the container's systemd: 252.
+func (c *Container) SystemdVersion(t testing.TB) int {
+	t.Helper()
+	var version int
+	out := c.Run(t, "systemctl", "--version")
+	if _, err := fmt.Sscanf(out, "systemd %d", &version); err != nil {
+		t.Fatalf("container %s: systemctl --version says %q", c.ID, out)
+	}
+	return version
+}
+
 func (c *Container) waitBooted(t testing.TB) {
 	t.Helper()
 	var state string
