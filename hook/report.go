@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
@@ -101,7 +100,7 @@ func (m *Mount) report(d Decision) MountReport {
 	r := MountReport{
 		Path: m.Path, MountNamespace: m.Namespace, Type: m.Options.Type.String(),
 		Master:    MasterReport{Kind: string(m.Master.Kind), PID: m.Master.PID, Unit: m.Master.Unit},
-		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: d.Reason, CoveredBy: []string{},
+		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: brief(d.Reason), CoveredBy: []string{},
 	}
 	if m.DeviceBefore != 0 {
 		r.DeviceBefore = mounts.DeviceString(m.DeviceBefore)
@@ -152,18 +151,20 @@ type UnrepairedMounts struct {
 // once.
 func (r *Report) Unrepaired() []UnrepairedMounts {
 	var groups []UnrepairedMounts
+	group := map[string]int{} // by reason
+	seen := map[[2]string]bool{}
 	for _, m := range r.Mounts {
-		if m.Outcome != Unrepaired {
+		if m.Outcome != Unrepaired || seen[[2]string{m.Reason, m.Path}] {
 			continue
 		}
-		i := slices.IndexFunc(groups, func(u UnrepairedMounts) bool { return u.Reason == m.Reason })
-		if i < 0 {
+		seen[[2]string{m.Reason, m.Path}] = true
+		i, known := group[m.Reason]
+		if !known {
+			i = len(groups)
+			group[m.Reason] = i
 			groups = append(groups, UnrepairedMounts{Reason: m.Reason})
-			i = len(groups) - 1
 		}
-		if !slices.Contains(groups[i].Paths, m.Path) {
-			groups[i].Paths = append(groups[i].Paths, m.Path)
-		}
+		groups[i].Paths = append(groups[i].Paths, m.Path)
 	}
 	return groups
 }

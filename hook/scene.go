@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
@@ -183,6 +185,9 @@ func openIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[
 			f, err := control.OpenMount(m.Mountpoint, mounts.DeviceOf(m))
 			if err != nil {
 				errs = append(errs, err)
+				if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+					break // the others would say the same
+				}
 				continue
 			}
 			// A path may lead to another mount of the same superblock.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -29,12 +28,23 @@ func (s *scene) survey() ([]Mount, error) {
 	return found, s.findMasters(found)
 }
 
+// Limits of what is looked at in one container, in all of its mount namespaces
+// together. Its own root may make 100,000 mounts in each (sysctl fs.mount-max).
+const (
+	maxAutofs = 1 << 14 // autofs mounts; each takes half a kilobyte of the report
+	maxCovers = 1 << 18 // mounts on each of these, added up
+)
+
 // listAutofs is survey without the masters.
 func (s *scene) listAutofs() ([]Mount, error) {
 	var found []Mount
+	covered := 0
 	for i, sp := range s.spaces {
 		if sp.table == nil {
 			continue
+		}
+		if len(found)+len(sp.table.Autofs()) > maxAutofs {
+			return nil, fmt.Errorf("the container's mount namespaces have more than %d autofs mounts: that many are not looked at", maxAutofs)
 		}
 		for _, m := range sp.table.Autofs() {
 			options, err := autofs.ParseOptions(m.VFSOptions)
@@ -46,6 +56,9 @@ func (s *scene) listAutofs() ([]Mount, error) {
 				ID: m.ID, Path: m.Mountpoint, Device: mounts.DeviceOf(m), Source: m.Source, Options: options,
 				Covers: covers(sp.table.Stack(m)), Below: covers(sp.table.On(m)),
 			})
+			if covered += len(found[len(found)-1].Below); covered > maxCovers {
+				return nil, fmt.Errorf("there are more than %d mounts on the container's autofs mounts: that many are not looked at", maxCovers)
+			}
 		}
 	}
 	return found, nil
@@ -203,141 +216,4 @@ func holdsMount(p *nsenter.Process, mountID int) bool {
 		}
 	}
 	return false
-}
-
-// askSystemd adds what the masters' systemd says about their units. What
-// cannot be learned is noted as the mount's problem, not returned: one systemd
-// that does not answer must not keep the others from being repaired.
-func (s *scene) askSystemd(ctx context.Context, list []Mount) {
-	paths := map[int][]string{}
-	for i := range list {
-		m := &list[i]
-		if m.Master.Kind == master.Systemd {
-			m.Master.Unit = master.UnitNameFromPath(m.Path, "automount")
-		}
-		if m.Master.Kind == master.Systemd && m.Main && !m.knownHealthy() {
-			paths[m.Master.PID] = append(paths[m.Master.PID], m.Path)
-		}
-	}
-	for pid, wanted := range paths {
-		units, err := s.automountUnits(ctx, pid, wanted)
-		for i := range list {
-			if list[i].Master.Kind != master.Systemd || list[i].Master.PID != pid || list[i].knownHealthy() {
-				continue
-			}
-			m := &list[i].Master
-			unit, known := units[list[i].Path]
-			switch {
-			case err != nil:
-				m.Problem = err.Error()
-			case !known:
-				m.Problem = "systemd has no .automount unit for this path"
-			default:
-				m.Unit, m.UnitActive, m.UnitSince = unit.Name, unit.Active(), unit.Since
-			}
-		}
-	}
-	services := map[int]Master{}
-	for i := range list {
-		m := &list[i].Master
-		if m.Kind != master.Automount || !list[i].Options.Type.Trigger() || list[i].Settled {
-			continue
-		}
-		answer, known := services[m.PID]
-		if !known {
-			answer = *m
-			s.describeService(ctx, &answer)
-			services[m.PID] = answer
-		}
-		*m = answer
-	}
-}
-
-// wake has every systemd that serves a mount go through its events once. A
-// systemd that was checkpointed while it ignored mount events for a moment
-// (src/core/mount.c, a rate limit) is not woken by its timer after the restore,
-// and would hear of no mount until something else happens to it.
-func (s *scene) wake(ctx context.Context, list []Mount) error {
-	var errs []error
-	seen := map[int]bool{}
-	for i := range list {
-		m := &list[i].Master
-		if m.Kind != master.Systemd || seen[m.PID] {
-			continue
-		}
-		seen[m.PID] = true
-		manager, err := s.manager(ctx, m.PID)
-		if err == nil {
-			err = manager.Ping(ctx)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-func (s *scene) automountUnits(ctx context.Context, pid int, paths []string) (map[string]master.Unit, error) {
-	manager, err := s.manager(ctx, pid)
-	if err != nil {
-		return nil, err
-	}
-	return manager.Automounts(ctx, paths)
-}
-
-// describeService asks the container's first process, if that is a systemd,
-// for the service that an automount daemon is the main process of.
-func (s *scene) describeService(ctx context.Context, m *Master) {
-	if m.ContainerPID == 1 {
-		m.Problem = "it is the container's first process, which cannot be started again without ending the container"
-		return
-	}
-	first, err := master.Identify(s.init)
-	if err != nil || first.Kind != master.Systemd {
-		s.describeAlone(m)
-		return
-	}
-	manager, err := s.manager(ctx, s.init.PID())
-	if err != nil {
-		m.Problem = err.Error()
-		return
-	}
-	service, err := manager.ServiceOf(ctx, m.ContainerPID)
-	if err != nil {
-		m.Problem = err.Error()
-		return
-	}
-	m.Unit, m.UnitActive, m.UnitSince = service.Name, true, service.Started
-}
-
-// returnTime is how long a systemd may be without its socket.
-const returnTime = time.Second
-
-// absent reports whether nobody listens on systemd's socket.
-func absent(err error) bool {
-	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
-}
-
-// manager returns the connection to the systemd with the given pid.
-func (s *scene) manager(ctx context.Context, pid int) (*master.Manager, error) {
-	if m := s.managers[pid]; m != nil {
-		return m, nil
-	}
-	if err := s.silent[pid]; err != nil {
-		return nil, err // asked before
-	}
-	p := s.masters[pid]
-	if p == nil {
-		p = s.init // asked about a service of its own
-	}
-	m, err := master.Connect(ctx, p)
-	// A systemd that re-executes itself has no socket for a moment.
-	for end := time.Now().Add(returnTime); absent(err) && time.Now().Before(end) && ctx.Err() == nil; {
-		time.Sleep(returnInterval)
-		m, err = master.Connect(ctx, p)
-	}
-	if err != nil {
-		s.silent[pid] = err
-		return nil, err
-	}
-	s.managers[pid] = m
-	return m, nil
 }

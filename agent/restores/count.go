@@ -61,7 +61,7 @@ func trouble(n Notice, r *hook.Report) string {
 		parts = append(parts, fmt.Sprintf("%q", r.Error))
 	}
 	for _, u := range r.Unrepaired() {
-		parts = append(parts, fmt.Sprintf("%q unrepaired: %q", u.Paths, u.Reason))
+		parts = append(parts, fmt.Sprintf("%s unrepaired: %q", u.Listed(), u.Reason))
 	}
 	for _, w := range r.Waiting {
 		parts = append(parts, fmt.Sprintf("process %d (%q) waits at %q", w.PID, w.Command, w.Path))

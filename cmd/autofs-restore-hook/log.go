@@ -36,15 +36,23 @@ func (l *logger) start(e hook.Event) {
 	l.Infof("autofs-restore-hook %s: %s%s", versionNumber, e.Trigger, of)
 }
 
+// maxLines bounds the lines of a log about the same kind of trouble: a container
+// may have any number of mounts and processes.
+const maxLines = 50
+
 func (l *logger) end(e hook.Event, report *hook.Report, err error) {
 	switch {
 	case report != nil && report.Outcome != hook.Repaired && report.Outcome != hook.NothingToDo:
 		l.Error(report.Summary())
-		for _, u := range report.Unrepaired() {
-			l.Errorf("unrepaired: %q: %s", u.Paths, u.Reason)
+		unrepaired := report.Unrepaired()
+		for _, u := range unrepaired[:min(len(unrepaired), maxLines)] {
+			l.Errorf("unrepaired: %s: %s", u.Listed(), u.Reason)
 		}
-		for _, w := range report.Waiting {
+		for _, w := range report.Waiting[:min(len(report.Waiting), maxLines)] {
 			l.Errorf("process %d (%q) waits on an automount at %q", w.PID, w.Command, w.Path)
+		}
+		if len(unrepaired) > maxLines || len(report.Waiting) > maxLines {
+			l.Error("there are more: see the report")
 		}
 	case report != nil:
 		l.Info(report.Summary())

@@ -188,7 +188,8 @@ func run(log *logger, event hook.Event, input []byte) *hook.Report {
 	}
 	runner := hook.Runner{Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) }, Protect: sealed(input)}
 	if !event.Watch {
-		log.limit(event.Trigger, hook.Deadline+time.Second/4, exitFailed)
+		// Not for the time that it takes to say what was done.
+		defer log.limit(event.Trigger, hook.Deadline+time.Second/4, exitFailed).Stop()
 	}
 	report, err := runner.Run(context.Background(), event)
 	log.end(event, report, err)
@@ -206,8 +207,8 @@ const stateTime = time.Second
 
 // limit ends the program after a time, whatever it is stuck on: the kernel ends
 // its threads with it.
-func (l *logger) limit(what string, after time.Duration, status int) {
-	time.AfterFunc(after, func() {
+func (l *logger) limit(what string, after time.Duration, status int) *time.Timer {
+	return time.AfterFunc(after, func() {
 		l.Errorf("%s: not finished within %s, given up", what, hook.Deadline)
 		os.Exit(l.exitStatus(status))
 	})
