@@ -2,6 +2,7 @@ package hook
 
 import (
 	"context"
+	"path"
 	"sort"
 	"time"
 )
@@ -62,7 +63,7 @@ func (w *work) replace(ctx context.Context, list []int) {
 		}
 		patience.Stop()
 	}
-	for _, i := range w.ordered(Restarted) {
+	for _, i := range w.coveredLast(w.ordered(Restarted)) {
 		if !w.snapshot.Mounts[i].Main {
 			continue
 		}
@@ -84,6 +85,31 @@ func (w *work) ordered(cure Cure) []int {
 		return len(w.snapshot.Mounts[list[a]].Path) < len(w.snapshot.Mounts[list[b]].Path)
 	})
 	return list
+}
+
+// coveredLast moves those mounts to the front that nothing covers and that are not
+// below another one of the list. After five changes of mounts systemd looks at
+// none for the rest of a second (src/core/mount.c, a rate limit), and a cover
+// that is away for a moment then stops no service that is bound to it.
+func (w *work) coveredLast(list []int) []int {
+	paths := map[string]bool{}
+	for _, i := range list {
+		paths[w.snapshot.Mounts[i].Path] = true
+	}
+	var free, rest []int
+	for _, i := range list {
+		m := &w.snapshot.Mounts[i]
+		below := false
+		for p := path.Dir(m.Path); len(p) > 1 && !below; p = path.Dir(p) {
+			below = paths[p]
+		}
+		if len(m.Covers) == 0 && !below {
+			free = append(free, i)
+		} else {
+			rest = append(rest, i)
+		}
+	}
+	return append(free, rest...)
 }
 
 func (w *work) fail(mount int, err error) {

@@ -1,0 +1,24 @@
+package hook
+
+import (
+	"slices"
+	"testing"
+)
+
+// TestCoveredLast: mounts that nothing covers are restarted first, but none before
+// one that it lies below.
+func TestCoveredLast(t *testing.T) {
+	w := &work{snapshot: &Snapshot{Mounts: []Mount{
+		{Path: "/a", Covers: []Cover{{ID: 1}}},
+		{Path: "/b"},
+		{Path: "/a/c"},
+		{Path: "/ab/d/e"},
+		{Path: "/b/x", Covers: []Cover{{ID: 2}}},
+	}}}
+	if got := w.coveredLast([]int{0, 1, 2, 3, 4}); !slices.Equal(got, []int{1, 3, 0, 2, 4}) {
+		t.Errorf("%v", got)
+	}
+	if got := w.coveredLast(nil); got != nil {
+		t.Errorf("%v", got)
+	}
+}
