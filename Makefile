@@ -135,7 +135,7 @@ check-budget: build lab check-size check-deps ## System calls, allocations, size
 	echo "$(BINARY): $$packages packages, at most $(MAX_PACKAGES)"; \
 	[[ $$packages -le $(MAX_PACKAGES) ]]
 	go test -count=1 -run '^TestBudget$$' -v ./cmd/$(PROGRAM)
-	go test -C test -count=1 -run '^TestBudget$$' -v -exec $(NODE) ./bench/...
+	go test -C test -count=1 -run '^TestBudget' -v -exec $(NODE) ./bench/...
 
 lint: ## gofmt, go vet, and golangci-lint where it is installed
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \

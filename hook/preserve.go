@@ -15,7 +15,8 @@ import (
 // systemd serves anew, with the device numbers that this systemd remembers,
 // and has a holder keep the roots of all others open for the repair.
 func (r Runner) preserve(ctx context.Context, e Event) error {
-	if has, err := namedAutofs(e.ImageDir); err == nil && !has {
+	has, imagesErr := namedAutofs(e.ImageDir)
+	if imagesErr == nil && !has {
 		return nil
 	}
 	init, err := nsenter.Open(e.PID)
@@ -23,6 +24,9 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return err
 	}
 	defer init.Close()
+	if has {
+		r.protect(init)
+	}
 	criu, err := nsenter.Open(e.CRIU)
 	if err != nil {
 		return fmt.Errorf("the restoring process: %w", err)
@@ -59,7 +63,9 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	if !sc.hasAutofs() {
 		return rec.Holder.Stop(ctx)
 	}
-	r.protect(init)
+	if !has {
+		r.protect(init)
+	}
 	rec.Init, rec.Moment = init.Identity(), Preserve
 	if err := sc.openRoots(ctx, everyRoot); err != nil {
 		r.Warn(err)

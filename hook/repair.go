@@ -55,6 +55,9 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 			defer criu.Close()
 		}
 	}
+	if rec != nil {
+		r.protect(init)
+	}
 	lock, err := s.lock(ctx, init)
 	if err != nil {
 		return err
@@ -75,7 +78,10 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 		return err
 	}
 	defer sc.close()
-	if sc.hasAutofs() || s.hasNotes(init) {
+	if rec == nil {
+		if !sc.hasAutofs() && !s.hasNotes(init) && e.ImageDir == "" {
+			return nil
+		}
 		r.protect(init)
 	}
 	if id, err := master.Identify(init); err == nil && id.Kind == master.Systemd && sc.hasAutofs() {
@@ -157,14 +163,6 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	return nil
 }
 
-// collect makes a Warn that also notes each warning.
-func collect(warn func(error), notes *[]string) func(error) {
-	return func(err error) {
-		*notes = append(*notes, err.Error())
-		warn(err)
-	}
-}
-
 // recordOf loads what the earlier moments of this restore left.
 func (r Runner) recordOf(s store, e Event) (*record, *nsenter.Process, error) {
 	if e.CRIU <= 0 {
@@ -193,7 +191,7 @@ func (r *Report) describe(s *Snapshot, plan []Decision) {
 func (r *Report) finish(begin time.Time, err error) {
 	r.DurationMS = float64(time.Since(begin).Microseconds()) / 1000
 	if err != nil {
-		r.Error = err.Error()
+		r.Error = brief(err.Error())
 		var format *images.FormatError
 		r.Unreadable = errors.Is(err, fs.ErrNotExist) || errors.Is(err, images.ErrNoImages) || errors.As(err, &format)
 	}

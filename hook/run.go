@@ -48,6 +48,7 @@ func (r Runner) protect(init *nsenter.Process) {
 // Run does what an event asks for. The report is nil at a moment that makes
 // none. The error is also in the report.
 func (r Runner) Run(ctx context.Context, e Event) (*Report, error) {
+	r.Warn = briefly(r.Warn)
 	if e.Watch {
 		return r.watch(ctx, e)
 	}
@@ -81,6 +82,7 @@ func readImages(dir string) (*images.Set, error) {
 
 // Inspect looks at a container and plans, changing nothing.
 func (r Runner) Inspect(ctx context.Context, e Event) (*Report, error) {
+	r.Warn = briefly(r.Warn)
 	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
 	defer cancel()
 	begin := time.Now()
@@ -121,7 +123,7 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 // moments of the restore left, or what the images say.
 func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (*Snapshot, error) {
 	snapshot := &Snapshot{
-		Container: containerName(e, sc.init), PID: e.PID, Strategy: e.Strategy, Restore: rec.Moment != "", Executed: sc.init.Executed(),
+		PID: e.PID, Strategy: e.Strategy, Restore: rec.Moment != "", Executed: sc.init.Executed(),
 		ReexecuteReplaced: r.Config.ReexecuteReplaced,
 	}
 	if !sc.hasAutofs() {

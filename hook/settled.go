@@ -33,8 +33,13 @@ func (s store) settledDir() string { return filepath.Join(s.dir, "containers") }
 
 // hasNotes reports whether earlier runs have left anything about the container.
 func (s store) hasNotes(init *nsenter.Process) bool {
-	names, err := filepath.Glob(filepath.Join(s.settledDir(), init.Identity()+".*"))
-	return err != nil || len(names) > 0
+	for _, dir := range []string{s.settledDir(), s.keepingDir()} {
+		names, err := filepath.Glob(filepath.Join(dir, init.Identity()+".*"))
+		if err != nil || len(names) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // settle records the mounts that are cured, and those that were before.

@@ -9,8 +9,7 @@ import (
 
 // Snapshot is what was found in a container, as plain data.
 type Snapshot struct {
-	Container string
-	PID       int
+	PID int
 	// Restore is whether CRIU itself told us that the container has just been
 	// restored. If not, the mounts' own dates are the evidence.
 	Restore bool

@@ -1,6 +1,7 @@
 package nsenter
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -118,6 +119,9 @@ func (p *Process) Signal(sig unix.Signal) error {
 	return nil
 }
 
+// usualSize is enough for most files of /proc/<pid> to be read by one call.
+const usualSize = 2048
+
 // ReadFile reads a file of /proc/<pid>. More than limit bytes is an error: the
 // content may be chosen by the container.
 func (p *Process) ReadFile(name string, limit int64) ([]byte, error) {
@@ -126,14 +130,15 @@ func (p *Process) ReadFile(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
+	var data bytes.Buffer
+	data.Grow(usualSize)
+	if _, err := data.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
 		return nil, fmt.Errorf("process %d: %w", p.pid, err)
 	}
-	if int64(len(data)) > limit {
+	if int64(data.Len()) > limit {
 		return nil, fmt.Errorf("process %d: /proc/%d/%s: longer than %d bytes", p.pid, p.pid, name, limit)
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 // OpenProc opens a file of /proc/<pid> for reading.

@@ -32,6 +32,20 @@ func BenchmarkNoop(b *testing.B) {
 		{"CRIU's script, foreign action", func() *exec.Cmd { return withEnv(script, nil, "", foreign) }},
 	})
 
+	restored, stage := withoutAutomounts(b)
+	defer end(b, restored)
+	list := []contestant{{"empty Go program", func() *exec.Cmd { return withEnv(empty, nil, "") }}}
+	for _, name := range workStages {
+		list = append(list, contestant{name, func() *exec.Cmd { return withEnv(lab.Hook(), nil, "", stage(name)...) }})
+	}
+	list = append(list, contestant{"CRIU's script, post-resume", func() *exec.Cmd { return withEnv(script, nil, "", stage("post-resume")...) }})
+	printRace(b, len(list)-1, "on a restored container without automounts", list)
+}
+
+// withoutAutomounts restores a container without any, and returns the environment
+// of a script at a stage of that.
+func withoutAutomounts(b testing.TB) (restored *lab.Restored, stage func(name string) []string) {
+	b.Helper()
 	c := lab.Start(b, lab.Options{Plain: true})
 	if have := lab.Autofs(b, c.PID); len(have) > 0 {
 		b.Fatalf("the container has automounts: %v", have)
@@ -39,20 +53,13 @@ func BenchmarkNoop(b *testing.B) {
 	c.Settle(b)
 	checkpoint := c.Checkpoint(b)
 	lab.InstallActionScript(b, "")
-	restored := checkpoint.Restore(b, lab.RestoreOptions{})
-	defer end(b, restored)
-	stage := func(name string) []string {
+	restored = checkpoint.Restore(b, lab.RestoreOptions{})
+	return restored, func(name string) []string {
 		return []string{
 			"CRTOOLS_SCRIPT_ACTION=" + name, "CRTOOLS_INIT_PID=" + strconv.Itoa(restored.PID),
 			"CRTOOLS_IMAGE_DIR=" + checkpoint.Images,
 		}
 	}
-	list := []contestant{{"empty Go program", func() *exec.Cmd { return withEnv(empty, nil, "") }}}
-	for _, name := range workStages {
-		list = append(list, contestant{name, func() *exec.Cmd { return withEnv(lab.Hook(), nil, "", stage(name)...) }})
-	}
-	list = append(list, contestant{"CRIU's script, post-resume", func() *exec.Cmd { return withEnv(script, nil, "", stage("post-resume")...) }})
-	printRace(b, len(list)-1, "on a restored container without automounts", list)
 }
 
 // installedScript is the script of the package criu, as it is.

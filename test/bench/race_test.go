@@ -62,6 +62,14 @@ func (c *cost) run(b testing.TB, cmd *exec.Cmd) {
 // count counts a command's system calls, those of its children included.
 func count(b testing.TB, cmd *exec.Cmd) int {
 	b.Helper()
+	text := []byte(trace(b, cmd))
+	return bytes.Count(text, []byte("\n")) - bytes.Count(text, []byte(" resumed>")) - bytes.Count(text, []byte("+++ ")) -
+		bytes.Count(text, []byte("--- "))
+}
+
+// trace runs a command under strace, with its children.
+func trace(b testing.TB, cmd *exec.Cmd) string {
+	b.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		b.Fatal(err)
@@ -81,8 +89,7 @@ func count(b testing.TB, cmd *exec.Cmd) int {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return bytes.Count(text, []byte("\n")) - bytes.Count(text, []byte(" resumed>")) - bytes.Count(text, []byte("+++ ")) -
-		bytes.Count(text, []byte("--- "))
+	return string(text)
 }
 
 func microseconds(s series) string {
