@@ -4,10 +4,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 func TestContainerName(t *testing.T) {
-	p := start(t, nil).open(t)
+	p := open(t, testenv.Start(t, nil))
 	for name, test := range map[string]struct{ id, want string }{
 		"as told":   {"c1", "c1"},
 		"long":      {strings.Repeat("a", maxID), strings.Repeat("a", maxID)},

@@ -15,6 +15,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -46,7 +47,7 @@ func newCovered(t *testing.T) *covered {
 	}
 	base := t.TempDir()
 	c := &covered{
-		init:  start(t, &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}).open(t),
+		init:  open(t, testenv.Start(t, &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS})),
 		store: store{t.TempDir()}, path: filepath.Join(base, "a b"),
 	}
 	c.do(t, func() error {

@@ -11,15 +11,17 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // TestLock: never two at once, whoever removes the file meanwhile.
 func TestLock(t *testing.T) {
 	s := store{t.TempDir()}
-	p, another := start(t, nil).open(t), start(t, nil).open(t)
+	p, another := open(t, testenv.Start(t, nil)), open(t, testenv.Start(t, nil))
 	var inside, most, count atomic.Int32
 	var work sync.WaitGroup
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
 	for range 8 {
 		work.Go(func() {
@@ -67,13 +69,13 @@ func TestLock(t *testing.T) {
 // TestLockOfProcess: the lock of another process is respected, and ends with it.
 func TestLockOfProcess(t *testing.T) {
 	s := store{t.TempDir()}
-	p := start(t, nil).open(t)
+	p := open(t, testenv.Start(t, nil))
 	path := filepath.Join(s.dir, "locks", p.Identity())
 	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	holding := startCommand(t, nil, "flock", "--no-fork", path, "cat")
-	eventually(t, "a lock of another process", func() bool {
+	holding := testenv.StartCommand(t, nil, "flock", "--no-fork", path, "cat")
+	testenv.Eventually(t, "a lock of another process", func() bool {
 		f, err := os.OpenFile(path, unix.O_RDWR, 0)
 		if err != nil {
 			return false
@@ -81,8 +83,8 @@ func TestLockOfProcess(t *testing.T) {
 		defer f.Close()
 		return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 	})
-	time.AfterFunc(30*time.Millisecond, func() { holding.life.Close() })
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	time.AfterFunc(30*time.Millisecond, func() { holding.Input.Close() })
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
 	begin := time.Now()
 	f, err := s.lock(ctx, p)

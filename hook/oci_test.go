@@ -3,13 +3,14 @@ package hook
 import (
 	"errors"
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"testing/iotest"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 func TestReadState(t *testing.T) {
@@ -95,7 +96,7 @@ func TestStartedAfresh(t *testing.T) {
 		"a similar name":      {[]string{"runcx", "create"}, false},
 	} {
 		c := startAs(t, test.args...)
-		if got := startedAfresh(c.cmd.Process.Pid); got != test.want {
+		if got := startedAfresh(c.PID()); got != test.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -105,27 +106,12 @@ func TestStartedAfresh(t *testing.T) {
 }
 
 // startAs starts a process with the given command line.
-func startAs(t *testing.T, args ...string) *child {
+func startAs(t *testing.T, args ...string) *testenv.Child {
 	t.Helper()
-	read, write, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer read.Close()
 	// A shell that waits for its input takes any words as arguments.
 	sh, err := exec.LookPath("sh")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := &exec.Cmd{Path: sh, Args: append([]string{args[0], "-s", "--"}, args[1:]...), Stdin: read}
-	if err := cmd.Start(); err != nil {
-		write.Close()
-		t.Fatal(err)
-	}
-	c := &child{cmd: cmd, life: write}
-	t.Cleanup(c.end)
-	// The kernel closes our descriptors, which os/exec waits for, before it sets
-	// the command line.
-	eventually(t, "a command line", func() bool { return commandLine(cmd.Process.Pid) != nil })
-	return c
+	return testenv.StartPrepared(t, &exec.Cmd{Path: sh, Args: append([]string{args[0], "-s", "--"}, args[1:]...)})
 }

@@ -12,11 +12,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 func TestRecord(t *testing.T) {
 	s := store{t.TempDir()}
-	criu, otherCRIU := start(t, nil).open(t), start(t, nil).open(t)
+	criu, otherCRIU := open(t, testenv.Start(t, nil)), open(t, testenv.Start(t, nil))
 	if r, err := s.load(criu); r != nil || err != nil {
 		t.Errorf("before: %v, %v", r, err)
 	}
@@ -53,13 +54,13 @@ func TestRecord(t *testing.T) {
 func TestSweep(t *testing.T) {
 	s := store{t.TempDir()}
 	s.sweep() // nothing there
-	alive, dead := start(t, nil), start(t, nil)
-	living, gone := alive.open(t), dead.open(t)
+	alive, dead := testenv.Start(t, nil), testenv.Start(t, nil)
+	living, gone := open(t, alive), open(t, dead)
 	keep, drop := &record{}, &record{}
 	if err := errors.Join(s.save(living, keep), s.save(gone, drop)); err != nil {
 		t.Fatal(err)
 	}
-	dead.end()
+	dead.End()
 	dir := filepath.Join(s.dir, "restores")
 	reused := strings.Replace(living.Identity(), "-", "-9", 1) + reportSuffix // its number, at another time
 	for _, name := range []string{reused, "README", "x-y.json"} {

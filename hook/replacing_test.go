@@ -5,12 +5,14 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // TestReplacingRecord: what cannot be understood is said once, and is gone.
 func TestReplacingRecord(t *testing.T) {
 	s := store{t.TempDir()}
-	init := start(t, nil).open(t)
+	init := open(t, testenv.Start(t, nil))
 	if undone, err := s.undoReplacing(context.Background(), init, nil); undone || err != nil {
 		t.Errorf("no note: %v, %v", undone, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/respawn"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 func TestAutomountFlags(t *testing.T) {
@@ -41,7 +42,7 @@ func TestAutomountFlags(t *testing.T) {
 // TestRecallDaemons: a daemon that a killed run has ended is known again, by
 // the mounts that it served and nobody serves now.
 func TestRecallDaemons(t *testing.T) {
-	init := start(t, nil).open(t)
+	init := open(t, testenv.Start(t, nil))
 	s := store{t.TempDir()}
 	mount := func(change func(*Mount)) Mount { return aloneMount(change) }
 	nobody := func(m *Mount) { m.Master = Master{Identity: master.Identity{Kind: master.None}} }

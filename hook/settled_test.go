@@ -7,13 +7,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // TestSettled: what a run has cured, the next one knows, as long as nothing
 // about it has changed.
 func TestSettled(t *testing.T) {
 	s := store{t.TempDir()}
-	init, another := start(t, nil).open(t), start(t, nil).open(t)
+	init, another := open(t, testenv.Start(t, nil)), open(t, testenv.Start(t, nil))
 	at := func(path string, change func(*Mount)) Mount {
 		m := systemdMount(change)
 		m.Path, m.ID, m.Master.StartTime = path, 7, 500
@@ -91,7 +93,7 @@ func TestSettled(t *testing.T) {
 // TestSettledOtherVersion: what another release wrote is ignored, and said.
 func TestSettledOtherVersion(t *testing.T) {
 	s := store{t.TempDir()}
-	init := start(t, nil).open(t)
+	init := open(t, testenv.Start(t, nil))
 	m := systemdMount(nil)
 	if err := s.settle(init, &Snapshot{Mounts: []Mount{m}}, []Decision{{Cure: Retold}}); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -28,7 +29,7 @@ func TestParseIdentity(t *testing.T) {
 			t.Errorf("%q: %d, %d, %v", text, pid, start, err)
 		}
 	}
-	p := start(t, nil).open(t)
+	p := open(t, testenv.Start(t, nil))
 	pid, started, err := parseIdentity(p.Identity())
 	if err != nil || pid != p.PID() || started != p.StartTime() {
 		t.Errorf("%s: %d, %d, %v", p.Identity(), pid, started, err)
@@ -65,8 +66,8 @@ func TestWatchEvent(t *testing.T) {
 // failed is no error.
 func TestWatch(t *testing.T) {
 	r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Error(err) }}
-	restoring, restored := start(t, nil), start(t, nil)
-	criu, init := restoring.open(t), restored.open(t)
+	restoring, restored := testenv.Start(t, nil), testenv.Start(t, nil)
+	criu, init := open(t, restoring), open(t, restored)
 	event, err := WatchEvent([]string{criu.Identity(), init.Identity(), "c1"})
 	if err != nil {
 		t.Fatal(err)
@@ -91,24 +92,24 @@ func TestWatch(t *testing.T) {
 	other.initStart++
 	expect("another container", other, "another one has its number")
 	expect("CRIU goes on", event, "test's time is over")
-	restored.end()
+	restored.End()
 	expect("the container is gone", event, "no such process")
 
 	// Ended, but not yet waited for: that is how a failed restore looks.
-	failing := start(t, nil)
-	zombie := failing.open(t)
+	failing := testenv.Start(t, nil)
+	zombie := open(t, failing)
 	if event, err = WatchEvent([]string{criu.Identity(), zombie.Identity(), "c1"}); err != nil {
 		t.Fatal(err)
 	}
-	_ = failing.cmd.Process.Kill()
-	eventually(t, "the end of the container", zombie.Ended)
-	_ = restoring.cmd.Process.Kill()
+	_ = failing.Cmd.Process.Kill()
+	testenv.Eventually(t, "the end of the container", zombie.Ended)
+	_ = restoring.Cmd.Process.Kill()
 	expect("the restore failed", event, "")
 }
 
 // TestRestoringProcess: one that nobody traces is not being restored.
 func TestRestoringProcess(t *testing.T) {
-	p := start(t, nil).open(t)
+	p := open(t, testenv.Start(t, nil))
 	if criu, err := restoringProcess(p); !errors.Is(err, fs.ErrNotExist) || criu != nil {
 		t.Errorf("%v, %v", criu, err)
 	}
@@ -122,9 +123,9 @@ func TestImageDirectory(t *testing.T) {
 	}
 	opening := func(list string) *nsenter.Process {
 		t.Helper()
-		c := startCommand(t, nil, "sh", "-c", list+" exec cat", "sh", other, images)
-		p := c.open(t)
-		eventually(t, "a process with open directories", func() bool {
+		c := testenv.StartCommand(t, nil, "sh", "-c", list+" exec cat", "sh", other, images)
+		p := open(t, c)
+		testenv.Eventually(t, "a process with open directories", func() bool {
 			comm, err := p.ReadFile("comm", 100)
 			return err == nil && string(comm) == "cat\n"
 		})

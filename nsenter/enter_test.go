@@ -25,7 +25,7 @@ func TestCheckForeign(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer self.Close()
-	ours := start(t, nil).open(t)
+	ours := open(t, testenv.Start(t, nil))
 	for name, p := range map[string]*Process{"self": self, "a child here": ours} {
 		if err := p.CheckForeign(); !errors.Is(err, ErrOwnNamespace) {
 			t.Errorf("%s: %v", name, err)
@@ -39,7 +39,7 @@ func TestCheckForeign(t *testing.T) {
 			t.Errorf("%s: copied %v, %v", name, f, err)
 		}
 	}
-	if err := inNamespaces(t, unix.CLONE_NEWNS).open(t).CheckForeign(); err != nil {
+	if err := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS)).CheckForeign(); err != nil {
 		t.Errorf("in a namespace of its own: %v", err)
 	}
 }
@@ -54,7 +54,7 @@ func TestHostRefusedFromElsewhere(t *testing.T) {
 	}
 	defer host.Close()
 	var checked error
-	err = inNamespaces(t, unix.CLONE_NEWNS).open(t).InMountNamespace(context.Background(), func(*Thread) error {
+	err = open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS)).InMountNamespace(context.Background(), func(*Thread) error {
 		checked = host.CheckForeign()
 		return nil
 	})
@@ -65,8 +65,8 @@ func TestHostRefusedFromElsewhere(t *testing.T) {
 
 // TestNamespace: equal for processes that share one, different for others.
 func TestNamespace(t *testing.T) {
-	c := inNamespaces(t, unix.CLONE_NEWNS|unix.CLONE_NEWPID)
-	p, ours := c.open(t), start(t, nil).open(t)
+	c := testenv.StartInNamespaces(t, unix.CLONE_NEWNS|unix.CLONE_NEWPID)
+	p, ours := open(t, c), open(t, testenv.Start(t, nil))
 	for _, kind := range []string{"mnt", "pid", "net"} {
 		theirs, err := p.Namespace(kind)
 		here, hereErr := ours.Namespace(kind)
@@ -85,7 +85,7 @@ func TestNamespace(t *testing.T) {
 
 // TestInMountNamespace mounts something there, and nothing here.
 func TestInMountNamespace(t *testing.T) {
-	p := inNamespaces(t, unix.CLONE_NEWNS).open(t)
+	p := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS))
 	dir := t.TempDir()
 	var table []byte
 	err := p.InMountNamespace(context.Background(), func(th *Thread) error {
@@ -120,7 +120,7 @@ func TestInMountNamespace(t *testing.T) {
 }
 
 func TestPanicBecomesError(t *testing.T) {
-	p := inNamespaces(t, unix.CLONE_NEWNS).open(t)
+	p := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS))
 	err := p.InMountNamespace(context.Background(), func(*Thread) error { panic("odd container") })
 	if err == nil || !strings.Contains(err.Error(), "odd container") || !strings.Contains(err.Error(), "enter_test.go") {
 		t.Errorf("%v", err)
@@ -133,7 +133,7 @@ func TestPanicBecomesError(t *testing.T) {
 
 // TestStuckFunction: the end of ctx is the end of the call, not of the function.
 func TestStuckFunction(t *testing.T) {
-	p := inNamespaces(t, unix.CLONE_NEWNS).open(t)
+	p := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS))
 	release, ended := make(chan struct{}), make(chan struct{})
 	cause := errors.New("too late")
 	ctx, cancel := context.WithTimeoutCause(context.Background(), 20*time.Millisecond, cause)
@@ -155,7 +155,7 @@ func TestStuckFunction(t *testing.T) {
 	close(release)
 	select {
 	case <-ended:
-	case <-time.After(patience):
+	case <-time.After(testenv.Patience):
 		t.Error("the function was never called")
 	}
 }
@@ -163,7 +163,7 @@ func TestStuckFunction(t *testing.T) {
 // TestNobodyElseMoves: while many goroutines are inside, and afterwards, no
 // other goroutine and not the main thread is in the container's namespace.
 func TestNobodyElseMoves(t *testing.T) {
-	p := inNamespaces(t, unix.CLONE_NEWNS).open(t)
+	p := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS))
 	here := namespaceOfThread(t)
 	there, err := p.Readlink("ns/mnt")
 	if err != nil {
@@ -198,7 +198,7 @@ func TestNobodyElseMoves(t *testing.T) {
 	if got, err := os.Readlink("/proc/self/ns/mnt"); err != nil || got != here {
 		t.Errorf("the main thread is in %s, %v", got, err)
 	}
-	eventually(t, "all threads are where they were", func() bool { return testenv.ThreadNamespaces() == here })
+	testenv.Eventually(t, "all threads are where they were", func() bool { return testenv.ThreadNamespaces() == here })
 }
 
 func namespaceOfThread(t *testing.T) string {
@@ -215,8 +215,8 @@ func namespaceOfThread(t *testing.T) string {
 // nor back, whatever its propagation, and the copy outlives the process.
 func TestCopyMountNamespace(t *testing.T) {
 	requireRoot(t)
-	c := inNamespaces(t, unix.CLONE_NEWNS)
-	p := c.open(t)
+	c := testenv.StartInNamespaces(t, unix.CLONE_NEWNS)
+	p := open(t, c)
 	dirs := map[string]string{"before": t.TempDir(), "copy": t.TempDir(), "original": t.TempDir()}
 	mount := func(name string) func(*Thread) error {
 		return func(*Thread) error { return unix.Mount(name, dirs[name], "tmpfs", 0, "size=4k") }
@@ -240,7 +240,7 @@ func TestCopyMountNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.end()
+	c.End()
 	copied := tableOf(t, ns)
 	for name, want := range map[string][2]bool{"before": {true, true}, "copy": {true, false}, "original": {false, true}} {
 		dir := dirs[name] + " "

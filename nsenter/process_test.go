@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 func TestOpenRefuses(t *testing.T) {
@@ -39,11 +41,11 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestIdentity(t *testing.T) {
-	first := start(t, nil)
+	first := testenv.Start(t, nil)
 	time.Sleep(11 * time.Millisecond) // start times come in ticks of 10 ms
-	second := start(t, nil)
-	a, again, b := first.open(t), first.open(t), second.open(t)
-	if a.PID() != first.cmd.Process.Pid || a.StartTime() == 0 || a.StartTime() >= b.StartTime() {
+	second := testenv.Start(t, nil)
+	a, again, b := open(t, first), open(t, first), open(t, second)
+	if a.PID() != first.PID() || a.StartTime() == 0 || a.StartTime() >= b.StartTime() {
 		t.Errorf("process %d from %d, then %d from %d", a.PID(), a.StartTime(), b.PID(), b.StartTime())
 	}
 	if a.Identity() != fmt.Sprintf("%d-%d", a.PID(), a.StartTime()) || a.Identity() != again.Identity() || a.Identity() == b.Identity() {
@@ -123,8 +125,8 @@ func methods(p *Process) map[string]func() error {
 // its number belongs to another one.
 func TestDeadProcess(t *testing.T) {
 	requireRoot(t)
-	c := inNamespaces(t, unix.CLONE_NEWNS)
-	p := c.open(t)
+	c := testenv.StartInNamespaces(t, unix.CLONE_NEWNS)
+	p := open(t, c)
 	for name, method := range methods(p) {
 		if name != "Signal" && name != "InMountNamespace" {
 			if err := method(); err != nil {
@@ -132,7 +134,7 @@ func TestDeadProcess(t *testing.T) {
 			}
 		}
 	}
-	c.end()
+	c.End()
 	check := func(state string) {
 		t.Helper()
 		for name, method := range methods(p) {
@@ -150,7 +152,7 @@ func TestDeadProcess(t *testing.T) {
 	check("dead")
 	if stranger := startWithNumber(t, p.PID()); stranger != nil {
 		check("its number belongs to another")
-		if stranger.open(t).Alive() != nil {
+		if open(t, stranger).Alive() != nil {
 			t.Error("the stranger was hit")
 		}
 	}
@@ -158,25 +160,25 @@ func TestDeadProcess(t *testing.T) {
 
 // startWithNumber starts a process with the given number (ns_last_pid, or nil
 // if somebody is always faster).
-func startWithNumber(t *testing.T, pid int) *child {
+func startWithNumber(t *testing.T, pid int) *testenv.Child {
 	t.Helper()
 	for range 20 {
 		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(fmt.Sprint(pid-1)), 0); err != nil {
 			t.Logf("no process with a chosen number: %v", err)
 			return nil
 		}
-		c := start(t, nil)
-		if c.cmd.Process.Pid == pid {
+		c := testenv.Start(t, nil)
+		if c.PID() == pid {
 			return c
 		}
-		c.end()
+		c.End()
 	}
 	t.Logf("number %d could not be had: others start processes too", pid)
 	return nil
 }
 
 func TestClosedProcess(t *testing.T) {
-	p := start(t, nil).open(t)
+	p := open(t, testenv.Start(t, nil))
 	for range 2 {
 		if err := p.Close(); err != nil {
 			t.Errorf("Close: %v", err)
@@ -190,7 +192,7 @@ func TestClosedProcess(t *testing.T) {
 }
 
 func TestReadFileLimit(t *testing.T) {
-	p := start(t, nil).open(t)
+	p := open(t, testenv.Start(t, nil))
 	want, err := p.ReadFile("cmdline", 1<<10)
 	if err != nil || string(want) != "cat\x00" {
 		t.Fatalf("cmdline %q, %v", want, err)
@@ -204,8 +206,8 @@ func TestReadFileLimit(t *testing.T) {
 }
 
 func TestFilesOfProcess(t *testing.T) {
-	c := start(t, nil)
-	p := c.open(t)
+	c := testenv.Start(t, nil)
+	p := open(t, c)
 	exe, err := p.Readlink("exe")
 	if err != nil || !strings.Contains(exe, "/") {
 		t.Errorf("exe: %q, %v", exe, err)
@@ -224,14 +226,14 @@ func TestFilesOfProcess(t *testing.T) {
 
 // TestOpenFileDescriptor opens the other end of a pipe.
 func TestOpenFileDescriptor(t *testing.T) {
-	c := start(t, nil)
-	w, err := c.open(t).OpenFileDescriptor(0, unix.O_WRONLY|unix.O_NONBLOCK)
+	c := testenv.Start(t, nil)
+	w, err := open(t, c).OpenFileDescriptor(0, unix.O_WRONLY|unix.O_NONBLOCK)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close()
 	var mine, theirs unix.Stat_t
-	if err := errors.Join(unix.Fstat(int(w.Fd()), &mine), unix.Fstat(int(c.life.Fd()), &theirs)); err != nil {
+	if err := errors.Join(unix.Fstat(int(w.Fd()), &mine), unix.Fstat(int(c.Input.Fd()), &theirs)); err != nil {
 		t.Fatal(err)
 	}
 	if mine.Ino != theirs.Ino {
@@ -247,13 +249,13 @@ func TestOpenFileDescriptor(t *testing.T) {
 
 // TestExecuted: a shell that was executed, and a part of it that it only forked.
 func TestExecuted(t *testing.T) {
-	c := startCommand(t, nil, "sh", "-c", "(read line); true")
-	if !c.open(t).Executed() {
+	c := testenv.StartCommand(t, nil, "sh", "-c", "(read line); true")
+	if !open(t, c).Executed() {
 		t.Error("executed: not said")
 	}
 	var forked int
-	eventually(t, "the shell forks", func() bool {
-		list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", c.cmd.Process.Pid))
+	testenv.Eventually(t, "the shell forks", func() bool {
+		list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", c.PID()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -271,8 +273,8 @@ func TestExecuted(t *testing.T) {
 }
 
 func TestWaitEnd(t *testing.T) {
-	c := start(t, nil)
-	p := c.open(t)
+	c := testenv.Start(t, nil)
+	p := open(t, c)
 	cause := errors.New("enough")
 	ctx, cancel := context.WithTimeoutCause(context.Background(), 30*time.Millisecond, cause)
 	defer cancel()
@@ -286,7 +288,7 @@ func TestWaitEnd(t *testing.T) {
 	if err := p.WaitEnd(cancelled); !errors.Is(err, context.Canceled) || time.Since(begin) > time.Second {
 		t.Errorf("cancelled: %v after %v", err, time.Since(begin))
 	}
-	time.AfterFunc(20*time.Millisecond, func() { c.life.Close() }) // cat reads the end and exits
+	time.AfterFunc(20*time.Millisecond, func() { c.Input.Close() }) // cat reads the end and exits
 	if err := p.WaitEnd(context.Background()); err != nil {
 		t.Errorf("ended: %v", err)
 	}
@@ -296,13 +298,13 @@ func TestWaitEnd(t *testing.T) {
 }
 
 func TestSignal(t *testing.T) {
-	c := start(t, nil)
-	p := c.open(t)
+	c := testenv.Start(t, nil)
+	p := open(t, c)
 	if err := p.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.cmd.Wait(); err == nil || c.cmd.ProcessState.Sys().(interface{ Signal() unix.Signal }).Signal() != unix.SIGTERM {
-		t.Errorf("ended by %v, %v", c.cmd.ProcessState, err)
+	if err := c.Cmd.Wait(); err == nil || c.Cmd.ProcessState.Sys().(interface{ Signal() unix.Signal }).Signal() != unix.SIGTERM {
+		t.Errorf("ended by %v, %v", c.Cmd.ProcessState, err)
 	}
 }
 

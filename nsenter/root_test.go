@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // TestOpenInRoot: no link leads out of the container's root.
@@ -73,8 +75,8 @@ func TestOpenInRoot(t *testing.T) {
 func chrooted(t *testing.T, root string) *Process {
 	t.Helper()
 	t.Setenv(roleVariable, "chroot")
-	p := startCommand(t, nil, "/proc/self/exe", root).open(t)
-	eventually(t, "a process with another root", func() bool {
+	p := open(t, testenv.StartCommand(t, nil, "/proc/self/exe", root))
+	testenv.Eventually(t, "a process with another root", func() bool {
 		link, err := p.Readlink("root")
 		return err == nil && link == root
 	})

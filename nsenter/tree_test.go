@@ -10,16 +10,18 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // family starts a shell with a child and a grandchild, each of which ends with
 // the test's pipe.
 func family(t *testing.T, attr *syscall.SysProcAttr) *Process {
 	t.Helper()
-	c := startCommand(t, attr, "sh", "-c", `exec 3<&0; sh -c 'cat <&3 & cat <&3; :' & cat <&3; wait`)
-	p := c.open(t)
-	t.Cleanup(func() { c.life.Close() })
-	eventually(t, "a family of five", func() bool {
+	c := testenv.StartCommand(t, attr, "sh", "-c", `exec 3<&0; sh -c 'cat <&3 & cat <&3; :' & cat <&3; wait`)
+	p := open(t, c)
+	t.Cleanup(func() { c.Input.Close() })
+	testenv.Eventually(t, "a family of five", func() bool {
 		list, err := p.Descendants()
 		return err == nil && len(list) == 5
 	})
@@ -70,10 +72,10 @@ func TestMembers(t *testing.T) {
 		t.Skip("skipped: needs nsenter(1)")
 	}
 	p := family(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID})
-	guest := startCommand(t, nil, "nsenter", "--target", strconv.Itoa(p.PID()), "--pid", "cat")
+	guest := testenv.StartCommand(t, nil, "nsenter", "--target", strconv.Itoa(p.PID()), "--pid", "cat")
 	var entered []int
-	eventually(t, "a guest in the pid namespace", func() bool {
-		q, err := Open(guest.cmd.Process.Pid)
+	testenv.Eventually(t, "a guest in the pid namespace", func() bool {
+		q, err := Open(guest.PID())
 		if err != nil {
 			return false
 		}
@@ -92,15 +94,15 @@ func TestMembers(t *testing.T) {
 	if err != nil || !slices.Equal(members, want) {
 		t.Errorf("members %v, %v, want %v", members, err, want)
 	}
-	if slices.Contains(members, guest.cmd.Process.Pid) || slices.Contains(members, os.Getpid()) {
+	if slices.Contains(members, guest.PID()) || slices.Contains(members, os.Getpid()) {
 		t.Errorf("members %v: with one of the host", members)
 	}
 }
 
 func TestDescendantsOfTheDead(t *testing.T) {
-	c := start(t, nil)
-	p := c.open(t)
-	c.end()
+	c := testenv.Start(t, nil)
+	p := open(t, c)
+	c.End()
 	if list, err := p.Descendants(); err == nil || !isGone(err) {
 		t.Errorf("%v, %v", list, err)
 	}

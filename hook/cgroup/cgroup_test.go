@@ -10,6 +10,7 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -96,8 +97,8 @@ func TestMoveLike(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	model, guest := start(t, nil), start(t, nil)
-	m, g := model.open(t), guest.open(t)
+	model, guest := testenv.Start(t, nil), testenv.Start(t, nil)
+	m, g := open(t, model), open(t, guest)
 	groups, err := Of(m)
 	if err != nil {
 		t.Fatal(err)
@@ -113,8 +114,8 @@ func TestMoveLike(t *testing.T) {
 			continue // read-only here
 		}
 		t.Cleanup(func() {
-			model.end()
-			guest.end()
+			model.End()
+			guest.End()
 			if err := os.Remove(dir); err != nil {
 				t.Error(err)
 			}
@@ -139,7 +140,7 @@ func TestMoveLike(t *testing.T) {
 	if got, err := Of(g); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("in %v, want %v, %v", got, want, err)
 	}
-	guest.end()
+	guest.End()
 	if err := MoveLike(g.PID(), m); err == nil {
 		t.Error("a dead process was moved")
 	}

@@ -1,9 +1,6 @@
 package cgroup
 
 import (
-	"os"
-	"os/exec"
-	"syscall"
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
@@ -19,50 +16,8 @@ func requireRoot(t testing.TB) {
 	testenv.RequireRoot(t)
 }
 
-// child is a process that sleeps until the test ends it.
-type child struct {
-	cmd  *exec.Cmd
-	life *os.File
-}
-
-// start runs cat, which ends when its standard input does: no child outlives
-// the test, whatever happens.
-func start(t testing.TB, attr *syscall.SysProcAttr) *child {
+// open opens a child until the end of the test.
+func open(t testing.TB, c *testenv.Child) *nsenter.Process {
 	t.Helper()
-	return startCommand(t, attr, "cat")
-}
-
-func startCommand(t testing.TB, attr *syscall.SysProcAttr, args ...string) *child {
-	t.Helper()
-	read, write, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer read.Close()
-	c := &child{cmd: exec.Command(args[0], args[1:]...), life: write}
-	c.cmd.Stdin, c.cmd.SysProcAttr = read, attr
-	if err := c.cmd.Start(); err != nil {
-		write.Close()
-		t.Fatal(err)
-	}
-	t.Cleanup(c.end)
-	testenv.WaitExecuted(t, c.cmd.Process.Pid)
-	return c
-}
-
-// end kills and reaps the child. It may be called more than once.
-func (c *child) end() {
-	_ = c.cmd.Process.Kill()
-	_ = c.cmd.Wait()
-	c.life.Close()
-}
-
-func (c *child) open(t testing.TB) *nsenter.Process {
-	t.Helper()
-	p, err := nsenter.Open(c.cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p
+	return testenv.Open(t, c, nsenter.Open)
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // churn makes and drops superblocks until standard input ends.
@@ -44,7 +46,7 @@ func TestChurn(t *testing.T) {
 	requireRoot(t)
 	t.Setenv(roleVariable, "churn")
 	for range 3 {
-		startCommand(t, nil, "/proc/self/exe")
+		testenv.StartCommand(t, nil, "/proc/self/exe")
 	}
 	const rounds, each = 200, 3
 	limit := time.Now().Add(10 * time.Second)

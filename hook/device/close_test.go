@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // TestTooHigh: a number that costs too many fillers is refused, and they go.
@@ -17,7 +19,7 @@ func TestTooHigh(t *testing.T) {
 		t.Errorf("%v with %d fillers", err, len(p.others))
 	}
 	p.Close()
-	eventually(t, "the numbers are free again", func() bool { return unix.Minor(next(t)) <= unix.Minor(before)+distance })
+	testenv.Eventually(t, "the numbers are free again", func() bool { return unix.Minor(next(t)) <= unix.Minor(before)+distance })
 }
 
 // TestClosed: what the pool held is free, and the lowest number as before.
@@ -27,7 +29,7 @@ func TestClosed(t *testing.T) {
 	p.Close()
 	again := New(wanted)
 	defer again.Close()
-	eventually(t, "the numbers are free again", func() bool {
+	testenv.Eventually(t, "the numbers are free again", func() bool {
 		again.Trim()
 		if err := again.Fill(context.Background()); err != nil {
 			t.Fatal(err)

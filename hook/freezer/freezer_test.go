@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 func freeze(t *testing.T, r Request) *Frozen {
@@ -35,7 +37,7 @@ func TestFreeze(t *testing.T) {
 	eachVersion(t, func(t *testing.T, h hierarchy) {
 		outer, other := h.group(t), h.group(t)
 		inner := below(t, outer)
-		list := []*child{h.spin(t, outer), h.spin(t, outer), h.spin(t, inner), h.spin(t, other)}
+		list := []*testenv.Child{h.spin(t, outer), h.spin(t, outer), h.spin(t, inner), h.spin(t, other)}
 		for range 2 {
 			f := freeze(t, Request{Members: members(list...)})
 			if n := len(guards(t)); n != 1 {
@@ -73,7 +75,7 @@ func TestShared(t *testing.T) {
 			if t.Failed() {
 				t.Errorf("a foreign process %s", name)
 			}
-			foreign.end()
+			foreign.End()
 		}
 		// With the foreign ones gone nothing speaks against it.
 		f := freeze(t, Request{Members: members(member, with)})
@@ -83,7 +85,7 @@ func TestShared(t *testing.T) {
 }
 
 // expectRefused: ErrShared after as many looks, and everybody goes on.
-func expectRefused(t *testing.T, r Request, looks int, list ...*child) {
+func expectRefused(t *testing.T, r Request, looks int, list ...*testenv.Child) {
 	t.Helper()
 	asked, ask := 0, r.Members
 	r.Members = func() ([]int, error) { asked++; return ask() }
@@ -117,7 +119,7 @@ func TestNothingToFreeze(t *testing.T) {
 	eachVersion(t, func(t *testing.T, h hierarchy) {
 		dir := h.group(t)
 		spared, ended := h.spin(t, dir), h.spin(t, dir)
-		ended.end()
+		ended.End()
 		expectRefused(t, Request{Members: members()}, attempts)
 		expectRefused(t, Request{Members: members(ended)}, attempts)
 		expectRefused(t, Request{Members: members(spared), Spare: pids(spared)}, attempts, spared)
@@ -170,8 +172,8 @@ func TestGroupGone(t *testing.T) {
 	stays, goes := h.group(t), h.group(t)
 	living, killed := h.spin(t, stays), h.spin(t, goes)
 	f := freeze(t, Request{Members: members(living, killed)})
-	killed.end()
-	eventually(t, "an empty group", func() bool { return unix.Rmdir(goes) == nil })
+	killed.End()
+	testenv.Eventually(t, "an empty group", func() bool { return unix.Rmdir(goes) == nil })
 	if resumed := Resume(Ref{Groups: []string{stays, goes}}); len(resumed.groups) != 1 {
 		t.Errorf("%d groups of which one is gone", len(resumed.groups))
 	} else {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // hierarchy is a mounted hierarchy of control groups in which groups can be
@@ -96,7 +97,7 @@ func below(t *testing.T, parent string) string {
 func removeAtEnd(t *testing.T, dir string) {
 	t.Helper()
 	t.Cleanup(func() {
-		eventually(t, "the removal of "+dir, func() bool {
+		testenv.Eventually(t, "the removal of "+dir, func() bool {
 			err := os.Remove(dir) // EBUSY while a process is on its way out
 			return err == nil || errors.Is(err, fs.ErrNotExist)
 		})
@@ -104,10 +105,10 @@ func removeAtEnd(t *testing.T, dir string) {
 }
 
 // spin starts a process in a group that runs all the time.
-func (h hierarchy) spin(t *testing.T, dir string) *child {
+func (h hierarchy) spin(t *testing.T, dir string) *testenv.Child {
 	t.Helper()
-	c := startCommand(t, nil, "sh", "-c", "while :; do :; done")
-	pid := strconv.Itoa(c.cmd.Process.Pid)
+	c := testenv.StartCommand(t, nil, "sh", "-c", "while :; do :; done")
+	pid := strconv.Itoa(c.PID())
 	if root, ok := rootOf(t, 2); ok && h.version == 1 {
 		write(t, filepath.Join(root, "cgroup.procs"), pid) // whatever group the tests run in
 	}
@@ -131,9 +132,9 @@ func write(t *testing.T, path, text string) {
 }
 
 // used is the processor time that a process has used, in ticks (1/100 s).
-func used(t *testing.T, c *child) int {
+func used(t *testing.T, c *testenv.Child) int {
 	t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.PID()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,15 +148,15 @@ func used(t *testing.T, c *child) int {
 	return user + system
 }
 
-func expectRunning(t *testing.T, list ...*child) {
+func expectRunning(t *testing.T, list ...*testenv.Child) {
 	t.Helper()
 	for _, c := range list {
 		before := used(t, c)
-		eventually(t, "a process that runs", func() bool { return used(t, c) > before })
+		testenv.Eventually(t, "a process that runs", func() bool { return used(t, c) > before })
 	}
 }
 
-func expectStopped(t *testing.T, list ...*child) {
+func expectStopped(t *testing.T, list ...*testenv.Child) {
 	t.Helper()
 	for _, c := range list {
 		// The first looks may be too early: Freeze waits only for settleTime, and a
@@ -174,15 +175,15 @@ func expectStopped(t *testing.T, list ...*child) {
 	}
 }
 
-func pids(list ...*child) []int {
+func pids(list ...*testenv.Child) []int {
 	var numbers []int
 	for _, c := range list {
-		numbers = append(numbers, c.cmd.Process.Pid)
+		numbers = append(numbers, c.PID())
 	}
 	return numbers
 }
 
-func members(list ...*child) func() ([]int, error) {
+func members(list ...*testenv.Child) func() ([]int, error) {
 	return func() ([]int, error) { return pids(list...), nil }
 }
 
@@ -210,5 +211,5 @@ func guards(t *testing.T) []int {
 
 func expectNoGuard(t *testing.T) {
 	t.Helper()
-	eventually(t, "the end of every guard", func() bool { return len(guards(t)) == 0 })
+	testenv.Eventually(t, "the end of every guard", func() bool { return len(guards(t)) == 0 })
 }

@@ -75,7 +75,7 @@ func numbers(list []string) func() ([]int, error) {
 	}
 }
 
-func words(list ...*child) []string {
+func words(list ...*testenv.Child) []string {
 	var found []string
 	for _, pid := range pids(list...) {
 		found = append(found, strconv.Itoa(pid))
@@ -86,7 +86,7 @@ func words(list ...*child) []string {
 // another runs a verb in another process to its end and returns what it writes.
 func another(t *testing.T, args ...string) []byte {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // the race detector's second at the end
@@ -104,7 +104,7 @@ func another(t *testing.T, args ...string) []byte {
 // TestLeave: one process freezes and ends, another thaws.
 func TestLeave(t *testing.T) {
 	eachVersion(t, func(t *testing.T, h hierarchy) {
-		until := start(t, nil)
+		until := testenv.Start(t, nil)
 		a, b := h.spin(t, h.group(t)), h.spin(t, h.group(t))
 		ref := another(t, append([]string{"freeze-and-leave"}, words(until, a, b)...)...)
 		expectStopped(t, a, b)
@@ -145,7 +145,7 @@ func TestKilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = read.SetReadDeadline(time.Now().Add(patience))
+		_ = read.SetReadDeadline(time.Now().Add(testenv.Patience))
 		line, err := bufio.NewReader(read).ReadString('\n')
 		if err != nil {
 			t.Error(err)
@@ -155,7 +155,7 @@ func TestKilled(t *testing.T) {
 		before, begin := used(t, member), time.Now()
 		_ = freezing.Process.Kill()
 		_ = freezing.Wait()
-		eventually(t, "a thaw by the guard", func() bool { return used(t, member) > before })
+		testenv.Eventually(t, "a thaw by the guard", func() bool { return used(t, member) > before })
 		if d := time.Since(begin); d > soon {
 			t.Errorf("thawed %v after the kill (%s)", d, line)
 		}
@@ -166,12 +166,12 @@ func TestKilled(t *testing.T) {
 // TestUntil: the guard thaws when the process named in the request ends.
 func TestUntil(t *testing.T) {
 	eachVersion(t, func(t *testing.T, h hierarchy) {
-		until, member := start(t, nil), h.spin(t, h.group(t))
-		f := freeze(t, Request{Members: members(member), Until: until.open(t)})
+		until, member := testenv.Start(t, nil), h.spin(t, h.group(t))
+		f := freeze(t, Request{Members: members(member), Until: open(t, until)})
 		expectStopped(t, member)
 		before, begin := used(t, member), time.Now()
-		until.end()
-		eventually(t, "a thaw by the guard", func() bool { return used(t, member) > before })
+		until.End()
+		testenv.Eventually(t, "a thaw by the guard", func() bool { return used(t, member) > before })
 		if d := time.Since(begin); d > soon {
 			t.Errorf("thawed %v after the end", d)
 		}
@@ -182,8 +182,8 @@ func TestUntil(t *testing.T) {
 // TestStopOther: the start time tells a guard from a later process with its
 // number, which is not killed.
 func TestStopOther(t *testing.T) {
-	c := start(t, nil)
-	p := c.open(t)
+	c := testenv.Start(t, nil)
+	p := open(t, c)
 	for _, g := range []guard.Ref{{}, {PID: p.PID(), StartTime: p.StartTime() - 1}, {PID: -1}} {
 		g.Stop()
 	}
@@ -194,7 +194,7 @@ func TestStopOther(t *testing.T) {
 	if !p.Ended() {
 		t.Error("it goes on")
 	}
-	_ = c.cmd.Process.Release() // stop has waited for it
+	_ = c.Cmd.Process.Release() // stop has waited for it
 }
 
 // TestGuardHasNothingElse: the guard has the process and the groups open, and

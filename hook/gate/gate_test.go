@@ -22,9 +22,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// patience bounds how long a test waits for what must happen.
-const patience = 5 * time.Second
-
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == guard.Verb {
 		if guard.Run(os.Args[2:]) != nil {
@@ -174,7 +171,7 @@ func (s *space) touch(t *testing.T, name string) *toucher {
 	s.run(t, func(*nsenter.Thread) error { return p.cmd.Start() })
 	go func() { p.ended <- p.cmd.Wait() }()
 	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
-	end := time.Now().Add(patience)
+	end := time.Now().Add(testenv.Patience)
 	for len(waiting(t, p)) == 0 {
 		if time.Now().After(end) {
 			t.Fatalf("the process that touches %s does not wait", name)
@@ -204,7 +201,7 @@ func (p *toucher) expect(t *testing.T, want string) {
 		if got := strings.TrimSpace(p.output.String()); got != want {
 			t.Errorf("process %d read %q (%v), want %q", p.cmd.Process.Pid, got, err, want)
 		}
-	case <-time.After(patience):
+	case <-time.After(testenv.Patience):
 		t.Errorf("process %d still waits", p.cmd.Process.Pid)
 	}
 }

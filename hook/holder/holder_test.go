@@ -15,15 +15,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // hold starts a holder, bound to a child, and reaps it at the end.
-func hold(t *testing.T, lifetime time.Duration, files ...*os.File) (Ref, *child) {
+func hold(t *testing.T, lifetime time.Duration, files ...*os.File) (Ref, *testenv.Child) {
 	t.Helper()
 	requireRoot(t)
-	bound := start(t, nil)
-	ref, err := Start(bound.open(t), nil, lifetime, files)
+	bound := testenv.Start(t, nil)
+	ref, err := Start(open(t, bound), nil, lifetime, files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func hold(t *testing.T, lifetime time.Duration, files ...*os.File) (Ref, *child)
 // program's, but which outlives that.
 func reap(t *testing.T, ref Ref) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
 	if err := ref.Stop(ctx); err != nil {
 		t.Error(err)
@@ -71,7 +72,7 @@ func ended(t *testing.T, ref Ref) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
 	if err := p.WaitEnd(ctx); err != nil {
 		t.Fatal(err)
@@ -124,7 +125,7 @@ func TestNothingElse(t *testing.T) {
 	}
 	defer p.Close()
 	var links []string
-	eventually(t, "a holder that sleeps", func() bool {
+	testenv.Eventually(t, "a holder that sleeps", func() bool {
 		wchan, err := p.ReadFile("wchan", 100)
 		return err == nil && strings.Contains(string(wchan), "poll")
 	})
@@ -145,7 +146,7 @@ func TestNothingElse(t *testing.T) {
 		t.Errorf("descriptors %q, want %q", links, want)
 	}
 	info, err := p.ReadFile("fdinfo/3", 1<<10)
-	if err != nil || !strings.Contains(string(info), fmt.Sprintf("\nPid:\t%d\n", bound.cmd.Process.Pid)) {
+	if err != nil || !strings.Contains(string(info), fmt.Sprintf("\nPid:\t%d\n", bound.PID())) {
 		t.Errorf("bound to %q, %v", info, err)
 	}
 	if env, err := p.ReadFile("environ", 1<<16); err != nil || len(env) != 0 {
@@ -164,22 +165,22 @@ func TestNothingElse(t *testing.T) {
 
 func TestEndsWithTheBound(t *testing.T) {
 	ref, bound := hold(t, time.Minute, scratch(t, "x"))
-	bound.end()
+	bound.End()
 	ended(t, ref)
 }
 
 // TestBoundIsDead: a holder of a process that has ended already ends at once.
 func TestBoundIsDead(t *testing.T) {
 	requireRoot(t)
-	bound := start(t, nil)
-	p := bound.open(t)
-	bound.end()
+	bound := testenv.Start(t, nil)
+	p := open(t, bound)
+	bound.End()
 	ref, err := Start(p, nil, time.Minute, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer reap(t, ref)
-	eventually(t, "the end of the holder", func() bool {
+	testenv.Eventually(t, "the end of the holder", func() bool {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", ref.PID))
 		return err != nil || strings.Contains(string(data), ") Z ")
 	})
@@ -202,7 +203,7 @@ func TestStop(t *testing.T) {
 	defer read.Close()
 	ref, _ := hold(t, time.Minute, write)
 	write.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
 	if err := ref.Stop(ctx); err != nil {
 		t.Fatal(err)
@@ -225,8 +226,8 @@ func TestStop(t *testing.T) {
 // number, which is neither robbed nor killed.
 func TestOtherProcess(t *testing.T) {
 	requireRoot(t)
-	c := start(t, nil)
-	p := c.open(t)
+	c := testenv.Start(t, nil)
+	p := open(t, c)
 	for name, ref := range map[string]Ref{
 		"another": {PID: p.PID(), StartTime: p.StartTime() - 1, Files: 1},
 		"none":    {Files: 1},
@@ -247,7 +248,7 @@ func TestOtherProcess(t *testing.T) {
 // TestModel moves the holder to the groups of another process.
 func TestModel(t *testing.T) {
 	requireRoot(t)
-	bound := start(t, nil).open(t)
+	bound := open(t, testenv.Start(t, nil))
 	ref, err := Start(bound, bound, time.Minute, nil)
 	if err != nil && !errors.Is(err, ErrNotMoved) {
 		t.Fatal(err)
@@ -291,7 +292,7 @@ func TestManyFiles(t *testing.T) {
 // that is goes on.
 func TestUnrecorded(t *testing.T) {
 	requireRoot(t)
-	bound := start(t, nil).open(t)
+	bound := open(t, testenv.Start(t, nil))
 	r, recorded, err := StartUnrecorded(bound, time.Minute, []*os.File{scratch(t, "held")})
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -51,8 +52,8 @@ func daemon(t *testing.T, args ...string) *nsenter.Process {
 	if _, err := os.Stat(autofs.ControlPath); err != nil {
 		t.Skipf("skipped: needs %s: %v", autofs.ControlPath, err)
 	}
-	p := startCommand(t, nil, args...).open(t)
-	eventually(t, "it reads", func() bool {
+	p := open(t, testenv.StartCommand(t, nil, args...))
+	testenv.Eventually(t, "it reads", func() bool {
 		text, err := p.ReadFile("syscall", 1<<10)
 		comm, _ := p.ReadFile("comm", 1<<10)
 		return err == nil && strings.HasPrefix(string(text), "0 ") && string(comm) == "cat\n"
@@ -62,7 +63,7 @@ func daemon(t *testing.T, args ...string) *nsenter.Process {
 
 func nothingOpened(t *testing.T, p *nsenter.Process, want string) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	files, err := OpenRoots(ctx, p, []Root{{Path: "/nonexistent", Device: 1}})
 	for _, f := range files {
@@ -156,7 +157,7 @@ func TestHostileBorrowLies(t *testing.T) {
 		}
 	}()
 	others := 0
-	for end := time.Now().Add(patience); others < 1 && time.Now().Before(end); {
+	for end := time.Now().Add(testenv.Patience); others < 1 && time.Now().Before(end); {
 		if err := nothingOpened(t, p, ""); err != nil && errors.Is(err, unix.ESTALE) {
 			others++
 		}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -52,7 +53,7 @@ func TestIdentify(t *testing.T) {
 		"a name that begins the same": {"systemd-x", container, Other, true},
 	} {
 		path := program(t, test.name)
-		p := startCommand(t, test.attr, path).open(t)
+		p := open(t, testenv.StartCommand(t, test.attr, path))
 		for _, state := range []string{"", " with its program removed"} {
 			id, err := Identify(p)
 			if err != nil || id.Kind != test.kind || id.PID != p.PID() || (id.ContainerPID == 1) != test.inner {
@@ -63,9 +64,9 @@ func TestIdentify(t *testing.T) {
 			}
 		}
 	}
-	c := start(t, nil)
-	p := c.open(t)
-	c.end()
+	c := testenv.Start(t, nil)
+	p := open(t, c)
+	c.End()
 	if id, err := Identify(p); err == nil {
 		t.Errorf("a dead process: %+v", id)
 	}
@@ -74,14 +75,14 @@ func TestIdentify(t *testing.T) {
 // TestPipes: those that are read, not those that are written, nor other files.
 func TestPipes(t *testing.T) {
 	requireRoot(t)
-	c := start(t, nil)
-	p := c.open(t)
+	c := testenv.Start(t, nil)
+	p := open(t, c)
 	pipes, err := Pipes(p)
 	if err != nil || len(pipes) != 1 {
 		t.Fatalf("%v, %v", pipes, err)
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(int(c.life.Fd()), &st); err != nil {
+	if err := unix.Fstat(int(c.Input.Fd()), &st); err != nil {
 		t.Fatal(err)
 	}
 	if fd, ok := pipes[st.Ino]; !ok || fd != 0 {
@@ -94,25 +95,8 @@ func TestPipes(t *testing.T) {
 	defer read.Close()
 	defer write.Close()
 	writer := exec.Command("cat")
-	life, keep, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer keep.Close()
-	writer.Stdin, writer.Stdout, writer.ExtraFiles = life, write, []*os.File{read}
-	if err := writer.Start(); err != nil {
-		t.Fatal(err)
-	}
-	life.Close()
-	defer func() {
-		keep.Close()
-		_ = writer.Wait()
-	}()
-	w, err := nsenter.Open(writer.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	writer.Stdout, writer.ExtraFiles = write, []*os.File{read}
+	w := open(t, testenv.StartPrepared(t, writer))
 	if err := unix.Fstat(int(read.Fd()), &st); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +108,7 @@ func TestPipes(t *testing.T) {
 
 func TestCredentials(t *testing.T) {
 	requireRoot(t)
-	full := start(t, nil).open(t)
+	full := open(t, testenv.Start(t, nil))
 	ours, err := capabilitiesOf(full)
 	if err != nil || ours == 0 {
 		t.Fatalf("%#x, %v", ours, err)
@@ -133,7 +117,7 @@ func TestCredentials(t *testing.T) {
 	if err != nil || !bytes.Contains(status, fmt.Appendf(nil, "CapEff:\t%016x\n", ours)) {
 		t.Errorf("capabilities %#x are not those of\n%s%v", ours, status, err)
 	}
-	none := start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}).open(t)
+	none := open(t, testenv.Start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}))
 	for name, test := range map[string]struct {
 		p    *nsenter.Process
 		want uint64

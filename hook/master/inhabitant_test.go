@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -19,7 +20,7 @@ import (
 func container(t *testing.T) *nsenter.Process {
 	t.Helper()
 	requireRoot(t)
-	return start(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS}).open(t)
+	return open(t, testenv.Start(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS}))
 }
 
 // numbered finds the process with the given number in the container.
@@ -73,7 +74,7 @@ func TestOccupy(t *testing.T) {
 // checkHarmless: it has nothing that the container's own processes have not.
 func checkHarmless(t *testing.T, p, pid1 *nsenter.Process, capabilities uint64) {
 	t.Helper()
-	eventually(t, "a process without files", func() bool {
+	testenv.Eventually(t, "a process without files", func() bool {
 		names, err := p.ReadDirNames("fd")
 		return err == nil && len(names) == 0
 	})

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // TestCheckProgram looks at program files that are not the ones that run.
@@ -36,8 +38,8 @@ func TestCheckProgram(t *testing.T) {
 	if err := write(program, text, 0o755)(); err != nil {
 		t.Fatal(err)
 	}
-	p := startCommand(t, nil, program).open(t)
-	eventually(t, "the program runs", func() bool { return checkProgram(p, false) == nil })
+	p := open(t, testenv.StartCommand(t, nil, program))
+	testenv.Eventually(t, "the program runs", func() bool { return checkProgram(p, false) == nil })
 
 	rename := func(from, to string) func() error { return func() error { return os.Rename(from, to) } }
 	steps := []struct {
@@ -95,8 +97,8 @@ func TestCheckRoom(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ready := filepath.Join(t.TempDir(), "ready")
 			script := "mount --make-rprivate / && cd /run && " + test.script + " && touch " + ready + " && exec cat"
-			p := startCommand(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}, "sh", "-c", script).open(t)
-			eventually(t, "its /run is ready", func() bool { _, err := os.Stat(ready); return err == nil })
+			p := open(t, testenv.StartCommand(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}, "sh", "-c", script))
+			testenv.Eventually(t, "its /run is ready", func() bool { _, err := os.Stat(ready); return err == nil })
 			err := checkRoom(p)
 			if (err == nil) != (test.say == "") || err != nil && !strings.Contains(err.Error(), test.say) {
 				t.Errorf("%v, want %q", err, test.say)

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -152,7 +153,7 @@ func TestRetell(t *testing.T) {
 	}{{"seals", true}, {"does not seal", true}, {"does not seal", false}} {
 		t.Run(fmt.Sprintf("%s, %v", test.manner, test.seals), func(t *testing.T) {
 			p, _, out := startFake(t, test.manner)
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 			defer cancel()
 			edit, err := retellOnThread(ctx, p, test.seals)
 			if err != nil {
@@ -176,7 +177,7 @@ func TestRetell(t *testing.T) {
 func TestRetellSealed(t *testing.T) {
 	requireRoot(t)
 	p, _, out := startFake(t, "seals")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	if _, err := retellOnThread(ctx, p, false); !errors.Is(err, errSealed) {
 		t.Errorf("error %v, want %v", err, errSealed)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -34,7 +35,7 @@ func checkFree(t testing.TB, p *nsenter.Process) {
 	if tracer := statusField(t, p, "TracerPid"); tracer != "0" {
 		t.Errorf("process %d is traced by %s", p.PID(), tracer)
 	}
-	eventually(t, "the process is not stopped", func() bool {
+	testenv.Eventually(t, "the process is not stopped", func() bool {
 		return !strings.ContainsAny(statusField(t, p, "State")[:1], "tT")
 	})
 	for _, name := range []string{"SigPnd", "ShdPnd"} {
@@ -46,7 +47,7 @@ func checkFree(t testing.TB, p *nsenter.Process) {
 
 func TestTracerStopsAndReleases(t *testing.T) {
 	requireRoot(t)
-	p := start(t, nil).open(t)
+	p := open(t, testenv.Start(t, nil))
 	onThread(func() {
 		tr, err := seize(t.Context(), p)
 		if err != nil {
@@ -66,14 +67,14 @@ func TestTracerStopsAndReleases(t *testing.T) {
 // TestTracerFollowsSystemCalls looks at a write that cat makes.
 func TestTracerFollowsSystemCalls(t *testing.T) {
 	requireRoot(t)
-	c := start(t, nil)
-	p := c.open(t)
-	eventually(t, "cat waits for input", func() bool {
+	c := testenv.Start(t, nil)
+	p := open(t, c)
+	testenv.Eventually(t, "cat waits for input", func() bool {
 		text, err := p.ReadFile("syscall", 1<<10)
 		return err == nil && strings.HasPrefix(string(text), "0 ")
 	})
 	onThread(func() {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 		defer cancel()
 		tr, err := seize(ctx, p)
 		if err != nil {
@@ -83,7 +84,7 @@ func TestTracerFollowsSystemCalls(t *testing.T) {
 		if _, _, entered := tr.entry(); entered {
 			t.Error("the first stop is taken for the entry of a system call")
 		}
-		if _, err := c.life.WriteString("twelve bytes"); err != nil {
+		if _, err := c.Input.WriteString("twelve bytes"); err != nil {
 			t.Error(err)
 		}
 		for found := false; !found; {
@@ -115,7 +116,7 @@ func TestTracerFollowsSystemCalls(t *testing.T) {
 // time is over.
 func TestTracerReleasesRunning(t *testing.T) {
 	requireRoot(t)
-	p := start(t, nil).open(t)
+	p := open(t, testenv.Start(t, nil))
 	onThread(func() {
 		tr, err := seize(t.Context(), p)
 		if err != nil {
@@ -143,19 +144,19 @@ func TestTracerReleasesRunning(t *testing.T) {
 // TestTracerEnds ends the thread that traces: the kernel lets the process go.
 func TestTracerEnds(t *testing.T) {
 	requireRoot(t)
-	p := start(t, nil).open(t)
+	p := open(t, testenv.Start(t, nil))
 	onThread(func() {
 		if _, err := seize(t.Context(), p); err != nil {
 			t.Error(err)
 		}
 	})
-	eventually(t, "the process is not traced", func() bool { return statusField(t, p, "TracerPid") == "0" })
+	testenv.Eventually(t, "the process is not traced", func() bool { return statusField(t, p, "TracerPid") == "0" })
 	checkFree(t, p)
 }
 
 func TestTracerRefused(t *testing.T) {
 	requireRoot(t)
-	p := start(t, nil).open(t)
+	p := open(t, testenv.Start(t, nil))
 	onThread(func() {
 		first, err := seize(t.Context(), p)
 		if err != nil {
@@ -176,9 +177,9 @@ func TestTracerRefused(t *testing.T) {
 	})
 	checkFree(t, p)
 
-	gone := start(t, nil)
-	process := gone.open(t)
-	gone.end()
+	gone := testenv.Start(t, nil)
+	process := open(t, gone)
+	gone.End()
 	onThread(func() {
 		if _, err := seize(t.Context(), process); !errors.Is(err, unix.ESRCH) {
 			t.Errorf("a process that has ended: %v, want %v", err, unix.ESRCH)

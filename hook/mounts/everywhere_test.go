@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // TestReplaceEverywhere has several namespaces, of each kind of propagation.
@@ -79,7 +81,7 @@ func TestOldSuperblockGoes(t *testing.T) {
 		t.Fatal("the superblock has no pipe")
 	}
 	replace(t, houses, map[string]uint64{path: device})
-	if !hungUp(t, pipe, patience) {
+	if !hungUp(t, pipe, testenv.Patience) {
 		t.Error("somebody keeps the old superblock")
 	}
 }

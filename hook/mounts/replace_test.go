@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // replace puts new superblocks in the place of the given ones and checks what
@@ -30,7 +32,7 @@ func replace(t *testing.T, houses []*house, old map[string]uint64) map[string]ui
 		list = append(list, &Replacement{Path: path, Old: device, New: root, Device: number})
 	}
 	slices.SortFunc(list, func(a, b *Replacement) int { return len(a.Path) - len(b.Path) })
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
 	if err := Replace(ctx, spaces, list, unannounced); err != nil {
 		t.Fatal(err)

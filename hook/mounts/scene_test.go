@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -33,7 +34,7 @@ func newHouse(t *testing.T, propagation uintptr) *house {
 		}
 		t.Skipf("skipped: %v", err)
 	}
-	h := &house{process: inNamespaces(t, unix.CLONE_NEWNS).open(t), base: t.TempDir()}
+	h := &house{process: open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS)), base: t.TempDir()}
 	h.do(t, func() error {
 		return errors.Join(unix.Mount("base", h.base, "tmpfs", 0, "size=1m"), unix.Mount("", h.base, "", propagation, ""))
 	})
@@ -46,10 +47,10 @@ func (h *house) neighbour(t *testing.T, propagation uintptr) *house {
 	ctx := context.Background()
 	var child *house
 	// os/exec would make the mounts private: the namespace is copied by unshare.
-	c := startCommand(t, nil, "nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", h.process.PID()),
+	c := testenv.StartCommand(t, nil, "nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", h.process.PID()),
 		"unshare", "--mount", "--propagation", "unchanged", "cat")
-	p := c.open(t)
-	eventually(t, "a copied mount namespace", func() bool {
+	p := open(t, c)
+	testenv.Eventually(t, "a copied mount namespace", func() bool {
 		here, err := h.process.Namespace("mnt")
 		there, err2 := p.Namespace("mnt")
 		comm, err3 := p.ReadFile("comm", 100)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -27,8 +28,8 @@ func model(t *testing.T, shell string, change func(*syscall.SysProcAttr)) *nsent
 	if change != nil {
 		change(attr)
 	}
-	p := startCommand(t, attr, "sh", "-ec", shell+"\nexec sleep 1000").open(t)
-	eventually(t, "a process that sleeps", func() bool {
+	p := open(t, testenv.StartCommand(t, attr, "sh", "-ec", shell+"\nexec sleep 1000"))
+	testenv.Eventually(t, "a process that sleeps", func() bool {
 		comm, err := p.ReadFile("comm", 1<<10)
 		line, err2 := p.ReadFile("cmdline", 1<<10) // there a little later
 		return err == nil && err2 == nil && strings.HasPrefix(string(comm), "sleep") && len(line) > 0
@@ -44,7 +45,7 @@ func twinOf(t *testing.T, p *nsenter.Process) (*Prepared, error) {
 		return nil, err
 	}
 	defer Close(files)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	prepared, err := Prepare(ctx, twin, files)
 	if err == nil {
@@ -90,7 +91,7 @@ c'; hostname twin`, nil},
 			if err := prepared.Go(0); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "a twin that sleeps", func() bool {
+			testenv.Eventually(t, "a twin that sleeps", func() bool {
 				state, err := twin.Status("State")
 				return err == nil && strings.HasPrefix(state, "S")
 			})
@@ -210,7 +211,7 @@ func TestNotLetGo(t *testing.T) {
 	}
 	defer started.Close()
 	prepared.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	if err := started.WaitEnd(ctx); err != nil {
 		t.Error(err)
@@ -218,7 +219,7 @@ func TestNotLetGo(t *testing.T) {
 	if _, err := os.Stat(ran); err == nil {
 		t.Error("a process that differs has run")
 	}
-	eventually(t, "nobody is left", func() bool {
+	testenv.Eventually(t, "nobody is left", func() bool {
 		members, err := p.Members()
 		return err == nil && len(members) == 1
 	})
@@ -289,7 +290,7 @@ func TestStarterKilled(t *testing.T) {
 // checkUntouched: the process goes on, and nobody else is in its pid namespace.
 func checkUntouched(t *testing.T, p *nsenter.Process) {
 	t.Helper()
-	eventually(t, "the process alone, asleep", func() bool {
+	testenv.Eventually(t, "the process alone, asleep", func() bool {
 		members, err := p.Members()
 		state, err2 := p.Status("State")
 		tracer, err3 := p.Status("TracerPid")

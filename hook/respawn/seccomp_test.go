@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // Instructions of a filter.
@@ -71,7 +73,7 @@ func TestSeccomp(t *testing.T) {
 				if err := prepared.Go(0); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "a twin that sleeps", func() bool {
+				testenv.Eventually(t, "a twin that sleeps", func() bool {
 					state, err := prepared.Process().Status("State")
 					return err == nil && strings.HasPrefix(state, "S")
 				})

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // accesses are the ways in which a child walks onto the automount at dir/auto.
@@ -95,15 +96,15 @@ func automount(t *testing.T) string {
 func TestFind(t *testing.T) {
 	dir := automount(t)
 	t.Setenv(roleVariable, "access")
-	idle := start(t, nil)
+	idle := testenv.Start(t, nil)
 	for name := range accesses {
 		t.Run(name, func(t *testing.T) {
-			c := startCommand(t, apart(), "/proc/self/exe", name, dir)
-			pid := c.cmd.Process.Pid
+			c := testenv.StartCommand(t, apart(), "/proc/self/exe", name, dir)
+			pid := c.PID()
 			var found []Waiter
-			eventually(t, "a process that waits", func() bool {
+			testenv.Eventually(t, "a process that waits", func() bool {
 				var err error
-				found, err = Find([]int{idle.cmd.Process.Pid, os.Getpid(), pid, 1<<22 + 1})
+				found, err = Find([]int{idle.PID(), os.Getpid(), pid, 1<<22 + 1})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -20,8 +20,8 @@ import (
 
 const innerVariable = "TEST_IN_OWN_NAMESPACES"
 
-// patience bounds how long Main waits for what must happen.
-const patience = 5 * time.Second
+// Patience bounds how long a test waits for what must happen.
+const Patience = 5 * time.Second
 
 // The main thread is kept out of the way, as cmd does it: a goroutine that
 // enters a container on it would leave it there (the runtime cannot end it).
@@ -39,7 +39,7 @@ func Main(m *testing.M) {
 	debug.SetMemoryLimit(1 << 30)
 	files, namespaces := descriptors(), ThreadNamespaces()
 	status := m.Run()
-	end := time.Now().Add(patience)
+	end := time.Now().Add(Patience)
 	for (descriptors() != files || ThreadNamespaces() != namespaces) && time.Now().Before(end) {
 		time.Sleep(5 * time.Millisecond) // threads end a little after their goroutines
 	}
@@ -115,12 +115,25 @@ func RequireRoot(t testing.TB) {
 	}
 }
 
+// Eventually waits until the condition is met, and ends the test if it is not
+// within Patience: what names the condition, for the message. The condition is
+// looked at every 2 ms.
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(Patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		if condition() {
+			return
+		}
+	}
+	t.Fatalf("not within %v: %s", Patience, what)
+}
+
 // WaitExecuted waits until a process that os/exec has started shows the name and
 // arguments of its program. Start returns a moment earlier, when execve(2) has
 // closed the descriptors (begin_new_exec() in fs/exec.c).
 func WaitExecuted(t testing.TB, pid int) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(Patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		// Written last.
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if err != nil {
@@ -130,5 +143,5 @@ func WaitExecuted(t testing.TB, pid int) {
 			return
 		}
 	}
-	t.Fatalf("process %d has not started its program within %v", pid, patience)
+	t.Fatalf("process %d has not started its program within %v", pid, Patience)
 }
