@@ -29,6 +29,9 @@ type Options struct {
 	Shared   bool // systemd starts with shared mounts, as under LXC and systemd-nspawn
 	Roles    bool // the container has [RoleProgram]
 	Seccomp  *specs.LinuxSeccomp
+	// Without are capabilities that the container does not have, under runc, crun
+	// and containerd.
+	Without []string
 
 	root string
 }

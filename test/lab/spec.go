@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -53,7 +54,8 @@ func writeSpec(bundle, id string, options Options) error {
 	allow := func(kind string, major, minor *int64) specs.LinuxDeviceCgroup {
 		return specs.LinuxDeviceCgroup{Allow: true, Type: kind, Major: major, Minor: minor, Access: "rwm"}
 	}
-	caps := &specs.LinuxCapabilities{Bounding: capabilities, Effective: capabilities, Permitted: capabilities}
+	has := slices.DeleteFunc(slices.Clone(capabilities), func(name string) bool { return slices.Contains(options.Without, name) })
+	caps := &specs.LinuxCapabilities{Bounding: has, Effective: has, Permitted: has}
 	spec := specs.Spec{
 		Version: "1.0.2",
 		Process: &specs.Process{
