@@ -50,6 +50,7 @@ func command(args []string) int {
 	switch name := args[0]; {
 	case name == holder.Verb:
 		_ = spawn.Close()
+		_ = spawn.Confine()
 		if err := holder.Run(args[1:]); err != nil {
 			return exitFailed
 		}

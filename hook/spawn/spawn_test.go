@@ -7,9 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +27,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == showVerb {
 		runShow()
 		os.Exit(0)
+	}
+	if os.Getenv(roleVariable) == "confined" {
+		os.Exit(runConfined())
 	}
 	if argument, ok := strings.CutPrefix(os.Getenv(roleVariable), "seal "); ok {
 		os.Exit(runSeal(argument))
@@ -114,6 +119,66 @@ func TestHelperRights(t *testing.T) {
 	}
 	if out := show(t, All); strings.Contains(out, "CapEff:\t0000000000000000") || strings.Contains(out, "NoNewPrivs:\t1") {
 		t.Errorf("one that is to have all: %s", out)
+	}
+}
+
+// runConfined waits in every way that a Go program can, and tries to do more.
+func runConfined() int {
+	ready := make(chan struct{})
+	go func() { // a thread of its own, from before
+		runtime.LockOSThread()
+		close(ready)
+		select {}
+	}()
+	<-ready
+	if err := Confine(); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	files, err := os.ReadDir("/proc/self/task")
+	fmt.Println("look at a folder:", errors.Is(err, unix.EPERM), len(files))
+	_, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	fmt.Println("make a socket:", errors.Is(err, unix.EPERM))
+	fmt.Println("execute:", errors.Is(unix.Exec("/bin/true", []string{"true"}, nil), unix.EPERM))
+	fmt.Println("signal:", errors.Is(unix.Kill(os.Getppid(), 0), unix.EPERM))
+	other := make(chan error)
+	for range 20 { // each a new thread
+		go func() {
+			runtime.LockOSThread()
+			_, _, errno := unix.Syscall(unix.SYS_GETPPID, 0, 0, 0)
+			time.Sleep(time.Millisecond)
+			other <- errno
+		}()
+	}
+	for range 20 {
+		if err := <-other; !errors.Is(err, unix.EPERM) {
+			fmt.Println("another thread:", err)
+		}
+	}
+	var waste [][]byte
+	for range 200 {
+		waste = append(waste, make([]byte, 1<<16))
+	}
+	runtime.GC()
+	input, err := io.ReadAll(os.Stdin)
+	fmt.Println(len(waste), "read:", string(input), err)
+	n, err := unix.Poll([]unix.PollFd{{Fd: 0, Events: unix.POLLIN}}, 1)
+	fmt.Println("poll:", n, err)
+	return 0
+}
+
+// TestConfine: a process that is to wait can wait, in all its threads, and no more.
+func TestConfine(t *testing.T) {
+	out := asRole(t, "confined", "something")
+	want := `look at a folder: true 0
+make a socket: true
+execute: true
+signal: true
+200 read: something <nil>
+poll: 1 <nil>
+`
+	if out != want {
+		t.Errorf("%s\nwant\n%s", out, want)
 	}
 }
 
