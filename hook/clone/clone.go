@@ -43,14 +43,29 @@ type Place struct {
 // caller's to close; pid is the copy's number in the caller's pid namespace.
 //
 // The copy is born in the pid namespace that the thread has set for its
-// children.
-//
-//go:norace
+// children. The kernel ends it with the calling thread, until a step changes that.
 func Start(steps []Step, report int, place Place) (pid, pidfd int, err error) {
-	// First of all: a call that makes the stack grow moves what the kernel is
-	// given addresses of.
+	// No other child may have a copy of the pipe.
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
+	var life [2]int
+	if err := syscall.Pipe2(life[:], unix.O_CLOEXEC); err != nil {
+		return 0, -1, os.NewSyscallError("pipe2", err)
+	}
+	pid, pidfd, err = start(steps, report, place, life)
+	syscall.Close(life[1])
+	if err == nil {
+		awaitLife(life[0])
+	}
+	syscall.Close(life[0])
+	return pid, pidfd, err
+}
+
+// start makes the copy. It calls nothing that makes the stack grow: that would
+// move what the kernel is given addresses of.
+//
+//go:norace
+func start(steps []Step, report int, place Place, life [2]int) (pid, pidfd int, err error) {
 	var fd int32 = -1
 	args := cloneArgs{
 		flags:      unix.CLONE_PIDFD,
@@ -71,13 +86,28 @@ func Start(steps []Step, report int, place Place) (pid, pidfd int, err error) {
 		uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0); errno != 0 {
 		return 0, -1, os.NewSyscallError("rt_sigprocmask", errno)
 	}
-	made, errno := cloneAndRun(&args, steps, report)
+	made, errno := cloneAndRun(&args, steps, report, life)
 	_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
 	if errno != 0 {
 		return 0, -1, os.NewSyscallError("clone3", errno)
 	}
 	runtime.KeepAlive(&wanted)
 	return int(made), int(fd), nil
+}
+
+// lifeTime is how long a copy may take to its first step, in milliseconds.
+const lifeTime = 2000
+
+// awaitLife returns when the copy will end with us. If we end before, or do not
+// wait any more, it finds nobody who reads, and ends itself: its parent may have
+// ended before it asked for a signal then.
+func awaitLife(pipe int) {
+	fds := []unix.PollFd{{Fd: int32(pipe), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(fds, lifeTime); !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
 }
 
 // cloneArgs is struct clone_args of Linux 5.7 (include/uapi/linux/sched.h).
@@ -90,7 +120,7 @@ const cloneArgsSize5 = 80
 
 //go:norace
 //go:nosplit
-func cloneAndRun(args *cloneArgs, steps []Step, report int) (uintptr, syscall.Errno) {
+func cloneAndRun(args *cloneArgs, steps []Step, report int, life [2]int) (uintptr, syscall.Errno) {
 	size := unsafe.Sizeof(*args)
 	if args.cgroup == 0 {
 		size = cloneArgsSize5
@@ -102,6 +132,12 @@ func cloneAndRun(args *cloneArgs, steps []Step, report int) (uintptr, syscall.Er
 	// From here on this is the copy.
 	var verdict [2]uint32
 	var result uintptr
+	_, _, _ = syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
+	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(life[0]), 0, 0)
+	if _, _, errno = syscall.RawSyscall(unix.SYS_WRITE, uintptr(life[1]), uintptr(unsafe.Pointer(&verdict)), 1); errno != 0 {
+		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 1, 0, 0)
+	}
+	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(life[1]), 0, 0)
 	for verdict[0] = 0; verdict[0] < uint32(len(steps)); verdict[0]++ {
 		s := &steps[verdict[0]]
 		if !s.OnResult {

@@ -33,6 +33,32 @@ func run(t *testing.T, steps []Step) (pid int, verdict error) {
 	return pid, verdict
 }
 
+// TestParentGone: a copy whose parent has ended before it could ask for a signal
+// then, ends itself, and does nothing before.
+func TestParentGone(t *testing.T) {
+	var life, report [2]int
+	if err := errors.Join(unix.Pipe2(life[:], unix.O_CLOEXEC), unix.Pipe2(report[:], unix.O_CLOEXEC)); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(report[0])
+	unix.Close(life[0]) // nobody reads
+	steps := []Step{{Name: "write", Number: unix.SYS_WRITE, Args: [5]uintptr{uintptr(report[1])}}}
+	_, pidfd, err := start(steps, report[1], Place{}, life)
+	unix.Close(life[1])
+	unix.Close(report[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	if err := ReadVerdict(report[0], steps); !errors.Is(err, ErrNoVerdict) {
+		t.Errorf("it went on: %v", err)
+	}
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED, nil); err != nil || info.Code != 1 { // CLD_EXITED
+		t.Errorf("how it ended: %d, %v", info.Code, err)
+	}
+}
+
 func TestStart(t *testing.T) {
 	pid := Step{Name: "getpid", Number: unix.SYS_GETPID}
 	number, err := run(t, []Step{pid, {Name: "getpgid of oneself", Number: unix.SYS_GETPGID, OnResult: true}})

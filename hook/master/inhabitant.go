@@ -83,7 +83,6 @@ func settle(pid1 *nsenter.Process, work []clone.Step, capabilities uint64, numbe
 	}
 	const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 	steps := []clone.Step{
-		step("prctl(PR_SET_PDEATHSIG)", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL)),
 		step("prctl(PR_SET_DUMPABLE)", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0),
 	}
 	steps = append(steps, work...)

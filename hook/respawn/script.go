@@ -97,9 +97,8 @@ func (t *Twin) write(gate, proc int) (*script, error) {
 	return s, nil
 }
 
-// guard has a copy end with its parent, and nobody look into it.
+// guard has nobody look into a copy.
 func (s *script) guard() {
-	s.add("prctl(PR_SET_PDEATHSIG)", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
 	s.add("prctl(PR_SET_DUMPABLE)", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
 }
 
