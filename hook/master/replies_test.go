@@ -38,6 +38,7 @@ func (r *replies) Read(b []byte) (int, error) {
 	if r.message.Len() == 0 && len(r.rest) > 0 {
 		select {
 		case <-r.asked:
+		case <-time.After(time.Millisecond): // it waits for an answer that was none
 		case <-r.closed:
 			return 0, io.EOF
 		}
