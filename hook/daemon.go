@@ -43,7 +43,8 @@ func (w *work) respawn(ctx context.Context, list []int) error {
 	if err := enoughTime(ctx); err != nil {
 		return err
 	}
-	if err := w.store.noteEnded(w.scene.init, first.Master.Unit, first.Master.ContainerPID); err != nil {
+	ended, err := w.store.noteEnded(w.scene.init, first.Master.Unit, first.Master.ContainerPID)
+	if err != nil {
 		return err
 	}
 	if err := manager.Kill(ctx, first.Master.Unit, daemon, first.Master.ContainerPID); err != nil {
@@ -55,5 +56,5 @@ func (w *work) respawn(ctx context.Context, list []int) error {
 	if err := manager.Start(ctx, first.Master.Unit, first.Master.ContainerPID); err != nil {
 		return err // the next run tries again
 	}
-	return w.store.forgetEnded(w.scene.init, first.Master.ContainerPID)
+	return ended.remove()
 }

@@ -2,13 +2,10 @@ package hook
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -20,7 +17,7 @@ import (
 // its twin leaves mounts that nobody serves, and nobody who knows how the daemon
 // was started. So that is written down first, and a holder has the files open.
 
-const daemonSuffix = ".daemon" + reportSuffix
+var daemonNote = noteKind{"containers", ".daemon.json", "record of an automount daemon"}
 
 // daemon is what is needed to start an automount daemon again. The record has
 // its environment, and is for root only.
@@ -35,15 +32,14 @@ type daemon struct {
 	Mounts       []settled     `json:"mounts"`
 
 	files []*os.File
-	path  string
+	note  *note
 }
 
 // daemon captures the daemon and writes it down, or takes what an earlier run
 // has written down.
 func (w *work) daemon(ctx context.Context, m *Master) (*daemon, error) {
 	init := w.scene.init
-	name := fmt.Sprintf("%s.%d%s", init.Identity(), m.PID, daemonSuffix)
-	d := &daemon{path: filepath.Join(w.store.settledDir(), name)}
+	d := &daemon{note: daemonNote.of(w.store, init, m.PID)}
 	err := d.load()
 	if m.Alone.Killed {
 		for i := range d.Holder.Files {
@@ -67,7 +63,7 @@ func (w *work) daemon(ctx context.Context, m *Master) (*daemon, error) {
 	}
 	*d = daemon{
 		Version: recordVersion, PID: m.PID, ContainerPID: m.ContainerPID, StartTime: m.StartTime,
-		Foreground: m.Alone.Foreground, path: d.path,
+		Foreground: m.Alone.Foreground, note: d.note,
 	}
 	for i := range w.snapshot.Mounts {
 		if served := &w.snapshot.Mounts[i]; served.Master.PID == m.PID {
@@ -79,7 +75,7 @@ func (w *work) daemon(ctx context.Context, m *Master) (*daemon, error) {
 	}
 	d.Holder, err = holder.Start(init, nil, keepingTime, d.files)
 	if err == nil {
-		err = d.save(w.store)
+		err = d.note.save(d)
 	}
 	if err != nil {
 		respawn.Close(d.files)
@@ -88,32 +84,17 @@ func (w *work) daemon(ctx context.Context, m *Master) (*daemon, error) {
 	return d, nil
 }
 
-func (d *daemon) save(s store) error {
-	data, err := json.Marshal(d)
-	if err != nil {
-		return err
-	}
-	return writeFile(s.settledDir(), filepath.Base(d.path), data)
-}
-
 func (d *daemon) load() error {
-	data, err := os.ReadFile(d.path)
-	if err != nil {
-		return fmt.Errorf("record of an automount daemon: %w", err)
+	err := d.note.load(d)
+	if err == nil && d.Twin == nil {
+		err = d.note.unusable(errors.New("it does not say how the daemon was started"))
 	}
-	if err := json.Unmarshal(data, d); err != nil || d.Version != recordVersion || d.Twin == nil {
-		return errors.Join(fmt.Errorf("record of an automount daemon %s: not of this version, or not readable", d.path), err)
-	}
-	return nil
+	return err
 }
 
 // drop forgets a daemon, when a new one serves.
 func (d *daemon) drop(ctx context.Context) error {
-	err := os.Remove(d.path)
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
-	return errors.Join(err, d.Holder.Stop(ctx))
+	return errors.Join(d.note.remove(), d.Holder.Stop(ctx))
 }
 
 // recallDaemons marks the mounts whose daemon an earlier run has ended: nobody
@@ -141,19 +122,14 @@ func (s store) forgetDaemons(ctx context.Context, init *nsenter.Process, list []
 
 // eachDaemon loads the records of the container's daemons.
 func (s store) eachDaemon(init *nsenter.Process, f func(*daemon) error) error {
-	entries, err := os.ReadDir(s.settledDir())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), init.Identity()+".") && strings.HasSuffix(e.Name(), daemonSuffix) {
-			d := &daemon{path: filepath.Join(s.settledDir(), e.Name())}
-			loadErr := d.load()
-			if loadErr == nil {
-				loadErr = f(d)
-			}
-			err = errors.Join(err, loadErr)
+	notes, err := daemonNote.all(s, init)
+	for _, n := range notes {
+		d := &daemon{note: n}
+		loadErr := d.load()
+		if loadErr == nil {
+			loadErr = f(d)
 		}
+		err = errors.Join(err, loadErr)
 	}
 	return err
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/gate"
@@ -17,35 +16,32 @@ import (
 // A run that is killed while it brings processes into a gate may leave the gate
 // on mounts. So it notes the gate's device number first.
 
-const gateSuffix = ".gate"
+var gateNote = noteKind{"containers", ".gate", "note of a gate"}
 
 // announceGate notes the st_dev of a gate that is about to be used.
 func (s store) announceGate(init *nsenter.Process, device uint64) error {
-	return writeFile(s.settledDir(), init.Identity()+gateSuffix, []byte(strconv.FormatUint(device, 10)))
-}
-
-func (s store) gatePath(init *nsenter.Process) string {
-	return filepath.Join(s.settledDir(), init.Identity()+gateSuffix)
+	return gateNote.of(s, init).write([]byte(strconv.FormatUint(device, 10)))
 }
 
 // forgetGate takes the note away: the gate is gone.
 func (s store) forgetGate(init *nsenter.Process) error {
-	return removeFile(s.gatePath(init), "note of a gate")
+	return gateNote.of(s, init).remove()
 }
 
 // finishGate takes away what a killed run has left of its gate. The run's guard
 // has let go of everybody who waited in it.
 func (s store) finishGate(ctx context.Context, sc *scene) error {
-	data, err := os.ReadFile(s.gatePath(sc.init))
+	n := gateNote.of(s, sc.init)
+	data, err := n.read()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("note of a gate: %w", err)
+		return err
 	}
 	device, err := strconv.ParseUint(string(data), 10, 64)
 	if err != nil {
-		return errors.Join(fmt.Errorf("note of a gate %s: not readable: %w", s.gatePath(sc.init), err), s.forgetGate(sc.init))
+		return errors.Join(n.unusable(err), n.remove())
 	}
 	var errs []error
 	for i := range sc.spaces {
@@ -70,7 +66,7 @@ func (s store) finishGate(ctx context.Context, sc *scene) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("take away the gate of a run that was killed: %w", err)
 	}
-	return errors.Join(s.forgetGate(sc.init), sc.readTables())
+	return errors.Join(n.remove(), sc.readTables())
 }
 
 // removeThrough takes away a gate from a mount that somebody still waits on, and

@@ -2,12 +2,9 @@ package hook
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
@@ -25,9 +22,11 @@ const keepingTime = 24 * time.Hour
 // killed puts the covers back.
 type keeping struct {
 	kept   *mounts.Kept
-	record string // path
+	note   *note
 	holder holder.Ref
 }
+
+var keepingNote = noteKind{"covers", ".json", "record of covering mounts"}
 
 // keepingRecord is a record's form.
 type keepingRecord struct {
@@ -44,18 +43,13 @@ func (s store) keep(ctx context.Context, init, in *nsenter.Process, m *Mount) (*
 	if err != nil {
 		return nil, err
 	}
-	k := &keeping{kept: kept}
+	k := &keeping{kept: kept, note: keepingNote.of(s, init, m.ID)}
 	var recorded func() error
 	if k.holder, recorded, err = holder.StartUnrecorded(init, keepingTime, []*os.File{kept.Namespace()}); err != nil {
 		kept.Close()
 		return nil, err
 	}
-	data, err := json.Marshal(keepingRecord{Version: recordVersion, Path: m.Path, Device: m.Device, Holder: k.holder})
-	if err == nil {
-		name := fmt.Sprintf("%s.%d%s", init.Identity(), m.ID, reportSuffix)
-		k.record = filepath.Join(s.keepingDir(), name)
-		err = writeFile(s.keepingDir(), name, data)
-	}
+	err = k.note.save(keepingRecord{Version: recordVersion, Path: m.Path, Device: m.Device, Holder: k.holder})
 	if err = errors.Join(err, recorded()); err != nil {
 		return nil, errors.Join(fmt.Errorf("record of what covers %q: %w", m.Path, err), k.drop(ctx))
 	}
@@ -65,69 +59,51 @@ func (s store) keep(ctx context.Context, init, in *nsenter.Process, m *Mount) (*
 // drop lets go of the copies, once the covers are back. The record goes last:
 // without it nobody would find the holder.
 func (k *keeping) drop(ctx context.Context) error {
-	return errors.Join(k.kept.Close(), forgetKeeping(ctx, k.holder, k.record))
+	return errors.Join(k.kept.Close(), forgetKeeping(ctx, k.holder, k.note))
 }
 
-func forgetKeeping(ctx context.Context, h holder.Ref, record string) error {
+func forgetKeeping(ctx context.Context, h holder.Ref, n *note) error {
 	if err := h.Stop(ctx); err != nil {
 		return err
 	}
-	err := os.Remove(record)
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
-	return err
+	return n.remove()
 }
 
 // leave keeps the copies for a later run.
 func (k *keeping) leave() error { return k.kept.Close() }
 
-func (s store) keepingDir() string { return filepath.Join(s.dir, "covers") }
-
 // finishKeeping puts back what a killed run kept for this container, where the
 // mount that it lay on has been renewed and is bare.
 func (s store) finishKeeping(ctx context.Context, sc *scene) error {
-	entries, err := os.ReadDir(s.keepingDir())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("records of covering mounts: %w", err)
-	}
-	var errs []error
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), sc.init.Identity()+".") && strings.HasSuffix(e.Name(), reportSuffix) {
-			errs = append(errs, s.finishOne(ctx, sc, filepath.Join(s.keepingDir(), e.Name())))
-		}
+	notes, err := keepingNote.all(s, sc.init)
+	errs := []error{err}
+	for _, n := range notes {
+		errs = append(errs, finishOneKeeping(ctx, sc, n))
 	}
 	return errors.Join(errs...)
 }
 
-func (s store) finishOne(ctx context.Context, sc *scene, path string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("record of covering mounts: %w", err)
-	}
+func finishOneKeeping(ctx context.Context, sc *scene, n *note) error {
 	var rec keepingRecord
-	if err := json.Unmarshal(data, &rec); err != nil || rec.Version != recordVersion {
-		return errors.Join(fmt.Errorf("record of covering mounts %s: not of this version, or not readable", path), err, os.Remove(path))
+	if err := n.loadOrRemove(&rec); err != nil {
+		return err
 	}
 	table := sc.main().table
 	now := autofsAt(table, rec.Path)
 	if now != nil && mounts.DeviceOf(now) == rec.Device {
-		return forgetKeeping(ctx, rec.Holder, path) // nothing was taken away
+		return forgetKeeping(ctx, rec.Holder, n) // nothing was taken away
 	}
 	namespace, err := rec.Holder.Open(0)
 	if errors.Is(err, holder.ErrGone) {
 		if now != nil && len(table.Stack(now)) > 0 {
 			err = nil // all was put back before
 		}
-		return errors.Join(err, os.Remove(path))
+		return errors.Join(err, n.remove())
 	}
 	if err != nil {
 		return err
 	}
-	k := &keeping{kept: mounts.Resume(rec.Path, rec.Device, namespace), record: path, holder: rec.Holder}
+	k := &keeping{kept: mounts.Resume(rec.Path, rec.Device, namespace), note: n, holder: rec.Holder}
 	if now == nil {
 		return k.leave() // its unit may still mount it: the next run looks again
 	}

@@ -164,7 +164,7 @@ func (c *covered) keepAndDie(t *testing.T) holder.Ref {
 // expectDropped: no record, and no holder.
 func (c *covered) expectDropped(t *testing.T, ref holder.Ref) {
 	t.Helper()
-	if entries, err := os.ReadDir(c.store.keepingDir()); err != nil || len(entries) != 0 {
+	if entries, err := os.ReadDir(filepath.Join(c.store.dir, "covers")); err != nil || len(entries) != 0 {
 		t.Errorf("records: %v, %v", entries, err)
 	}
 	if f, err := ref.Open(0); !errors.Is(err, holder.ErrGone) {
@@ -247,7 +247,7 @@ func TestFinishKeepingRecords(t *testing.T) {
 	for name, text := range map[string]string{
 		id + "0.5.json": "{}", "1-1.5.json": "{}", id + ".6.json": `{"version":2}`, id + ".7.json": "{", id + ".8.json": `{"version":1,"path":"/a","holder":{"pid":0,"files":1}}`,
 	} {
-		if err := writeFile(c.store.keepingDir(), name, []byte(text)); err != nil {
+		if err := writeFile(filepath.Join(c.store.dir, "covers"), name, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -256,7 +256,7 @@ func TestFinishKeepingRecords(t *testing.T) {
 		strings.Count(err.Error(), "not of this version") != 2 {
 		t.Errorf("%v", err)
 	}
-	if left, err := os.ReadDir(c.store.keepingDir()); err != nil || len(left) != 2 || finish() != nil {
+	if left, err := os.ReadDir(filepath.Join(c.store.dir, "covers")); err != nil || len(left) != 2 || finish() != nil {
 		t.Errorf("left %v, %v", left, err)
 	}
 }

@@ -2,12 +2,7 @@ package hook
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -17,10 +12,7 @@ import (
 // into those that it does not propagate to. A run that is killed between the two
 // leaves a note, so that the next one does that.
 
-const renewingSuffix = ".renewing"
-
-// renewing is the path of a note.
-type renewing string
+var renewingNote = noteKind{"containers", ".renewing", "note of a restart"}
 
 // renewingRecord is the form of a note.
 type renewingRecord struct {
@@ -30,47 +22,26 @@ type renewingRecord struct {
 }
 
 // beginRenewing leaves the note.
-func (s store) beginRenewing(init *nsenter.Process, m *Mount) (renewing, error) {
-	data, err := json.Marshal(renewingRecord{Version: recordVersion, Path: m.Path, Device: m.Device})
-	if err != nil {
-		return "", fmt.Errorf("note of a restart: %w", err)
-	}
-	name := fmt.Sprintf("%s.%d%s", init.Identity(), m.ID, renewingSuffix)
-	return renewing(filepath.Join(s.settledDir(), name)), writeFile(s.settledDir(), name, data)
-}
-
-// end takes the note away.
-func (r renewing) end() error {
-	if err := os.Remove(string(r)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("note of a restart: %w", err)
-	}
-	return nil
+func (s store) beginRenewing(init *nsenter.Process, m *Mount) (*note, error) {
+	n := renewingNote.of(s, init, m.ID)
+	return n, n.save(renewingRecord{Version: recordVersion, Path: m.Path, Device: m.Device})
 }
 
 // finishRenewing does what killed runs have not come to. It is after
 // finishKeeping: what covered a mount is back.
 func (s store) finishRenewing(ctx context.Context, sc *scene) error {
-	entries, err := os.ReadDir(s.settledDir())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	notes, err := renewingNote.all(s, sc.init)
+	errs := []error{err}
+	for _, n := range notes {
+		errs = append(errs, s.finishOneRenewing(ctx, sc, n))
 	}
-	var errs []error
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), sc.init.Identity()+".") && strings.HasSuffix(e.Name(), renewingSuffix) {
-			errs = append(errs, s.finishOneRenewing(ctx, sc, renewing(filepath.Join(s.settledDir(), e.Name()))))
-		}
-	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(errs...)
 }
 
-func (s store) finishOneRenewing(ctx context.Context, sc *scene, note renewing) error {
-	data, err := os.ReadFile(string(note))
-	if err != nil {
-		return fmt.Errorf("note of a restart: %w", err)
-	}
+func (s store) finishOneRenewing(ctx context.Context, sc *scene, n *note) error {
 	var rec renewingRecord
-	if err := json.Unmarshal(data, &rec); err != nil || rec.Version != recordVersion {
-		return errors.Join(fmt.Errorf("note of a restart %s: not of this version, or not readable", note), err, note.end())
+	if err := n.loadOrRemove(&rec); err != nil {
+		return err
 	}
 	now := autofsAt(sc.main().table, rec.Path)
 	if now == nil {
@@ -81,7 +52,7 @@ func (s store) finishOneRenewing(ctx context.Context, sc *scene, note renewing) 
 			return err
 		}
 	}
-	return errors.Join(note.end(), sc.readTables())
+	return errors.Join(n.remove(), sc.readTables())
 }
 
 // renewElsewhere puts the mount that systemd has made anew into the mount

@@ -2,11 +2,9 @@ package hook
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -16,7 +14,7 @@ import (
 // were not, and new mounts beneath old ones. So it notes first what it is about
 // to change, and the next run undoes that.
 
-const replacingSuffix = ".replacing"
+var replacingNote = noteKind{"containers", ".replacing", "note of mounts that are replaced"}
 
 // replacingRecord is the form of the note.
 type replacingRecord struct {
@@ -24,22 +22,15 @@ type replacingRecord struct {
 	Places  []mounts.Place `json:"places"`
 }
 
-func (s store) replacingPath(init *nsenter.Process) string {
-	return filepath.Join(s.settledDir(), init.Identity()+replacingSuffix)
-}
-
 // replace replaces mounts in the given namespaces of the container. What fails
 // is undone.
 func (s store) replace(ctx context.Context, init *nsenter.Process, spaces []mounts.Space, list []*mounts.Replacement) error {
+	n := replacingNote.of(s, init)
 	err := mounts.Replace(ctx, spaces, list, func(places []mounts.Place) error {
-		if _, err := os.Lstat(s.replacingPath(init)); err == nil {
+		if n.exists() {
 			return errors.New("what an earlier run began with mounts is not undone yet")
 		}
-		data, err := json.Marshal(replacingRecord{Version: recordVersion, Places: places})
-		if err != nil {
-			return err
-		}
-		return writeFile(s.settledDir(), init.Identity()+replacingSuffix, data)
+		return n.save(replacingRecord{Version: recordVersion, Places: places})
 	})
 	failed := err != nil
 	for _, r := range list {
@@ -49,33 +40,24 @@ func (s store) replace(ctx context.Context, init *nsenter.Process, spaces []moun
 		_, undoErr := s.undoReplacing(ctx, init, spaces)
 		return errors.Join(err, undoErr)
 	}
-	return errors.Join(err, s.endReplacing(init))
+	return errors.Join(err, n.remove())
 }
 
 // undoReplacing undoes what a run has begun and not finished, and reports
 // whether there was anything.
-func (s store) undoReplacing(ctx context.Context, init *nsenter.Process, spaces []mounts.Space) (bool, error) {
-	data, err := os.ReadFile(s.replacingPath(init))
+func (s store) undoReplacing(ctx context.Context, init *nsenter.Process, spaces []mounts.Space) (undone bool, err error) {
+	n := replacingNote.of(s, init)
+	var rec replacingRecord
+	err = n.loadOrRemove(&rec)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("note of mounts that are replaced: %w", err)
+		return false, err
 	}
-	var rec replacingRecord
-	if err := json.Unmarshal(data, &rec); err != nil || rec.Version != recordVersion {
-		return false, errors.Join(fmt.Errorf("note of mounts that are replaced %s: not of this version, or not readable", s.replacingPath(init)), err, s.endReplacing(init))
-	}
-	undone, err := mounts.Undo(ctx, spaces, rec.Places)
+	undone, err = mounts.Undo(ctx, spaces, rec.Places)
 	if err != nil {
 		return undone, fmt.Errorf("undo the replacing of mounts that was not finished: %w", err)
 	}
-	return undone, s.endReplacing(init)
-}
-
-func (s store) endReplacing(init *nsenter.Process) error {
-	if err := os.Remove(s.replacingPath(init)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("note of mounts that are replaced: %w", err)
-	}
-	return nil
+	return undone, n.remove()
 }

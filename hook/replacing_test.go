@@ -3,6 +3,7 @@ package hook
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,29 +14,30 @@ import (
 func TestReplacingRecord(t *testing.T) {
 	s := store{t.TempDir()}
 	init := open(t, testenv.Start(t, nil))
+	dir, note := filepath.Join(s.dir, "containers"), init.Identity()+".replacing"
 	if undone, err := s.undoReplacing(context.Background(), init, nil); undone || err != nil {
 		t.Errorf("no note: %v, %v", undone, err)
 	}
 	for name, text := range map[string]string{"newer": `{"version":2,"places":[]}`, "none": `{}`, "cut": `{"version":1,"pla`, "empty": ""} {
-		if err := writeFile(s.settledDir(), init.Identity()+replacingSuffix, []byte(text)); err != nil {
+		if err := writeFile(dir, note, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 		if undone, err := s.undoReplacing(context.Background(), init, nil); undone || err == nil || !strings.Contains(err.Error(), "not of this version") {
 			t.Errorf("%s: %v, %v", name, undone, err)
 		}
-		if _, err := os.Lstat(s.replacingPath(init)); !os.IsNotExist(err) {
+		if _, err := os.Lstat(filepath.Join(dir, note)); !os.IsNotExist(err) {
 			t.Errorf("%s: the note is still there (%v)", name, err)
 		}
 	}
 	// A mount namespace that has ended took its mounts with it.
 	text := `{"version":1,"places":[{"namespace":1,"path":"/a","old":54,"new":55,"parent":7,"kind":262144,"apart":true}]}`
-	if err := writeFile(s.settledDir(), init.Identity()+replacingSuffix, []byte(text)); err != nil {
+	if err := writeFile(dir, note, []byte(text)); err != nil {
 		t.Fatal(err)
 	}
 	if undone, err := s.undoReplacing(context.Background(), init, nil); undone || err != nil {
 		t.Errorf("of a namespace that ended: %v, %v", undone, err)
 	}
-	if _, err := os.Lstat(s.replacingPath(init)); !os.IsNotExist(err) {
+	if _, err := os.Lstat(filepath.Join(dir, note)); !os.IsNotExist(err) {
 		t.Errorf("the note is still there (%v)", err)
 	}
 }

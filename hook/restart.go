@@ -59,7 +59,7 @@ func (w *work) restart(ctx context.Context, i int) error {
 	if err := w.store.renewElsewhere(ctx, w.scene, m.Path, m.Device, fresh); err != nil {
 		return errors.Join(restartErr, err) // the next run tries again
 	}
-	return errors.Join(restartErr, renewing.end())
+	return errors.Join(restartErr, renewing.remove())
 }
 
 // freshMount returns the device number of the autofs mount that is at the path

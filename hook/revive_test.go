@@ -1,7 +1,6 @@
 package hook
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -58,12 +57,11 @@ func TestRecallDaemons(t *testing.T) {
 		t.Errorf("without a record: %+v, %v", list[0].Master, err)
 	}
 	served := mount(nil)
-	name := init.Identity() + ".101" + daemonSuffix
 	d := &daemon{
 		Version: recordVersion, PID: 101, ContainerPID: 7, Foreground: true, Twin: &respawn.Twin{Environment: []byte("A=\xff\x00")},
-		Mounts: []settled{served.settled()}, path: filepath.Join(s.settledDir(), name),
+		Mounts: []settled{served.settled()}, note: daemonNote.of(s, init, 101),
 	}
-	if err := d.save(s); err != nil {
+	if err := d.note.save(d); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.recallDaemons(init, list); err != nil {
@@ -78,11 +76,11 @@ func TestRecallDaemons(t *testing.T) {
 			t.Errorf("mount %d: settled %v", i, list[i].Settled)
 		}
 	}
-	again := &daemon{path: d.path}
+	again := &daemon{note: d.note}
 	if err := again.load(); err != nil || string(again.Twin.Environment) != "A=\xff\x00" {
 		t.Errorf("%+v, %v", again, err)
 	}
-	if err := writeFile(s.settledDir(), name, []byte(`{"version":1}`)); err != nil {
+	if err := d.note.write([]byte(`{"version":1}`)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.recallDaemons(init, list); err == nil {

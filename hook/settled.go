@@ -1,12 +1,9 @@
 package hook
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -29,13 +26,13 @@ type settledRecord struct {
 	Mounts  []settled `json:"mounts"`
 }
 
-func (s store) settledDir() string { return filepath.Join(s.dir, "containers") }
+var settledNote = noteKind{"containers", ".json", "record of repaired mounts"}
 
 // hasNotes reports whether earlier runs have left anything about the container.
 func (s store) hasNotes(init *nsenter.Process) bool {
-	for _, dir := range []string{s.settledDir(), s.keepingDir()} {
-		names, err := filepath.Glob(filepath.Join(dir, init.Identity()+".*"))
-		if err != nil || len(names) > 0 {
+	for _, folder := range []string{settledNote.folder, keepingNote.folder} {
+		notes, err := (&noteKind{folder: folder}).all(s, init)
+		if err != nil || len(notes) > 0 {
 			return true
 		}
 	}
@@ -55,26 +52,19 @@ func (s store) settle(init *nsenter.Process, snapshot *Snapshot, plan []Decision
 	if len(r.Mounts) == 0 {
 		return nil
 	}
-	data, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("record of repaired mounts: %w", err)
-	}
-	return writeFile(s.settledDir(), init.Identity()+reportSuffix, data)
+	return settledNote.of(s, init).save(r)
 }
 
 // markSettled marks the mounts that an earlier run has cured and that are still
 // as they were then.
 func (s store) markSettled(init *nsenter.Process, list []Mount) error {
-	data, err := os.ReadFile(filepath.Join(s.settledDir(), init.Identity()+reportSuffix))
+	var r settledRecord
+	err := settledNote.of(s, init).load(&r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("record of repaired mounts: %w", err)
-	}
-	var r settledRecord
-	if err := json.Unmarshal(data, &r); err != nil || r.Version != recordVersion {
-		return errors.Join(errors.New("record of repaired mounts: not of this version, or not readable"), err)
+		return err
 	}
 	known := make(map[settled]bool, len(r.Mounts))
 	for _, m := range r.Mounts {

@@ -73,7 +73,7 @@ func TestSettled(t *testing.T) {
 			t.Fatalf("after a change of the %s", name)
 		}
 	}
-	info, err := os.Stat(filepath.Join(s.settledDir(), init.Identity()+reportSuffix))
+	info, err := os.Stat(filepath.Join(s.dir, "containers", init.Identity()+".json"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
@@ -85,7 +85,7 @@ func TestSettled(t *testing.T) {
 	if err := s.settle(another, before, plan[1:3]); err != nil {
 		t.Error(err)
 	}
-	if entries, err := os.ReadDir(s.settledDir()); err != nil || len(entries) != 1 {
+	if entries, err := os.ReadDir(filepath.Join(s.dir, "containers")); err != nil || len(entries) != 1 {
 		t.Errorf("%v, %v", entries, err)
 	}
 }
@@ -98,7 +98,7 @@ func TestSettledOtherVersion(t *testing.T) {
 	if err := s.settle(init, &Snapshot{Mounts: []Mount{m}}, []Decision{{Cure: Retold}}); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(s.settledDir(), init.Identity()+reportSuffix)
+	path := filepath.Join(s.dir, "containers", init.Identity()+".json")
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
