@@ -73,9 +73,10 @@ func (w *work) daemon(ctx context.Context, m *Master) (*daemon, error) {
 	if d.Twin, d.files, err = respawn.Capture(ctx, w.scene.masters[m.PID]); err != nil {
 		return nil, err
 	}
-	d.Holder, err = holder.Start(init, nil, keepingTime, d.files)
+	var recorded func() error
+	d.Holder, recorded, err = holder.StartUnrecorded(init, keepingTime, d.files)
 	if err == nil {
-		err = d.note.save(d)
+		err = errors.Join(d.note.save(d), recorded())
 	}
 	if err != nil {
 		respawn.Close(d.files)
@@ -92,9 +93,13 @@ func (d *daemon) load() error {
 	return err
 }
 
-// drop forgets a daemon, when a new one serves.
+// drop forgets a daemon, when a new one serves. The note goes last: without it
+// nobody would find the holder.
 func (d *daemon) drop(ctx context.Context) error {
-	return errors.Join(d.note.remove(), d.Holder.Stop(ctx))
+	if err := d.Holder.Stop(ctx); err != nil {
+		return err
+	}
+	return d.note.remove()
 }
 
 // recallDaemons marks the mounts whose daemon an earlier run has ended: nobody
@@ -126,8 +131,11 @@ func (s store) eachDaemon(init *nsenter.Process, f func(*daemon) error) error {
 	for _, n := range notes {
 		d := &daemon{note: n}
 		loadErr := d.load()
-		if loadErr == nil {
+		switch {
+		case loadErr == nil:
 			loadErr = f(d)
+		case errors.Is(loadErr, errUnusable):
+			loadErr = errors.Join(loadErr, n.remove())
 		}
 		err = errors.Join(err, loadErr)
 	}

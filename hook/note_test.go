@@ -235,7 +235,7 @@ func TestNotesAll(t *testing.T) {
 }
 
 // TestUnusableNotes: what cannot be understood is reported, and is removed but for
-// the two records that a later run writes anew.
+// the record that each run writes anew.
 func TestUnusableNotes(t *testing.T) {
 	init := open(t, testenv.Start(t, nil))
 	ctx := t.Context()
@@ -252,7 +252,7 @@ func TestUnusableNotes(t *testing.T) {
 		".5.service":     {"containers", func(s store, sc *scene) error { return finishOneEnded(ctx, nil, endedNote.of(s, init, 5)) }, true, true},
 		".5.json":        {"covers", func(s store, sc *scene) error { return s.finishKeeping(ctx, sc) }, true, false},
 		".json":          {"containers", func(s store, sc *scene) error { return s.markSettled(init, nil) }, false, false},
-		".5.daemon.json": {"containers", func(s store, sc *scene) error { return s.recallDaemons(init, nil) }, false, false},
+		".5.daemon.json": {"containers", func(s store, sc *scene) error { return s.recallDaemons(init, nil) }, true, false},
 	} {
 		for _, text := range []string{"", `{"version":1,"`, `{"version":2}`, `{}`, "-5", "directory"} {
 			s := store{t.TempDir()}

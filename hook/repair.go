@@ -148,8 +148,11 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	report.describe(w.snapshot, w.plan)
 	w.countWaiters(report)
 	err = s.settle(init, w.snapshot, w.plan)
+	if err == nil && w.knowsSystemd() {
+		err = s.endTelling(init)
+	}
 	if err == nil {
-		err = errors.Join(s.endTelling(init), s.forgetDaemons(ctx, init, w.snapshot.Mounts))
+		err = s.forgetDaemons(ctx, init, w.snapshot.Mounts)
 	}
 	if err != nil {
 		r.Warn(err)

@@ -26,10 +26,10 @@ type replacingRecord struct {
 // is undone.
 func (s store) replace(ctx context.Context, init *nsenter.Process, spaces []mounts.Space, list []*mounts.Replacement) error {
 	n := replacingNote.of(s, init)
+	if n.exists() { // and is not undone here: these may be some of its namespaces only
+		return errors.New("what an earlier run began with mounts is not undone yet")
+	}
 	err := mounts.Replace(ctx, spaces, list, func(places []mounts.Place) error {
-		if n.exists() {
-			return errors.New("what an earlier run began with mounts is not undone yet")
-		}
 		return n.save(replacingRecord{Version: recordVersion, Places: places})
 	})
 	failed := err != nil

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
@@ -39,5 +40,22 @@ func TestReplacingRecord(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Join(dir, note)); !os.IsNotExist(err) {
 		t.Errorf("the note is still there (%v)", err)
+	}
+}
+
+// TestReplaceUnfinished: while the note of an earlier run stands nothing is
+// replaced, and in some of the namespaces nothing undone.
+func TestReplaceUnfinished(t *testing.T) {
+	s := store{t.TempDir()}
+	init := open(t, testenv.Start(t, nil))
+	n := replacingNote.of(s, init)
+	if err := n.save(replacingRecord{Version: recordVersion, Places: []mounts.Place{{Namespace: 1, Path: "/a"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.replace(t.Context(), init, nil, nil); err == nil || !strings.Contains(err.Error(), "not undone yet") {
+		t.Errorf("%v", err)
+	}
+	if !n.exists() {
+		t.Error("the note is gone")
 	}
 }

@@ -147,3 +147,26 @@ func TestRetellNothing(t *testing.T) {
 		t.Error("something was tried")
 	}
 }
+
+// TestKnowsSystemd: the mark of a run that told systemd numbers stands until all
+// of its mounts are cured.
+func TestKnowsSystemd(t *testing.T) {
+	w := &work{snapshot: &Snapshot{Mounts: []Mount{systemdMount(nil), systemdMount(nil), automountMount(nil)}}}
+	for _, test := range []struct {
+		cures []Cure
+		want  bool
+	}{
+		{[]Cure{Retold, Healthy, Respawned}, true},
+		{[]Cure{Retold, Healthy, Unrepaired}, true},
+		{[]Cure{Retold, Unrepaired, Healthy}, false},
+		{nil, true},
+	} {
+		w.plan = nil
+		for i, c := range test.cures {
+			w.plan = append(w.plan, Decision{Mount: i, Cure: c})
+		}
+		if w.knowsSystemd() != test.want {
+			t.Errorf("%v: %v", test.cures, !test.want)
+		}
+	}
+}

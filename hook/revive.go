@@ -108,7 +108,10 @@ func (w *work) revive(ctx context.Context, list []int) error {
 	defer twin.Close()
 	before, err := w.scene.init.Descendants()
 	if err != nil {
-		return errors.Join(err, d.drop(ctx))
+		if !m.Alone.Killed {
+			err = errors.Join(err, d.drop(ctx))
+		}
+		return err
 	}
 	if old := w.scene.masters[m.PID]; old != nil && !m.Alone.Killed {
 		if err := enoughTime(ctx); err != nil {
