@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
@@ -49,20 +51,60 @@ func (s store) finishEnded(ctx context.Context, sc *scene) error {
 	defer cancel()
 	errs := []error{listErr}
 	for _, n := range notes {
-		errs = append(errs, finishOneEnded(ctx, manager, n))
+		errs = append(errs, finishOneEnded(ctx, sc, manager, n))
 	}
 	return errors.Join(append(errs, sc.readTables())...)
 }
 
-func finishOneEnded(ctx context.Context, manager *master.Manager, n *note) error {
+func finishOneEnded(ctx context.Context, sc *scene, manager *master.Manager, n *note) error {
 	var ended endedService
 	if err := n.load(&ended); err != nil {
 		return errors.Join(err, n.remove())
 	}
-	if err := manager.Start(ctx, ended.Service, ended.Daemon); err != nil {
+	if sc.runs(ended.Daemon) {
+		return n.remove() // that run did not come to it
+	}
+	err := manager.AwaitEnd(ctx, ended.Service, ended.Daemon)
+	if err == nil {
+		err = manager.Start(ctx, ended.Service, ended.Daemon)
+	}
+	if err != nil {
 		return fmt.Errorf("start %q, which an earlier run has ended: %w", ended.Service, err)
 	}
 	return n.remove()
+}
+
+// runs reports whether an automount daemon with the given number in the container
+// is there.
+func (s *scene) runs(daemon int) bool {
+	for _, pid := range s.members {
+		p, err := nsenter.Open(pid)
+		if err != nil {
+			continue
+		}
+		id, err := master.Identify(p)
+		found := err == nil && id.Kind == master.Automount && id.ContainerPID == daemon && !p.Ended()
+		p.Close()
+		if found {
+			return true
+		}
+	}
+	return false
+}
+
+// unstarted names the services that killed runs have ended and that did not start
+// again, "" if there are none. The mounts of these have been let go of and are
+// catatonic.
+func (s store) unstarted(init *nsenter.Process) string {
+	notes, _ := endedNote.all(s, init)
+	var names []string
+	for _, n := range notes {
+		var ended endedService
+		if n.load(&ended) == nil {
+			names = append(names, strconv.Quote(ended.Service))
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // releaseUnserved lets go of everybody who waits on a direct mount that nobody

@@ -249,7 +249,7 @@ func TestUnusableNotes(t *testing.T) {
 		".replacing":     {"containers", func(s store, sc *scene) error { _, err := s.undoReplacing(ctx, init, nil); return err }, true, false},
 		".5.renewing":    {"containers", func(s store, sc *scene) error { return s.finishRenewing(ctx, sc) }, true, false},
 		".gate":          {"containers", func(s store, sc *scene) error { return s.finishGate(ctx, sc) }, true, false},
-		".5.service":     {"containers", func(s store, sc *scene) error { return finishOneEnded(ctx, nil, endedNote.of(s, init, 5)) }, true, true},
+		".5.service":     {"containers", func(s store, sc *scene) error { return finishOneEnded(ctx, sc, nil, endedNote.of(s, init, 5)) }, true, true},
 		".5.json":        {"covers", func(s store, sc *scene) error { return s.finishKeeping(ctx, sc) }, true, false},
 		".json":          {"containers", func(s store, sc *scene) error { return s.markSettled(init, nil) }, false, false},
 		".5.daemon.json": {"containers", func(s store, sc *scene) error { return s.recallDaemons(init, nil) }, true, false},

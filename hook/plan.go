@@ -87,6 +87,9 @@ func decide(s *Snapshot, m *Mount) (Cure, string) {
 		return Unrepaired, fmt.Sprintf("process %d serves it, which is neither systemd nor automount: if accesses hang, restart that process", m.Master.PID)
 	case master.None:
 	}
+	if s.Unstarted != "" {
+		return Unrepaired, fmt.Sprintf("nobody serves it: start %s in the container", s.Unstarted)
+	}
 	if m.Options.Catatonic() {
 		return Healthy, "nobody serves it: it was catatonic before"
 	}

@@ -162,6 +162,18 @@ func TestPlanFreshContainer(t *testing.T) {
 	}
 }
 
+// TestPlanUnstarted: a mount that an earlier run has made catatonic, and whose
+// daemon does not start again, is not taken for one that was so before.
+func TestPlanUnstarted(t *testing.T) {
+	m := systemdMount(func(m *Mount) { m.Master = Master{Identity: master.Identity{Kind: master.None}}; m.Options.FD = -1 })
+	for unstarted, want := range map[string]Cure{"": Healthy, `"autofs.service"`: Unrepaired} {
+		plan := Plan(&Snapshot{Restore: true, Strategy: Auto, Unstarted: unstarted, Mounts: []Mount{m}})
+		if plan[0].Cure != want || !strings.Contains(plan[0].Reason, unstarted) {
+			t.Errorf("%q: %+v", unstarted, plan[0])
+		}
+	}
+}
+
 func other(holds bool) Mount {
 	return systemdMount(func(m *Mount) {
 		m.Master = Master{Identity: master.Identity{Kind: master.Other, PID: 102}, HoldsRoot: holds}

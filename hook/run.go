@@ -129,6 +129,7 @@ func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (
 	if !sc.hasAutofs() {
 		return snapshot, nil
 	}
+	snapshot.Unstarted = (store{r.Directory}).unstarted(sc.init)
 	var err error
 	if snapshot.Mounts, err = sc.survey(); err != nil {
 		return nil, err

@@ -16,6 +16,9 @@ type Snapshot struct {
 	// Executed is whether the container's first process has executed a program
 	// since a fork made it: a runtime's start does that, a restore does not.
 	Executed bool
+	// Unstarted names services of automount daemons that earlier runs have ended
+	// and that do not start again, "" for none.
+	Unstarted string
 	// Strategy limits the cures.
 	Strategy Strategy
 	// ReexecuteReplaced is the administrator's choice of that name.

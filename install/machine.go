@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
+	"io"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -45,29 +46,86 @@ const (
 func (t *tree) run(ctx context.Context, program string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
-	out, errs := &bounded{limit: maxOutput}, &bounded{limit: 4096}
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = []string{"PATH=" + strings.Join(searchPath, ":"), "LC_ALL=C"}
-	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, errs, time.Second
+	out, errs, err := t.runTo(ctx, program, args)
+	switch {
+	case ctx.Err() != nil:
+		err = fmt.Errorf("not finished within %s", commandTime)
+	case len(out) > maxOutput:
+		err = fmt.Errorf("wrote more than %d bytes", maxOutput)
+	}
+	if err == nil {
+		return out, nil
+	}
+	text := ""
+	if line, _, _ := strings.Cut(strings.TrimSpace(string(errs)), "\n"); line != "" {
+		text = fmt.Sprintf(": %q", line)
+	}
+	return nil, fmt.Errorf("%s %s: %w%s", t.show(program), strings.Join(args, " "), err, text)
+}
+
+// runTo runs a program until ctx ends, with files in memory as its output: unlike
+// pipes these end with it, whatever it has started.
+func (t *tree) runTo(ctx context.Context, program string, args []string) (out, errs []byte, err error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer null.Close()
+	files := []*os.File{null}
+	for range 2 {
+		f, err := outputFile()
+		if err != nil {
+			return nil, nil, err
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	attributes := &syscall.SysProcAttr{}
 	if !t.isOwnRoot() {
 		// The child has the descriptor until it runs the program.
-		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: fmt.Sprintf("/proc/self/fd/%d", t.dir.Fd())}
+		attributes.Chroot = fmt.Sprintf("/proc/self/fd/%d", t.dir.Fd())
 	}
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			err = fmt.Errorf("not finished within %s", commandTime)
+	p, err := os.StartProcess(program, append([]string{program}, args...), &os.ProcAttr{
+		Dir: "/", Env: []string{"PATH=" + strings.Join(searchPath, ":"), "LC_ALL=C"}, Files: files, Sys: attributes,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = p.Kill() })
+	defer stop()
+	state, err := p.Wait()
+	if err == nil && !state.Success() {
+		err = errors.New(state.String())
+	}
+	written := func(f *os.File) []byte {
+		size, readErr := f.Seek(0, io.SeekCurrent) // the program's position too
+		data := make([]byte, max(size, 0))
+		if readErr == nil {
+			_, readErr = f.ReadAt(data, 0)
 		}
-		text := ""
-		if line, _, _ := strings.Cut(strings.TrimSpace(string(errs.data)), "\n"); line != "" {
-			text = fmt.Sprintf(": %q", line)
-		}
-		return nil, fmt.Errorf("%s %s: %w%s", t.show(program), strings.Join(args, " "), err, text)
+		err = errors.Join(err, readErr)
+		return data
 	}
-	if out.full() {
-		return nil, fmt.Errorf("%s %s: wrote more than %d bytes", t.show(program), strings.Join(args, " "), maxOutput)
+	return written(files[1]), written(files[2]), err
+}
+
+// outputFile makes a file in memory that is full a little above maxOutput bytes
+// (memfd_create(2), File sealing): a write that would go beyond that fails.
+func outputFile() (*os.File, error) {
+	fd, err := unix.MemfdCreate("output", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	return out.data, nil
+	f := os.NewFile(uintptr(fd), "output")
+	err = f.Truncate(maxOutput + 1<<16)
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_GROW)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // isOwnRoot reports whether the tree is what this process sees as "/".
@@ -75,20 +133,6 @@ func (t *tree) isOwnRoot() bool {
 	var own, st unix.Stat_t
 	return unix.Stat("/", &own) == nil && unix.Fstat(int(t.dir.Fd()), &st) == nil && own.Dev == st.Dev && own.Ino == st.Ino
 }
-
-// bounded keeps the first bytes of what is written to it, one more than its
-// limit at most.
-type bounded struct {
-	data  []byte
-	limit int
-}
-
-func (b *bounded) Write(data []byte) (int, error) {
-	b.data = append(b.data, data[:min(len(data), b.limit+1-len(b.data))]...)
-	return len(data), nil
-}
-
-func (b *bounded) full() bool { return len(b.data) > b.limit }
 
 // ErrNoCRIU means that there is no CRIU.
 var ErrNoCRIU = errors.New("no criu in " + strings.Join(searchPath, ", "))

@@ -61,8 +61,7 @@ func (m *Manager) ServiceOf(ctx context.Context, containerPID int) (Service, err
 const serviceType = busName + ".Service"
 
 // Kill ends the service's main process with SIGKILL and returns when systemd
-// has noticed: starting the service earlier would fail. No stop job is run, so
-// nothing is unmounted. main is that process, and containerPID its number inside
+// has noticed. No stop job is run, so nothing is unmounted. main is that process, and containerPID its number inside
 // the container.
 func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Process, containerPID int) error {
 	if err := m.call(ctx, "KillUnit", []any{service, "main", int32(unix.SIGKILL)}); err != nil {
@@ -71,6 +70,13 @@ func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Proces
 	if err := main.WaitEnd(ctx); err != nil {
 		return fmt.Errorf("main process of %s: %w", service, err)
 	}
+	return m.AwaitEnd(ctx, service, containerPID)
+}
+
+// AwaitEnd returns when systemd has noticed that the service's main process, which
+// had the given number in the container, has ended: starting the service earlier
+// would fail.
+func (m *Manager) AwaitEnd(ctx context.Context, service string, containerPID int) error {
 	for {
 		pid, err := m.mainPID(ctx, service)
 		if err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,7 +21,7 @@ import (
 // Prepared is a twin that has executed its program and is stopped before the
 // first instruction.
 type Prepared struct {
-	cmd     *exec.Cmd
+	starter *os.Process
 	answers *os.File
 	gate    *os.File
 	process *nsenter.Process
@@ -66,11 +65,9 @@ func prepare(ctx context.Context, t *Twin, files []*os.File) (*Prepared, error) 
 	}
 	defer theirGate.Close()
 	p := &Prepared{answers: answers, gate: gate}
-	p.cmd = exec.Command(fmt.Sprintf("/proc/self/fd/%d", starterProgram), Verb)
-	p.cmd.Env, p.cmd.Dir = []string{}, "/"
-	p.cmd.ExtraFiles = append([]*os.File{program, description, toUs, theirGate}, files...)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := p.cmd.Start(); err != nil {
+	p.starter, err = spawn.Program(fmt.Sprintf("/proc/self/fd/%d", starterProgram), []string{Verb},
+		append([]*os.File{program, description, toUs, theirGate}, files...), &syscall.SysProcAttr{Setsid: true})
+	if err != nil {
 		answers.Close()
 		gate.Close()
 		return nil, err
@@ -158,8 +155,8 @@ func (p *Prepared) WaitDaemon(ctx context.Context) error {
 func (p *Prepared) Close() {
 	p.gate.Close()
 	p.answers.Close()
-	_ = p.cmd.Process.Kill() // a twin that was not let go ends with its tracer
-	_ = p.cmd.Wait()
+	_ = p.starter.Kill() // a twin that was not let go ends with its tracer
+	_, _ = p.starter.Wait()
 	if p.process != nil {
 		p.process.Close()
 	}

@@ -277,7 +277,7 @@ func TestStarterKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := prepared.cmd.Process.Kill(); err != nil {
+	if err := prepared.starter.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -78,7 +78,7 @@ func TestSeccomp(t *testing.T) {
 					return err == nil && strings.HasPrefix(state, "S")
 				})
 				checkTwin(t, p, prepared.Process())
-				prepared.cmd.Process.Kill() // it traces no more
+				prepared.starter.Kill() // it traces no more
 				b, err2 := filtersOf(t.Context(), prepared.Process())
 				same := slices.EqualFunc(a, b, func(a, b Filter) bool { return a.Log == b.Log && string(a.Program) == string(b.Program) })
 				if err := errors.Join(err1, err2); !same || len(a) != len(filtered[name]) || err != nil {
