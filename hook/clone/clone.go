@@ -53,11 +53,11 @@ func Start(steps []Step, report int, place Place) (pid, pidfd int, err error) {
 		return 0, -1, os.NewSyscallError("pipe2", err)
 	}
 	pid, pidfd, err = start(steps, report, place, life)
-	syscall.Close(life[1])
+	_ = syscall.Close(life[1])
 	if err == nil {
 		awaitLife(life[0])
 	}
-	syscall.Close(life[0])
+	_ = syscall.Close(life[0])
 	return pid, pidfd, err
 }
 

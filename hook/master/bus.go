@@ -23,13 +23,30 @@ func (m *Manager) call(ctx context.Context, method string, args []any, results .
 // property reads a property of an object, which is of the type that value
 // points to.
 func (m *Manager) property(ctx context.Context, object dbus.ObjectPath, kind, name string, value any) error {
+	return m.askProperty(ctx, object, kind, name).answer(ctx, value)
+}
+
+// question is one for a property that is not answered yet. Many are asked before
+// the first answer is waited for: systemd takes longer to wake up than to answer.
+type question struct {
+	name string
+	call *dbus.Call
+}
+
+func (m *Manager) askProperty(ctx context.Context, object dbus.ObjectPath, kind, name string) question {
+	done := make(chan *dbus.Call, 1)
+	return question{name, m.conn.Object(busName, object).GoWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, done, kind, name)}
+}
+
+func (q question) answer(ctx context.Context, value any) error {
 	var v dbus.Variant
-	err := m.conn.Object(busName, object).CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, kind, name).Store(&v)
+	<-q.call.Done // at the end of ctx too
+	err := q.call.Store(&v)
 	if err == nil {
 		err = v.Store(value)
 	}
 	if err != nil {
-		return fmt.Errorf("property %s: %w", name, noAnswer(ctx, err))
+		return fmt.Errorf("property %s: %w", q.name, noAnswer(ctx, err))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,19 +45,41 @@ func (m *Manager) Automounts(ctx context.Context, paths []string) (map[string]Un
 		byName[name] = path
 		shortened = shortened || len(name) > maxUnitName
 	}
+	// systemd shortens the name of a unit for a very long path to a hash, so a
+	// name that is not expected may still belong to a wanted path.
+	listed = slices.DeleteFunc(listed, func(u listedUnit) bool {
+		return byName[u.Name] == "" && (!shortened || len(u.Name) != maxUnitName)
+	})
 	units := make(map[string]Unit, len(paths))
-	for i := range listed {
-		// systemd shortens the name of a unit for a very long path to a hash,
-		// so a name that is not expected may still belong to a wanted path.
-		if name := listed[i].Name; byName[name] == "" && (!shortened || len(name) != maxUnitName) {
-			continue
-		}
-		unit, err := m.automount(ctx, &listed[i])
+	for some := range slices.Chunk(listed, maxQuestions) {
+		asked, err := m.automounts(ctx, some)
 		if err != nil {
 			return nil, err
 		}
-		if wanted[unit.Where] && (units[unit.Where].Name == "" || unit.Active()) {
-			units[unit.Where] = unit
+		for _, unit := range asked {
+			if wanted[unit.Where] && (units[unit.Where].Name == "" || unit.Active()) {
+				units[unit.Where] = unit
+			}
+		}
+	}
+	return units, nil
+}
+
+// maxQuestions bounds for how many units questions are open at a time.
+const maxQuestions = 64
+
+// automounts asks for the rest of what is to be known about units.
+func (m *Manager) automounts(ctx context.Context, listed []listedUnit) ([]Unit, error) {
+	where, since := make([]question, len(listed)), make([]question, len(listed))
+	for i := range listed {
+		where[i] = m.askProperty(ctx, listed[i].Object, busName+".Automount", "Where")
+		since[i] = m.askProperty(ctx, listed[i].Object, busName+".Unit", "ActiveEnterTimestamp")
+	}
+	units := make([]Unit, len(listed))
+	for i := range listed {
+		var err error
+		if units[i], err = automount(ctx, &listed[i], where[i], since[i]); err != nil {
+			return nil, err
 		}
 	}
 	return units, nil
@@ -72,12 +95,12 @@ type listedUnit struct {
 	JobPath dbus.ObjectPath
 }
 
-func (m *Manager) automount(ctx context.Context, listed *listedUnit) (Unit, error) {
+func automount(ctx context.Context, listed *listedUnit, where, since question) (Unit, error) {
 	u := Unit{Name: listed.Name, ActiveState: listed.ActiveState, SubState: listed.SubState}
 	var usec uint64
-	err := m.property(ctx, listed.Object, busName+".Automount", "Where", &u.Where)
+	err := where.answer(ctx, &u.Where)
 	if err == nil {
-		err = m.property(ctx, listed.Object, busName+".Unit", "ActiveEnterTimestamp", &usec)
+		err = since.answer(ctx, &usec)
 	}
 	if err == nil && (u.ActiveState == "" || u.Where == "") {
 		err = errors.New("systemd named no ActiveState or no Where")
