@@ -83,10 +83,10 @@ func TestLockOfProcess(t *testing.T) {
 		defer f.Close()
 		return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 	})
+	begin := time.Now()
 	time.AfterFunc(30*time.Millisecond, func() { holding.Input.Close() })
 	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
-	begin := time.Now()
 	f, err := s.lock(ctx, p)
 	if err != nil {
 		t.Fatal(err)

@@ -72,9 +72,10 @@ func TestWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	limit := testenv.Patience
 	expect := func(what string, e Event, want string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeoutCause(context.Background(), 50*time.Millisecond, errors.New("test's time is over"))
+		ctx, cancel := context.WithTimeoutCause(context.Background(), limit, errors.New("test's time is over"))
 		defer cancel()
 		report, err := r.Run(ctx, e)
 		if report != nil || (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
@@ -91,7 +92,9 @@ func TestWatch(t *testing.T) {
 	other = event
 	other.initStart++
 	expect("another container", other, "another one has its number")
+	limit = 50 * time.Millisecond
 	expect("CRIU goes on", event, "test's time is over")
+	limit = testenv.Patience
 	restored.End()
 	expect("the container is gone", event, "no such process")
 

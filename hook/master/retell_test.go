@@ -198,7 +198,11 @@ func TestRetellFails(t *testing.T) {
 	} {
 		t.Run(manner, func(t *testing.T) {
 			p, cmd, out := startFake(t, manner)
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			limit := testenv.Patience
+			if manner == "refuses" {
+				limit = 300 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			_, err := retellOnThread(ctx, p, true)
 			if err == nil || !strings.Contains(err.Error(), reason) {

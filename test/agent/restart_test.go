@@ -111,6 +111,9 @@ func (c *container) staleAccess(t *testing.T) (lab.Touch, bool) {
 func (c *container) waitRepaired(t *testing.T) {
 	t.Helper()
 	eventually(t, 10*time.Second, "the container is repaired", func() bool {
+		if !c.HasReport() {
+			return false
+		}
 		r := c.ReadReport(t)
 		return r.PID == c.PID && r.Outcome == "repaired"
 	})

@@ -89,6 +89,7 @@ func (c *crashWalk) step(t *testing.T, k *lab.Killer) []string {
 	if ended != nil {
 		c.checkLetGo(t, waiting, <-ended, killed)
 	}
+	lab.WaitNoneRunning(t, holderLimit) // one in the container's pid namespace has mounts of the node's
 	c.check(t, r)
 	r.Kill(t)
 	if numbers != nil {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -33,6 +34,7 @@ func TestHungAtResume(t *testing.T) {
 		"automount is stuck": {"kill -STOP $(pgrep -x automount)", "kill -CONT $(pgrep -x automount)"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			freed := filepath.Join(t.TempDir(), "freed")
 			// The subshell lets CRIU go on when the program has ended: it is a zombie then.
 			shell := fmt.Sprintf(`if [ "$CRTOOLS_SCRIPT_ACTION" = post-resume ]; then
 	(
@@ -40,17 +42,18 @@ func TestHungAtResume(t *testing.T) {
 		until [ ! -e /proc/$$ ] || grep -q '^State:.*zombie' /proc/$$/status || [ $n -gt 150 ]; do n=$((n+1)); sleep 0.1; done
 		%s
 		kill -CONT $PPID
+		touch %s
 	) >/dev/null 2>&1 &
 	%s
 fi
-`, test.free, test.hang)
+`, test.free, freed, test.hang)
 			lab.InstallWrappedScript(t, lab.Hook(), shell)
 			r := s.Restore(t, lab.RestoreOptions{})
 			t.Logf("restored in %s", r.Took)
 			if r.Took > runLimit+time.Second {
 				t.Errorf("the restore took %s", r.Took)
 			}
-			time.Sleep(200 * time.Millisecond) // the subshell looks every 100 ms
+			waitUntil(t, "the subshell has undone it", func() bool { return exists(freed) })
 			r.CheckUntouched(t)
 			repairByHand(t, s, r)
 			r.CheckAnswers(t, lab.Accesses)

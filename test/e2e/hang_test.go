@@ -19,7 +19,7 @@ func TestHangsWithoutHook(t *testing.T) {
 	if changes := lab.UnitChanges(s.units, r.Units(t)); len(changes) > 0 {
 		t.Errorf("systemd noticed the restore:\n%s", strings.Join(changes, "\n"))
 	}
-	for i, o := range r.TouchAccesses(t, lab.Accesses, lab.TouchLimit/3) {
+	for i, o := range r.TouchAccesses(t, lab.Accesses, lab.TouchLimit) {
 		switch a := lab.Accesses[i]; {
 		case a.Stale && !o.Waiting:
 			t.Errorf("%s (%s): %s; want it stuck in autofs_wait", a.Path, a.About, o)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
@@ -99,9 +100,18 @@ func checkUncovered(t *testing.T, c *lab.Container) {
 	}
 }
 
+// checkNoWaiters looks more than once: who is stuck stays stuck, who mounts
+// something sleeps in the same way for a moment.
 func checkNoWaiters(t *testing.T, c *lab.Container) {
 	t.Helper()
-	if waiters := c.Waiters(t); len(waiters) > 0 {
-		t.Errorf("processes are stuck on autofs mounts: %+v", waiters)
+	for deadline := time.Now().Add(lab.TouchLimit); ; time.Sleep(5 * time.Millisecond) {
+		waiters := c.Waiters(t)
+		if len(waiters) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("processes are stuck on autofs mounts: %+v", waiters)
+			return
+		}
 	}
 }

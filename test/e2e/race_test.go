@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -48,12 +47,7 @@ func TestProcessRunsIntoStaleMount(t *testing.T) {
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
 	for i, path := range targets {
-		got, err := os.ReadFile(filepath.Join(root, fmt.Sprintf("raced-%d", i)))
-		if err != nil {
-			t.Errorf("the process that touched %s did not go on: %v", path, err)
-			continue
-		}
-		if text := strings.TrimSpace(string(got)); text != path {
+		if text := awaitText(t, filepath.Join(root, fmt.Sprintf("raced-%d", i))); text != path {
 			t.Errorf("the process that touched %s read %q", path, text)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
@@ -45,9 +44,8 @@ ExecStart=/bin/sh -c 'until [ -e /restored ]; do :; done; read -r line <"%s" && 
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
 	for i, a := range targets {
-		got, err := os.ReadFile(filepath.Join(root, fmt.Sprintf("touched-%d", i)))
-		if text := strings.TrimSpace(string(got)); err != nil || text != a.Content {
-			t.Errorf("the process that touched %s got %q, want %q (%v)", a.Path, text, a.Content, err)
+		if text := awaitText(t, filepath.Join(root, fmt.Sprintf("touched-%d", i))); text != a.Content {
+			t.Errorf("the process that touched %s got %q, want %q", a.Path, text, a.Content)
 		}
 	}
 }

@@ -182,10 +182,14 @@ func countAll(t *testing.T, c *lab.Container, r *lab.Restored) counts {
 	return n
 }
 
+// soakCalls are more calls than most runs make.
+const soakCalls = 300
+
 // TestSoakKills kills runs at random moments, for SOAK_SECONDS.
 func TestSoakKills(t *testing.T) {
 	requireHook(t)
 	limit := time.Duration(fromEnvironment(t, "SOAK_SECONDS", 8)) * time.Second
+	short := os.Getenv("SOAK_SECONDS") == ""
 	private, seed := checkpoint(t), uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -202,10 +206,19 @@ func TestSoakKills(t *testing.T) {
 		if walks[c.name] == nil {
 			walks[c.name] = &crashWalk{crashCase: c, s: private}
 		}
-		after := time.Duration(random.IntN(150)) * time.Millisecond
-		if !t.Run(fmt.Sprintf("%d %s after %s", sum.walked, c.name, after), func(t *testing.T) {
+		// A moment is found again by nobody: in the short form it is a call, which is.
+		after, call := time.Duration(random.IntN(150))*time.Millisecond, 1+random.IntN(soakCalls)
+		moment := fmt.Sprint("after ", after)
+		if short {
+			moment = fmt.Sprint("at call ", call)
+		}
+		if !t.Run(fmt.Sprintf("%d %s %s", sum.walked, c.name, moment), func(t *testing.T) {
 			sum.walked++
-			walks[c.name].step(t, lab.NewTimedKiller(t, after+time.Microsecond))
+			if short {
+				walks[c.name].step(t, lab.NewKiller(t, call))
+			} else {
+				walks[c.name].step(t, lab.NewTimedKiller(t, after+time.Microsecond))
+			}
 		}) {
 			sum.lost++
 		}

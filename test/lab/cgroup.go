@@ -2,6 +2,7 @@ package lab
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -97,4 +98,23 @@ func errorLines(log string) string {
 		}
 	}
 	return strings.Join(out, "")
+}
+
+// describeMembers says which processes are in the control groups.
+func describeMembers(names []string) string {
+	var text strings.Builder
+	dirs, _ := listCgroups(names)
+	for _, dir := range dirs {
+		frozen, _ := os.ReadFile(filepath.Join(dir, "cgroup.freeze"))
+		members, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		for pid := range strings.FieldsSeq(string(members)) {
+			line := func(name string) string {
+				text, _ := os.ReadFile(filepath.Join("/proc", pid, name))
+				return strings.TrimSpace(strings.ReplaceAll(string(text), "\x00", " "))
+			}
+			stat, _, _ := strings.Cut(line("status"), "Tgid")
+			fmt.Fprintf(&text, "\n%s (frozen %s): %s %q %q in %s", dir, strings.TrimSpace(string(frozen)), pid, line("cmdline"), stat, line("wchan"))
+		}
+	}
+	return text.String()
 }

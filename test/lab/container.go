@@ -112,17 +112,28 @@ func (c *Container) Kill(t testing.TB) {
 	if c.numbers != nil {
 		c.numbers.Release()
 	}
+	err := c.removeGroups()
+	if err == nil {
+		return
+	}
+	t.Errorf("container %s left cgroups behind: %v%s", c.ID, err, describeMembers(c.groups))
+	// The next test may use the same name.
+	killCgroups(c.groups)
+	if err := c.removeGroups(); err != nil {
+		t.Errorf("container %s: its cgroups do not go away: %v", c.ID, err)
+	}
+}
+
+// removeGroups removes the container's control groups when they are empty, and
+// waits for that for a while.
+func (c *Container) removeGroups() error {
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err := removeCgroups(c.groups)
 		if err == nil && c.usesCrun() {
 			err = removeHostCgroups(c.groups)
 		}
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Errorf("container %s left cgroups behind: %v", c.ID, err)
-			return
+		if err == nil || time.Now().After(deadline) {
+			return err
 		}
 	}
 }

@@ -64,8 +64,24 @@ func RunFiles(t testing.TB) []string {
 	return files
 }
 
-// FreeNumber is the lowest free anonymous device number (its minor).
+// FreeNumber is the lowest free anonymous device number (its minor), when that has
+// not changed for a while: the last superblocks of a container that has ended go a
+// little later.
 func FreeNumber(t testing.TB) uint32 {
+	t.Helper()
+	last, same := lowestFree(t), 0
+	for range 100 {
+		time.Sleep(20 * time.Millisecond)
+		if now := lowestFree(t); now != last {
+			last, same = now, 0
+		} else if same++; same == 2 {
+			break
+		}
+	}
+	return last
+}
+
+func lowestFree(t testing.TB) uint32 {
 	t.Helper()
 	n := &Numbers{}
 	defer n.Release()
@@ -82,7 +98,7 @@ func FreeNumber(t testing.TB) uint32 {
 func WaitNumberFree(t testing.TB, former uint32, limit time.Duration) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
-	for now := FreeNumber(t); now > former; now = FreeNumber(t) {
+	for now := lowestFree(t); now > former; now = lowestFree(t) {
 		if others := OtherNodes(); len(others) > 0 {
 			t.Logf("not checked whether a superblock is left: other nodes run: %q", others)
 			return

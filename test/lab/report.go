@@ -52,7 +52,7 @@ type ReportMount struct {
 // ReadReport reads the report that the program left about the container.
 func (c *Container) ReadReport(t testing.TB) Report {
 	t.Helper()
-	path := filepath.Join("/run/autofs-restore-hook/reports", c.ID+".json")
+	path := c.reportPath()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Errorf("the program left no report: %v", err)
@@ -116,4 +116,14 @@ func runProgram(t testing.TB, program string, stdin []byte, env []string, args .
 		r.Status = -1
 	}
 	return r
+}
+
+// HasReport reports whether there is a report about the container.
+func (c *Container) HasReport() bool {
+	_, err := os.Stat(c.reportPath())
+	return err == nil
+}
+
+func (c *Container) reportPath() string {
+	return filepath.Join("/run/autofs-restore-hook/reports", c.ID+".json")
 }
