@@ -6,7 +6,6 @@ toolchain go1.26.11
 
 require (
 	github.com/containerd/containerd/v2 v2.2.9
-	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/godbus/dbus/v5 v5.2.4
 	github.com/moby/sys/mountinfo v0.7.3

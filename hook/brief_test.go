@@ -1,10 +1,12 @@
 package hook
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
@@ -93,6 +95,40 @@ func TestListAutofsLimits(t *testing.T) {
 		list, err := s.listAutofs()
 		if len(list) != test.found || (err == nil) != (test.reason == "") || err != nil && !strings.Contains(err.Error(), test.reason) {
 			t.Errorf("%s: %d mounts, %v", name, len(list), err)
+		}
+	}
+}
+
+// TestReportSize: covers with long paths on many mounts at one place are not told
+// again for each.
+func TestReportSize(t *testing.T) {
+	long := "/" + strings.Repeat("deep/", 20_000)
+	s := &Snapshot{}
+	var plan []Decision
+	for i := range 4000 {
+		m := systemdMount(func(m *Mount) { m.Path = long })
+		for range 50 {
+			m.Below = append(m.Below, Cover{Type: "tmpfs", Path: long})
+		}
+		s.Mounts = append(s.Mounts, m)
+		plan = append(plan, Decision{Mount: i, Cure: Unrepaired, Reason: long})
+	}
+	r := &Report{Mounts: []MountReport{}}
+	r.describe(s, plan)
+	r.finish(time.Now(), nil)
+	data, err := json.Marshal(r)
+	if err != nil || len(data) > 2*maxReport || len(r.Mounts) != len(plan) || r.Outcome != Failed {
+		t.Errorf("%d bytes for %d mounts, %s, %v", len(data), len(r.Mounts), r.Outcome, err)
+	}
+	if first := r.Mounts[0]; len(first.CoveredBy) != maxListed+1 || first.CoveredBy[maxListed] != "18 more" {
+		t.Errorf("%d covers, the last %q", len(first.CoveredBy), first.CoveredBy[len(first.CoveredBy)-1])
+	}
+	if last := r.Mounts[len(plan)-1]; len(last.CoveredBy) != 1 || len(last.Path) > maxShort+30 {
+		t.Errorf("the last mount: %q, %d bytes of path", last.CoveredBy, len(last.Path))
+	}
+	for _, u := range r.Unrepaired() {
+		if len(u.Listed()) > maxText+60 {
+			t.Errorf("a line of %d bytes", len(u.Listed()))
 		}
 	}
 }

@@ -183,6 +183,9 @@ func parseRecord(data []byte) (*record, error) {
 // writingTime is longer than the program runs.
 const writingTime = time.Minute
 
+// reportTime is how long a report is kept: they lie in memory.
+const reportTime = 7 * 24 * time.Hour
+
 // sweep removes the records of restores whose CRIU has ended, those of
 // containers that have, and what killed runs have not written to the end.
 func (s store) sweep() {
@@ -199,8 +202,11 @@ func (s store) sweep() {
 				}
 				continue
 			}
-			if name == "reports" {
-				continue // named as the engine pleases
+			if name == "reports" { // named as the engine pleases
+				if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > reportTime {
+					_ = os.Remove(filepath.Join(dir, e.Name()))
+				}
+				continue
 			}
 			identity, _, _ := strings.Cut(e.Name(), ".")
 			pid, start, err := parseIdentity(identity)

@@ -127,7 +127,7 @@ func (s *scene) takeNumbers(ctx context.Context, rec *record, pool *device.Pool,
 // recreate makes a superblock like that of the mount, on the pipe that its
 // master reads, in the namespace of the calling thread.
 func (s *scene) recreate(p *nsenter.Process, m *Mount, before oldDevice) (*os.File, error) {
-	writer, err := p.OpenFileDescriptor(m.Master.PipeFD, unix.O_WRONLY|unix.O_NONBLOCK)
+	writer, err := p.OpenFileDescriptor(m.Master.PipeFD, unix.S_IFIFO, unix.O_WRONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}

@@ -184,8 +184,13 @@ func (r Runner) recordOf(s store, e Event) (*record, *nsenter.Process, error) {
 
 // describe fills in what is known about each mount.
 func (r *Report) describe(s *Snapshot, plan []Decision) {
+	size := 0
 	for _, d := range plan {
-		r.Mounts = append(r.Mounts, s.Mounts[d.Mount].report(d))
+		m := s.Mounts[d.Mount].report(d)
+		if size += m.size(); size > maxReport {
+			m.shorten()
+		}
+		r.Mounts = append(r.Mounts, m)
 	}
 	r.Waiting = s.Waiters
 }

@@ -98,17 +98,37 @@ type MasterReport struct {
 // report describes a mount as it is planned or, after apply, as it is.
 func (m *Mount) report(d Decision) MountReport {
 	r := MountReport{
-		Path: m.Path, MountNamespace: m.Namespace, Type: m.Options.Type.String(),
+		Path: brief(m.Path), MountNamespace: m.Namespace, Type: m.Options.Type.String(),
 		Master:    MasterReport{Kind: string(m.Master.Kind), PID: m.Master.PID, Unit: m.Master.Unit},
 		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: brief(d.Reason), CoveredBy: []string{},
 	}
 	if m.DeviceBefore != 0 {
 		r.DeviceBefore = mounts.DeviceString(m.DeviceBefore)
 	}
-	for _, c := range m.Below {
-		r.CoveredBy = append(r.CoveredBy, fmt.Sprintf("%s on %s", c.Type, c.Path))
+	for _, c := range m.Below[:min(len(m.Below), maxListed)] {
+		r.CoveredBy = append(r.CoveredBy, brief(fmt.Sprintf("%s on %s", c.Type, c.Path)))
+	}
+	if more := len(m.Below) - maxListed; more > 0 {
+		r.CoveredBy = append(r.CoveredBy, fmt.Sprintf("%d more", more))
 	}
 	return r
+}
+
+// size is how much text of the container's the report has, in bytes.
+func (r *MountReport) size() int {
+	size := len(r.Path) + len(r.Reason) + len(r.Master.Unit)
+	for _, text := range r.CoveredBy {
+		size += len(text)
+	}
+	return size
+}
+
+// shorten leaves only what tells one mount from another.
+func (r *MountReport) shorten() {
+	r.Path, r.Reason, r.Master.Unit = cut(r.Path, maxShort), cut(r.Reason, maxShort), cut(r.Master.Unit, maxShort)
+	if len(r.CoveredBy) > 0 {
+		r.CoveredBy = []string{fmt.Sprintf("%d mounts", len(r.CoveredBy))}
+	}
 }
 
 // conclude sets the outcome of the run from those of the mounts.

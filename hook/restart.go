@@ -14,6 +14,8 @@ import (
 // frozen does not stop.
 const restartPatience = 200 * time.Millisecond
 
+var errNotRestarted = errors.New("systemd did not restart the unit")
+
 var errCoversKept = errors.New("what covered it is kept for a day: repair again")
 
 // restart restarts the unit of a systemd automount. What covers the mount is
@@ -42,8 +44,12 @@ func (w *work) restart(ctx context.Context, i int) error {
 	patience := time.AfterFunc(restartPatience, w.thaw)
 	restartErr := manager.Restart(ctx, m.Master.Unit)
 	patience.Stop()
-	w.release(m)
 	fresh, err := w.freshMount(m)
+	if !errors.Is(err, errNotRestarted) {
+		// Not the one that systemd still serves: without a writer of its pipe
+		// systemd would give the unit up, and detach all that is there.
+		w.release(m)
+	}
 	if err != nil {
 		if covers != nil {
 			err = errors.Join(err, errCoversKept, covers.leave()) // the next run tries again
@@ -68,10 +74,18 @@ func (w *work) freshMount(m *Mount) (uint64, error) {
 	if err := w.scene.readTables(); err != nil {
 		return 0, err
 	}
+	var err error
 	for _, now := range w.scene.main().table.Autofs() {
-		if now.Mountpoint == m.Path && now.ID != m.ID {
+		switch {
+		case now.Mountpoint != m.Path:
+		case now.ID != m.ID:
 			return mounts.DeviceOf(now), nil
+		default:
+			err = fmt.Errorf("%w: its old mount is still at %q", errNotRestarted, m.Path)
 		}
+	}
+	if err != nil {
+		return 0, err
 	}
 	return 0, fmt.Errorf("after the restart of %s no autofs mount is at %q: see \"systemctl status %s\" in the container",
 		m.Master.Unit, m.Path, m.Master.Unit)

@@ -189,7 +189,7 @@ func (s *scene) waiters() ([]Waiter, error) {
 	}
 	var list []Waiter
 	for _, w := range found {
-		list = append(list, Waiter{PID: w.PID, Command: w.Command, Path: w.Path, process: w.Process})
+		list = append(list, Waiter{PID: w.PID, Command: w.Command, Path: w.Path, process: w.Process, start: w.ProcessStart})
 	}
 	return list, nil
 }

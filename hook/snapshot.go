@@ -126,8 +126,9 @@ type Waiter struct {
 	Command string `json:"command"`
 	// Path is what the process wants to reach, "" if that could not be read.
 	Path string `json:"path,omitempty"`
-	// process is the process that the thread PID belongs to.
+	// process is the process that the thread PID belongs to, start its start time.
 	process int
+	start   uint64
 }
 
 // knownHealthy reports whether the device numbers alone show that the master

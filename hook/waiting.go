@@ -86,6 +86,7 @@ func (w *work) endWaiters(ctx context.Context, list []int) {
 	}
 	ended := false
 	for _, i := range list {
+		now = slices.DeleteFunc(now, func(p Waiter) bool { return w.refused[p.PID] })
 		m := &w.snapshot.Mounts[i]
 		if w.root(m) != nil {
 			continue
@@ -116,7 +117,7 @@ func (w *work) endWaiters(ctx context.Context, list []int) {
 
 // end ends the process that a waiter is a thread of.
 func (p Waiter) end(ctx context.Context) error {
-	thread, err := nsenter.Open(p.process)
+	thread, err := nsenter.OpenIdentity(p.process, p.start)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

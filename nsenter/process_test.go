@@ -107,7 +107,7 @@ func methods(p *Process) map[string]func() error {
 		"Signal":             func() error { return p.Signal(unix.SIGKILL) },
 		"ReadFile":           func() error { _, err := p.ReadFile("stat", 1<<16); return err },
 		"OpenProc":           func() error { return drop(p.OpenProc("mountinfo")) },
-		"OpenFileDescriptor": func() error { return drop(p.OpenFileDescriptor(0, unix.O_RDONLY)) },
+		"OpenFileDescriptor": func() error { return drop(p.OpenFileDescriptor(0, unix.S_IFIFO, unix.O_RDONLY)) },
 		"OpenInRoot":         func() error { return drop(p.OpenInRoot("/", unix.O_PATH)) },
 		"Readlink":           func() error { _, err := p.Readlink("exe"); return err },
 		"ReadDirNames":       func() error { _, err := p.ReadDirNames("fd"); return err },
@@ -227,7 +227,7 @@ func TestFilesOfProcess(t *testing.T) {
 // TestOpenFileDescriptor opens the other end of a pipe.
 func TestOpenFileDescriptor(t *testing.T) {
 	c := testenv.Start(t, nil)
-	w, err := open(t, c).OpenFileDescriptor(0, unix.O_WRONLY|unix.O_NONBLOCK)
+	w, err := open(t, c).OpenFileDescriptor(0, unix.S_IFIFO, unix.O_WRONLY|unix.O_NONBLOCK)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,6 +269,29 @@ func TestExecuted(t *testing.T) {
 	defer p.Close()
 	if p.Executed() {
 		t.Error("forked: said to be executed")
+	}
+}
+
+// TestOpenKind: what is something else is not opened, and not even for a moment.
+func TestOpenKind(t *testing.T) {
+	self, err := Open(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for kind, want := range map[uint32]error{unix.S_IFCHR: nil, unix.S_IFREG: ErrFileKind, unix.S_IFIFO: ErrFileKind} {
+		f, err := self.OpenFileDescriptor(int(null.Fd()), kind, unix.O_WRONLY)
+		if !errors.Is(err, want) {
+			t.Errorf("kind %#o: %v, want %v", kind, err, want)
+		}
+		if err == nil {
+			f.Close()
+		}
 	}
 }
 

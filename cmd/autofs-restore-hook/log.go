@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 )
@@ -22,8 +20,8 @@ func newLogger() *logger {
 	// Names from the container are quoted by this formatter: they cannot forge
 	// a line of the log.
 	l.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
-	if journalListens() {
-		l.AddHook(journalHook{})
+	if j := dialJournal(); j >= 0 {
+		l.AddHook(j)
 	}
 	return &logger{l}
 }
@@ -61,35 +59,4 @@ func (l *logger) end(e hook.Event, report *hook.Report, err error) {
 	default:
 		l.Infof("%s: done", e.Trigger)
 	}
-}
-
-// journalHook sends every line to the journal too.
-type journalHook struct{}
-
-func (journalHook) Levels() []logrus.Level { return logrus.AllLevels }
-
-func (journalHook) Fire(entry *logrus.Entry) error {
-	priority := journal.PriInfo
-	switch entry.Level {
-	case logrus.ErrorLevel, logrus.FatalLevel, logrus.PanicLevel:
-		priority = journal.PriErr
-	case logrus.WarnLevel:
-		priority = journal.PriWarning
-	default:
-	}
-	if err := journal.Send(entry.Message, priority, map[string]string{"SYSLOG_IDENTIFIER": "autofs-restore-hook"}); err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	return nil
-}
-
-// journalListens is journal.Enabled without net.Dial, which would bring a
-// resolver of host names into the program.
-func journalListens() bool {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	return unix.Connect(fd, &unix.SockaddrUnix{Name: "/run/systemd/journal/socket"}) == nil
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
@@ -180,6 +181,11 @@ func unknown(word string) int {
 // run carries out an event with one line in the log at the start and one at
 // the end. input is what was read from standard input.
 func run(log *logger, event hook.Event, input []byte) *hook.Report {
+	if !event.Watch {
+		// Before anything is written, too. Not for the time that it takes to say what
+		// was done.
+		defer log.limit(event.Trigger, hook.Deadline+time.Second/4, exitFailed).Stop()
+	}
 	if event.Watch || !spawn.Sealed() {
 		log.start(event)
 	}
@@ -188,10 +194,6 @@ func run(log *logger, event hook.Event, input []byte) *hook.Report {
 		log.Error(err)
 	}
 	runner := hook.Runner{Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) }, Protect: sealed(input)}
-	if !event.Watch {
-		// Not for the time that it takes to say what was done.
-		defer log.limit(event.Trigger, hook.Deadline+time.Second/4, exitFailed).Stop()
-	}
 	report, err := runner.Run(context.Background(), event)
 	log.end(event, report, err)
 	switch {
@@ -206,12 +208,20 @@ func run(log *logger, event hook.Event, input []byte) *hook.Report {
 // stateTime is how long a runtime may take to write a container's state.
 const stateTime = time.Second
 
+// lastWords is how long the program takes to say that its time is over.
+const lastWords = 100 * time.Millisecond
+
 // limit ends the program after a time, whatever it is stuck on: the kernel ends
 // its threads with it.
 func (l *logger) limit(what string, after time.Duration, status int) *time.Timer {
 	return time.AfterFunc(after, func() {
+		if config, _ := hook.ReadConfig(hook.ConfigFile); !config.Strict && !strings.HasPrefix(what, "command:") {
+			status = exitDone
+		}
+		// Whoever reads the log may be what everything waits for.
+		time.AfterFunc(lastWords, func() { os.Exit(status) })
 		l.Errorf("%s: not finished within %s, given up", what, hook.Deadline)
-		os.Exit(l.exitStatus(status))
+		os.Exit(status)
 	})
 }
 

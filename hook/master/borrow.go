@@ -102,7 +102,7 @@ func controlOf(p *nsenter.Process) (int, error) {
 		if err != nil {
 			continue
 		}
-		f, err := p.OpenFileDescriptor(fd, unix.O_PATH)
+		f, err := p.OpenPath("fd/" + strconv.Itoa(fd))
 		if err != nil {
 			continue
 		}

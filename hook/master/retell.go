@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +18,7 @@ import (
 const (
 	// stateName is the name of the memfd that systemd writes its state to
 	// (src/core/main.c, prepare_reexecute; open_serialization_fd).
-	stateName = "memfd:systemd-state"
+	stateName = "/memfd:systemd-state (deleted)"
 	// maxState bounds that state, in bytes: 2,000 units take about 1 MB.
 	maxState = 64 << 20
 	// reexecTime is how long systemd may take to the point where its state can
@@ -131,7 +130,7 @@ func (t *tracer) runToState(ctx context.Context, seals bool) (int, error) {
 
 func isState(p *nsenter.Process, fd int) bool {
 	link, err := p.Readlink("fd/" + strconv.Itoa(fd))
-	return err == nil && strings.HasPrefix(strings.TrimPrefix(link, "/"), stateName)
+	return err == nil && link == stateName
 }
 
 func findState(p *nsenter.Process) (int, error) {
@@ -151,7 +150,7 @@ func findState(p *nsenter.Process) (int, error) {
 // It is one write: whenever this program is killed, systemd finds its state as
 // it was or as it is to be (see paged for more than a page of corrections).
 func correct(p *nsenter.Process, fd int, changes []DeviceChange) (*StateEdit, error) {
-	f, err := p.OpenFileDescriptor(fd, unix.O_RDWR)
+	f, err := p.OpenFileDescriptor(fd, unix.S_IFREG, unix.O_RDWR)
 	if err != nil {
 		return nil, err
 	}

@@ -192,7 +192,7 @@ func TestRetellFails(t *testing.T) {
 	requireRoot(t)
 	for manner, reason := range map[string]string{
 		"refuses":          "wait for its next stop",
-		"executes without": "no file memfd:systemd-state",
+		"executes without": "no file /memfd:systemd-state",
 		"writes rubbish":   "no section of a unit",
 		"ends":             "it ended while it was traced",
 	} {

@@ -75,15 +75,24 @@ func (m *Manager) automounts(ctx context.Context, listed []listedUnit) ([]Unit, 
 		where[i] = m.askProperty(ctx, listed[i].Object, busName+".Automount", "Where")
 		since[i] = m.askProperty(ctx, listed[i].Object, busName+".Unit", "ActiveEnterTimestamp")
 	}
-	units := make([]Unit, len(listed))
+	var units []Unit
 	for i := range listed {
-		var err error
-		if units[i], err = automount(ctx, &listed[i], where[i], since[i]); err != nil {
+		unit, err := automount(ctx, &listed[i], where[i], since[i])
+		var answer dbus.Error
+		switch {
+		case err == nil:
+			units = append(units, unit)
+		case errors.Is(err, errNoAutomount), errors.As(err, &answer):
+			// The file of an active unit may be gone, and systemd reloaded: then it
+			// serves a mount that it does not know. The others are not worse for it.
+		default:
 			return nil, err
 		}
 	}
 	return units, nil
 }
+
+var errNoAutomount = errors.New("systemd named no ActiveState or no Where")
 
 // listedUnit is an element of what ListUnitsByPatterns returns.
 type listedUnit struct {
@@ -103,7 +112,7 @@ func automount(ctx context.Context, listed *listedUnit, where, since question) (
 		err = since.answer(ctx, &usec)
 	}
 	if err == nil && (u.ActiveState == "" || u.Where == "") {
-		err = errors.New("systemd named no ActiveState or no Where")
+		err = errNoAutomount
 	}
 	if err != nil {
 		return Unit{}, fmt.Errorf("%s: %w", listed.Name, err)

@@ -206,7 +206,7 @@ func (t *Twin) open(p *nsenter.Process, ours *Twin) ([]*os.File, error) {
 	for _, name := range []string{"exe", "root", "cwd"} {
 		take(p.OpenPath(name))
 	}
-	take(p.OpenInRoot("/dev/null", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK))
+	take(openNull(p))
 	for _, kind := range spaceKinds {
 		if name := "ns/" + kind; t.trait(name) != ours.trait(name) {
 			take(p.OpenProc(name))
@@ -216,15 +216,27 @@ func (t *Twin) open(p *nsenter.Process, ours *Twin) ([]*os.File, error) {
 	if err := errors.Join(errs...); err != nil {
 		return files, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(files[fileNull].Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
-		return files, notPossible("/dev/null of its container is something else")
-	}
 	if group, err := cgroup.Open(p); err == nil {
 		files, t.Grouped = append(files, group), true
 	}
 	t.Path = pathOf(p, t.trait("exe"))
 	return files, nil
+}
+
+// openNull opens the container's /dev/null, and nothing else in its place.
+func openNull(p *nsenter.Process) (*os.File, error) {
+	f, err := p.OpenInRoot("/dev/null", unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	null, err := p.Reopen(f, unix.O_RDWR|unix.O_NOCTTY, func(st *unix.Stat_t) bool {
+		return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
+	})
+	if errors.Is(err, nsenter.ErrFileKind) {
+		err = notPossible("/dev/null of its container is something else")
+	}
+	return null, err
 }
 
 // pathOf is the path of a process's program, "" if another file is there.

@@ -104,6 +104,10 @@ func notifies(program []byte) bool {
 	return false
 }
 
+// What a caller converts to uintptr among the arguments stays where it is: on the
+// heap, whether this is inlined or not.
+//
+//go:uintptrescapes
 func ptraceValue(request, pid int, address, data uintptr) (int, unix.Errno) {
 	n, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(pid), address, data, 0, 0)
 	return int(n), errno

@@ -24,7 +24,9 @@ const maxPath = 4096
 type Waiter struct {
 	PID     int // of the thread
 	Process int // that it belongs to
-	Command string
+	// ProcessStart is nsenter's Process.StartTime of that.
+	ProcessStart uint64
+	Command      string
 	// Path is the absolute path it wants to reach, "" if that is not to be
 	// read: the process chooses what stands there, so it is a hint only.
 	Path string
@@ -66,7 +68,7 @@ func ofProcess(p *nsenter.Process) []Waiter {
 			continue
 		}
 		comm, _ := p.ReadFile(dir+"comm", 1<<10)
-		w := Waiter{PID: tid, Process: p.PID(), Command: strings.TrimSuffix(string(comm), "\n"), sleeps: sleeps(tid)}
+		w := Waiter{PID: tid, Process: p.PID(), ProcessStart: p.StartTime(), Command: strings.TrimSuffix(string(comm), "\n"), sleeps: sleeps(tid)}
 		if wanted, err := wantedPath(p, dir); err == nil {
 			w.Path = wanted
 		}

@@ -192,7 +192,7 @@ func anew(p *nsenter.Process, m *mounts.Mount, pipes map[uint64]int) (*os.File, 
 	if err != nil {
 		return nil, err
 	}
-	writer, err := p.OpenFileDescriptor(pipes[o.PipeInode], unix.O_WRONLY|unix.O_NONBLOCK)
+	writer, err := p.OpenFileDescriptor(pipes[o.PipeInode], unix.S_IFIFO, unix.O_WRONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}
