@@ -3,6 +3,7 @@ package device
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"testing"
@@ -151,7 +152,9 @@ func taken(t *testing.T) error {
 
 // TestTakenAtTheLastMoment: somebody gets the number while it is free, and keeps
 // it. No other number is returned instead.
-func TestTakenAtTheLastMoment(t *testing.T) {
+func TestTakenAtTheLastMoment(t *testing.T) { undisturbed(t, func() error { return takenAtLast(t) }) }
+
+func takenAtLast(t *testing.T) error {
 	p, wanted := reserve(t, 1)
 	var thief *os.File
 	f, err := p.Take(context.Background(), wanted[0], func() (f *os.File, err error) {
@@ -162,10 +165,18 @@ func TestTakenAtTheLastMoment(t *testing.T) {
 		}
 		return filler()
 	})
+	if thief == nil {
+		return err // it was not free at all
+	}
 	defer thief.Close()
+	if n := number(t, thief); n != wanted[0] {
+		f.Close()
+		return fmt.Errorf("the thief got %s instead of %s: %w", text(n), text(wanted[0]), ErrTaken)
+	}
 	if !errors.Is(err, ErrTaken) || f != nil {
 		t.Errorf("%v, %v", f, err)
 	}
+	return nil
 }
 
 // TestGivenBack: somebody frees a lower number, or the wanted one, meanwhile.

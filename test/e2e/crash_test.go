@@ -73,10 +73,7 @@ func (c crashCase) walk(t *testing.T) string {
 	} else {
 		w.s = checkpoint(t)
 	}
-	var calls []string
-	if !t.Run("to the end", func(t *testing.T) { calls = w.step(t, lab.NewKiller(t, 0)) }) || len(calls) == 0 {
-		t.Fatalf("a run that is not killed: %d calls", len(calls))
-	}
+	calls := w.toTheEnd(t, "to the end")
 	begin := time.Now()
 	for _, n := range crashPoints(t, calls) {
 		if deadline, ok := t.Deadline(); ok && time.Until(deadline) < crashReserve {
@@ -89,6 +86,31 @@ func (c crashCase) walk(t *testing.T) string {
 	}
 	t.Logf("calls: %s; %d steps took %s", count(calls), w.walked, time.Since(begin).Round(time.Second))
 	return fmt.Sprintf("%-40s %6d %7d %7d %13d %9d %7d %5d\n", c.name, len(calls), w.walked-1, w.killed, w.nothing, w.finished, w.undone, w.lost)
+}
+
+// crashCalls are the numbers of calls of the cases' runs that were traced to
+// their end, by the name of the case.
+var crashCalls = make(map[string]int)
+
+// toTheEnd makes a step with a run that is not killed, and returns its calls.
+func (c *crashWalk) toTheEnd(t *testing.T, name string) []string {
+	t.Helper()
+	var calls []string
+	if !t.Run(name, func(t *testing.T) { calls = c.step(t, lab.NewKiller(t, 0)) }) || len(calls) == 0 {
+		t.Fatalf("a run that is not killed: %d calls", len(calls))
+	}
+	crashCalls[c.name] = len(calls)
+	return calls
+}
+
+// countCalls is the number of the run's calls. One run is made for that, unless
+// another test made it.
+func (c *crashWalk) countCalls(t *testing.T) int {
+	t.Helper()
+	if crashCalls[c.name] == 0 {
+		c.toTheEnd(t, c.name+" to the end")
+	}
+	return crashCalls[c.name]
 }
 
 // crashReserve is the time that is left for the end of the test.

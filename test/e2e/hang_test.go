@@ -19,7 +19,7 @@ func TestHangsWithoutHook(t *testing.T) {
 	if changes := lab.UnitChanges(s.units, r.Units(t)); len(changes) > 0 {
 		t.Errorf("systemd noticed the restore:\n%s", strings.Join(changes, "\n"))
 	}
-	for i, o := range r.TouchAccesses(t, lab.Accesses, lab.TouchLimit) {
+	for i, o := range touchStale(t, r) {
 		switch a := lab.Accesses[i]; {
 		case a.Stale && !o.Waiting:
 			t.Errorf("%s (%s): %s; want it stuck in autofs_wait", a.Path, a.About, o)
@@ -36,6 +36,33 @@ func TestHangsWithoutHook(t *testing.T) {
 			t.Errorf("%s, uncovered: %s; want it stuck in autofs_wait", lab.Uncovered[i], o)
 		}
 	}
+}
+
+// touchStale touches all accesses at the same time. What must answer has the time
+// of a busy machine for that, what must hang is let go sooner.
+func touchStale(t *testing.T, r *lab.Restored) []lab.Touch {
+	t.Helper()
+	var stale, others []lab.Access
+	for _, a := range lab.Accesses {
+		if a.Stale {
+			stale = append(stale, a)
+		} else {
+			others = append(others, a)
+		}
+	}
+	ended := make(chan []lab.Touch, 1)
+	go func() { ended <- r.TouchAccesses(t, others, lab.TouchLimit) }()
+	hung := r.TouchAccesses(t, stale, lab.TouchLimit/3)
+	answered := <-ended
+	touches := make([]lab.Touch, 0, len(lab.Accesses))
+	for _, a := range lab.Accesses {
+		list := &answered
+		if a.Stale {
+			list = &hung
+		}
+		touches, *list = append(touches, (*list)[0]), (*list)[1:]
+	}
+	return touches
 }
 
 // TestNumbersChange checks the laboratory: a mount that got its old number by

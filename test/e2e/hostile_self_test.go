@@ -26,15 +26,7 @@ func TestHostileSnoop(t *testing.T) {
 	requireHook(t)
 	s := take(t, lab.Options{Roles: true, Without: []string{"CAP_SYS_PTRACE"}})
 	before := sum(t, lab.Hook())
-	said := ""
-	for _, options := range [][]string{{"--images", s.Images}, {"--strategy", "restart"}} { // a second run has nothing to do
-		r := restoreStale(t, s)
-		attack := r.Attack(t, append(withoutPtrace, lab.RoleProgram, "snoop")...)
-		attacked(t, r.PID, options...)
-		said += attack.Stop(t, r.Container)
-		r.Kill(t)
-	}
-	t.Log(said)
+	said := snooped(t, s, append(withoutPtrace, lab.RoleProgram, "snoop")...)
 	if strings.Contains(said, "OPEN") || strings.Contains(said, "BUSY") {
 		t.Errorf("processes of the program are open to the container:\n%s", said)
 	}
@@ -51,15 +43,7 @@ func TestHostileSnoop(t *testing.T) {
 // nothing can be written, never the program file of the host.
 func TestHostileSnoopPtrace(t *testing.T) {
 	s := hostileCheckpoint(t)
-	said := ""
-	for _, options := range [][]string{{"--images", s.Images}, {"--strategy", "restart"}} {
-		r := restoreStale(t, s)
-		attack := r.Attack(t, lab.RoleProgram, "snoop")
-		attacked(t, r.PID, options...)
-		said += attack.Stop(t, r.Container)
-		r.Kill(t)
-	}
-	t.Log(said)
+	said := snooped(t, s, lab.RoleProgram, "snoop")
 	var st unix.Stat_t
 	if err := unix.Stat(lab.Hook(), &st); err != nil {
 		t.Fatal(err)
@@ -73,6 +57,25 @@ func TestHostileSnoopPtrace(t *testing.T) {
 	if !strings.Contains(said, "EXE ") {
 		t.Errorf("no process of the program was seen at all, so this shows nothing:\n%s", said)
 	}
+}
+
+// snooped has an attack look at runs that repair, each in a container of its own:
+// where all is repaired, a run has nothing to do. It returns what the attack wrote.
+func snooped(t *testing.T, s *snapshot, attack ...string) string {
+	t.Helper()
+	var said strings.Builder
+	for _, options := range [][]string{{"--strategy", "restart"}, {"--images", s.Images}} {
+		r := restoreStale(t, s)
+		a := r.Attack(t, attack...)
+		if _, report := attacked(t, r.PID, options...); report.Outcome == "nothing-to-do" {
+			t.Errorf("%q: there was nothing to do, so this shows nothing", options)
+		}
+		text := a.Stop(t, r.Container)
+		t.Logf("%q: %s", options, text)
+		said.WriteString(text)
+		r.Kill(t)
+	}
+	return said.String()
 }
 
 func sum(t *testing.T, path string) string {

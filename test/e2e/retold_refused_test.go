@@ -20,6 +20,7 @@ var refusals = map[string]struct {
 	// prepare brings the container into that state, and returns what ends it.
 	prepare func(t *testing.T, r *lab.Restored) (end func())
 	reason  string
+	own     bool // the checkpoint is not the common one: files of the container change
 }{
 	"traced by somebody else": {
 		prepare: func(t *testing.T, r *lab.Restored) func() {
@@ -45,6 +46,7 @@ var refusals = map[string]struct {
 			return func() {}
 		},
 		reason: "replaced since it was started",
+		own:    true,
 	},
 	"its program moved away": {
 		prepare: func(t *testing.T, r *lab.Restored) func() {
@@ -52,6 +54,7 @@ var refusals = map[string]struct {
 			return func() { r.Run(t, "mv", "/usr/lib/systemd/systemd.old", "/usr/lib/systemd/systemd") }
 		},
 		reason: "replaced since it was started",
+		own:    true,
 	},
 	"no space in /run": {
 		// systemd wants 16 MiB free before it re-executes itself.
@@ -70,7 +73,12 @@ func TestRetoldRefused(t *testing.T) {
 	requireHook(t)
 	for name, refusal := range refusals {
 		t.Run(name, func(t *testing.T) {
-			s := take(t, lab.Options{}) // of its own: its files change
+			var s *snapshot
+			if refusal.own {
+				s = take(t, lab.Options{})
+			} else {
+				s = checkpoint(t)
+			}
 			r := restoreStale(t, s)
 			lab.HoldNumbersUpTo(t, s.highest)
 			end := refusal.prepare(t, r)
@@ -101,6 +109,7 @@ func TestRetoldRefused(t *testing.T) {
 			checkNoWaiters(t, r.Container)
 			checkUncovered(t, r.Container)
 			lab.WaitNoneRunning(t, 0)
+			r.Kill(t) // the next one may have the same name
 		})
 	}
 }

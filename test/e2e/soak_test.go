@@ -182,14 +182,12 @@ func countAll(t *testing.T, c *lab.Container, r *lab.Restored) counts {
 	return n
 }
 
-// soakCalls are more calls than most runs make.
-const soakCalls = 300
-
-// TestSoakKills kills runs at random moments, for SOAK_SECONDS.
+// TestSoakKills kills runs at random moments, for SOAK_SECONDS. Nobody finds a
+// moment again: without SOAK_SECONDS it kills at random calls, which can be.
 func TestSoakKills(t *testing.T) {
 	requireHook(t)
 	limit := time.Duration(fromEnvironment(t, "SOAK_SECONDS", 8)) * time.Second
-	short := os.Getenv("SOAK_SECONDS") == ""
+	timed := os.Getenv("SOAK_SECONDS") != ""
 	private, seed := checkpoint(t), uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -203,29 +201,39 @@ func TestSoakKills(t *testing.T) {
 		if c.shared {
 			continue // the common checkpoint is not
 		}
-		if walks[c.name] == nil {
-			walks[c.name] = &crashWalk{crashCase: c, s: private}
+		w := walks[c.name]
+		if w == nil {
+			w = &crashWalk{crashCase: c, s: private}
+			walks[c.name] = w
 		}
-		// A moment is found again by nobody: in the short form it is a call, which is.
-		after, call := time.Duration(random.IntN(150))*time.Millisecond, 1+random.IntN(soakCalls)
-		moment := fmt.Sprint("after ", after)
-		if short {
-			moment = fmt.Sprint("at call ", call)
-		}
-		if !t.Run(fmt.Sprintf("%d %s %s", sum.walked, c.name, moment), func(t *testing.T) {
-			sum.walked++
-			if short {
-				walks[c.name].step(t, lab.NewKiller(t, call))
-			} else {
-				walks[c.name].step(t, lab.NewTimedKiller(t, after+time.Microsecond))
-			}
-		}) {
+		if !w.killAtRandom(t, random, timed, sum.walked) {
 			sum.lost++
 		}
+		sum.walked++
 	}
 	for _, w := range walks {
 		sum.killed, sum.nothing, sum.finished, sum.undone = sum.killed+w.killed, sum.nothing+w.nothing, sum.finished+w.finished, sum.undone+w.undone
 	}
 	t.Logf("%d runs, killed %d; the next run found nothing to do %d, finished %d, undid %d; lost %d",
 		sum.walked, sum.killed, sum.nothing, sum.finished, sum.undone, sum.lost)
+	if sum.killed == 0 {
+		t.Error("no run was killed, so this shows nothing")
+	}
+}
+
+// killAtRandom kills the run after some milliseconds, or at one of its calls, and
+// returns whether all was well.
+func (c *crashWalk) killAtRandom(t *testing.T, random *rand.Rand, timed bool, number int) bool {
+	t.Helper()
+	if timed {
+		after := time.Duration(random.IntN(150)) * time.Millisecond
+		return t.Run(fmt.Sprintf("%d %s after %s", number, c.name, after), func(t *testing.T) {
+			c.step(t, lab.NewTimedKiller(t, after+time.Microsecond))
+		})
+	}
+	n := 1 + random.IntN(c.countCalls(t))
+	return t.Run(fmt.Sprintf("%d %s at call %d", number, c.name, n), func(t *testing.T) {
+		t.Logf("again: CRASH_WALK=%d-%d, -run '^TestCrash$/^%s$'", n, n, c.name)
+		c.step(t, lab.NewKiller(t, n))
+	})
 }

@@ -11,9 +11,10 @@ import (
 // program, with each of the strategies and the images at hand.
 func TestStrategies(t *testing.T) {
 	requireHook(t)
+	s := checkpoint(t)
 	for strategy, cure := range map[string]string{"preserve": "preserved", "restart": "restarted", "auto": "preserved"} {
 		t.Run(strategy, func(t *testing.T) {
-			s := take(t, lab.Options{})
+			forgetReports(t) // a container restored before had the same name
 			r := restoreStale(t, s)
 			result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--images", s.Images, "--strategy", strategy, "--json")
 			if result.Status != 0 {
@@ -33,6 +34,7 @@ func TestStrategies(t *testing.T) {
 			r.CheckAnswers(t, lab.Accesses)
 			checkNoWaiters(t, r.Container)
 			checkUncovered(t, r.Container)
+			r.Kill(t)
 		})
 	}
 }

@@ -24,31 +24,40 @@ func status(pid int) (map[string]string, error) {
 }
 
 // CheckUntouched reports what a program that traced, signalled or froze the
-// container's processes may have left of that. It looks more than once: what was
-// left stays, and a signal is pending for a moment in every process.
+// container's processes may have left of that.
 func (c *Container) CheckUntouched(t testing.TB) {
-	t.Helper()
-	for deadline := time.Now().Add(TouchLimit); ; time.Sleep(5 * time.Millisecond) {
-		traces := c.traces(t)
-		if len(traces) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			for _, trace := range traces {
-				t.Error(trace)
-			}
-			return
-		}
-	}
-}
-
-func (c *Container) traces(t testing.TB) []string {
 	t.Helper()
 	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", c.PID))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var found []string
+	traced, interrupted := c.traces(namespace)
+	for _, text := range traced {
+		t.Error(text)
+	}
+	// A child that ends leaves a signal pending for a moment: what is left of a
+	// program stays.
+	for deadline := time.Now().Add(TouchLimit); len(interrupted) > 0 && time.Now().Before(deadline); _, interrupted = c.traces(namespace) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	for _, text := range interrupted {
+		t.Error(text)
+	}
+	dirs, err := listCgroups(c.groups)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs {
+		text, err := os.ReadFile(filepath.Join(dir, "cgroup.freeze"))
+		if err == nil && strings.TrimSpace(string(text)) != "0" {
+			t.Errorf("%s is frozen", dir)
+		}
+	}
+}
+
+// traces says which processes of the pid namespace are traced, and which are
+// stopped, or are PID 1 and have signals pending.
+func (c *Container) traces(namespace string) (traced, interrupted []string) {
 	for _, p := range processes() {
 		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", p)); err != nil || ns != namespace {
 			continue
@@ -58,30 +67,20 @@ func (c *Container) traces(t testing.TB) []string {
 			continue // it has ended
 		}
 		if tracer := fields["TracerPid"]; tracer != "0" {
-			found = append(found, fmt.Sprintf("process %d (%s) is traced by process %s", p, fields["Name"], tracer))
+			traced = append(traced, fmt.Sprintf("process %d (%s) is traced by process %s", p, fields["Name"], tracer))
 		}
 		if p == c.PID {
 			for _, name := range []string{"SigPnd", "ShdPnd"} {
 				if strings.Trim(fields[name], "0") != "" {
-					found = append(found, fmt.Sprintf("PID 1 has signals pending: %s %s", name, fields[name]))
+					interrupted = append(interrupted, fmt.Sprintf("PID 1 has signals pending: %s %s", name, fields[name]))
 				}
 			}
 		}
 		if state := fields["State"]; strings.ContainsAny(state[:1], "tT") {
-			found = append(found, fmt.Sprintf("process %d (%s) is stopped: %s", p, fields["Name"], state))
+			interrupted = append(interrupted, fmt.Sprintf("process %d (%s) is stopped: %s", p, fields["Name"], state))
 		}
 	}
-	dirs, err := listCgroups(c.groups)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range dirs {
-		text, err := os.ReadFile(filepath.Join(dir, "cgroup.freeze"))
-		if err == nil && strings.TrimSpace(string(text)) != "0" {
-			found = append(found, dir+" is frozen")
-		}
-	}
-	return found
+	return traced, interrupted
 }
 
 // WaitStuck waits until the given number of the container's processes wait for
