@@ -24,6 +24,7 @@ func (c *crashWalk) step(t *testing.T, k *lab.Killer) []string {
 		captured = lab.Scratch(t, fmt.Sprintf("captured-%d", time.Now().UnixNano()))
 		shell = lab.CaptureScript("post-restore", captured)
 	}
+	capture := shell
 	if c.only {
 		shell += "[ \"$CRTOOLS_SCRIPT_ACTION\" = " + c.stage + " ] || exit 0\n"
 	}
@@ -46,7 +47,7 @@ func (c *crashWalk) step(t *testing.T, k *lab.Killer) []string {
 	case c.stage == "pre-restore" && err != nil:
 		// CRIU takes a script that was killed there for one that forbids the restore.
 		s.KillRemains(t)
-		lab.InstallActionScript(t, lab.Hook())
+		lab.InstallWrappedScript(t, lab.Hook(), capture)
 		r = s.Restore(t, options)
 	case err != nil:
 		t.Fatal(err)
