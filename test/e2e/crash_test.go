@@ -131,9 +131,9 @@ func crashPoints(t *testing.T, calls []string) []int {
 		text, every, _ := strings.Cut(text, "/")
 		from, to, _ := strings.Cut(text, "-")
 		kinds = every == "kinds"
-		for field, to := range map[string]*float64{from: &first, to: &last, every: &step} {
+		for i, field := range []string{from, to, every} {
 			if n, err := strconv.Atoi(field); err == nil {
-				*to = float64(n)
+				*[]*float64{&first, &last, &step}[i] = float64(n)
 			} else if field != "" && field != "kinds" {
 				t.Fatalf("CRASH_WALK=%q: want FIRST-LAST/STEP", os.Getenv("CRASH_WALK"))
 			}
