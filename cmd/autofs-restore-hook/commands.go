@@ -10,7 +10,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 )
@@ -120,7 +119,7 @@ func inspect(args []string) int {
 		return exitUsage
 	}
 	log := newLogger()
-	defer log.limit(event.Trigger, hook.Deadline+time.Second/4, exitFailed).Stop()
+	defer log.limit(event.Trigger).Stop()
 	closeToOthers(log)
 	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }, Protect: sealed(nil)}
 	report, err := runner.Inspect(context.Background(), event)

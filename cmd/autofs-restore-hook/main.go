@@ -119,7 +119,7 @@ func actionScript() int {
 // ociHook handles a call by an OCI runtime.
 func ociHook(name string) int {
 	log := newLogger()
-	log.limit(name, hook.Deadline+time.Second/4, exitFailed)
+	log.limit(name)
 	state, err := hook.ReadState(standardInput())
 	if err != nil {
 		log.Errorf("%s: %v", name, err)
@@ -184,7 +184,7 @@ func run(log *logger, event hook.Event, input []byte) *hook.Report {
 	if !event.Watch {
 		// Before anything is written, too. Not for the time that it takes to say what
 		// was done.
-		defer log.limit(event.Trigger, hook.Deadline+time.Second/4, exitFailed).Stop()
+		defer log.limit(event.Trigger).Stop()
 	}
 	if event.Watch || !spawn.Sealed() {
 		log.start(event)
@@ -211,10 +211,11 @@ const stateTime = time.Second
 // lastWords is how long the program takes to say that its time is over.
 const lastWords = 100 * time.Millisecond
 
-// limit ends the program after a time, whatever it is stuck on: the kernel ends
+// limit ends the program soon after its deadline, whatever it is stuck on: the kernel ends
 // its threads with it.
-func (l *logger) limit(what string, after time.Duration, status int) *time.Timer {
-	return time.AfterFunc(after, func() {
+func (l *logger) limit(what string) *time.Timer {
+	return time.AfterFunc(hook.Deadline+time.Second/4, func() {
+		status := exitFailed
 		if config, _ := hook.ReadConfig(hook.ConfigFile); !config.Strict && !strings.HasPrefix(what, "command:") {
 			status = exitDone
 		}
