@@ -20,8 +20,10 @@ import (
 type endedService struct {
 	Version int    `json:"version"`
 	Service string `json:"service"`
-	// Daemon is the number that the daemon had in the container.
-	Daemon int `json:"daemon"`
+	// Daemon is the number that the daemon had in the container, and Process its
+	// identity: the next daemon may have the number.
+	Daemon  int    `json:"daemon"`
+	Process string `json:"process"`
 }
 
 var endedNote = noteKind{"containers", ".service", "note of an ended service"}
@@ -30,9 +32,9 @@ var endedNote = noteKind{"containers", ".service", "note of an ended service"}
 // other mounts need time, too.
 const finishTime = 2 * time.Second
 
-func (s store) noteEnded(init *nsenter.Process, service string, daemon int) (*note, error) {
-	n := endedNote.of(s, init, daemon)
-	return n, n.save(endedService{Version: recordVersion, Service: service, Daemon: daemon})
+func (s store) noteEnded(init *nsenter.Process, service string, daemon *nsenter.Process, number int) (*note, error) {
+	n := endedNote.of(s, init, number)
+	return n, n.save(endedService{Version: recordVersion, Service: service, Daemon: number, Process: daemon.Identity()})
 }
 
 // finishEnded starts the services whose daemons killed runs have ended. One that
@@ -61,29 +63,34 @@ func finishOneEnded(ctx context.Context, sc *scene, manager *master.Manager, n *
 	if err := n.load(&ended); err != nil {
 		return errors.Join(err, n.remove())
 	}
-	if sc.runs(ended.Daemon) {
+	if sc.runs(ended.Process) {
 		return n.remove() // that run did not come to it
 	}
-	err := manager.AwaitEnd(ctx, ended.Service, ended.Daemon)
-	if err == nil {
-		err = manager.Start(ctx, ended.Service, ended.Daemon)
+	var err error
+	for range startAttempts {
+		if err = manager.AwaitEnd(ctx, ended.Service, ended.Daemon); err == nil {
+			err = manager.Start(ctx, ended.Service, ended.Daemon)
+		}
+		if err == nil {
+			return n.remove()
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("start %q, which an earlier run has ended: %w", ended.Service, err)
-	}
-	return n.remove()
+	return fmt.Errorf("start %q, which an earlier run has ended: %w", ended.Service, err)
 }
 
-// runs reports whether an automount daemon with the given number in the container
-// is there.
-func (s *scene) runs(daemon int) bool {
+// startAttempts is how often a service is started. The first may be what the
+// earlier run has asked for, which fails if the new daemon got the number of the
+// old one when that run was killed: see [master.Manager.Start].
+const startAttempts = 2
+
+// runs reports whether the process that had the given identity is there.
+func (s *scene) runs(identity string) bool {
 	for _, pid := range s.members {
 		p, err := nsenter.Open(pid)
 		if err != nil {
 			continue
 		}
-		id, err := master.Identify(p)
-		found := err == nil && id.Kind == master.Automount && id.ContainerPID == daemon && !p.Ended()
+		found := p.Identity() == identity && !p.Ended()
 		p.Close()
 		if found {
 			return true

@@ -23,7 +23,7 @@ func TestNotesOnDisk(t *testing.T) {
 	s := store{t.TempDir()}
 	init := open(t, testenv.Start(t, nil))
 	m := Mount{ID: 50, Path: "/a", Device: 54}
-	_, ended := s.noteEnded(init, "autofs.service", 7)
+	_, ended := s.noteEnded(init, "autofs.service", init, 7)
 	_, renewing := s.beginRenewing(init, &m)
 	place := mounts.Place{Namespace: 1, Path: "/a", Old: 54, New: 55, Parent: 7, Kind: 1 << 18, Apart: true}
 	if err := errors.Join(ended, renewing, s.beginTelling(init), s.announceGate(init, 55),
@@ -36,7 +36,7 @@ func TestNotesOnDisk(t *testing.T) {
 	want := map[string]string{
 		"containers/ID.telling":         "",
 		"containers/ID.gate":            "55",
-		"containers/ID.7.service":       `{"version":1,"service":"autofs.service","daemon":7}`,
+		"containers/ID.7.service":       `{"version":1,"service":"autofs.service","daemon":7,"process":"` + init.Identity() + `"}`,
 		"containers/ID.50.renewing":     `{"version":1,"path":"/a","device":54}`,
 		"containers/ID.json":            `{"version":1,"mounts":[{"namespace":0,"path":"/a","device":54,"mount":50,"master":"0-0"}]}`,
 		"containers/ID.replacing":       `{"version":1,"places":[{"namespace":1,"path":"/a","old":54,"new":55,"parent":7,"kind":262144,"apart":true}]}`,

@@ -133,7 +133,7 @@ func (p *Process) ReadFile(name string, limit int64) ([]byte, error) {
 	var data bytes.Buffer
 	data.Grow(usualSize)
 	if _, err := data.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
-		return nil, fmt.Errorf("process %d: %w", p.pid, err)
+		return nil, fmt.Errorf("process %d: %w", p.pid, ended(err))
 	}
 	if int64(data.Len()) > limit {
 		return nil, fmt.Errorf("process %d: /proc/%d/%s: longer than %d bytes", p.pid, p.pid, name, limit)
@@ -161,7 +161,7 @@ func (p *Process) Readlink(name string) (string, error) {
 	n, err := retryEINTR(func() (int, error) { return unix.Readlinkat(int(p.proc.Fd()), name, buf) })
 	if err != nil {
 		return "", fmt.Errorf("process %d: %w", p.pid,
-			&os.PathError{Op: "readlink", Path: fmt.Sprintf("/proc/%d/%s", p.pid, name), Err: err})
+			ended(&os.PathError{Op: "readlink", Path: fmt.Sprintf("/proc/%d/%s", p.pid, name), Err: err}))
 	}
 	return string(buf[:n]), nil
 }
@@ -175,7 +175,7 @@ func (p *Process) LinkMode(name string) (uint32, error) {
 	})
 	if err != nil {
 		return 0, fmt.Errorf("process %d: %w", p.pid,
-			&os.PathError{Op: "lstat", Path: fmt.Sprintf("/proc/%d/%s", p.pid, name), Err: err})
+			ended(&os.PathError{Op: "lstat", Path: fmt.Sprintf("/proc/%d/%s", p.pid, name), Err: err}))
 	}
 	return st.Mode, nil
 }
@@ -189,7 +189,7 @@ func (p *Process) ReadDirNames(name string) ([]string, error) {
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
 	if err != nil {
-		return nil, fmt.Errorf("process %d: %w", p.pid, err)
+		return nil, fmt.Errorf("process %d: %w", p.pid, ended(err))
 	}
 	return names, nil
 }
@@ -227,6 +227,15 @@ func notExist(call string, err error) error {
 		return fmt.Errorf("%w: no such process", fs.ErrNotExist)
 	}
 	return os.NewSyscallError(call, err)
+}
+
+// ended does that for files of /proc/<pid>: those that are open when the process
+// ends say "no such process", those that are not do not exist.
+func ended(err error) error {
+	if errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("%w (%w)", err, fs.ErrNotExist)
+	}
+	return err
 }
 
 func retryEINTR[T any](call func() (T, error)) (T, error) {

@@ -284,3 +284,26 @@ func TestSignal(t *testing.T) {
 		t.Errorf("ended by %v, %v", c.Cmd.ProcessState, err)
 	}
 }
+
+// TestEnded: a file of a process that has ended says "no such process" where it
+// was open before. That is fs.ErrNotExist too.
+func TestEnded(t *testing.T) {
+	child := testenv.Start(t, nil)
+	p, err := Open(child.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	f, err := p.OpenProc("stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	child.End()
+	if _, err = f.Read(make([]byte, 8)); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("read: %v", err)
+	}
+	if err := ended(err); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}

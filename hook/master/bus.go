@@ -60,12 +60,19 @@ func (m *Manager) unit(ctx context.Context, name string) (dbus.ObjectPath, error
 	return path, nil
 }
 
-// job runs a unit job in mode "replace" and returns systemd's word for its
-// result: "done", "failed", "canceled", "timeout", "dependency" or "skipped".
-// method is "StartUnit" or "RestartUnit".
-func (m *Manager) job(ctx context.Context, method, name string) (string, error) {
+// Modes of jobs (systemctl(1), --job-mode): what becomes of queued jobs, and
+// whether other units are stopped or started with this one.
+const (
+	replace            = "replace"
+	ignoreDependencies = "ignore-dependencies"
+)
+
+// job runs a unit job and returns systemd's word for its result: "done",
+// "failed", "canceled", "timeout", "dependency" or "skipped". method is
+// "StartUnit", "StopUnit" or "RestartUnit".
+func (m *Manager) job(ctx context.Context, method, name, mode string) (string, error) {
 	var job dbus.ObjectPath
-	if err := m.call(ctx, method, []any{name, "replace"}, &job); err != nil {
+	if err := m.call(ctx, method, []any{name, mode}, &job); err != nil {
 		return "", noAnswer(ctx, err)
 	}
 	for {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"time"
 
@@ -61,11 +62,18 @@ func (m *Manager) ServiceOf(ctx context.Context, containerPID int) (Service, err
 const serviceType = busName + ".Service"
 
 // Kill ends the service's main process with SIGKILL and returns when systemd
-// has noticed. No stop job is run, so nothing is unmounted. main is that process, and containerPID its number inside
-// the container.
+// has noticed. No stop job is run, so nothing is unmounted. main is that process,
+// and containerPID its number inside the container. The signal is not left to
+// systemd if that can be helped: it would still send it if the caller was killed
+// meanwhile, and the next run had seen that the process lives.
 func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Process, containerPID int) error {
-	if err := m.call(ctx, "KillUnit", []any{service, "main", int32(unix.SIGKILL)}); err != nil {
-		return fmt.Errorf("kill the main process of %s: %w", service, noAnswer(ctx, err))
+	err := main.Signal(unix.SIGKILL)
+	if errors.Is(err, unix.EPERM) { // no CAP_KILL, and it is another user's
+		err = m.call(ctx, "KillUnit", []any{service, "main", int32(unix.SIGKILL)})
+		err = noAnswer(ctx, err)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("kill the main process of %s: %w", service, err)
 	}
 	if err := main.WaitEnd(ctx); err != nil {
 		return fmt.Errorf("main process of %s: %w", service, err)
@@ -75,32 +83,84 @@ func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Proces
 
 // AwaitEnd returns when systemd has noticed that the service's main process, which
 // had the given number in the container, has ended: starting the service earlier
-// would fail.
+// would fail. A start that nothing comes of any more is given up.
 func (m *Manager) AwaitEnd(ctx context.Context, service string, containerPID int) error {
 	for {
-		pid, err := m.mainPID(ctx, service)
-		if err != nil {
-			return err
-		}
-		var word string
-		object, err := m.unit(ctx, service)
-		if err == nil {
-			err = m.property(ctx, object, busName+".Unit", "ActiveState", &word)
-		}
-		if err != nil {
-			return fmt.Errorf("state of %s: %w", service, err)
-		}
+		now, err := m.serviceState(ctx, service)
 		switch {
-		case pid == 0 && (word == "failed" || word == "inactive"):
+		case err != nil:
+			return fmt.Errorf("state of %s: %w", service, err)
+		case now.main == 0 && (now.active == "failed" || now.active == "inactive"):
 			return nil
-		case pid != 0 && pid != containerPID:
+		case now.main != 0 && int(now.main) != containerPID:
 			return nil // the service's Restart= setting has brought back a daemon
+		case now.abandoned():
+			if err := m.giveUp(ctx, service); err != nil {
+				return err
+			}
+			continue
 		}
 		select {
 		case <-time.After(settleInterval):
 		case <-ctx.Done():
-			return fmt.Errorf("%s after SIGKILL of its main process: still %s: %w", service, word, context.Cause(ctx))
+			return fmt.Errorf("%s after SIGKILL of its main process: still %s: %w", service, now.active, context.Cause(ctx))
 		}
+	}
+}
+
+// serviceState is what systemd knows of a service.
+type serviceState struct {
+	active, sub   string
+	main, control uint32
+}
+
+func (m *Manager) serviceState(ctx context.Context, service string) (s serviceState, err error) {
+	object, err := m.unit(ctx, service)
+	if err != nil {
+		return s, err
+	}
+	questions := []question{
+		m.askProperty(ctx, object, busName+".Unit", "ActiveState"),
+		m.askProperty(ctx, object, busName+".Unit", "SubState"),
+		m.askProperty(ctx, object, serviceType, "MainPID"),
+		m.askProperty(ctx, object, serviceType, "ControlPID"),
+	}
+	for i, value := range []any{&s.active, &s.sub, &s.main, &s.control} {
+		err = errors.Join(err, questions[i].answer(ctx, value))
+	}
+	return s, err
+}
+
+// abandoned reports whether the service is being started by nobody: what was
+// executed has ended, and systemd waits for it to name its main process, for as
+// long as TimeoutStartSec= says.
+func (s serviceState) abandoned() bool {
+	return s.active == "activating" && s.sub == "start" && s.main == 0 && s.control == 0
+}
+
+// giveUp ends the start of a service if no process of it is left: there is
+// nothing that the stop could unmount.
+func (m *Manager) giveUp(ctx context.Context, service string) error {
+	var processes []struct {
+		Group   string
+		PID     uint32
+		Command string
+	}
+	if err := m.call(ctx, "GetUnitProcesses", []any{service}, &processes); err != nil {
+		return fmt.Errorf("processes of %s: %w", service, noAnswer(ctx, err))
+	}
+	if len(processes) == 0 {
+		_, err := m.job(ctx, "StopUnit", service, ignoreDependencies)
+		if err != nil {
+			return fmt.Errorf("give up the start of %s: %w", service, err)
+		}
+		return nil
+	}
+	select {
+	case <-time.After(settleInterval):
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s: still starting: %w", service, context.Cause(ctx))
 	}
 }
 
@@ -122,7 +182,7 @@ func (m *Manager) Start(ctx context.Context, service string, dead int) error {
 	if err := m.call(ctx, "ResetFailedUnit", []any{service}); err != nil && !isNoSuchUnit(err) {
 		return fmt.Errorf("reset-failed %s: %w", service, noAnswer(ctx, err))
 	}
-	result, err := m.job(ctx, "StartUnit", service)
+	result, err := m.job(ctx, "StartUnit", service, replace)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", service, err)
 	}

@@ -128,7 +128,7 @@ func automount(ctx context.Context, listed *listedUnit, where, since question) (
 // more. systemd detaches everything that is mounted at the unit's mount point:
 // keep it first (package mounts).
 func (m *Manager) Restart(ctx context.Context, name string) error {
-	result, err := m.job(ctx, "RestartUnit", name)
+	result, err := m.job(ctx, "RestartUnit", name, replace)
 	if err == nil && result == "done" {
 		return nil
 	}
@@ -142,7 +142,7 @@ func (m *Manager) Restart(ctx context.Context, name string) error {
 	if err := m.call(ctx, "ResetFailedUnit", []any{name}); err != nil {
 		return fmt.Errorf("restart %s: %s; reset-failed: %w", name, first, noAnswer(ctx, err))
 	}
-	result, err = m.job(ctx, "StartUnit", name)
+	result, err = m.job(ctx, "StartUnit", name, replace)
 	switch {
 	case err != nil:
 		return fmt.Errorf("restart %s: %s; start after reset-failed: %w", name, first, err)
@@ -156,7 +156,7 @@ func (m *Manager) Restart(ctx context.Context, name string) error {
 // systemd answers all requests for it that are open.
 func (m *Manager) StartMount(ctx context.Context, automount string) error {
 	name := strings.TrimSuffix(automount, ".automount") + ".mount"
-	result, err := m.job(ctx, "StartUnit", name)
+	result, err := m.job(ctx, "StartUnit", name, replace)
 	if err == nil && result != "done" {
 		err = fmt.Errorf("job result %q", result)
 	}
