@@ -62,6 +62,11 @@ func TestJudge(t *testing.T) {
 	target := func(change func(*install.Target)) func(*Facts) {
 		return func(f *Facts) { change(&f.Survey.Targets[0]) }
 	}
+	wrapper := func(problem string) func(*Facts) {
+		return func(f *Facts) {
+			f.Survey.Targets = append(f.Survey.Targets, install.Target{Path: here + "-action-script", Ours: problem == "", Problem: problem, Version: "v1", Calls: here})
+		}
+	}
 	noScript := func(f *Facts) { f.Survey.Scripts = nil }
 	hook := func(h install.Hook) func(*Facts) {
 		return func(f *Facts) { f.Survey.Hooks = append(f.Survey.Hooks, h) }
@@ -110,6 +115,8 @@ func TestJudge(t *testing.T) {
 		"a relative one":     {script(conf, "x"), 2, []string{"FAIL criu configuration: no absolute path"}},
 		"a binary file":      {func(f *Facts) { f.Survey.Unreadable = []string{conf + ": has NUL bytes"} }, 2, []string{"FAIL criu configuration: NUL"}},
 		"the program gone":   {target(func(x *install.Target) { x.Ours, x.Problem = false, "it does not exist" }), 2, []string{"FAIL program: does not exist", "FAIL criu configuration: CRIU aborts", "FAIL runc: nothing calls"}},
+		"the action script":  {both(noScript, script(conf, here+"-action-script"), wrapper("")), 0, []string{"OK criu configuration: -action-script", "OK runc: once"}},
+		"one without it":     {both(noScript, script(conf, here+"-action-script"), wrapper("it does not exist")), 2, []string{"FAIL criu configuration: nothing is repaired", "FAIL runc: nothing calls"}},
 		"another program":    {target(func(x *install.Target) { x.Ours = false }), 2, []string{"FAIL program: is another program"}},
 		"another version":    {target(func(x *install.Target) { x.Version = "v0" }), 1, []string{`WARN program: is version "v0", this is "v1"`}},
 		"a hook":             {hook(install.Hook{File: "/h.json", Program: here}), 0, []string{"OK hook file: /h.json calls"}},

@@ -53,11 +53,14 @@ func (j *judgement) criu() {
 	}
 	v, known := j.oldest()
 	for _, s := range j.facts.Survey.Scripts {
-		target := j.target(s.Program)
+		target := j.facts.Survey.Target(s.Program)
 		switch {
 		case known && v.Less(install.ScriptVersion):
 			j.add(Fail, "criu configuration", fmt.Sprintf("%s has an action script: CRIU %s aborts every checkpoint and restore of runc with it", s.File, v),
 				"remove the line action-script "+s.Program)
+		case target.Problem != "" && target.Calls != "":
+			j.add(Fail, "criu configuration", fmt.Sprintf("%s calls %q, and that %q: %s; nothing is repaired", s.File, s.Program, target.Calls, target.Problem),
+				"autofs-restore-hook install")
 		case target.Problem != "":
 			j.add(Fail, "criu configuration", fmt.Sprintf("%s calls %q: %s; CRIU aborts every restore", s.File, s.Program, target.Problem),
 				"put the program there, or remove the line")
@@ -67,22 +70,13 @@ func (j *judgement) criu() {
 	}
 }
 
-func (j *judgement) target(path string) install.Target {
-	for _, t := range j.facts.Survey.Targets {
-		if t.Path == path {
-			return t
-		}
-	}
-	return install.Target{Path: path, Problem: "it is no absolute path"}
-}
-
 // runtimes says for everybody who starts CRIU how often it will call the
 // program.
 func (j *judgement) runtimes() {
 	v, known := j.oldest()
 	hooks := 0
 	for _, h := range j.facts.Survey.Hooks {
-		if h.Problem == "" && j.target(h.Program).Ours {
+		if h.Problem == "" && j.facts.Survey.Target(h.Program).Ours {
 			hooks++
 		}
 	}
@@ -128,7 +122,7 @@ func (j *judgement) calls(p install.Program, criu install.Version) int {
 		}
 	}
 	for _, s := range j.facts.Survey.Scripts {
-		if t := j.target(s.Program); !t.Ours || t.Problem != "" {
+		if t := j.facts.Survey.Target(s.Program); !t.Ours || t.Problem != "" {
 			continue
 		}
 		switch {
@@ -151,7 +145,7 @@ func (j *judgement) hooks() {
 	for _, h := range j.facts.Survey.Hooks {
 		t := install.Target{}
 		if h.Problem == "" {
-			t = j.target(h.Program)
+			t = j.facts.Survey.Target(h.Program)
 		}
 		switch {
 		case h.Problem != "":
@@ -169,7 +163,7 @@ func (j *judgement) hooks() {
 func (j *judgement) targets() {
 	count := 0
 	for _, t := range j.facts.Survey.Targets {
-		if !t.Ours && !strings.HasSuffix(t.Path, "/autofs-restore-hook") {
+		if t.Calls != "" || !t.Ours && !strings.HasSuffix(t.Path, "/autofs-restore-hook") {
 			continue
 		}
 		count++

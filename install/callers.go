@@ -10,19 +10,26 @@ import (
 // callers says who would still call the program, one text for each, after the
 // planned changes.
 func (p *plan) callers() []string {
-	list := slices.Clone(p.calling)
-	for _, name := range []string{CRIUFile, "/etc/criu/runc.conf", "/etc/criu/crun.conf", "/root/.criu/default.conf"} {
+	list := append(slices.Clone(p.calling), p.criuCallers(p.program)...)
+	if n := p.tree.containersWith(p.program); n > 0 {
+		list = append(list, fmt.Sprintf("%d containers of podman or CRI-O were created with hooks and do not start without it: "+
+			"create them anew, and uninstall again", n))
+	}
+	return list
+}
+
+// criuCallers says which of CRIU's configuration files would still call a file
+// after the planned changes.
+func (p *plan) criuCallers(called string) []string {
+	var list []string
+	for _, name := range criuFiles {
 		real, err := p.tree.follow(name)
 		if err != nil || slices.ContainsFunc(p.changes, func(c *change) bool { return c.path == real }) {
 			continue
 		}
-		if slices.Contains(ActionScripts(p.tree.text(name)), p.program) {
+		if slices.Contains(ActionScripts(p.tree.text(name)), called) {
 			list = append(list, p.tree.show(name)+" calls it: remove that line, and uninstall again")
 		}
-	}
-	if n := p.tree.containersWith(p.program); n > 0 {
-		list = append(list, fmt.Sprintf("%d containers of podman or CRI-O were created with hooks and do not start without it: "+
-			"create them anew, and uninstall again", n))
 	}
 	return list
 }

@@ -15,7 +15,7 @@ type change struct {
 	before *file // nil: there is none
 	after  []byte
 	remove bool
-	mode   uint32 // of a new file
+	mode   uint32 // of a new file; an old one gets its right to be executed
 
 	dir               *os.File
 	above, base       string // its folder and name
@@ -92,7 +92,7 @@ func (c *change) stage(number int) error {
 	}
 	mode := c.mode
 	if c.before != nil {
-		mode = c.before.info.Mode & 0o7777
+		mode = c.before.info.Mode&0o7777 | c.mode&0o111 // what is called must be executable
 		if err := f.Chown(int(c.before.info.Uid), int(c.before.info.Gid)); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package install
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -60,14 +61,21 @@ func appendLine(text []byte, line string) (out []byte, newline bool) {
 	return append(out, line...), newline
 }
 
-// removeLines removes all lines that call the program. newline says that the
-// line before our own, if that is the last, had no end.
-func removeLines(text []byte, program string, newline bool) []byte {
+// replaceLines puts a line into the place of the first one that calls one of
+// these files, and removes the others. The line "" removes all of them; newline
+// says then that the line before our own, if that is the last, had no end.
+func replaceLines(text []byte, called []string, line string, newline bool) []byte {
 	var out []byte
 	last := false // the line that was removed is the last one
-	for line := range bytes.Lines(text) {
-		if last = ActionScript(string(line)) == program; !last {
+	for l := range bytes.Lines(text) {
+		script := ActionScript(string(l))
+		last = script != "" && slices.Contains(called, script)
+		switch {
+		case !last:
+			out = append(out, l...)
+		case line != "":
 			out = append(out, line...)
+			line, last = "", false
 		}
 	}
 	if last && newline {

@@ -68,9 +68,12 @@ func (t *tree) hooks(e Engine, program string) (files []manifests.File, note str
 	return files, note, nil
 }
 
-// isHook reports whether a file is one of ours for some path of the program, as
+// isOurs reports whether a file is one of ours for some path of the program, as
 // this version writes it.
-func isHook(name string, data []byte) bool {
+func isOurs(name string, data []byte) bool {
+	if isActionScript(name, data) {
+		return true
+	}
 	var h struct {
 		Hook struct {
 			Path string `json:"path"`

@@ -12,7 +12,10 @@ import (
 )
 
 const (
-	line     = "action-script /usr/libexec/oci/hooks.d/autofs-restore-hook\n"
+	own      = "/usr/libexec/oci/hooks.d/autofs-restore-hook"
+	script   = own + "-action-script"
+	line     = "action-script " + script + "\n"
+	direct   = "action-script " + own + "\n"
 	version4 = "Version: 4.1.1\nGitID: v4.1.1-2\n"
 	hookFile = HooksDirectory + "/autofs-restore-hook-createRuntime.json"
 )
@@ -25,6 +28,8 @@ func TestThereAndBack(t *testing.T) {
 		links map[string]string
 		conf  string // what CRIU reads afterwards
 		all   bool
+		// noShell takes the machine's shell away.
+		noShell bool
 	}{
 		"no configuration":        {conf: line},
 		"an empty one":            {files: map[string]string{CRIUFile: ""}, conf: line},
@@ -38,6 +43,7 @@ func TestThereAndBack(t *testing.T) {
 		"a link that leads out":   {files: map[string]string{"/srv/criu.conf": "x\n"}, links: map[string]string{CRIUFile: "../../../../../../../srv/criu.conf"}, conf: "x\n" + line},
 		"a link to nothing":       {files: map[string]string{"/srv/x": ""}, links: map[string]string{CRIUFile: "/srv/criu.conf"}, conf: line},
 		"a folder that is a link": {files: map[string]string{"/srv/criu/default.conf": "x\n"}, links: map[string]string{"/etc/criu": "/srv/criu"}, conf: "x\n" + line},
+		"no shell":                {files: map[string]string{"/usr/bin/podman": ""}, noShell: true, conf: direct},
 		"every engine": {
 			files: map[string]string{"/usr/bin/podman": "", "/usr/bin/crio": "", "/etc/containers/containers.conf": "[engine]\n"},
 			conf:  line, all: true,
@@ -55,6 +61,11 @@ func TestThereAndBack(t *testing.T) {
 			}
 			for _, p := range []string{"/usr/bin/podman", "/usr/bin/crio"} {
 				_ = os.Chmod(root+p, 0o755)
+			}
+			if test.noShell {
+				if err := os.Remove(root + shell); err != nil {
+					t.Fatal(err)
+				}
 			}
 			o := Options{Root: root, All: test.all}
 			unchanged(t, root, func() {
@@ -114,6 +125,7 @@ func TestRefused(t *testing.T) {
 		"folder to nowhere": {version: version4, prepare: "ln -s /nowhere/at/all etc/criu", want: "mkdir"},
 		"a link":            {version: version4, prepare: "mkdir -p usr/libexec/oci/hooks.d; ln -s /x usr/libexec/oci/hooks.d/autofs-restore-hook", want: "a symbolic link"},
 		"a foreign file":    {version: version4, files: map[string]string{"/usr/libexec/oci/hooks.d/autofs-restore-hook": "#!/bin/sh\n"}, want: "another program is there"},
+		"a foreign script":  {version: version4, files: map[string]string{script: "#!/bin/sh\n"}, want: "another file is there"},
 		"a broken record":   {version: version4, files: map[string]string{RecordFile: "{"}, want: "unexpected end of JSON"},
 		"blanks":            {version: version4, options: Options{Prefix: "/opt/a b"}, want: `prefix "/opt/a b"`},
 		"a quote":           {version: version4, options: Options{Prefix: `/opt/"`}, want: "prefix"},

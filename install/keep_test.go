@@ -34,6 +34,15 @@ func TestKept(t *testing.T) {
 			prepare: "echo 'action-script=/usr/libexec/oci/hooks.d/autofs-restore-hook' >etc/criu/runc.conf",
 			kept:    "/etc/criu/runc.conf calls it", stays: "/etc/criu/runc.conf", program: true, again: "rm etc/criu/runc.conf",
 		},
+		"runc.conf calls the script": {
+			prepare: "echo 'action-script=" + script + "' >etc/criu/runc.conf",
+			kept:    "/etc/criu/runc.conf calls it", stays: script, program: true, again: "rm etc/criu/runc.conf",
+		},
+		"a changed script": {
+			prepare: "echo '# mine' >>." + script,
+			kept:    "was changed: remove it by hand", stays: script, program: true, again: "rm ." + script,
+		},
+		"no script any more": {prepare: "rm ." + script},
 		"containerd": {
 			prepare: `echo 'base_runtime_spec = "` + BaseSpec + `"' >etc/containerd/config.toml`,
 			kept:    "/etc/containerd/config.toml names it", stays: BaseSpec, program: true, again: "rm etc/containerd/config.toml",
@@ -75,7 +84,7 @@ func TestKept(t *testing.T) {
 			if r := mustUninstall(t, Options{Root: root}); len(r.Kept) > 0 {
 				t.Errorf("the second time: kept %q", r.Kept)
 			}
-			for _, gone := range []string{RecordFile, hookFile, BaseSpec} {
+			for _, gone := range []string{RecordFile, hookFile, BaseSpec, script} {
 				if _, err := os.Lstat(root + gone); err == nil {
 					t.Errorf("%s is left", gone)
 				}
@@ -116,7 +125,6 @@ func TestEngineByEngine(t *testing.T) {
 // TestAttributes: a file that is rewritten keeps its mode, owner and extended
 // attributes, and somebody's own copy of the program is not removed.
 func TestAttributes(t *testing.T) {
-	own := "/usr/libexec/oci/hooks.d/autofs-restore-hook"
 	root := machine(t, version4, map[string]string{CRIUFile: "x\n", own: ""})
 	copyFile(t, program, root+own)
 	if err := os.Chmod(root+own, 0o755); err != nil {

@@ -22,19 +22,23 @@ func (t *tree) find(name string) []string {
 	var list []string
 	seen := map[uint64]bool{}
 	for _, dir := range searchPath {
-		f, err := t.open(dir+"/"+name, unix.O_PATH)
-		if err != nil {
-			continue
-		}
-		var st unix.Stat_t
-		err = unix.Fstat(int(f.Fd()), &st)
-		f.Close()
-		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 && !seen[st.Ino] {
+		if st, ok := t.executable(dir + "/" + name); ok && !seen[st.Ino] {
 			seen[st.Ino] = true
 			list = append(list, dir+"/"+name)
 		}
 	}
 	return list
+}
+
+// executable looks for a regular file of the tree that can be executed.
+func (t *tree) executable(name string) (st unix.Stat_t, ok bool) {
+	f, err := t.open(name, unix.O_PATH)
+	if err != nil {
+		return st, false
+	}
+	defer f.Close()
+	err = unix.Fstat(int(f.Fd()), &st)
+	return st, err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0
 }
 
 const (

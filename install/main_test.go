@@ -54,6 +54,10 @@ func machine(t *testing.T, version string, files map[string]string) string {
 	for name, text := range files {
 		put(t, root+name, text)
 	}
+	put(t, root+shell, "")
+	if err := os.Chmod(root+shell, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	return root
 }
 

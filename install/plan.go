@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
 // plan is what is going to be changed. It is drawn first, without changing
@@ -52,11 +50,11 @@ func (p *plan) install(ctx context.Context) error {
 	for _, e := range engines {
 		switch e {
 		case CRIU:
-			err = p.writeLine()
+			err = p.writeActionScript()
 		case Containerd:
 			var data []byte
 			if data, err = p.tree.baseSpec(ctx, p.program); err == nil {
-				err = p.writeFile(e, BaseSpec, data)
+				err = p.writeFile(e, BaseSpec, data, 0o644)
 				p.notes = append(p.notes, p.tree.containerdNote(ctx))
 			}
 		default:
@@ -145,38 +143,6 @@ func isProgram(data []byte) bool {
 	return bytes.Contains(data, []byte("path\tgithub.com/autofs-restore-hook/autofs-restore-hook/cmd/"+programName+"\n"))
 }
 
-// writeLine plans the line for CRIU.
-func (p *plan) writeLine() error {
-	line, err := manifests.ActionScript(p.program)
-	if err != nil {
-		return err
-	}
-	name, err := p.tree.follow(CRIUFile)
-	if err != nil {
-		return err
-	}
-	before, err := p.tree.readText(name)
-	if err != nil {
-		return err
-	}
-	var text []byte
-	if before != nil {
-		text = before.data
-	}
-	for _, script := range ActionScripts(string(text)) {
-		if script == p.program {
-			return nil
-		}
-		if strings.HasSuffix(script, "/"+programName) {
-			p.note("%s also calls %s, which is kept; the work is done once", p.tree.show(CRIUFile), script)
-		}
-	}
-	l := &recordedLine{File: CRIUFile, Created: before == nil}
-	text, l.Newline = appendLine(text, line)
-	p.record.Line = l
-	return p.write(name, before, text, 0o644)
-}
-
 // writeHooks plans the hooks.d files of an engine.
 func (p *plan) writeHooks(e Engine) error {
 	if !slices.Contains(p.tree.found(), e) {
@@ -190,7 +156,7 @@ func (p *plan) writeHooks(e Engine) error {
 		p.notes = append(p.notes, note)
 	}
 	for _, f := range files {
-		if err := p.writeFile(e, f.Name, []byte(f.Data)); err != nil {
+		if err := p.writeFile(e, f.Name, []byte(f.Data), 0o644); err != nil {
 			return err
 		}
 	}
@@ -199,7 +165,7 @@ func (p *plan) writeHooks(e Engine) error {
 }
 
 // writeFile plans a file that is ours. One that somebody has changed is kept.
-func (p *plan) writeFile(e Engine, name string, data []byte) error {
+func (p *plan) writeFile(e Engine, name string, data []byte, mode uint32) error {
 	for _, c := range p.changes {
 		if c.path == name {
 			p.record.set(e, name, sum(data)) // podman and CRI-O read the same folder
@@ -212,16 +178,16 @@ func (p *plan) writeFile(e Engine, name string, data []byte) error {
 	}
 	if before != nil && !bytes.Equal(before.data, data) {
 		r := p.record.file("", name)
-		if !isHook(name, before.data) && (r == nil || r.Sum != sum(before.data)) {
+		if !isOurs(name, before.data) && (r == nil || r.Sum != sum(before.data)) {
 			p.note("%s: was changed, and is kept as it is; remove it and call this again for a new one", p.tree.show(name))
 			return nil
 		}
 	}
 	p.record.set(e, name, sum(data))
-	if before != nil && bytes.Equal(before.data, data) {
+	if before != nil && bytes.Equal(before.data, data) && before.info.Mode&mode&0o111 == mode&0o111 {
 		return nil
 	}
-	return p.write(name, before, data, 0o644)
+	return p.write(name, before, data, mode)
 }
 
 // write plans a file, with the folders that it needs.

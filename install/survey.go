@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
 // Survey is what can be seen of engines, of CRIU's configuration and of an
@@ -51,6 +53,9 @@ type Target struct {
 	// Ours is whether it is this program, and Version then what it says of itself.
 	Ours    bool
 	Version string
+	// Calls is the program that this calls, if it is the action script. The
+	// problem of that one is its own too, and so is its version.
+	Calls string
 }
 
 // programs are what is looked for, and how each is asked for its version.
@@ -166,14 +171,21 @@ func (s *Survey) lookAtHooks(t *tree) {
 	}
 }
 
-// addTarget looks at a file that is called.
-func (s *Survey) addTarget(ctx context.Context, t *tree, name string) {
-	for _, known := range s.Targets {
-		if known.Path == name {
-			return
+const notLookedAt = "it is no absolute path"
+
+// Target is what is known of a file that is called.
+func (s *Survey) Target(path string) Target {
+	for _, t := range s.Targets {
+		if t.Path == path {
+			return t
 		}
 	}
-	if !path.IsAbs(name) {
+	return Target{Path: path, Problem: notLookedAt}
+}
+
+// addTarget looks at a file that is called.
+func (s *Survey) addTarget(ctx context.Context, t *tree, name string) {
+	if !path.IsAbs(name) || s.Target(name).Problem != notLookedAt {
 		return
 	}
 	target := Target{Path: name}
@@ -189,6 +201,11 @@ func (s *Survey) addTarget(ctx context.Context, t *tree, name string) {
 		target.Problem = "it does not exist"
 	case f.info.Mode&unix.S_IXUSR == 0:
 		target.Problem = "it is not executable"
+	case isActionScript(name, f.data):
+		target.Calls, _ = manifests.CalledBy(name)
+		s.addTarget(ctx, t, target.Calls)
+		called := s.Target(target.Calls)
+		target.Ours, target.Version, target.Problem = called.Ours, called.Version, called.Problem
 	case isProgram(f.data):
 		target.Ours = true
 		var v struct {

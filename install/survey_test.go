@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
 // TestLook surveys a machine with a bit of everything.
@@ -14,6 +16,7 @@ func TestLook(t *testing.T) {
 		CRIUFile:                                       "action-script=/usr/bin/other\naction-script /absent\naction-script rel\n",
 		"/etc/criu/runc.conf":                          "action-script \"/usr/libexec/oci/hooks.d/autofs-restore-hook\"\n",
 		"/etc/criu/crun.conf":                          "a\x00b",
+		"/root/.criu/default.conf":                     "action-script " + script + "\naction-script /opt/autofs-restore-hook-action-script\n",
 		HooksDirectory + "/other.json":                 `{"hook": {"path": "/usr/bin/other"}}`,
 		HooksDirectory + "/bad.json":                   "{",
 		HooksDirectory + "/readme":                     "{",
@@ -24,6 +27,14 @@ func TestLook(t *testing.T) {
 	copyFile(t, standIn, root+"/usr/bin/runc")
 	_ = os.MkdirAll(root+"/usr/libexec/oci/hooks.d", 0o755)
 	copyFile(t, program, root+"/usr/libexec/oci/hooks.d/autofs-restore-hook")
+	for _, program := range []string{own, "/opt/autofs-restore-hook"} {
+		f, err := manifests.ActionScript(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, root+f.Name, f.Data)
+		_ = os.Chmod(root+f.Name, 0o755)
+	}
 	s, err := Look(context.Background(), root)
 	if err != nil {
 		t.Fatal(err)
@@ -38,9 +49,11 @@ func TestLook(t *testing.T) {
 		"{File:" + HooksDirectory + "/bad.json Program: Problem:unexpected end of JSON input}",
 		"{File:" + HooksDirectory + "/autofs-restore-hook-x.json Program: Problem:it names no program}",
 		"{File:" + BaseSpec + " Program:/opt/autofs-restore-hook Problem:}",
-		"{Path:/usr/bin/other Problem:it is not executable Ours:false Version:}",
-		"{Path:/absent Problem:it does not exist Ours:false Version:}",
-		"{Path:/usr/libexec/oci/hooks.d/autofs-restore-hook Problem: Ours:true Version:development}",
+		"{Path:/usr/bin/other Problem:it is not executable Ours:false Version: Calls:}",
+		"{Path:/absent Problem:it does not exist Ours:false Version: Calls:}",
+		"{Path:/usr/libexec/oci/hooks.d/autofs-restore-hook Problem: Ours:true Version:development Calls:}",
+		"{Path:" + script + " Problem: Ours:true Version:development Calls:" + own + "}",
+		"{Path:/opt/autofs-restore-hook-action-script Problem:it does not exist Ours:false Version: Calls:/opt/autofs-restore-hook}",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)

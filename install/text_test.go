@@ -37,7 +37,7 @@ func TestActionScript(t *testing.T) {
 func TestAppendAndRemove(t *testing.T) {
 	for _, text := range []string{"", "\n", "x", "x\n", "x\n\n", "x\r\ny", "action-script /b\n", "#"} {
 		added, newline := appendLine([]byte(text), "action-script /a\n")
-		if got := removeLines(added, "/a", newline); string(got) != text {
+		if got := replaceLines(added, []string{"/a"}, "", newline); string(got) != text {
 			t.Errorf("%q became %q", text, got)
 		}
 		more := append(slices.Clone(added), "more\n"...)
@@ -45,8 +45,23 @@ func TestAppendAndRemove(t *testing.T) {
 		if newline {
 			want += "\n"
 		}
-		if got := removeLines(more, "/a", newline); string(got) != want+"more\n" {
+		if got := replaceLines(more, []string{"/a"}, "", newline); string(got) != want+"more\n" {
 			t.Errorf("%q, with more, became %q", text, got)
+		}
+	}
+}
+
+// TestReplaceLines: the line takes the place of the first that it replaces.
+func TestReplaceLines(t *testing.T) {
+	for text, want := range map[string]string{
+		"action-script /a\n":                         "new\n",
+		"x\naction-script /b\ny":                     "x\nnew\ny",
+		"action-script /b\naction-script=/a\nx\n":    "new\nx\n",
+		"action-script /c\naction-script \"/a\" # z": "action-script /c\nnew\n",
+		"action-script\nx\n":                         "action-script\nx\n",
+	} {
+		if got := replaceLines([]byte(text), []string{"/a", "/b"}, "new\n", false); string(got) != want {
+			t.Errorf("%q became %q, want %q", text, got, want)
 		}
 	}
 }

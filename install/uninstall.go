@@ -26,7 +26,7 @@ func (p *plan) uninstall(context.Context) error {
 		var err error
 		switch e {
 		case CRIU:
-			err = p.removeLine()
+			err = p.removeActionScript()
 		case Containerd:
 			err = p.removeFiles(e, []string{BaseSpec})
 		default:
@@ -83,7 +83,7 @@ func (p *plan) removeFiles(e Engine, names []string) error {
 		if f == nil {
 			continue
 		}
-		if !isHook(name, f.data) && (recorded == nil || written != sum(f.data)) {
+		if !isOurs(name, f.data) && (recorded == nil || written != sum(f.data)) {
 			calls := bytes.Contains(f.data, []byte(p.program))
 			if recorded != nil || calls {
 				p.keep(name, "was changed: remove it by hand")
@@ -128,30 +128,6 @@ func (p *plan) namesBaseSpec(name string) string {
 		}
 	}
 	return ""
-}
-
-// removeLine plans the removal of every line that calls the program: CRIU aborts
-// a restore whose action script is missing.
-func (p *plan) removeLine() error {
-	recorded := p.record.Line
-	p.record.Line = nil
-	name, err := p.tree.follow(CRIUFile)
-	if err != nil {
-		return err
-	}
-	before, err := p.tree.readText(name)
-	if err != nil || before == nil {
-		return err
-	}
-	text := removeLines(before.data, p.program, recorded != nil && recorded.Newline)
-	switch {
-	case bytes.Equal(text, before.data):
-	case len(text) == 0 && recorded != nil && recorded.Created:
-		p.changes = append(p.changes, &change{path: name, before: before, remove: true})
-	default:
-		p.changes = append(p.changes, &change{path: name, before: before, after: text})
-	}
-	return nil
 }
 
 // removeProgram plans the removal of the program, if it was put there and nobody

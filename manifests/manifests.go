@@ -1,11 +1,21 @@
 // Package manifests holds the files that make container engines call the
 // program: the one source for installing, for packages and for the README.
 //
+//	criu/action-script.sh                           what CRIU calls, beside the program
 //	criu/default.conf                               a line for /etc/criu/default.conf
 //	hooks.d/autofs-restore-hook-createRuntime.json  for podman's and CRI-O's hooks.d
 //	hooks.d/autofs-restore-hook-poststart.json      the same, for another stage
 //
-// They are templates: [Placeholder] stands for the path of the program.
+// They are templates: [Placeholder] stands for the path of what is called.
+//
+// # A shell script for CRIU
+//
+// CRIU calls its action script at every stage of every checkpoint and restore.
+// The script ends at stages where there is no work, for which it needs one
+// process: the program, like all that are written in Go, needs threads too, which
+// runc's control group may not have left, and CRIU takes an action script that
+// fails for one that forbids the restore. Where the program is gone, it says so
+// and the restore goes on.
 //
 // # The line for CRIU
 //
@@ -41,8 +51,10 @@ const Placeholder = "@PROGRAM@"
 
 // Strings, not an embed.FS: that would make the program 20 KB larger.
 var (
-	//go:embed criu/default.conf
+	//go:embed criu/action-script.sh
 	actionScript string
+	//go:embed criu/default.conf
+	configuration string
 	//go:embed hooks.d/autofs-restore-hook-createRuntime.json
 	createRuntime string
 	//go:embed hooks.d/autofs-restore-hook-poststart.json
@@ -56,9 +68,24 @@ type File struct {
 	Data string
 }
 
-// ActionScript returns the line for /etc/criu/default.conf, with its newline.
-func ActionScript(program string) (string, error) {
-	return render(actionScript, program)
+// ActionScriptLine returns the line for /etc/criu/default.conf, with its newline,
+// that makes CRIU call a file: the action script, or the program where there is
+// no shell.
+func ActionScriptLine(path string) (string, error) {
+	return render(configuration, path)
+}
+
+// ActionScript returns the action script for a program. Its name is a path.
+func ActionScript(program string) (File, error) {
+	text, err := render(actionScript, program)
+	return File{Name: program + actionScriptSuffix, Data: text}, err
+}
+
+const actionScriptSuffix = "-action-script"
+
+// CalledBy returns the program that an action script of this path belongs to.
+func CalledBy(script string) (program string, ok bool) {
+	return strings.CutSuffix(script, actionScriptSuffix)
 }
 
 // Hooks returns the hooks.d files, in the order of their names.

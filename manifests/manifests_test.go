@@ -80,8 +80,8 @@ func TestHooks(t *testing.T) {
 	}
 }
 
-func TestActionScript(t *testing.T) {
-	line, err := ActionScript(Program)
+func TestActionScriptLine(t *testing.T) {
+	line, err := ActionScriptLine(Program)
 	if want := "action-script " + Program + "\n"; err != nil || line != want {
 		t.Errorf("%q, %v, want %q", line, err, want)
 	}
@@ -91,7 +91,7 @@ func TestActionScript(t *testing.T) {
 // else.
 func TestPath(t *testing.T) {
 	for _, good := range []string{Program, "/opt/a_b/c+d-1.0/autofs-restore-hook"} {
-		if _, err := ActionScript(good); err != nil {
+		if _, err := ActionScriptLine(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
@@ -99,8 +99,11 @@ func TestPath(t *testing.T) {
 		"", "autofs-restore-hook", "./hook", "/a/../hook", "/a//hook", "/a/",
 		"/a b", "/a#b", "/a\"b", "/a'b", "/a\\b", "/a\nb", "/a\tb", "/ä", Placeholder,
 	} {
-		if line, err := ActionScript(bad); err == nil {
-			t.Errorf("ActionScript(%q) = %q, want an error", bad, line)
+		if line, err := ActionScriptLine(bad); err == nil {
+			t.Errorf("ActionScriptLine(%q) = %q, want an error", bad, line)
+		}
+		if script, err := ActionScript(bad); err == nil {
+			t.Errorf("ActionScript(%q) = %q, want an error", bad, script.Name)
 		}
 		if files, err := Hooks(bad); err == nil {
 			t.Errorf("Hooks(%q) gave %d files, want an error", bad, len(files))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/host"
 	"github.com/autofs-restore-hook/autofs-restore-hook/install"
+	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
 // maxFile bounds the files of the host that are read, in bytes.
@@ -117,8 +118,17 @@ func (i *installer) check(context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(install.ActionScripts(string(text)), i.path()) {
-		return fmt.Errorf("%s does not name %s", install.CRIUFile, i.path())
+	scripts := install.ActionScripts(string(text))
+	if slices.Contains(scripts, i.path()) {
+		return nil
 	}
-	return nil
+	script, err := manifests.ActionScript(i.path())
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(scripts, script.Name) {
+		return fmt.Errorf("%s does not name %s", install.CRIUFile, script.Name)
+	}
+	_, err = host.ReadFile(script.Name, maxFile)
+	return err
 }

@@ -1,0 +1,60 @@
+package manifests
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
+)
+
+// TestActionScript runs the script at CRIU's stages, with a program that writes
+// what it was called with and ends with the status 3.
+func TestActionScript(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "autofs-restore-hook")
+	script, err := ActionScript(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner, ok := CalledBy(script.Name); owner != program || !ok {
+		t.Errorf("%s belongs to %q, %t", script.Name, owner, ok)
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(script.Name, script.Data)
+	write(program, "#!/bin/sh\necho called $# $CRTOOLS_SCRIPT_ACTION\nexit 3\n")
+	call := func(environment ...string) (string, int) {
+		cmd := exec.Command(script.Name)
+		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, environment...)
+		out, _ := cmd.CombinedOutput()
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	if out, status := call(); out != "" || status != 0 {
+		t.Errorf("no stage: %q, exit status %d", out, status)
+	}
+	// All stages of CRIU 4.2 (criu/action-scripts.c).
+	for _, action := range strings.Fields("pre-stream pre-dump post-dump pre-restore post-restore network-lock network-unlock " +
+		"setup-namespaces post-setup-namespaces pre-resume post-resume orphan-pts-master status-ready query-ext-files") {
+		out, status := call(stage.EnvAction + "=" + action)
+		wantOut, wantStatus := "", 0
+		if stage.Ours(action) {
+			wantOut, wantStatus = "called 0 "+action+"\n", 3
+		}
+		if out != wantOut || status != wantStatus {
+			t.Errorf("%s: %q, exit status %d; want %q, %d", action, out, status, wantOut, wantStatus)
+		}
+	}
+	if err := os.Chmod(program, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, status := call(stage.EnvAction + "=post-resume"); !strings.Contains(out, program+" is missing") || status != 0 {
+		t.Errorf("without the program: %q, exit status %d", out, status)
+	}
+}
