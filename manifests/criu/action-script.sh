@@ -12,18 +12,24 @@ if ! [ -x "$program" ]; then
 	exit 0
 fi
 
-# runc has CRIU run in the container's control group (cgroup v2: "0::/path").
-# Where the processes that are left there are too few for the program, it works
-# from outside. Only what the shell itself can do is used: it needs none.
+# runc has CRIU run in the container's control group. Where the processes that are
+# left there are too few for the program, it works from outside. Only what the shell
+# itself can do is used here: it needs none.
 reserve=64
-IFS=: read -r _ _ group </proc/self/cgroup
-while [ "${group#/}" != "$group" ]; do
-	directory=/sys/fs/cgroup$group
-	if read -r limit <"$directory/pids.max" && read -r number <"$directory/pids.current" &&
-		[ "$limit" != max ] && [ $((limit - number)) -lt $reserve ]; then
-		echo 0 >/sys/fs/cgroup/cgroup.procs
-		break
-	fi
-	group=${group%/*}
-done 2>/dev/null
+while IFS=: read -r number controllers group; do
+	case $number,$controllers, in
+	0,,) root=/sys/fs/cgroup ;; # cgroup v2: "0::/path"
+	*,pids,*) root=/sys/fs/cgroup/pids ;; # cgroup v1: "9:pids:/path"
+	*) continue ;;
+	esac
+	while [ "${group#/}" != "$group" ]; do
+		if read -r limit <"$root$group/pids.max" && read -r used <"$root$group/pids.current" &&
+			[ "$limit" != max ] && [ $((limit - used)) -lt $reserve ]; then
+			# In a node that is a container itself, the first is not a root, and is refused.
+			echo 0 >"$root/cgroup.procs" || echo 0 >"$root/init.scope/cgroup.procs"
+			break
+		fi
+		group=${group%/*}
+	done
+done 2>/dev/null </proc/self/cgroup
 exec "$program"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -136,22 +137,29 @@ func TestLittleMemory(t *testing.T) {
 	lab.WaitNoneRunning(t, holderLimit)
 }
 
-// memoryGroup makes a control group with a limit: of version 2, or of the
-// host's version 1.
+// memoryGroup makes a control group with a limit.
 func memoryGroup(t *testing.T, limit int) string {
 	t.Helper()
-	root, file := "/sys/fs/cgroup", "memory.max"
-	if text, _ := os.ReadFile(root + "/cgroup.controllers"); !strings.Contains(string(text), "memory") {
-		root, file = t.TempDir(), "memory.limit_in_bytes"
-		err := unix.Mount("cgroup", root, "cgroup", 0, "memory")
-		lab.Require(t, err == nil, fmt.Sprintf("no control group can limit memory: %v", err))
+	return limitedGroup(t, "memory", map[bool]string{true: "memory.max", false: "memory.limit_in_bytes"}, limit, t.TempDir())
+}
+
+// limitedGroup makes a control group with a limit: of version 2, or of the
+// host's version 1, which is mounted on a folder. limits are the names of the
+// limit's file with version 2 (true) and 1.
+func limitedGroup(t *testing.T, controller string, limits map[bool]string, limit int, folder string) string {
+	t.Helper()
+	root, file := "/sys/fs/cgroup", limits[true]
+	if text, _ := os.ReadFile(root + "/cgroup.controllers"); !slices.Contains(strings.Fields(string(text)), controller) {
+		root, file = folder, limits[false]
+		err := unix.Mount("cgroup", root, "cgroup", 0, controller)
+		lab.Require(t, err == nil, fmt.Sprintf("no control group can limit %s: %v", controller, err))
 		t.Cleanup(func() {
 			if err := unix.Unmount(root, unix.MNT_DETACH); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	group := filepath.Join(root, os.Getenv("LAB_ID")+"-memory")
+	group := filepath.Join(root, os.Getenv("LAB_ID")+"-"+controller)
 	if err := os.Mkdir(group, 0o755); err != nil {
 		t.Fatal(err)
 	}
