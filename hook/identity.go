@@ -2,8 +2,11 @@ package hook
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"hash/fnv"
+	"os"
 	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -17,7 +20,7 @@ const maxID = 200
 // containerName finds what the engine calls the container: what it told us,
 // else the last argument of the runtime that runs CRIU ("runc restore … ID"),
 // else the container's control group, else its process number.
-func containerName(e Event, init *nsenter.Process) string {
+func (s store) containerName(e Event, init *nsenter.Process) string {
 	if e.ContainerID != "" {
 		return fileName(e.ContainerID)
 	}
@@ -29,7 +32,7 @@ func containerName(e Event, init *nsenter.Process) string {
 		}
 	}
 	if id := idOfGroups(init); id != "" {
-		return fileName(id)
+		return s.freeName(fileName(id), init)
 	}
 	return "pid-" + strconv.Itoa(init.PID())
 }
@@ -54,18 +57,55 @@ func idOfGroups(init *nsenter.Process) string {
 	return found
 }
 
-// idOfGroup takes a container's name from a control group: the engines' names
-// are "libpod-ID.scope", "crio-ID.scope", "cri-containerd-ID.scope", "/ID".
+// idOfGroup takes a container's name from a control group. The engines' names are
+// "libpod-ID.scope", "crio-ID.scope", "cri-containerd-ID.scope", "/ID", where ID is
+// 64 hexadecimal digits: the first that looks like one of these is it, since what
+// comes below is the container's own. Else it is the last part, but for what
+// systemd and crun have below.
 func idOfGroup(group string) string {
+	for part := range strings.SplitSeq(group, "/") {
+		if id := engineID(part); id != "" {
+			return id
+		}
+	}
 	group = strings.TrimSuffix(strings.TrimSuffix(path.Clean(group), "/init.scope"), "/container") // crun's for podman
 	name := strings.TrimSuffix(path.Base(group), ".scope")
-	if i := strings.LastIndexByte(name, '-'); i >= 0 && len(name)-i > 32 {
-		name = name[i+1:]
-	}
 	if name == "/" || name == "." {
 		return ""
 	}
 	return name
+}
+
+// engineID is the name that an engine gave, if a part of a control group's path
+// ends with one.
+func engineID(part string) string {
+	const length = 64
+	id := strings.TrimSuffix(part, ".scope")
+	id = id[strings.LastIndexByte(id, '-')+1:]
+	if len(id) != length || strings.Trim(id, "0123456789abcdef") != "" {
+		return ""
+	}
+	return id
+}
+
+// freeName is the name that a report is written under: not the one of another
+// container that lives and is called the same. A container can choose the last
+// part of its control group.
+func (s store) freeName(name string, init *nsenter.Process) string {
+	var other Report
+	data, err := os.ReadFile(filepath.Join(s.dir, "reports", name+reportSuffix))
+	if err != nil || json.Unmarshal(data, &other) != nil || other.PID == init.PID() {
+		return name
+	}
+	p, err := nsenter.Open(other.PID)
+	if err != nil {
+		return name // of a container that has ended, most likely the same one
+	}
+	defer p.Close()
+	if fileName(idOfGroups(p)) != name {
+		return name
+	}
+	return "pid-" + strconv.Itoa(init.PID())
 }
 
 // parentOf is the number of a process's parent, 0 if it cannot be read.

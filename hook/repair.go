@@ -44,8 +44,8 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	if err := init.CheckForeign(); err != nil {
 		return err
 	}
-	report.Container = containerName(e, init)
 	s := store{r.Directory}
+	report.Container = s.containerName(e, init)
 	var criu *nsenter.Process
 	if rec == nil {
 		if rec, criu, err = r.recordOf(s, e); err != nil {

@@ -103,7 +103,7 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 		return err
 	}
 	defer sc.close()
-	report.Container = containerName(e, init)
+	report.Container = store{r.Directory}.containerName(e, init)
 	if sc.hasAutofs() {
 		r.protect(init)
 	}

@@ -69,8 +69,7 @@ const serviceType = busName + ".Service"
 func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Process, containerPID int) error {
 	err := main.Signal(unix.SIGKILL)
 	if errors.Is(err, unix.EPERM) { // no CAP_KILL, and it is another user's
-		err = m.call(ctx, "KillUnit", []any{service, "main", int32(unix.SIGKILL)})
-		err = noAnswer(ctx, err)
+		err = noAnswer(ctx, m.call(ctx, "KillUnit", []any{service, "main", int32(unix.SIGKILL)}))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("kill the main process of %s: %w", service, err)
@@ -96,9 +95,8 @@ func (m *Manager) AwaitEnd(ctx context.Context, service string, containerPID int
 			return nil // the service's Restart= setting has brought back a daemon
 		case now.abandoned():
 			if err := m.giveUp(ctx, service); err != nil {
-				return err
+				return fmt.Errorf("give up the start of %s: %w", service, err)
 			}
-			continue
 		}
 		select {
 		case <-time.After(settleInterval):
@@ -141,27 +139,12 @@ func (s serviceState) abandoned() bool {
 // giveUp ends the start of a service if no process of it is left: there is
 // nothing that the stop could unmount.
 func (m *Manager) giveUp(ctx context.Context, service string) error {
-	var processes []struct {
-		Group   string
-		PID     uint32
-		Command string
+	var processes [][]any // control group, number, command line
+	err := m.call(ctx, "GetUnitProcesses", []any{service}, &processes)
+	if err == nil && len(processes) == 0 {
+		_, err = m.job(ctx, "StopUnit", service, ignoreDependencies)
 	}
-	if err := m.call(ctx, "GetUnitProcesses", []any{service}, &processes); err != nil {
-		return fmt.Errorf("processes of %s: %w", service, noAnswer(ctx, err))
-	}
-	if len(processes) == 0 {
-		_, err := m.job(ctx, "StopUnit", service, ignoreDependencies)
-		if err != nil {
-			return fmt.Errorf("give up the start of %s: %w", service, err)
-		}
-		return nil
-	}
-	select {
-	case <-time.After(settleInterval):
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("%s: still starting: %w", service, context.Cause(ctx))
-	}
+	return err
 }
 
 // Start starts a service that Kill has ended, and waits until systemd calls it

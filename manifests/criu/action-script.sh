@@ -1,6 +1,5 @@
 #!/bin/sh
-# CRIU calls this at every stage of a checkpoint and of a restore. It is written
-# and removed by autofs-restore-hook(8), which has work at three of them.
+# For CRIU, which calls this at every stage. Written by autofs-restore-hook(8).
 case ${CRTOOLS_SCRIPT_ACTION-} in
 pre-restore | pre-resume | post-resume) ;;
 *) exit 0 ;;
@@ -12,9 +11,8 @@ if ! [ -x "$program" ]; then
 	exit 0
 fi
 
-# runc has CRIU run in the container's control group. Where the processes that are
-# left there are too few for the program, it works from outside. Only what the shell
-# itself can do is used here: it needs none.
+# runc has CRIU run in the container's control group. If too few processes are left
+# there for the program, it works from outside.
 reserve=64
 while IFS=: read -r number controllers group; do
 	case $number,$controllers, in
@@ -25,7 +23,7 @@ while IFS=: read -r number controllers group; do
 	while [ "${group#/}" != "$group" ]; do
 		if read -r limit <"$root$group/pids.max" && read -r used <"$root$group/pids.current" &&
 			[ "$limit" != max ] && [ $((limit - used)) -lt $reserve ]; then
-			# In a node that is a container itself, the first is not a root, and is refused.
+			# the first is refused in a node that is a container itself
 			echo 0 >"$root/cgroup.procs" || echo 0 >"$root/init.scope/cgroup.procs"
 			break
 		fi
