@@ -141,9 +141,19 @@ func (c *crashWalk) check(t *testing.T, r *lab.Restored) {
 		t.Errorf("mounts: %s", change)
 	}
 	r.CheckUntouched(t)
-	r.CheckAnswers(t, lab.Accesses)
+	// After some five mounts systemd looks at none for a second (the rate limit of
+	// src/core/mount.c). So the many steps of a whole walk access two automounts in
+	// turn, and every eighth all.
+	accesses, uncover := lab.Accesses, c.walked%3 == 0
+	if c.all {
+		if uncover = c.walked%8 == 0; !uncover {
+			first := 2 * c.walked % len(accesses)
+			accesses = accesses[first : first+2]
+		}
+	}
+	r.CheckAnswers(t, accesses)
 	checkNoWaiters(t, r.Container)
-	if c.walked%3 == 0 { // it takes as long as all the rest
+	if uncover {
 		checkUncovered(t, r.Container)
 	}
 	locks := 0

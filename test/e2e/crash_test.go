@@ -61,6 +61,8 @@ type crashWalk struct {
 	s *snapshot
 	// before are the mounts as CRIU makes them, each time the same.
 	before lab.Forest
+	// all is whether the run is killed at each of its calls.
+	all bool
 
 	walked, killed, nothing, finished, undone, lost int
 }
@@ -75,7 +77,9 @@ func (c crashCase) walk(t *testing.T) string {
 	}
 	calls := w.toTheEnd(t, "to the end")
 	begin := time.Now()
-	for _, n := range crashPoints(t, calls) {
+	points := crashPoints(t, calls)
+	w.all = len(points) > len(calls)/2
+	for _, n := range points {
 		if deadline, ok := t.Deadline(); ok && time.Until(deadline) < crashReserve {
 			t.Errorf("no time for call %d and those after it", n)
 			break
