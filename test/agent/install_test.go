@@ -19,6 +19,7 @@ import (
 // What the agent installs on the host.
 const (
 	installedProgram = "/usr/libexec/oci/hooks.d/autofs-restore-hook"
+	installedScript  = installedProgram + "-action-script"
 	criuConfig       = "/etc/criu/default.conf"
 )
 
@@ -38,7 +39,8 @@ func TestInstall(t *testing.T) {
 	installed := func() bool {
 		program, err := os.ReadFile(installedProgram)
 		text, _ := os.ReadFile(criuConfig)
-		return err == nil && sameFile(t, program) && string(text) == other+"action-script "+installedProgram+"\n"
+		_, noScript := os.Stat(installedScript)
+		return err == nil && noScript == nil && sameFile(t, program) && string(text) == other+"action-script "+installedScript+"\n"
 	}
 	if !installed() {
 		text, err := os.ReadFile(criuConfig)
@@ -56,6 +58,7 @@ func TestInstall(t *testing.T) {
 
 	for what, spoil := range map[string]func() error{
 		"the program is removed": func() error { return os.Remove(installedProgram) },
+		"the script is removed":  func() error { return os.Remove(installedScript) },
 		"the line is removed":    func() error { return os.WriteFile(criuConfig, []byte(other), 0o644) },
 	} {
 		if err := spoil(); err != nil {
@@ -65,8 +68,10 @@ func TestInstall(t *testing.T) {
 	}
 
 	p.stop(t, syscall.SIGTERM)
-	if _, err := os.Stat(installedProgram); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the program is left: %v", err)
+	for _, name := range []string{installedProgram, installedScript} {
+		if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left: %v", name, err)
+		}
 	}
 	if text, err := os.ReadFile(criuConfig); err != nil || string(text) != other {
 		t.Errorf("CRIU's configuration is %q, %v, want it as it was", text, err)
@@ -80,12 +85,13 @@ func TestNotReady(t *testing.T) {
 	p := newPod(t, d, func(s *corev1.PodSpec) { s.Containers[0].Args = append(s.Containers[0].Args, "-install-every=1h") })
 	p.start(t)
 	p.ready(t)
-	t.Cleanup(func() { os.Remove(installedProgram) })
+	t.Cleanup(func() { _, _ = os.Remove(installedProgram), os.Remove(installedScript) })
 	for what, test := range map[string]struct {
 		spoil func() error
 		says  string
 	}{
 		"no program":      {func() error { return os.Remove(installedProgram) }, "no such file"},
+		"no script":       {func() error { return os.Remove(installedScript) }, "no such file"},
 		"another program": {func() error { return os.WriteFile(installedProgram, []byte("#!/bin/true\n"), 0o755) }, "another version"},
 		"no line":         {func() error { return os.Remove(criuConfig) }, ""},
 	} {
@@ -94,6 +100,10 @@ func TestNotReady(t *testing.T) {
 			t.Fatal(err)
 		}
 		line, err := os.ReadFile(criuConfig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script, err := os.ReadFile(installedScript)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +118,7 @@ func TestNotReady(t *testing.T) {
 			t.Errorf("%s: a restart of the agent would not help: %d\n%s", what, status, body)
 		}
 		os.Remove(installedProgram)
-		if err := errors.Join(os.WriteFile(installedProgram, program, 0o755), os.WriteFile(criuConfig, line, 0o644)); err != nil {
+		if err := errors.Join(os.WriteFile(installedProgram, program, 0o755), os.WriteFile(installedScript, script, 0o755), os.WriteFile(criuConfig, line, 0o644)); err != nil {
 			t.Fatal(err)
 		}
 		p.ready(t)
