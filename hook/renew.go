@@ -148,7 +148,9 @@ func (s *scene) recreate(p *nsenter.Process, m *Mount, before oldDevice) (*os.Fi
 func (s *scene) mountSpaces() []mounts.Space {
 	var list []mounts.Space
 	for _, sp := range s.spaces {
-		list = append(list, mounts.Space{Process: sp.process, Table: sp.table})
+		if sp.table != nil {
+			list = append(list, mounts.Space{Process: sp.process, Table: sp.table})
+		}
 	}
 	return list
 }

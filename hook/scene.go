@@ -95,14 +95,15 @@ func look(init *nsenter.Process, everyone bool) (*scene, error) {
 	return s, s.readTables()
 }
 
-// readTables reads all mount tables anew.
+// readTables reads all mount tables anew. A namespace whose last process has
+// ended has none any more.
 func (s *scene) readTables() error {
 	for _, sp := range s.spaces {
 		table, err := mounts.Of(sp.process)
-		if err != nil {
-			if sp.process.Alive() != nil {
-				continue // its last process ended, and with it the namespace
-			}
+		if hasNoTable(err) && sp != s.main() && s.represent(sp) {
+			table, err = mounts.Of(sp.process)
+		}
+		if err != nil && !hasNoTable(err) {
 			return err
 		}
 		sp.table = table
@@ -111,6 +112,36 @@ func (s *scene) readTables() error {
 		return fmt.Errorf("process %d: it has ended: %w", s.init.PID(), fs.ErrNotExist)
 	}
 	return nil
+}
+
+// hasNoTable reports whether a mount table could not be read because the process
+// has ended: it leaves its namespaces a little before anything else shows that
+// (EINVAL, ENOENT; mounts_open_common in fs/proc_namespace.c).
+func hasNoTable(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist)
+}
+
+// represent finds another process in a mount namespace, in the place of one that
+// has ended.
+func (s *scene) represent(sp *space) bool {
+	now, _ := s.init.Descendants()
+	for _, pid := range append(now, s.members...) {
+		if nsenter.MountNamespaceOf(pid).Inode != sp.id {
+			continue
+		}
+		p, err := nsenter.Open(pid)
+		if err != nil {
+			continue
+		}
+		id, err := p.Namespace("mnt")
+		if err == nil && id.Inode == sp.id && !p.Ended() && p.CheckForeign() == nil {
+			sp.process.Close()
+			sp.process = p
+			return true
+		}
+		p.Close()
+	}
+	return false
 }
 
 // hasAutofs reports whether any namespace shows an autofs mount.

@@ -32,7 +32,7 @@ func (p *Process) Namespace(kind string) (NamespaceID, error) {
 	})
 	if err != nil {
 		return NamespaceID{}, fmt.Errorf("process %d: %w", p.pid,
-			&os.PathError{Op: "stat", Path: fmt.Sprintf("/proc/%d/ns/%s", p.pid, kind), Err: err})
+			ended(&os.PathError{Op: "stat", Path: fmt.Sprintf("/proc/%d/ns/%s", p.pid, kind), Err: err}))
 	}
 	return NamespaceID{Device: st.Dev, Inode: st.Ino}, nil
 }

@@ -27,7 +27,7 @@ func (p *Process) OpenFileDescriptor(fd int, kind uint32, flags int) (*os.File, 
 		return unix.Openat(int(p.proc.Fd()), name, unix.O_PATH|unix.O_CLOEXEC, 0)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("process %d: %w", p.pid, &os.PathError{Op: "open", Path: path, Err: err})
+		return nil, fmt.Errorf("process %d: %w", p.pid, ended(&os.PathError{Op: "open", Path: path, Err: err}))
 	}
 	defer unix.Close(look)
 	return p.reopen(look, path, flags, func(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == kind })
@@ -67,7 +67,7 @@ func (p *Process) openProc(name string, flags int) (*os.File, error) {
 		return unix.Openat(int(p.proc.Fd()), name, flags|unix.O_CLOEXEC, 0)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("process %d: %w", p.pid, &os.PathError{Op: "open", Path: path, Err: err})
+		return nil, fmt.Errorf("process %d: %w", p.pid, ended(&os.PathError{Op: "open", Path: path, Err: err}))
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
