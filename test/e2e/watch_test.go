@@ -67,16 +67,6 @@ func TestWatcherAndActionScript(t *testing.T) {
 	checkNoWaiters(t, r.Container)
 }
 
-// TestFreshStartIsNotDelayed compares starts without and with the hook.
-func TestFreshStartIsNotDelayed(t *testing.T) {
-	requireHook(t)
-	r := lab.RunHook(t, []byte(`{"ociVersion":"1.0.2","id":"x","status":"creating","pid":`+deadPID(t)+`}`), nil, "createRuntime")
-	if r.Status != 0 || r.Took > 500*time.Millisecond {
-		t.Errorf("createRuntime of a fresh start: exit status %d after %s: %s", r.Status, r.Took, r.Stderr)
-	}
-	t.Logf("createRuntime of a fresh start: %s", r.Took)
-}
-
 // checkThawed reports cgroups of the container that are frozen, or shall be.
 func checkThawed(t *testing.T, r *lab.Restored) {
 	t.Helper()
