@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sort"
 	"strconv"
 	"strings"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -43,7 +45,7 @@ func (k *noteKind) of(s store, init *nsenter.Process, key ...int) *note {
 // those that could be listed.
 func (k *noteKind) all(s store, init *nsenter.Process) ([]*note, error) {
 	dir := filepath.Join(s.dir, k.folder)
-	entries, err := os.ReadDir(dir)
+	entries, err := dirs.Entries(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil // nothing was ever noted
 	}
@@ -53,6 +55,7 @@ func (k *noteKind) all(s store, init *nsenter.Process) ([]*note, error) {
 			list = append(list, &note{k, dir, name})
 		}
 	}
+	sort.Slice(list, func(i, j int) bool { return list[i].name < list[j].name })
 	return list, k.wrap(err)
 }
 

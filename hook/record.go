@@ -14,6 +14,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/freezer"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -191,7 +192,7 @@ const reportTime = 7 * 24 * time.Hour
 func (s store) sweep() {
 	for _, name := range []string{"restores", "covers", "containers", "locks", "reports"} {
 		dir := filepath.Join(s.dir, name)
-		entries, err := os.ReadDir(dir)
+		entries, err := dirs.Entries(dir)
 		if err != nil {
 			continue // nothing was ever recorded
 		}

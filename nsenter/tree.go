@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 )
 
 // maxDescendants bounds the walk over a process tree that a container shapes.
@@ -67,7 +69,7 @@ func (p *Process) Members() ([]int, error) {
 	for _, pid := range found {
 		seen[pid] = true
 	}
-	entries, err := os.ReadDir("/proc")
+	entries, err := dirs.Entries("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
@@ -86,7 +88,7 @@ func (p *Process) Members() ([]int, error) {
 // childrenOf reads the children of every thread of a process.
 func childrenOf(pid int) ([]int, error) {
 	dir := "/proc/" + strconv.Itoa(pid) + "/task"
-	tasks, err := os.ReadDir(dir)
+	tasks, err := dirs.Entries(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list threads: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 )
 
 // versionNumber is set by the linker.
@@ -73,7 +74,7 @@ func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
 	named := false
 	flags.Visit(func(f *flag.Flag) { named = named || f.Name == "images" })
 	if named {
-		if _, err := os.ReadDir(*images); err != nil {
+		if _, err := dirs.Entries(*images); err != nil {
 			fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: checkpoint images: %v\n", name, err)
 			return e, false, false
 		}

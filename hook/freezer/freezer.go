@@ -23,6 +23,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -239,32 +240,30 @@ func (r Request) groupOf(pid int, hierarchies cgroup.Hierarchies) (string, error
 }
 
 // holdsOnly checks that a group, and all groups below it, hold only processes
-// of the container.
+// of the container. One that is removed meanwhile holds none.
 func holdsOnly(dir string, members map[int]bool) error {
-	return filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil // removed meanwhile
+	gone := func(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) }
+	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil && !gone(err) {
+		return fmt.Errorf("control groups of the container: %w", err)
+	}
+	for _, word := range strings.Fields(string(data)) {
+		if pid, err := strconv.Atoi(word); err != nil || !members[pid] {
+			return fmt.Errorf("%s also holds process %s: %w", dir, word, ErrShared)
 		}
-		if err != nil {
-			return fmt.Errorf("control groups of the container: %w", err)
-		}
-		if !d.IsDir() {
-			return nil
-		}
-		data, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("control groups of the container: %w", err)
-		}
-		for _, word := range strings.Fields(string(data)) {
-			if pid, err := strconv.Atoi(word); err != nil || !members[pid] {
-				return fmt.Errorf("%s also holds process %s: %w", path, word, ErrShared)
+	}
+	entries, err := dirs.Entries(dir)
+	if err != nil && !gone(err) {
+		return fmt.Errorf("control groups of the container: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := holdsOnly(filepath.Join(dir, e.Name()), members); err != nil {
+				return err
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func openGroup(dir string) (group, error) {
