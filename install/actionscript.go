@@ -12,39 +12,41 @@ import (
 // shell is what the action script needs.
 const shell = "/bin/sh"
 
-// isActionScript reports whether a file is the action script that this version
-// writes under that name.
-func isActionScript(name string, data []byte) bool {
-	program, ok := manifests.CalledBy(name)
-	if !ok {
-		return false
-	}
-	f, err := manifests.ActionScript(program)
-	return err == nil && string(data) == f.Data
+func (p *plan) setProgram(program string) (err error) {
+	p.program = program
+	p.script, err = manifests.ActionScript(program)
+	return err
+}
+
+// isScript reports whether a file is an action script for the program. It is
+// replaced like the program itself: it is none of the files that somebody edits.
+func (p *plan) isScript(f *file) bool {
+	program, ok := manifests.CalledBy(p.script.Name, string(f.data))
+	return ok && program == p.program
 }
 
 // writeActionScript plans the action script and the line that makes CRIU call it.
 // Without a shell CRIU calls the program itself.
 func (p *plan) writeActionScript() error {
-	script, err := manifests.ActionScript(p.program)
-	if err != nil {
-		return err
-	}
 	if _, ok := p.tree.executable(shell); !ok {
 		p.note("no %s: CRIU calls the program itself, which needs a few processes more in a container's control group", p.tree.show(shell))
-		return p.writeLine(p.program, script.Name)
+		return p.writeLine(p.program, p.script.Name)
 	}
-	before, err := p.tree.readText(script.Name)
+	before, err := p.tree.readText(p.script.Name)
 	if err != nil {
 		return err
 	}
-	if before != nil && p.record.file(CRIU, script.Name) == nil && !isActionScript(script.Name, before.data) {
-		return fmt.Errorf("%s: another file is there, which is kept; nothing was written", p.tree.show(script.Name))
+	switch data := []byte(p.script.Data); {
+	case before != nil && bytes.Equal(before.data, data) && before.info.Mode&0o111 == 0o111:
+	case before != nil && !p.isScript(before):
+		return fmt.Errorf("%s: another file is there, which is kept; nothing was written", p.tree.show(p.script.Name))
+	default:
+		p.record.Script = p.record.Script || before == nil
+		if err := p.write(p.script.Name, before, data, 0o755); err != nil {
+			return err
+		}
 	}
-	if err := p.writeFile(CRIU, script.Name, []byte(script.Data), 0o755); err != nil {
-		return err
-	}
-	return p.writeLine(script.Name, p.program)
+	return p.writeLine(p.script.Name, p.program)
 }
 
 // writeLine plans the line for CRIU, which calls a file, in the place of a line
@@ -87,24 +89,29 @@ func (p *plan) writeLine(called, instead string) error {
 // removeActionScript plans the removal of every line that calls the program, and
 // then of the script: CRIU aborts a restore whose action script is missing.
 func (p *plan) removeActionScript() error {
-	script, err := manifests.ActionScript(p.program)
-	if err != nil {
+	if err := p.removeLine(); err != nil {
 		return err
 	}
-	if err := p.removeLine(script.Name); err != nil {
+	f, err := p.tree.readText(p.script.Name)
+	if err != nil || f == nil {
 		return err
 	}
-	if callers := p.criuCallers(script.Name); len(callers) > 0 {
-		for _, c := range callers {
-			p.keep(script.Name, c)
-		}
-		p.calling = append(p.calling, p.tree.show(script.Name)+" calls it")
-		return nil
+	callers := p.criuCallers(p.script.Name)
+	for _, c := range callers {
+		p.keep(p.script.Name, c)
 	}
-	return p.removeFiles(CRIU, []string{script.Name})
+	switch {
+	case len(callers) > 0 || !p.record.Script:
+	case !p.isScript(f):
+		p.keep(p.script.Name, "is another file now: remove it by hand")
+	default:
+		p.changes = append(p.changes, &change{path: p.script.Name, before: f, remove: true})
+	}
+	p.record.Script = p.record.Script && len(callers) > 0
+	return nil
 }
 
-func (p *plan) removeLine(script string) error {
+func (p *plan) removeLine() error {
 	recorded := p.record.Line
 	p.record.Line = nil
 	name, err := p.tree.follow(CRIUFile)
@@ -115,7 +122,7 @@ func (p *plan) removeLine(script string) error {
 	if err != nil || before == nil {
 		return err
 	}
-	text := replaceLines(before.data, []string{script, p.program}, "", recorded != nil && recorded.Newline)
+	text := replaceLines(before.data, []string{p.script.Name, p.program}, "", recorded != nil && recorded.Newline)
 	switch {
 	case bytes.Equal(text, before.data):
 	case len(text) == 0 && recorded != nil && recorded.Created:

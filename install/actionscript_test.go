@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
 // TestFromProgramToScript: a line that calls the program, as it was written where
@@ -69,19 +71,76 @@ func TestNotExecutable(t *testing.T) {
 	}
 }
 
-// TestScriptLost: without the record the script is known by its content.
-func TestScriptLost(t *testing.T) {
-	root := machine(t, version4, nil)
-	o := Options{Root: root}
-	mustInstall(t, o)
-	if err := os.Remove(root + RecordFile); err != nil {
+// TestScriptReplaced: a script of another version, or an edited one, becomes that of
+// this version, with a record of the installation or without; a mode that nobody
+// can call it with is mended.
+func TestScriptReplaced(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		root := machine(t, version4, nil)
+		o := Options{Root: root}
+		mustInstall(t, o)
+		before := get(t, root+script)
+		put(t, root+script, before+"# edited\n")
+		if err := os.Chmod(root+script, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if lost {
+			if err := os.Remove(root + RecordFile); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustInstall(t, o)
+		info, err := os.Stat(root + script)
+		if after := get(t, root+script); err != nil || info.Mode() != 0o755 || after != before {
+			t.Errorf("%v, %v, %q", info, err, after)
+		}
+		if r := mustUninstall(t, o); len(r.Kept) > 0 || get(t, root+CRIUFile) != "" {
+			t.Errorf("kept %q, CRIU's configuration is %q", r.Kept, get(t, root+CRIUFile))
+		}
+	}
+}
+
+// TestPackagedScript: what a package has put there is neither written, also where
+// it could not be, nor removed.
+func TestPackagedScript(t *testing.T) {
+	root := machine(t, version4, map[string]string{own: ""})
+	copyFile(t, program, root+own)
+	f, err := manifests.ActionScript(own)
+	if err != nil {
 		t.Fatal(err)
 	}
-	mustInstall(t, o)
-	mustUninstall(t, o)
-	for _, name := range []string{script, RecordFile} {
-		if _, err := os.Lstat(root + name); err == nil {
-			t.Errorf("%s is left", name)
+	put(t, root+script, f.Data)
+	for _, name := range []string{own, script} {
+		if err := os.Chmod(root+name, 0o755); err != nil {
+			t.Fatal(err)
 		}
+	}
+	o := Options{Root: root}
+	unchanged(t, root, func() {
+		for _, c := range mustInstall(t, o).Changes {
+			if c.Path != root+CRIUFile && c.Path != root+RecordFile {
+				t.Errorf("%s was written", c.Path)
+			}
+		}
+		if get(t, root+CRIUFile) != line {
+			t.Errorf("%q", get(t, root+CRIUFile))
+		}
+		mustUninstall(t, o)
+	})
+}
+
+// TestScriptKeepsProgram: the program stays as long as a script is called that
+// calls it, whoever has put that there.
+func TestScriptKeepsProgram(t *testing.T) {
+	root := machine(t, version4, nil)
+	mustInstall(t, Options{Root: root, Engines: []Engine{Podman}})
+	f, err := manifests.ActionScript(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, root+script, f.Data)
+	put(t, root+"/etc/criu/runc.conf", line)
+	if r := mustUninstall(t, Options{Root: root, Engines: []Engine{Podman}}); get(t, root+own) == "" {
+		t.Errorf("the program was removed; kept: %q", r.Kept)
 	}
 }

@@ -11,6 +11,9 @@ import (
 // planned changes.
 func (p *plan) callers() []string {
 	list := append(slices.Clone(p.calling), p.criuCallers(p.program)...)
+	if f, err := p.tree.readText(p.script.Name); err == nil && f != nil && p.isScript(f) {
+		list = append(list, p.criuCallers(p.script.Name)...)
+	}
 	if n := p.tree.containersWith(p.program); n > 0 {
 		list = append(list, fmt.Sprintf("%d containers of podman or CRI-O were created with hooks and do not start without it: "+
 			"create them anew, and uninstall again", n))

@@ -68,12 +68,9 @@ func (t *tree) hooks(e Engine, program string) (files []manifests.File, note str
 	return files, note, nil
 }
 
-// isOurs reports whether a file is one of ours for some path of the program, as
+// isHook reports whether a file is one of ours for some path of the program, as
 // this version writes it.
-func isOurs(name string, data []byte) bool {
-	if isActionScript(name, data) {
-		return true
-	}
+func isHook(name string, data []byte) bool {
 	var h struct {
 		Hook struct {
 			Path string `json:"path"`

@@ -38,9 +38,10 @@ func TestKept(t *testing.T) {
 			prepare: "echo 'action-script=" + script + "' >etc/criu/runc.conf",
 			kept:    "/etc/criu/runc.conf calls it", stays: script, program: true, again: "rm etc/criu/runc.conf",
 		},
-		"a changed script": {
-			prepare: "echo '# mine' >>." + script,
-			kept:    "was changed: remove it by hand", stays: script, program: true, again: "rm ." + script,
+		"an edited script": {prepare: "echo '# mine' >>." + script},
+		"another script": {
+			prepare: "echo '#!/bin/sh' >." + script,
+			kept:    "is another file now: remove it by hand", stays: script, again: "rm ." + script,
 		},
 		"no script any more": {prepare: "rm ." + script},
 		"containerd": {

@@ -117,7 +117,10 @@ func run(ctx context.Context, o Options, draw func(*plan, context.Context) error
 			return nil, err
 		}
 	}
-	p := &plan{options: o, tree: t, program: program}
+	p := &plan{options: o, tree: t}
+	if err := p.setProgram(program); err != nil {
+		return nil, err
+	}
 	if p.record, err = readRecord(t); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
 // plan is what is going to be changed. It is drawn first, without changing
@@ -17,7 +19,8 @@ import (
 type plan struct {
 	options Options
 	tree    *tree
-	program string // path of the program in the tree
+	program string         // path of the program in the tree
+	script  manifests.File // and of the action script beside it
 	record  record
 
 	changes  []*change // in the order in which they are made
@@ -54,7 +57,7 @@ func (p *plan) install(ctx context.Context) error {
 		case Containerd:
 			var data []byte
 			if data, err = p.tree.baseSpec(ctx, p.program); err == nil {
-				err = p.writeFile(e, BaseSpec, data, 0o644)
+				err = p.writeFile(e, BaseSpec, data)
 				p.notes = append(p.notes, p.tree.containerdNote(ctx))
 			}
 		default:
@@ -156,7 +159,7 @@ func (p *plan) writeHooks(e Engine) error {
 		p.notes = append(p.notes, note)
 	}
 	for _, f := range files {
-		if err := p.writeFile(e, f.Name, []byte(f.Data), 0o644); err != nil {
+		if err := p.writeFile(e, f.Name, []byte(f.Data)); err != nil {
 			return err
 		}
 	}
@@ -165,7 +168,7 @@ func (p *plan) writeHooks(e Engine) error {
 }
 
 // writeFile plans a file that is ours. One that somebody has changed is kept.
-func (p *plan) writeFile(e Engine, name string, data []byte, mode uint32) error {
+func (p *plan) writeFile(e Engine, name string, data []byte) error {
 	for _, c := range p.changes {
 		if c.path == name {
 			p.record.set(e, name, sum(data)) // podman and CRI-O read the same folder
@@ -178,16 +181,16 @@ func (p *plan) writeFile(e Engine, name string, data []byte, mode uint32) error 
 	}
 	if before != nil && !bytes.Equal(before.data, data) {
 		r := p.record.file("", name)
-		if !isOurs(name, before.data) && (r == nil || r.Sum != sum(before.data)) {
+		if !isHook(name, before.data) && (r == nil || r.Sum != sum(before.data)) {
 			p.note("%s: was changed, and is kept as it is; remove it and call this again for a new one", p.tree.show(name))
 			return nil
 		}
 	}
 	p.record.set(e, name, sum(data))
-	if before != nil && bytes.Equal(before.data, data) && before.info.Mode&mode&0o111 == mode&0o111 {
+	if before != nil && bytes.Equal(before.data, data) {
 		return nil
 	}
-	return p.write(name, before, data, mode)
+	return p.write(name, before, data, 0o644)
 }
 
 // write plans a file, with the folders that it needs.

@@ -13,6 +13,8 @@ type record struct {
 	// package has its own way.
 	Program string `json:"program"`
 	Wrote   bool   `json:"program_written"`
+	// Script is whether the action script beside it was put there.
+	Script bool `json:"script_written,omitempty"`
 	// Line is the action-script line.
 	Line *recordedLine `json:"action_script,omitempty"`
 	// Files are hooks.d files and the like.

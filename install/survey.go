@@ -194,6 +194,11 @@ func (s *Survey) addTarget(ctx context.Context, t *tree, name string) {
 	if err == nil {
 		f, err = t.read(real, maxProgram)
 	}
+	called, isScript := "", false
+	if f != nil {
+		called, isScript = manifests.CalledBy(name, string(f.data))
+	}
+	_, hasShell := t.executable(shell)
 	switch {
 	case err != nil:
 		target.Problem = err.Error()
@@ -201,11 +206,13 @@ func (s *Survey) addTarget(ctx context.Context, t *tree, name string) {
 		target.Problem = "it does not exist"
 	case f.info.Mode&unix.S_IXUSR == 0:
 		target.Problem = "it is not executable"
-	case isActionScript(name, f.data):
-		target.Calls, _ = manifests.CalledBy(name)
-		s.addTarget(ctx, t, target.Calls)
-		called := s.Target(target.Calls)
-		target.Ours, target.Version, target.Problem = called.Ours, called.Version, called.Problem
+	case isScript && !hasShell:
+		target.Problem = "it needs " + shell + ", which is missing"
+	case isScript:
+		target.Calls = called
+		s.addTarget(ctx, t, called)
+		c := s.Target(called)
+		target.Ours, target.Version, target.Problem = c.Ours, c.Version, c.Problem
 	case isProgram(f.data):
 		target.Ours = true
 		var v struct {

@@ -59,6 +59,12 @@ func TestLook(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
+	if err := os.Remove(root + shell); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Look(context.Background(), root); err != nil || s.Target(script).Problem != "it needs /bin/sh, which is missing" {
+		t.Errorf("without a shell: %+v, %v", s.Target(script), err)
+	}
 	if strings.Contains(got, "other.json") || strings.Contains(got, "readme") || s.Installed {
 		t.Errorf("%s", got)
 	}

@@ -15,7 +15,9 @@ import (
 // the record.
 func (p *plan) uninstall(context.Context) error {
 	if p.record.Program != "" {
-		p.program = p.record.Program
+		if err := p.setProgram(p.record.Program); err != nil {
+			return err
+		}
 	}
 	o := p.options
 	everything := o.All || len(o.Engines) == 0
@@ -83,7 +85,7 @@ func (p *plan) removeFiles(e Engine, names []string) error {
 		if f == nil {
 			continue
 		}
-		if !isOurs(name, f.data) && (recorded == nil || written != sum(f.data)) {
+		if !isHook(name, f.data) && (recorded == nil || written != sum(f.data)) {
 			calls := bytes.Contains(f.data, []byte(p.program))
 			if recorded != nil || calls {
 				p.keep(name, "was changed: remove it by hand")

@@ -83,9 +83,11 @@ func ActionScript(program string) (File, error) {
 
 const actionScriptSuffix = "-action-script"
 
-// CalledBy returns the program that an action script of this path belongs to.
-func CalledBy(script string) (program string, ok bool) {
-	return strings.CutSuffix(script, actionScriptSuffix)
+// CalledBy returns the program that an action script calls, of whatever version and
+// whoever has edited it, if it has the name and the text of one.
+func CalledBy(name, text string) (program string, ok bool) {
+	program, ok = strings.CutSuffix(name, actionScriptSuffix)
+	return program, ok && strings.Contains(text, "\nprogram="+program+"\n")
 }
 
 // Hooks returns the hooks.d files, in the order of their names.

@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +20,11 @@ func TestActionScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if owner, ok := CalledBy(script.Name); owner != program || !ok {
-		t.Errorf("%s belongs to %q, %t", script.Name, owner, ok)
+	if called, ok := CalledBy(script.Name, script.Data+"# edited\n"); called != program || !ok {
+		t.Errorf("%s calls %q, %t", script.Name, called, ok)
+	}
+	if called, ok := CalledBy("/opt"+script.Name, script.Data); ok {
+		t.Errorf("under another name it calls %q", called)
 	}
 	write := func(name, text string) {
 		t.Helper()
@@ -51,10 +55,18 @@ func TestActionScript(t *testing.T) {
 			t.Errorf("%s: %q, exit status %d; want %q, %d", action, out, status, wantOut, wantStatus)
 		}
 	}
-	if err := os.Chmod(program, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out, status := call(stage.EnvAction + "=post-resume"); !strings.Contains(out, program+" is missing") || status != 0 {
-		t.Errorf("without the program: %q, exit status %d", out, status)
+	for what, spoil := range map[string]func() error{
+		"not executable": func() error { return os.Chmod(program, 0o644) },
+		"a directory":    func() error { return errors.Join(os.Remove(program), os.Mkdir(program, 0o755)) },
+		"absent":         func() error { return os.RemoveAll(program) },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		if out, status := call(stage.EnvAction + "=post-resume"); !strings.Contains(out, program+" is missing") || status != 0 {
+			t.Errorf("%s: %q, exit status %d", what, out, status)
+		}
+		_ = os.RemoveAll(program)
+		write(program, "")
 	}
 }

@@ -6,7 +6,8 @@ pre-restore | pre-resume | post-resume) ;;
 esac
 
 program=@PROGRAM@
-if ! [ -x "$program" ]; then
+if ! [ -f "$program" ] || ! [ -x "$program" ]; then
+	trap '' PIPE
 	echo "autofs-restore-hook: $program is missing: automounts are not repaired" >&2
 	exit 0
 fi
@@ -24,7 +25,7 @@ while IFS=: read -r number controllers group; do
 		if read -r limit <"$root$group/pids.max" && read -r used <"$root$group/pids.current" &&
 			[ "$limit" != max ] && [ $((limit - used)) -lt $reserve ]; then
 			# the first is refused in a node that is a container itself
-			echo 0 >"$root/cgroup.procs" || echo 0 >"$root/init.scope/cgroup.procs"
+			echo 0 >"$root/cgroup.procs" || echo 0 >"$root/init.scope/cgroup.procs" || echo 0 >"$root/init/cgroup.procs" || :
 			break
 		fi
 		group=${group%/*}
