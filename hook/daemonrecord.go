@@ -30,6 +30,9 @@ type daemon struct {
 	Twin         *respawn.Twin `json:"twin"`
 	Holder       holder.Ref    `json:"holder"`
 	Mounts       []settled     `json:"mounts"`
+	// Others are the processes, by identity, that ran the same program before the
+	// daemon was ended.
+	Others []string `json:"others,omitempty"`
 
 	files []*os.File
 	note  *note
@@ -41,6 +44,9 @@ func (w *work) daemon(ctx context.Context, m *Master) (*daemon, error) {
 	init := w.scene.init
 	d := &daemon{note: daemonNote.of(w.store, init, m.PID)}
 	err := d.load()
+	if old := w.scene.masters[m.PID]; err == nil && old != nil && d.StartTime == old.StartTime() && old.Dying() {
+		m.Alone.Killed = true // by a run that was killed then
+	}
 	if m.Alone.Killed {
 		for i := range d.Holder.Files {
 			f, openErr := d.Holder.Open(i)
@@ -69,6 +75,9 @@ func (w *work) daemon(ctx context.Context, m *Master) (*daemon, error) {
 		if served := &w.snapshot.Mounts[i]; served.Master.PID == m.PID {
 			d.Mounts = append(d.Mounts, served.settled())
 		}
+	}
+	if d.Others, err = w.scene.running(w.scene.masters[m.PID]); err != nil {
+		return nil, err
 	}
 	if d.Twin, d.files, err = respawn.Capture(ctx, w.scene.masters[m.PID]); err != nil {
 		return nil, err
@@ -116,10 +125,18 @@ func (s store) recallDaemons(init *nsenter.Process, list []Mount) error {
 // forgetDaemons drops what is not needed any more because another daemon serves.
 func (s store) forgetDaemons(ctx context.Context, init *nsenter.Process, list []Mount) error {
 	return s.eachDaemon(init, func(d *daemon) error {
+		served := false
 		for i := range list {
-			if m := &list[i]; m.Master.Kind == master.Automount && d.had(m) && m.identityDiffers(d) {
-				return d.drop(ctx)
+			switch m := &list[i]; {
+			case !d.had(m):
+			case m.Master.Kind == master.None || !m.identityDiffers(d):
+				return nil // not all of them, yet
+			case m.Master.Kind == master.Automount:
+				served = true
 			}
+		}
+		if served {
+			return d.drop(ctx)
 		}
 		return nil
 	})

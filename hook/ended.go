@@ -63,15 +63,18 @@ func finishOneEnded(ctx context.Context, sc *scene, manager *master.Manager, n *
 	if err := n.load(&ended); err != nil {
 		return errors.Join(err, n.remove())
 	}
-	if sc.runs(ended.Process) {
-		return n.remove() // that run did not come to it
+	if p := sc.member(ended.Process); p != nil {
+		defer p.Close()
+		if !p.Dying() {
+			return n.remove() // that run did not come to it
+		}
+		if err := p.WaitEnd(ctx); err != nil {
+			return fmt.Errorf("end of the daemon of %q: %w", ended.Service, err)
+		}
 	}
 	var err error
 	for range startAttempts {
-		if err = manager.AwaitEnd(ctx, ended.Service, ended.Daemon); err == nil {
-			err = manager.Start(ctx, ended.Service, ended.Daemon)
-		}
-		if err == nil {
+		if err = startEnded(ctx, manager, &ended); err == nil {
 			return n.remove()
 		}
 	}
@@ -83,20 +86,28 @@ func finishOneEnded(ctx context.Context, sc *scene, manager *master.Manager, n *
 // old one when that run was killed: see [master.Manager.Start].
 const startAttempts = 2
 
-// runs reports whether the process that had the given identity is there.
-func (s *scene) runs(identity string) bool {
+func startEnded(ctx context.Context, manager *master.Manager, ended *endedService) error {
+	ctx, cancel := context.WithTimeout(ctx, finishTime/startAttempts)
+	defer cancel()
+	if err := manager.AwaitEnd(ctx, ended.Service, ended.Daemon); err != nil {
+		return err
+	}
+	return manager.Start(ctx, ended.Service, ended.Daemon)
+}
+
+// member opens the process that has the given identity, nil if it has ended.
+func (s *scene) member(identity string) *nsenter.Process {
 	for _, pid := range s.members {
 		p, err := nsenter.Open(pid)
 		if err != nil {
 			continue
 		}
-		found := p.Identity() == identity && !p.Ended()
-		p.Close()
-		if found {
-			return true
+		if p.Identity() == identity && !p.Ended() {
+			return p
 		}
+		p.Close()
 	}
-	return false
+	return nil
 }
 
 // unstarted names the services that killed runs have ended and that did not start

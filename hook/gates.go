@@ -20,7 +20,11 @@ var gateNote = noteKind{"containers", ".gate", "note of a gate"}
 
 // announceGate notes the st_dev of a gate that is about to be used.
 func (s store) announceGate(init *nsenter.Process, device uint64) error {
-	return gateNote.of(s, init).write([]byte(strconv.FormatUint(device, 10)))
+	n := gateNote.of(s, init)
+	if n.exists() {
+		return errBegun // with another gate, which nobody would find without it
+	}
+	return n.write([]byte(strconv.FormatUint(device, 10)))
 }
 
 // forgetGate takes the note away: the gate is gone.

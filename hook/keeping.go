@@ -39,11 +39,15 @@ type keepingRecord struct {
 // keep keeps what covers the mount of the container, before its unit is
 // restarted.
 func (s store) keep(ctx context.Context, init, in *nsenter.Process, m *Mount) (*keeping, error) {
+	n := keepingNote.of(s, init, m.ID)
+	if n.exists() {
+		return nil, errBegun
+	}
 	kept, err := mounts.Keep(ctx, in, m.Path, m.Device)
 	if err != nil {
 		return nil, err
 	}
-	k := &keeping{kept: kept, note: keepingNote.of(s, init, m.ID)}
+	k := &keeping{kept: kept, note: n}
 	var recorded func() error
 	if k.holder, recorded, err = holder.StartUnrecorded(init, keepingTime, []*os.File{kept.Namespace()}); err != nil {
 		kept.Close()

@@ -24,6 +24,9 @@ type renewingRecord struct {
 // beginRenewing leaves the note.
 func (s store) beginRenewing(init *nsenter.Process, m *Mount) (*note, error) {
 	n := renewingNote.of(s, init, m.ID)
+	if n.exists() {
+		return nil, errBegun
+	}
 	return n, n.save(renewingRecord{Version: recordVersion, Path: m.Path, Device: m.Device})
 }
 

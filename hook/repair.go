@@ -103,7 +103,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 			return err
 		}
 	}
-	if err := errors.Join(s.finishKeeping(ctx, sc), s.finishRenewing(ctx, sc)); err != nil {
+	if err := s.finishRestarts(ctx, sc); err != nil {
 		r.Warn(err)
 	}
 	report.Warnings = append(report.Warnings, known.Warnings...)

@@ -106,33 +106,33 @@ func (w *work) revive(ctx context.Context, list []int) error {
 		return err
 	}
 	defer twin.Close()
-	before, err := w.scene.init.Descendants()
-	if err != nil {
-		if !m.Alone.Killed {
-			err = errors.Join(err, d.drop(ctx))
-		}
-		return err
-	}
-	if old := w.scene.masters[m.PID]; old != nil && !m.Alone.Killed {
+	old := w.scene.masters[m.PID]
+	if old != nil && !m.Alone.Killed {
 		if err := enoughTime(ctx); err != nil {
 			return errors.Join(err, d.drop(ctx))
 		}
 		if err := old.Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return errors.Join(err, d.drop(ctx))
 		}
+	}
+	// From here on the next run goes on where this one stops.
+	if old != nil {
 		if err := old.WaitEnd(ctx); err != nil {
 			return err
 		}
 	}
-	for _, i := range list {
-		w.release(&w.snapshot.Mounts[i])
+	started := m.Alone.Killed && w.startedAgain(ctx, twin.Process(), d.Others, lookInterval) // by that run, or a supervisor
+	if !started {
+		for _, i := range list {
+			w.release(&w.snapshot.Mounts[i])
+		}
+		wait := noticeTime
+		if d.Foreground {
+			wait = superviseTime
+		}
+		started = w.startedAgain(ctx, twin.Process(), d.Others, wait)
 	}
-	// From here on the next run goes on where this one stops.
-	wait := noticeTime
-	if d.Foreground {
-		wait = superviseTime
-	}
-	if !w.startedAgain(ctx, twin.Process(), before, wait) {
+	if !started {
 		if err := twin.Go(m.ContainerPID); err != nil {
 			return err
 		}
@@ -150,26 +150,39 @@ func (w *work) revive(ctx context.Context, list []int) error {
 
 // startedAgain waits a while for a process that was not there before and runs
 // the same program as the twin.
-func (w *work) startedAgain(ctx context.Context, twin *nsenter.Process, before []int, wait time.Duration) bool {
+func (w *work) startedAgain(ctx context.Context, twin *nsenter.Process, before []string, wait time.Duration) bool {
 	for end := time.Now().Add(wait); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(lookInterval) {
-		now, err := w.scene.init.Descendants()
+		now, err := w.scene.running(twin)
 		if err != nil {
 			return false
 		}
-		for _, pid := range now {
-			if pid == twin.PID() || slices.Contains(before, pid) {
-				continue
-			}
-			if p, err := nsenter.Open(pid); err == nil {
-				same := sameProgram(p, twin)
-				p.Close()
-				if same {
-					return true
-				}
-			}
+		if slices.ContainsFunc(now, func(identity string) bool { return !slices.Contains(before, identity) }) {
+			return true
 		}
 	}
 	return false
+}
+
+// running lists the other processes of the container, by identity, that run the
+// same program as this one.
+func (s *scene) running(as *nsenter.Process) ([]string, error) {
+	pids, err := s.init.Descendants()
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, pid := range pids {
+		if pid == as.PID() {
+			continue
+		}
+		if p, err := nsenter.Open(pid); err == nil {
+			if sameProgram(p, as) {
+				list = append(list, p.Identity())
+			}
+			p.Close()
+		}
+	}
+	return list, nil
 }
 
 func sameProgram(a, b *nsenter.Process) bool {

@@ -254,6 +254,23 @@ func (p *Process) Ended() bool {
 	return ended || err != nil
 }
 
+// Dying reports whether the process has been sent a SIGKILL, or has begun to end
+// otherwise: its first thread is a zombie, or was told to end.
+func (p *Process) Dying() bool {
+	for _, name := range []string{"SigPnd", "ShdPnd"} {
+		value, err := p.Status(name)
+		if err != nil {
+			return p.Ended()
+		}
+		const kill = 1 << (unix.SIGKILL - 1)
+		if pending, err := strconv.ParseUint(value, 16, 64); err == nil && pending&kill != 0 {
+			return true
+		}
+	}
+	state, err := p.Status("State")
+	return err != nil || strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")
+}
+
 // WaitEnd returns nil when the process has ended, or ctx's error.
 func (p *Process) WaitEnd(ctx context.Context) error {
 	for {

@@ -27,6 +27,9 @@ type Service struct {
 // notices the end of a main process, which takes it about 20 ms.
 const settleInterval = 2 * time.Millisecond
 
+// reapTime is how long a process may have a number that nobody has reaped.
+const reapTime = 50 * time.Millisecond
+
 // ServiceOf asks systemd for the service whose main process has the given
 // number inside the container. It is an error if there is none.
 func (m *Manager) ServiceOf(ctx context.Context, containerPID int) (Service, error) {
@@ -157,7 +160,13 @@ func (m *Manager) giveUp(ctx context.Context, service string) error {
 // again, so the new daemon itself is likely to get it. A process of ours has it
 // meanwhile.
 func (m *Manager) Start(ctx context.Context, service string, dead int) error {
-	if placeholder, err := occupy(m.pid1, dead); err == nil {
+	placeholder, err := occupy(m.pid1, dead)
+	// One of a run that was killed has it until it is reaped.
+	for end := time.Now().Add(reapTime); errors.Is(err, unix.EEXIST) && time.Now().Before(end); {
+		time.Sleep(settleInterval)
+		placeholder, err = occupy(m.pid1, dead)
+	}
+	if err == nil {
 		defer placeholder.end()
 	} else if !errors.Is(err, unix.EEXIST) {
 		return err

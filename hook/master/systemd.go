@@ -139,15 +139,53 @@ func (m *Manager) Restart(ctx context.Context, name string) error {
 	if err != nil {
 		first = err.Error()
 	}
-	if err := m.call(ctx, "ResetFailedUnit", []any{name}); err != nil {
-		return fmt.Errorf("restart %s: %s; reset-failed: %w", name, first, noAnswer(ctx, err))
+	if err := m.startAgain(ctx, name); err != nil {
+		return fmt.Errorf("restart %s: %s; %w", name, first, err)
 	}
-	result, err = m.job(ctx, "StartUnit", name, replace)
-	switch {
-	case err != nil:
-		return fmt.Errorf("restart %s: %s; start after reset-failed: %w", name, first, err)
-	case result != "done":
-		return fmt.Errorf("restart %s: %s; start after reset-failed: job result %q", name, first, result)
+	return nil
+}
+
+// AwaitAutomount waits until a unit has no job any more, and starts it if it has
+// failed.
+func (m *Manager) AwaitAutomount(ctx context.Context, name string) error {
+	for {
+		object, err := m.unit(ctx, name)
+		var job []any // number, object
+		var state string
+		if err == nil {
+			err = m.property(ctx, object, busName+".Unit", "Job", &job)
+		}
+		if err == nil {
+			err = m.property(ctx, object, busName+".Unit", "ActiveState", &state)
+		}
+		switch {
+		case err != nil:
+			return fmt.Errorf("job of %s: %w", name, err)
+		case len(job) > 0 && job[0] != uint32(0):
+		case state == "failed":
+			return m.startAgain(ctx, name)
+		default:
+			return nil
+		}
+		select {
+		case <-time.After(settleInterval):
+		case <-ctx.Done():
+			return fmt.Errorf("%s has a job that an earlier run may have asked for: %w", name, context.Cause(ctx))
+		}
+	}
+}
+
+// startAgain starts a unit that has failed.
+func (m *Manager) startAgain(ctx context.Context, name string) error {
+	if err := m.call(ctx, "ResetFailedUnit", []any{name}); err != nil {
+		return fmt.Errorf("reset-failed %s: %w", name, noAnswer(ctx, err))
+	}
+	result, err := m.job(ctx, "StartUnit", name, replace)
+	if err == nil && result != "done" {
+		err = fmt.Errorf("job result %q", result)
+	}
+	if err != nil {
+		return fmt.Errorf("start %s after reset-failed: %w", name, err)
 	}
 	return nil
 }

@@ -186,7 +186,10 @@ func (s Space) find(path string, device uint64) *Mount {
 
 // Shows reports whether the namespace has the autofs mount with the given
 // st_dev at the path.
-func (s Space) Shows(path string, device uint64) bool { return s.find(path, device) != nil }
+func (s Space) Shows(path string, device uint64) bool {
+	m := s.find(path, device)
+	return m != nil && m.FSType == "autofs"
+}
 
 func (r *Replacement) fail(err error) {
 	if r.Err == nil {

@@ -177,7 +177,7 @@ func (t *Table) beneath(p Place) *Mount {
 			continue
 		}
 		for _, over := range t.Stack(m) {
-			if DeviceOf(over) == p.Old {
+			if over.FSType == "autofs" && DeviceOf(over) == p.Old { // else another one has its number now
 				return m
 			}
 		}
