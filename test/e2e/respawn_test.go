@@ -103,12 +103,13 @@ func TestForegroundDaemonLeftAlone(t *testing.T) {
 }
 
 // TestRespawnKilled kills the program at several moments. The next run finishes
-// what it began, also where the old daemon is gone and no new one runs.
+// what it began, also where the old daemon is gone and no new one runs, and where
+// the new one is just taking the mounts over: it begins at once.
 func TestRespawnKilled(t *testing.T) {
 	requireHook(t)
 	s := takeAutomount(t, "automount"+reaper, lab.Options{})
 	gone := 0
-	for after := 20 * time.Millisecond; after <= 120*time.Millisecond; after += 20 * time.Millisecond {
+	for after := 20 * time.Millisecond; after <= 180*time.Millisecond; after += 10 * time.Millisecond {
 		r := restoreStale(t, s)
 		old := kept(t, r.Daemon(t))
 		cmd := exec.Command(lab.Hook(), "repair", strconv.Itoa(r.PID))
@@ -118,7 +119,6 @@ func TestRespawnKilled(t *testing.T) {
 		time.Sleep(after)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		time.Sleep(50 * time.Millisecond) // what it has started ends with it
 		left := len(r.Daemons(t))
 		if left == 0 {
 			gone++
