@@ -35,7 +35,7 @@ func (s store) awaitAsked(ctx context.Context, sc *scene) error {
 			var begun struct {
 				Path string `json:"path"`
 			}
-			if n.loadOrRemove(&begun) == nil {
+			if n.load(&begun) == nil {
 				paths[begun.Path] = true
 			}
 		}

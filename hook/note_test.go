@@ -2,6 +2,7 @@ package hook
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/respawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
@@ -273,6 +275,62 @@ func TestUnusableNotes(t *testing.T) {
 			if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) != removed {
 				t.Errorf("%s %q: removed %v", suffix, text, !removed)
 			}
+		}
+	}
+}
+
+// TestBegun: what a killed run has noted is not noted over by the next one, which
+// could not finish it.
+func TestBegun(t *testing.T) {
+	s := store{t.TempDir()}
+	init := open(t, testenv.Start(t, nil))
+	m := Mount{ID: 50, Path: "/a", Device: 54}
+	_, renewing := s.beginRenewing(init, &m)
+	if err := errors.Join(renewing, s.announceGate(init, 55), keepingNote.of(s, init, m.ID).save(keepingRecord{Version: recordVersion})); err != nil {
+		t.Fatal(err)
+	}
+	_, renewing = s.beginRenewing(init, &m)
+	_, keep := s.keep(t.Context(), init, init, &m)
+	for what, err := range map[string]error{"a restart": renewing, "a gate": s.announceGate(init, 56), "covers": keep} {
+		if !errors.Is(err, errBegun) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if data, err := gateNote.of(s, init).read(); err != nil || string(data) != "55" {
+		t.Errorf("the gate's note is %q, %v", data, err)
+	}
+}
+
+// TestForgetDaemon: the record of a daemon is of use until another one serves all
+// of its mounts that are there.
+func TestForgetDaemon(t *testing.T) {
+	init := open(t, testenv.Start(t, nil))
+	mount := func(id int, kind master.Kind, pid int) Mount {
+		return Mount{ID: id, Path: fmt.Sprint("/", id), Device: uint64(id), Master: Master{Identity: master.Identity{Kind: kind, PID: pid}}}
+	}
+	both := []Mount{mount(1, master.Automount, 7), mount(2, master.Automount, 7)}
+	for name, c := range map[string]struct {
+		now  []Mount
+		kept bool
+	}{
+		"both":              {[]Mount{mount(1, master.Automount, 8), mount(2, master.Automount, 8)}, false},
+		"one, and one left": {[]Mount{mount(1, master.Automount, 8), mount(2, master.None, 0)}, true},
+		"one, and the old":  {[]Mount{mount(1, master.Automount, 8), mount(2, master.Automount, 7)}, true},
+		"one, and one gone": {[]Mount{mount(1, master.Automount, 8)}, false},
+		"none":              {[]Mount{mount(1, master.None, 0), mount(2, master.None, 0)}, true},
+		"other mounts":      {[]Mount{mount(3, master.Automount, 8)}, true},
+	} {
+		s := store{t.TempDir()}
+		n := daemonNote.of(s, init, 7)
+		d := &daemon{Version: recordVersion, PID: 7, Twin: &respawn.Twin{}}
+		for i := range both {
+			d.Mounts = append(d.Mounts, both[i].settled())
+		}
+		if err := errors.Join(n.save(d), s.forgetDaemons(t.Context(), init, c.now)); err != nil {
+			t.Error(name, err)
+		}
+		if n.exists() != c.kept {
+			t.Errorf("%s: the record is there: %t, want %t", name, n.exists(), c.kept)
 		}
 	}
 }

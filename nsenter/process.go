@@ -52,10 +52,12 @@ func Open(pid int) (*Process, error) {
 		p.Close()
 		return nil, err
 	}
-	if p.start, p.forked, err = p.readStat(); err != nil {
+	start, flags, err := p.readStat()
+	if err != nil {
 		p.Close()
 		return nil, err
 	}
+	p.start, p.forked = start, flags&forkedOnly != 0
 	return p, nil
 }
 
@@ -194,31 +196,33 @@ func (p *Process) ReadDirNames(name string) ([]string, error) {
 	return names, nil
 }
 
-// forkedOnly is PF_FORKNOEXEC in a process's flags (include/linux/sched.h): a fork
-// sets it, an exec clears it.
-const forkedOnly = 0x40
+// Of a process's flags (include/linux/sched.h): PF_FORKNOEXEC, which a fork sets
+// and an exec clears, and PF_EXITING.
+const (
+	forkedOnly = 0x40
+	exiting    = 0x4
+)
 
 // readStat takes the fields 22, start time, and 9, flags, of /proc/<pid>/stat
 // (proc_pid_stat(5)). The second field is the command name in parentheses, which
 // may itself hold blanks and parentheses.
-func (p *Process) readStat() (start uint64, forked bool, err error) {
+func (p *Process) readStat() (start, flags uint64, err error) {
 	data, err := p.ReadFile("stat", 1<<16)
 	if err != nil {
-		return 0, false, err
+		return 0, 0, err
 	}
 	text := string(data)
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	if len(fields) < 20 {
-		return 0, false, fmt.Errorf("process %d: /proc/%d/stat: %d fields after the command, want at least 20", p.pid, p.pid, len(fields))
+		return 0, 0, fmt.Errorf("process %d: /proc/%d/stat: %d fields after the command, want at least 20", p.pid, p.pid, len(fields))
 	}
 	if start, err = strconv.ParseUint(fields[19], 10, 64); err != nil {
-		return 0, false, fmt.Errorf("process %d: /proc/%d/stat: start time: %w", p.pid, p.pid, err)
+		return 0, 0, fmt.Errorf("process %d: /proc/%d/stat: start time: %w", p.pid, p.pid, err)
 	}
-	flags, err := strconv.ParseUint(fields[6], 10, 64)
-	if err != nil {
-		return 0, false, fmt.Errorf("process %d: /proc/%d/stat: flags: %w", p.pid, p.pid, err)
+	if flags, err = strconv.ParseUint(fields[6], 10, 64); err != nil {
+		return 0, 0, fmt.Errorf("process %d: /proc/%d/stat: flags: %w", p.pid, p.pid, err)
 	}
-	return start, flags&forkedOnly != 0, nil
+	return start, flags, nil
 }
 
 // notExist makes "no such process" recognisable as fs.ErrNotExist.
@@ -255,7 +259,7 @@ func (p *Process) Ended() bool {
 }
 
 // Dying reports whether the process has been sent a SIGKILL, or has begun to end
-// otherwise: its first thread is a zombie, or was told to end.
+// otherwise; a zombie has.
 func (p *Process) Dying() bool {
 	for _, name := range []string{"SigPnd", "ShdPnd"} {
 		value, err := p.Status(name)
@@ -267,8 +271,8 @@ func (p *Process) Dying() bool {
 			return true
 		}
 	}
-	state, err := p.Status("State")
-	return err != nil || strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")
+	_, flags, err := p.readStat()
+	return err != nil || flags&exiting != 0
 }
 
 // WaitEnd returns nil when the process has ended, or ctx's error.

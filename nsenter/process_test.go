@@ -307,3 +307,33 @@ func TestEnded(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestDying: a process that ended and was not waited for is as good as one that a
+// signal has not reached yet.
+func TestDying(t *testing.T) {
+	child := testenv.Start(t, nil)
+	p, err := Open(child.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if p.Dying() {
+		t.Error("it is said to be dying")
+	}
+	if err := p.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Dying() {
+		t.Error("killed, and not said to be dying")
+	}
+	if err := p.WaitEnd(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Dying() { // a zombie
+		t.Error("ended, and not said to be dying")
+	}
+	child.End()
+	if !p.Dying() {
+		t.Error("gone, and not said to be dying")
+	}
+}

@@ -212,3 +212,19 @@ func TestOrigins(t *testing.T) {
 		}
 	}
 }
+
+// TestNumberReused: the device number of an autofs mount that is gone belongs to
+// what is mounted on the new one. That is not the old one on a new one.
+func TestNumberReused(t *testing.T) {
+	root := line(1, 0, 1, "/", "", "ext4")
+	place := Place{Path: "/a", Old: 2, New: 9, Parent: 1}
+	for over, want := range map[string]bool{"autofs": true, "tmpfs": false} {
+		table := read(t, root, line(2, 1, 9, "/a", "", "autofs"), line(3, 2, 2, "/a", "", over))
+		if got := table.beneath(place) != nil; got != want {
+			t.Errorf("%s with the old number on it: a mount is beneath: %t, want %t", over, got, want)
+		}
+		if got := (Space{Table: table}).Shows("/a", 2); got != want {
+			t.Errorf("%s with the old number: shows it: %t, want %t", over, got, want)
+		}
+	}
+}
