@@ -86,7 +86,17 @@ func (s *scene) automountUnits(ctx context.Context, pid int, paths []string) (ma
 	if err != nil {
 		return nil, err
 	}
-	return manager.Automounts(ctx, paths)
+	units, err := manager.Automounts(ctx, paths)
+	if err == nil || manager.Connected() {
+		return units, err
+	}
+	// It re-executes itself, as a run that was killed has asked it to.
+	wait, cancel := context.WithTimeout(ctx, returnTime)
+	defer cancel()
+	if err := s.awaitManager(wait, pid); err != nil {
+		return nil, err
+	}
+	return s.managers[pid].Automounts(ctx, paths)
 }
 
 // describeService asks the container's first process, if that is a systemd,

@@ -221,6 +221,9 @@ func (m *Manager) Version(ctx context.Context) (int, error) {
 	return version, nil
 }
 
+// Connected reports whether systemd has not closed the connection.
+func (m *Manager) Connected() bool { return m.conn.Connected() }
+
 // Ping returns nil if systemd answers.
 func (m *Manager) Ping(ctx context.Context) error {
 	var state string
