@@ -1,9 +1,11 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"text/tabwriter"
@@ -17,7 +19,7 @@ const noopRounds = 60
 // BenchmarkNoop measures what a call costs at which there is nothing to do.
 func BenchmarkNoop(b *testing.B) {
 	lab.RequireNode(b)
-	empty, script := tool(b, "bench-empty"), installedScript(b)
+	empty, script, called := tool(b, "bench-empty"), installedScript(b), actionScript(b)
 	fmt.Print("\n" + machine() + "\nCalls with nothing to do: microseconds, medians; system calls with those of children.\n\n")
 
 	foreign := "CRTOOLS_SCRIPT_ACTION=network-unlock"
@@ -26,6 +28,7 @@ func BenchmarkNoop(b *testing.B) {
 	}
 	printRace(b, 0, "at every stage of CRIU that is not ours, and at every start of a container", []contestant{
 		{"empty Go program", func() *exec.Cmd { return withEnv(empty, nil, "") }},
+		{"action script, foreign action", func() *exec.Cmd { return withEnv(called, nil, "", foreign) }},
 		{"foreign action", func() *exec.Cmd { return withEnv(lab.Hook(), nil, "", foreign) }},
 		{"hook, fresh start", func() *exec.Cmd { return withEnv(lab.Hook(), []string{"createRuntime"}, state("creating")) }},
 		{"hook, other stage", func() *exec.Cmd { return withEnv(lab.Hook(), []string{"poststop"}, state("stopped")) }},
@@ -36,10 +39,26 @@ func BenchmarkNoop(b *testing.B) {
 	defer end(b, restored)
 	list := []contestant{{"empty Go program", func() *exec.Cmd { return withEnv(empty, nil, "") }}}
 	for _, name := range workStages {
-		list = append(list, contestant{name, func() *exec.Cmd { return withEnv(lab.Hook(), nil, "", stage(name)...) }})
+		list = append(list,
+			contestant{name, func() *exec.Cmd { return withEnv(lab.Hook(), nil, "", stage(name)...) }},
+			contestant{name + ", by the action script", func() *exec.Cmd { return withEnv(called, nil, "", stage(name)...) }})
 	}
 	list = append(list, contestant{"CRIU's script, post-resume", func() *exec.Cmd { return withEnv(script, nil, "", stage("post-resume")...) }})
 	printRace(b, len(list)-1, "on a restored container without automounts", list)
+}
+
+// actionScript is what CRIU calls where the program is installed.
+func actionScript(b testing.TB) string {
+	b.Helper()
+	text, err := os.ReadFile(filepath.Join(lab.Checkout(), "manifests/criu/action-script.sh"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	path := filepath.Join(lab.Scratch(b, "bench-script"), "action-script")
+	if err := os.WriteFile(path, bytes.ReplaceAll(text, []byte("@PROGRAM@"), []byte(lab.Hook())), 0o755); err != nil {
+		b.Fatal(err)
+	}
+	return path
 }
 
 // withoutAutomounts restores a container without any, and returns the environment
