@@ -14,7 +14,18 @@ var errBegun = errors.New("what an earlier run began with it is not finished yet
 // finishRestarts does what killed runs have not come to after they had a unit
 // restarted.
 func (s store) finishRestarts(ctx context.Context, sc *scene) error {
-	if err := s.awaitAsked(ctx, sc); err != nil {
+	var begun []*note
+	for _, kind := range []*noteKind{&keepingNote, &renewingNote} {
+		notes, err := kind.all(s, sc.init)
+		if err != nil {
+			return err
+		}
+		begun = append(begun, notes...)
+	}
+	if len(begun) == 0 {
+		return nil
+	}
+	if err := awaitAsked(ctx, sc, begun); err != nil {
 		return err // the notes stay, and nothing else is begun with these mounts
 	}
 	return errors.Join(s.finishKeeping(ctx, sc), s.finishRenewing(ctx, sc))
@@ -24,20 +35,14 @@ func (s store) finishRestarts(ctx context.Context, sc *scene) error {
 // job that waits for others, or was not even read yet, would detach mounts while
 // this run thinks that nothing was begun. A unit that could not be started again
 // is started.
-func (s store) awaitAsked(ctx context.Context, sc *scene) error {
+func awaitAsked(ctx context.Context, sc *scene, begun []*note) error {
 	paths := map[string]bool{}
-	for _, kind := range []*noteKind{&keepingNote, &renewingNote} {
-		notes, err := kind.all(s, sc.init)
-		if err != nil {
-			return err
+	for _, n := range begun {
+		var of struct {
+			Path string `json:"path"`
 		}
-		for _, n := range notes {
-			var begun struct {
-				Path string `json:"path"`
-			}
-			if n.load(&begun) == nil {
-				paths[begun.Path] = true
-			}
+		if n.load(&of) == nil {
+			paths[of.Path] = true
 		}
 	}
 	if len(paths) == 0 {
