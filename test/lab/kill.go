@@ -169,7 +169,9 @@ func seize(pid int) error {
 	return os.NewSyscallError("ptrace", unix.PtraceSyscall(pid, 0))
 }
 
-// trace follows all threads until the last has ended.
+// trace follows all threads until the last has ended. The tracer's own thread may
+// have started children of the tests before, which are waited for with them; these
+// may live on.
 func (k *Killer) trace(leader int) error {
 	executed := false
 	for {
@@ -182,6 +184,8 @@ func (k *Killer) trace(leader int) error {
 			return nil
 		case err != nil:
 			return os.NewSyscallError("wait4", err)
+		case !ws.Stopped() && tid == leader: // it is waited for when all others have ended
+			return nil
 		case !ws.Stopped():
 			continue
 		}
