@@ -171,21 +171,26 @@ func (s *Survey) lookAtHooks(t *tree) {
 	}
 }
 
-const notLookedAt = "it is no absolute path"
-
 // Target is what is known of a file that is called.
 func (s *Survey) Target(path string) Target {
-	for _, t := range s.Targets {
-		if t.Path == path {
+	if t := s.find(path); t != nil {
+		return *t
+	}
+	return Target{Path: path, Problem: "it is no absolute path"}
+}
+
+func (s *Survey) find(path string) *Target {
+	for i := range s.Targets {
+		if t := &s.Targets[i]; t.Path == path {
 			return t
 		}
 	}
-	return Target{Path: path, Problem: notLookedAt}
+	return nil
 }
 
 // addTarget looks at a file that is called.
 func (s *Survey) addTarget(ctx context.Context, t *tree, name string) {
-	if !path.IsAbs(name) || s.Target(name).Problem != notLookedAt {
+	if !path.IsAbs(name) || s.find(name) != nil {
 		return
 	}
 	target := Target{Path: name}
@@ -194,11 +199,12 @@ func (s *Survey) addTarget(ctx context.Context, t *tree, name string) {
 	if err == nil {
 		f, err = t.read(real, maxProgram)
 	}
-	called, isScript := "", false
+	called, isScript, hasShell := "", false, false
 	if f != nil {
-		called, isScript = manifests.CalledBy(name, string(f.data))
+		if called, isScript = manifests.CalledBy(name, string(f.data)); isScript {
+			_, hasShell = t.executable(shell)
+		}
 	}
-	_, hasShell := t.executable(shell)
 	switch {
 	case err != nil:
 		target.Problem = err.Error()

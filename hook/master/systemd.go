@@ -180,25 +180,26 @@ func (m *Manager) startAgain(ctx context.Context, name string) error {
 	if err := m.call(ctx, "ResetFailedUnit", []any{name}); err != nil {
 		return fmt.Errorf("reset-failed %s: %w", name, noAnswer(ctx, err))
 	}
+	if err := m.start(ctx, name); err != nil {
+		return fmt.Errorf("start %s after reset-failed: %w", name, err)
+	}
+	return nil
+}
+
+// start starts a unit and waits until that is done.
+func (m *Manager) start(ctx context.Context, name string) error {
 	result, err := m.job(ctx, "StartUnit", name, replace)
 	if err == nil && result != "done" {
 		err = fmt.Errorf("job result %q", result)
 	}
-	if err != nil {
-		return fmt.Errorf("start %s after reset-failed: %w", name, err)
-	}
-	return nil
+	return err
 }
 
 // StartMount starts the .mount unit of an .automount unit. When it is up,
 // systemd answers all requests for it that are open.
 func (m *Manager) StartMount(ctx context.Context, automount string) error {
 	name := strings.TrimSuffix(automount, ".automount") + ".mount"
-	result, err := m.job(ctx, "StartUnit", name, replace)
-	if err == nil && result != "done" {
-		err = fmt.Errorf("job result %q", result)
-	}
-	if err != nil {
+	if err := m.start(ctx, name); err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	return nil
