@@ -4,7 +4,6 @@ import (
 	"context"
 	"path"
 	"sort"
-	"time"
 )
 
 // work carries out a plan and writes into it what came of it.
@@ -14,10 +13,6 @@ type work struct {
 	snapshot *Snapshot
 	plan     []Decision
 	warn     func(error)
-	// freeze stops the container but for the masters of the given mounts, if
-	// that is possible; thaw lets it run again. Both may be called twice.
-	freeze func(ctx context.Context, list []int)
-	thaw   func()
 	// killWaiters is the administrator's permission to end processes that wait
 	// on a mount from which nobody can be let go.
 	killWaiters bool
@@ -25,45 +20,26 @@ type work struct {
 	refused map[int]bool
 }
 
-// apply carries out the cures: systemd is told new device numbers, each automount
-// daemon is respawned, and then units are restarted, the shortest path first, so
-// that an automount below another one is looked at when the outer one stands.
+// apply carries out the cures: automount daemons reload, systemd is told new device
+// numbers, and then units are restarted, the shortest path first, so that an
+// automount below another one is looked at when the outer one stands.
 func (w *work) apply(ctx context.Context) {
-	acted := w.retell(ctx)
-	replaced := append(w.ordered(Respawned), w.ordered(Restarted)...)
-	if len(replaced) > 0 {
-		w.replace(ctx, replaced)
+	reloaded := w.reload(ctx)
+	retold := w.retell(ctx)
+	restarts := w.coveredLast(w.ordered(Restarted))
+	if len(restarts) > 0 {
+		w.restartAll(ctx, restarts)
 	}
-	if acted || len(replaced) > 0 {
+	if reloaded || retold || len(restarts) > 0 {
 		w.verify()
 	}
 }
 
-// replace respawns daemons and restarts units. As far as possible nobody else
-// runs meanwhile, and who waits on one of the mounts walks on when they are
-// served.
-func (w *work) replace(ctx context.Context, list []int) {
-	w.freeze(ctx, list)
-	defer w.thaw()
+func (w *work) restartAll(ctx context.Context, list []int) {
 	w.openClosed(ctx, list)
-	open := w.divert(ctx, list)
-	defer open()
-	daemons := map[int][]int{}
-	for _, i := range w.ordered(Respawned) {
-		pid := w.snapshot.Mounts[i].Master.PID
-		daemons[pid] = append(daemons[pid], i)
-	}
-	for pid, list := range daemons {
-		patience := time.AfterFunc(daemonPatience, w.thaw)
-		w.awaitIndirect(ctx, pid)
-		if err := w.respawn(ctx, list); err != nil {
-			for _, i := range list {
-				w.fail(i, err)
-			}
-		}
-		patience.Stop()
-	}
-	for _, i := range w.coveredLast(w.ordered(Restarted)) {
+	resume := w.divert(ctx, list)
+	defer resume()
+	for _, i := range list {
 		if !w.snapshot.Mounts[i].Main {
 			continue
 		}

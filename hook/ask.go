@@ -43,20 +43,6 @@ func (s *scene) askSystemd(ctx context.Context, list []Mount) {
 			}
 		}
 	}
-	services := map[int]Master{}
-	for i := range list {
-		m := &list[i].Master
-		if m.Kind != master.Automount || !list[i].Options.Type.Trigger() || list[i].Settled {
-			continue
-		}
-		answer, known := services[m.PID]
-		if !known {
-			answer = *m
-			s.describeService(ctx, &answer)
-			services[m.PID] = answer
-		}
-		*m = answer
-	}
 }
 
 // wake has every systemd that serves a mount go through its events once. A
@@ -99,31 +85,6 @@ func (s *scene) automountUnits(ctx context.Context, pid int, paths []string) (ma
 	return s.managers[pid].Automounts(ctx, paths)
 }
 
-// describeService asks the container's first process, if that is a systemd,
-// for the service that an automount daemon is the main process of.
-func (s *scene) describeService(ctx context.Context, m *Master) {
-	if m.ContainerPID == 1 {
-		m.Problem = "it is the container's first process, which cannot be started again without ending the container"
-		return
-	}
-	first, err := master.Identify(s.init)
-	if err != nil || first.Kind != master.Systemd {
-		s.describeAlone(m)
-		return
-	}
-	manager, err := s.manager(ctx, s.init.PID())
-	if err != nil {
-		m.Problem = err.Error()
-		return
-	}
-	service, err := manager.ServiceOf(ctx, m.ContainerPID)
-	if err != nil {
-		m.Problem = err.Error()
-		return
-	}
-	m.Unit, m.UnitActive, m.UnitSince = service.Name, true, service.Started
-}
-
 // returnTime is how long a systemd may be without its socket.
 const returnTime = time.Second
 
@@ -142,7 +103,7 @@ func (s *scene) manager(ctx context.Context, pid int) (*master.Manager, error) {
 	}
 	p := s.masters[pid]
 	if p == nil {
-		p = s.init // asked about a service of its own
+		p = s.init // asked to finish what an interrupted run has asked for
 	}
 	m, err := master.Connect(ctx, p)
 	// A systemd that re-executes itself has no socket for a moment.

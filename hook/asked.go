@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
 
 // errBegun refuses to begin what an earlier run has begun and nobody finished.
 var errBegun = errors.New("what an earlier run began with it is not finished yet: repair again")
+
+// finishTime bounds how long a run waits for what an earlier one has asked for: the
+// other mounts need time, too.
+const finishTime = 2 * time.Second
 
 // finishRestarts does what killed runs have not come to after they had a unit
 // restarted.

@@ -108,7 +108,7 @@ func FuzzPlan(f *testing.F) {
 					t.Errorf("decision %d is about mount %d", i, d.Mount)
 				}
 				switch d.Cure {
-				case Healthy, Preserved, Retold, Restarted, Respawned:
+				case Healthy, Preserved, Retold, Restarted, Reloaded:
 				case Unrepaired:
 					if d.Reason == "" && s.Mounts[i].NotPreserved == "" && s.Mounts[i].Master.Problem == "" {
 						t.Errorf("unrepaired without a reason: %+v", s.Mounts[i])

@@ -7,9 +7,9 @@ import (
 	"os"
 	"strconv"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/gate"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -58,8 +58,8 @@ func (s store) finishGate(ctx context.Context, sc *scene) error {
 			continue
 		}
 		for _, m := range sp.table.Autofs() {
-			if m.Source == gate.Source && mounts.DeviceOf(m) == device {
-				err := gate.Remove(ctx, sp.process, m.Mountpoint, device)
+			if m.Source == park.Source && mounts.DeviceOf(m) == device {
+				err := park.Remove(ctx, sp.process, m.Mountpoint, device)
 				if err != nil {
 					err = sc.removeThrough(ctx, sp, m.Mountpoint, device)
 				}
@@ -91,7 +91,7 @@ func (s *scene) removeThrough(ctx context.Context, sp *space, path string, devic
 			return err
 		}
 		defer files[0].Close()
-		return gate.Detach(ctx, sp.process, files[0])
+		return park.Detach(ctx, sp.process, files[0])
 	}
 	return fmt.Errorf("%q: somebody waits on the mount beneath, and no automount daemon serves it", path)
 }

@@ -7,7 +7,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -23,7 +23,7 @@ const keepingTime = 24 * time.Hour
 type keeping struct {
 	kept   *mounts.Kept
 	note   *note
-	holder holder.Ref
+	helper helper.Ref
 }
 
 var keepingNote = noteKind{"covers", ".json", "record of covering mounts"}
@@ -33,7 +33,7 @@ type keepingRecord struct {
 	Version int        `json:"version"`
 	Path    string     `json:"path"`
 	Device  uint64     `json:"device"`
-	Holder  holder.Ref `json:"holder"`
+	Holder  helper.Ref `json:"holder"`
 }
 
 // keep keeps what covers the mount of the container, before its unit is
@@ -49,11 +49,13 @@ func (s store) keep(ctx context.Context, init, in *nsenter.Process, m *Mount) (*
 	}
 	k := &keeping{kept: kept, note: n}
 	var recorded func() error
-	if k.holder, recorded, err = holder.StartUnrecorded(init, keepingTime, []*os.File{kept.Namespace()}); err != nil {
+	if k.helper, recorded, err = helper.StartUnrecorded(helper.Request{
+		Bound: init, Lifetime: keepingTime, Files: []*os.File{kept.Namespace()},
+	}); err != nil {
 		kept.Close()
 		return nil, err
 	}
-	err = k.note.save(keepingRecord{Version: recordVersion, Path: m.Path, Device: m.Device, Holder: k.holder})
+	err = k.note.save(keepingRecord{Version: recordVersion, Path: m.Path, Device: m.Device, Holder: k.helper})
 	if err = errors.Join(err, recorded()); err != nil {
 		return nil, errors.Join(fmt.Errorf("record of what covers %q: %w", m.Path, err), k.drop(ctx))
 	}
@@ -63,10 +65,10 @@ func (s store) keep(ctx context.Context, init, in *nsenter.Process, m *Mount) (*
 // drop lets go of the copies, once the covers are back. The record goes last:
 // without it nobody would find the holder.
 func (k *keeping) drop(ctx context.Context) error {
-	return errors.Join(k.kept.Close(), forgetKeeping(ctx, k.holder, k.note))
+	return errors.Join(k.kept.Close(), forgetKeeping(ctx, k.helper, k.note))
 }
 
-func forgetKeeping(ctx context.Context, h holder.Ref, n *note) error {
+func forgetKeeping(ctx context.Context, h helper.Ref, n *note) error {
 	if err := h.Stop(ctx); err != nil {
 		return err
 	}
@@ -98,7 +100,7 @@ func finishOneKeeping(ctx context.Context, sc *scene, n *note) error {
 		return forgetKeeping(ctx, rec.Holder, n) // nothing was taken away
 	}
 	namespace, err := rec.Holder.Open(0)
-	if errors.Is(err, holder.ErrGone) {
+	if errors.Is(err, helper.ErrGone) {
 		if now != nil && len(table.Stack(now)) > 0 {
 			err = nil // all was put back before
 		}
@@ -107,7 +109,7 @@ func finishOneKeeping(ctx context.Context, sc *scene, n *note) error {
 	if err != nil {
 		return err
 	}
-	k := &keeping{kept: mounts.Resume(rec.Path, rec.Device, namespace), note: n, holder: rec.Holder}
+	k := &keeping{kept: mounts.Resume(rec.Path, rec.Device, namespace), note: n, helper: rec.Holder}
 	if now == nil {
 		return k.leave() // its unit may still mount it: the next run looks again
 	}

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -21,8 +21,8 @@ import (
 
 // The tests' binary is its own holder, as the program is.
 func init() {
-	if len(os.Args) > 1 && os.Args[1] == holder.Verb {
-		if holder.Run(os.Args[2:]) != nil {
+	if len(os.Args) > 1 && os.Args[1] == helper.Verb {
+		if helper.Run(os.Args[2:]) != nil {
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -144,7 +144,7 @@ func (c *covered) now(t *testing.T) (*mounts.Mount, []*mounts.Mount) {
 }
 
 // keepAndDie does what a run does that is killed after it has kept the covers.
-func (c *covered) keepAndDie(t *testing.T) holder.Ref {
+func (c *covered) keepAndDie(t *testing.T) helper.Ref {
 	t.Helper()
 	m, _ := c.now(t)
 	k, err := c.store.keep(context.Background(), c.init, c.init, &Mount{ID: m.ID, Path: c.path, Device: mounts.DeviceOf(m)})
@@ -152,22 +152,22 @@ func (c *covered) keepAndDie(t *testing.T) holder.Ref {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = k.holder.Stop(context.Background())
-		_, _ = unix.Wait4(k.holder.PID, nil, 0, nil)
+		_ = k.helper.Stop(context.Background())
+		_, _ = unix.Wait4(k.helper.PID, nil, 0, nil)
 	})
 	if err := k.kept.Close(); err != nil {
 		t.Error(err)
 	}
-	return k.holder
+	return k.helper
 }
 
 // expectDropped: no record, and no holder.
-func (c *covered) expectDropped(t *testing.T, ref holder.Ref) {
+func (c *covered) expectDropped(t *testing.T, ref helper.Ref) {
 	t.Helper()
 	if entries, err := os.ReadDir(filepath.Join(c.store.dir, "covers")); err != nil || len(entries) != 0 {
 		t.Errorf("records: %v, %v", entries, err)
 	}
-	if f, err := ref.Open(0); !errors.Is(err, holder.ErrGone) {
+	if f, err := ref.Open(0); !errors.Is(err, helper.ErrGone) {
 		t.Errorf("the holder: %v, %v", f, err)
 	}
 }
@@ -252,7 +252,7 @@ func TestFinishKeepingRecords(t *testing.T) {
 		}
 	}
 	err := finish()
-	if err == nil || !errors.Is(err, holder.ErrGone) || strings.Contains(err.Error(), "%!") ||
+	if err == nil || !errors.Is(err, helper.ErrGone) || strings.Contains(err.Error(), "%!") ||
 		strings.Count(err.Error(), "not of this version") != 2 {
 		t.Errorf("%v", err)
 	}

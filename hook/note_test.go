@@ -2,7 +2,6 @@ package hook
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,10 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/respawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
@@ -25,25 +22,23 @@ func TestNotesOnDisk(t *testing.T) {
 	s := store{t.TempDir()}
 	init := open(t, testenv.Start(t, nil))
 	m := Mount{ID: 50, Path: "/a", Device: 54}
-	_, ended := s.noteEnded(init, "autofs.service", init, 7)
 	_, renewing := s.beginRenewing(init, &m)
 	place := mounts.Place{Namespace: 1, Path: "/a", Old: 54, New: 55, Parent: 7, Kind: 1 << 18, Apart: true}
-	if err := errors.Join(ended, renewing, s.beginTelling(init), s.announceGate(init, 55),
+	if err := errors.Join(renewing, s.beginTelling(init), s.announceGate(init, 55),
 		s.settle(init, &Snapshot{Mounts: []Mount{m}}, []Decision{{Cure: Retold}}),
 		replacingNote.of(s, init).save(replacingRecord{Version: recordVersion, Places: []mounts.Place{place}}),
-		daemonNote.of(s, init, 101).save(&daemon{Version: recordVersion, PID: 101, Twin: &respawn.Twin{}}),
-		keepingNote.of(s, init, 50).save(keepingRecord{Version: recordVersion, Path: "/a", Device: 54, Holder: holder.Ref{PID: 8, StartTime: 9, Files: 1}})); err != nil {
+		parkingNote.of(s, init, 101, 66).save(parkingRecord{Version: recordVersion, Daemon: 101, DaemonStart: 5, Mounts: []parkedTrigger{{"/a", 66, 54}}}),
+		keepingNote.of(s, init, 50).save(keepingRecord{Version: recordVersion, Path: "/a", Device: 54, Holder: helper.Ref{PID: 8, StartTime: 9, Files: 1}})); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"containers/ID.telling":         "",
-		"containers/ID.gate":            "55",
-		"containers/ID.7.service":       `{"version":1,"service":"autofs.service","daemon":7,"process":"` + init.Identity() + `"}`,
-		"containers/ID.50.renewing":     `{"version":1,"path":"/a","device":54}`,
-		"containers/ID.json":            `{"version":1,"mounts":[{"namespace":0,"path":"/a","device":54,"mount":50,"master":"0-0"}]}`,
-		"containers/ID.replacing":       `{"version":1,"places":[{"namespace":1,"path":"/a","old":54,"new":55,"parent":7,"kind":262144,"apart":true}]}`,
-		"containers/ID.101.daemon.json": `{"version":1,"pid":101,"container_pid":0,"start_time":0,"foreground":false,"twin":{`,
-		"covers/ID.50.json":             `{"version":1,"path":"/a","device":54,"holder":{"pid":8,"start_time":9,"files":1}}`,
+		"containers/ID.telling":        "",
+		"containers/ID.gate":           "55",
+		"containers/ID.50.renewing":    `{"version":1,"path":"/a","device":54}`,
+		"containers/ID.json":           `{"version":1,"mounts":[{"namespace":0,"path":"/a","device":54,"mount":50,"master":"0-0"}]}`,
+		"containers/ID.replacing":      `{"version":1,"places":[{"namespace":1,"path":"/a","old":54,"new":55,"parent":7,"kind":262144,"apart":true}]}`,
+		"containers/ID.101.66.parking": `{"version":1,"daemon":101,"daemon_start":5,"helper":{"pid":0,"start_time":0,"files":0},"mounts":[{"path":"/a","parking":66,"stale":54}]}`,
+		"covers/ID.50.json":            `{"version":1,"path":"/a","device":54,"holder":{"pid":8,"start_time":9,"files":1}}`,
 	}
 	files, err := filepath.Glob(filepath.Join(s.dir, "*", "*"))
 	if err != nil || len(files) != len(want) {
@@ -248,13 +243,12 @@ func TestUnusableNotes(t *testing.T) {
 		// directory: whether an empty directory in its place goes.
 		directory bool
 	}{
-		".replacing":     {"containers", func(s store, sc *scene) error { _, err := s.undoReplacing(ctx, init, nil); return err }, true, false},
-		".5.renewing":    {"containers", func(s store, sc *scene) error { return s.finishRenewing(ctx, sc) }, true, false},
-		".gate":          {"containers", func(s store, sc *scene) error { return s.finishGate(ctx, sc) }, true, false},
-		".5.service":     {"containers", func(s store, sc *scene) error { return finishOneEnded(ctx, sc, nil, endedNote.of(s, init, 5)) }, true, true},
-		".5.json":        {"covers", func(s store, sc *scene) error { return s.finishKeeping(ctx, sc) }, true, false},
-		".json":          {"containers", func(s store, sc *scene) error { return s.markSettled(init, nil) }, false, false},
-		".5.daemon.json": {"containers", func(s store, sc *scene) error { return s.recallDaemons(init, nil) }, true, false},
+		".replacing":    {"containers", func(s store, sc *scene) error { _, err := s.undoReplacing(ctx, init, nil); return err }, true, false},
+		".5.renewing":   {"containers", func(s store, sc *scene) error { return s.finishRenewing(ctx, sc) }, true, false},
+		".gate":         {"containers", func(s store, sc *scene) error { return s.finishGate(ctx, sc) }, true, false},
+		".5.json":       {"covers", func(s store, sc *scene) error { return s.finishKeeping(ctx, sc) }, true, false},
+		".json":         {"containers", func(s store, sc *scene) error { return s.markSettled(init, nil) }, false, false},
+		".5.66.parking": {"containers", func(s store, sc *scene) error { return sc.loadParkings(s) }, true, false},
 	} {
 		for _, text := range []string{"", `{"version":1,"`, `{"version":2}`, `{}`, "-5", "directory"} {
 			s := store{t.TempDir()}
@@ -268,7 +262,7 @@ func TestUnusableNotes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = c.use(s, &scene{init: init})
+			err = c.use(s, &scene{init: init, spaces: []*space{{process: init, table: &mounts.Table{}}}})
 			if err == nil || strings.Contains(err.Error(), "%!") || !strings.Contains(err.Error(), path) {
 				t.Errorf("%s %q: %v", suffix, text, err)
 			}
@@ -298,39 +292,5 @@ func TestBegun(t *testing.T) {
 	}
 	if data, err := gateNote.of(s, init).read(); err != nil || string(data) != "55" {
 		t.Errorf("the gate's note is %q, %v", data, err)
-	}
-}
-
-// TestForgetDaemon: the record of a daemon is of use until another one serves all
-// of its mounts that are there.
-func TestForgetDaemon(t *testing.T) {
-	init := open(t, testenv.Start(t, nil))
-	mount := func(id int, kind master.Kind, pid int) Mount {
-		return Mount{ID: id, Path: fmt.Sprint("/", id), Device: uint64(id), Master: Master{Identity: master.Identity{Kind: kind, PID: pid}}}
-	}
-	both := []Mount{mount(1, master.Automount, 7), mount(2, master.Automount, 7)}
-	for name, c := range map[string]struct {
-		now  []Mount
-		kept bool
-	}{
-		"both":              {[]Mount{mount(1, master.Automount, 8), mount(2, master.Automount, 8)}, false},
-		"one, and one left": {[]Mount{mount(1, master.Automount, 8), mount(2, master.None, 0)}, true},
-		"one, and the old":  {[]Mount{mount(1, master.Automount, 8), mount(2, master.Automount, 7)}, true},
-		"one, and one gone": {[]Mount{mount(1, master.Automount, 8)}, false},
-		"none":              {[]Mount{mount(1, master.None, 0), mount(2, master.None, 0)}, true},
-		"other mounts":      {[]Mount{mount(3, master.Automount, 8)}, true},
-	} {
-		s := store{t.TempDir()}
-		n := daemonNote.of(s, init, 7)
-		d := &daemon{Version: recordVersion, PID: 7, Twin: &respawn.Twin{}}
-		for i := range both {
-			d.Mounts = append(d.Mounts, both[i].settled())
-		}
-		if err := errors.Join(n.save(d), s.forgetDaemons(t.Context(), init, c.now)); err != nil {
-			t.Error(name, err)
-		}
-		if n.exists() != c.kept {
-			t.Errorf("%s: the record is there: %t, want %t", name, n.exists(), c.kept)
-		}
 	}
 }

@@ -2,7 +2,6 @@ package hook
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
@@ -24,9 +23,8 @@ const (
 	Retold Cure = "retold"
 	// Restarted means that the systemd unit is restarted, and what covered it kept.
 	Restarted Cure = "restarted"
-	// Respawned means that the automount daemon is killed with SIGKILL and started again
-	// by its service, its supervisor or us; the new one takes over the mounts that exist.
-	Respawned Cure = "respawned"
+	// Reloaded means that the automount daemon has mounted its trigger again, on SIGHUP.
+	Reloaded Cure = "reloaded"
 	// Unrepaired means that it stays as it is, for the reason given.
 	Unrepaired Cure = "unrepaired"
 )
@@ -42,10 +40,6 @@ type Decision struct {
 // times come in ticks of 10 ms, inode times in ticks of up to 10 ms, and systemd
 // notes a unit's state just after it made the mount or the process.
 const clockSlack = 100 * time.Millisecond
-
-// tickSlack is how much older than it is a process may seem, or a mount: start
-// times and inode times come in ticks of up to 10 ms.
-const tickSlack = 11 * time.Millisecond
 
 // Plan decides for each mount of a snapshot what is to be done. It only thinks:
 // the same snapshot always gives the same plan.
@@ -86,9 +80,6 @@ func decide(s *Snapshot, m *Mount) (Cure, string) {
 		}
 		return Unrepaired, fmt.Sprintf("process %d serves it, which is neither systemd nor automount: if accesses hang, restart that process", m.Master.PID)
 	case master.None:
-	}
-	if s.Unstarted != "" {
-		return Unrepaired, fmt.Sprintf("nobody serves it: start %s in the container", s.Unstarted)
 	}
 	if m.Options.Catatonic() {
 		return Healthy, "nobody serves it: it was catatonic before"
@@ -185,83 +176,24 @@ func datedAsItsUnit(m *Mount) (bool, string) {
 }
 
 func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
-	if m.Master.Alone != nil && m.Master.Alone.Killed {
-		return Respawned, "an earlier run was ended while it replaced the daemon"
-	}
-	if m.Options.Type == autofs.Indirect {
-		return Healthy, "automount answers indirect mounts through a descriptor it holds"
-	}
-	if m.Settled {
-		return Healthy, "an earlier run repaired it"
-	}
-	if !s.Restore {
-		if healthy, reason := daemonIsYoung(s, m); healthy {
-			return Healthy, reason
-		}
-	}
-	if m.Master.Problem != "" {
-		return Unrepaired, m.Master.Problem
-	}
-	if m.Master.Alone != nil {
-		return decideAlone(s, m.Master.Alone)
-	}
-	return Respawned, staleDaemon
-}
-
-const staleDaemon = "automount remembers another device and inode number"
-
-// decideAlone decides whether a daemon that no systemd runs may be replaced. One
-// that made a daemon of itself has lost the process that started it: nobody
-// waits for its end. One in the foreground is somebody's child, and if that is a
-// shell, nothing tells whether it starts the daemon again or ends with it, and
-// the container with that. So that is left to a person, who knows.
-func decideAlone(s *Snapshot, a *Alone) (Cure, string) {
+	const stale = "automount remembers another device and inode number"
 	switch {
-	case a.Obstacle != "":
-		return Unrepaired, a.Obstacle + ": end all processes that wait, end it with \"kill -9\" in the container and start it again there"
-	case a.Forced:
-		return Unrepaired, "its option --force would have a new one unmount everything: start it again without that"
-	case !a.Foreground || slices.Contains(supervisors, a.Parent) || s.Strategy == RestartOnly:
-		return Respawned, staleDaemon
+	case m.Parking, m.UnderParking:
+		return Reloaded, stale
+	case m.Options.Type == autofs.Indirect:
+		return Healthy, "automount answers indirect mounts through a descriptor it holds"
+	case m.Settled:
+		return Healthy, "an earlier run repaired it"
+	case len(m.Covers) > 0:
+		return Healthy, "a mount covers it, so that accesses do not ask automount"
+	case m.Options.Type == autofs.Offset:
+		return Unrepaired, "automount mounts the triggers of an entry with several mounts together with that entry only: unmount the entry when no process uses it"
+	case s.Restore, s.Strategy != Auto && s.Strategy != "":
+		return Reloaded, stale
+	case m.Master.Executed:
+		return Healthy, "its daemon was started here, not restored"
+	case s.Executed:
+		return Healthy, "the container's first process was started here, not restored"
 	}
-	return Unrepaired, fmt.Sprintf("it runs in the foreground of process %d (%q), which may end with it: "+
-		"if that starts it again, run \"autofs-restore-hook repair %d --strategy restart\"", a.ParentPID, a.Parent, s.PID)
-}
-
-// supervisors are programs that start their children again and do not end with
-// them: those of runit, s6, daemontools, perp, supervisord and circus.
-var supervisors = []string{"runsv", "s6-supervise", "supervise", "perpd", "supervisord", "circusd"}
-
-// daemonIsYoung compares when systemd started the daemon with when the kernel
-// made its process. They differ for a restored process only. A restored daemon
-// may have mounted some itself since: those are younger than its process.
-//
-// A daemon may need less than a tick from its start to its mount. What both dates
-// leave open the container's first process tells, whose start by a runtime, unlike
-// a restore, is an exec.
-func daemonIsYoung(s *Snapshot, m *Mount) (bool, string) {
-	since, process := m.Master.UnitSince, m.Master.ProcessSince
-	if m.Master.Executed {
-		return true, "its daemon was started here, not restored"
-	}
-	if m.Master.Alone != nil && !process.IsZero() {
-		slack := tickSlack
-		if s.Executed {
-			slack = -tickSlack
-		}
-		if m.Created.After(process.Add(slack)) {
-			return true, "its daemon mounted it itself"
-		}
-	}
-	if since.IsZero() || process.IsZero() {
-		return false, ""
-	}
-	if process.Before(since.Add(clockSlack)) {
-		return true, "its daemon was started here, not restored"
-	}
-	// CRIU makes all mounts before it makes the daemon's process.
-	if !m.Created.IsZero() && m.Created.After(process.Add(clockSlack)) {
-		return true, "its daemon mounted it after the restore"
-	}
-	return false, ""
+	return Reloaded, stale
 }

@@ -39,20 +39,6 @@ func automountMount(change func(*Mount)) Mount {
 	return m
 }
 
-// aloneMount is one of a daemon that an entrypoint has started.
-func aloneMount(change func(*Mount)) Mount {
-	m := automountMount(nil)
-	m.Master.Unit, m.Master.UnitActive, m.Master.Alone = "", false, &Alone{ParentPID: 54, Parent: "sh"}
-	if change != nil {
-		change(&m)
-	}
-	return m
-}
-
-func foreground(parent string) func(*Mount) {
-	return func(m *Mount) { m.Master.Alone = &Alone{Foreground: true, ParentPID: 55, Parent: parent} }
-}
-
 func unknown(m *Mount) { m.DeviceBefore = 0 }
 
 func TestDecide(t *testing.T) {
@@ -77,13 +63,13 @@ func TestDecide(t *testing.T) {
 		"systemd, inactive unit":      {systemdMount(func(m *Mount) { m.Master.UnitActive = false }), Auto, true, Unrepaired, `"systemctl start a.automount"`},
 		"systemd, unknown number":     {systemdMount(unknown), Auto, false, Restarted, "after its unit became active"},
 		"systemd, unknown, retell":    {systemdMount(unknown), RetellOnly, false, Unrepaired, "--images"},
-		"systemd, as old as its unit": {systemdMount(dates(noon, noon, time.Time{})), Auto, false, Healthy, "as old as its unit"},
-		"systemd, within the slack":   {systemdMount(dates(noon, noon.Add(clockSlack), time.Time{})), Auto, false, Healthy, "as old as its unit"},
-		"systemd, younger":            {systemdMount(dates(noon, noon.Add(clockSlack+1), time.Time{})), Auto, false, Restarted, "after its unit"},
-		"systemd, no date of it":      {systemdMount(dates(noon, time.Time{}, time.Time{})), Auto, false, Restarted, ""},
-		"systemd, no date of unit":    {systemdMount(dates(time.Time{}, noon, time.Time{})), Auto, false, Restarted, ""},
+		"systemd, as old as its unit": {systemdMount(dates(noon, noon)), Auto, false, Healthy, "as old as its unit"},
+		"systemd, within the slack":   {systemdMount(dates(noon, noon.Add(clockSlack))), Auto, false, Healthy, "as old as its unit"},
+		"systemd, younger":            {systemdMount(dates(noon, noon.Add(clockSlack+1))), Auto, false, Restarted, "after its unit"},
+		"systemd, no date of it":      {systemdMount(dates(noon, time.Time{})), Auto, false, Restarted, ""},
+		"systemd, no date of unit":    {systemdMount(dates(time.Time{}, noon)), Auto, false, Restarted, ""},
 		"systemd, images beat dates": {systemdMount(func(m *Mount) {
-			dates(noon, noon, noon)(m)
+			dates(noon, noon)(m)
 			m.DeviceBefore = 54
 		}), Auto, true, Retold, "remembers device"},
 		"systemd, catatonic": {
@@ -91,35 +77,19 @@ func TestDecide(t *testing.T) {
 			Auto, true, Healthy, "catatonic",
 		},
 
-		"automount, restored":         {automountMount(nil), Auto, true, Respawned, "device and inode"},
-		"automount, offset":           {automountMount(func(m *Mount) { m.Options.Type = autofs.Offset }), Auto, true, Respawned, ""},
-		"automount, indirect":         {automountMount(func(m *Mount) { m.Options.Type = autofs.Indirect }), Auto, true, Healthy, "descriptor it holds"},
-		"automount, same number":      {automountMount(func(m *Mount) { m.Device = 54 }), Auto, true, Respawned, "inode"},
-		"automount, no service":       {automountMount(func(m *Mount) { m.Master.Problem = "no systemd" }), Auto, true, Unrepaired, "no systemd"},
-		"automount, started here":     {automountMount(dates(noon, noon, noon)), Auto, false, Healthy, "started here"},
-		"automount, dates, a restore": {automountMount(dates(noon, noon, noon)), Auto, true, Respawned, ""},
-		"automount, old service":      {automountMount(dates(noon, noon.Add(time.Hour), noon.Add(time.Hour))), Auto, false, Respawned, ""},
-		"automount, its own since":    {automountMount(dates(noon, noon.Add(2*time.Hour), noon.Add(time.Hour))), Auto, false, Healthy, "after the restore"},
-		"automount, no dates":         {automountMount(nil), Auto, false, Respawned, ""},
-		"automount, undated, young":   {automountMount(dates(noon, time.Time{}, noon)), Auto, false, Healthy, "started here"},
-		"automount, undated, old":     {automountMount(dates(noon, time.Time{}, noon.Add(time.Hour))), Auto, false, Respawned, ""},
-
-		"automount, alone":            {aloneMount(nil), Auto, true, Respawned, "device and inode"},
-		"automount, alone, later":     {aloneMount(nil), Auto, false, Respawned, "device and inode"},
-		"automount, alone, young":     {aloneMount(func(m *Mount) { dates(time.Time{}, noon.Add(tickSlack+1), noon)(m) }), Auto, false, Healthy, "mounted it itself"},
-		"automount, alone, a tick":    {aloneMount(func(m *Mount) { dates(time.Time{}, noon.Add(tickSlack), noon)(m) }), Auto, false, Respawned, ""},
-		"automount, alone, executed":  {aloneMount(func(m *Mount) { m.Master.Executed = true }), Auto, false, Healthy, "not restored"},
-		"automount, executed, CRIU":   {aloneMount(func(m *Mount) { m.Master.Executed = true }), Auto, true, Respawned, ""},
-		"systemd, executed again":     {systemdMount(func(m *Mount) { m.Master.Executed = true }), Auto, false, Retold, ""},
-		"automount, not to be copied": {aloneMount(func(m *Mount) { m.Master.Alone.Obstacle = "a user namespace" }), Auto, true, Unrepaired, "a user namespace: end all"},
-		"automount, forced":           {aloneMount(func(m *Mount) { m.Master.Alone.Forced = true }), Auto, true, Unrepaired, "--force"},
-		"automount, of a shell":       {aloneMount(foreground("sh")), Auto, true, Unrepaired, `of process 55 ("sh"), which may end with it: if that starts it again, run "autofs-restore-hook repair 54 --strategy restart"`},
-		"automount, of a shell, told": {aloneMount(foreground("sh")), RestartOnly, false, Respawned, ""},
-		"automount, supervised":       {aloneMount(foreground("s6-supervise")), Auto, true, Respawned, ""},
-		"automount, alone, killed":    {aloneMount(func(m *Mount) { m.Master.Alone = &Alone{Killed: true, Foreground: true} }), Auto, false, Respawned, "earlier run"},
-		"automount, killed, indirect": {aloneMount(func(m *Mount) { m.Master.Alone = &Alone{Killed: true}; m.Options.Type = autofs.Indirect }), Auto, false, Respawned, "earlier run"},
-		"automount, alone, settled":   {aloneMount(func(m *Mount) { m.Settled = true }), Auto, false, Healthy, "earlier run"},
-		"automount, alone, indirect":  {aloneMount(func(m *Mount) { m.Options.Type = autofs.Indirect }), Auto, true, Healthy, ""},
+		"automount, restored":       {automountMount(nil), Auto, true, Reloaded, "device and inode"},
+		"automount, offset":         {automountMount(func(m *Mount) { m.Options.Type = autofs.Offset }), Auto, true, Unrepaired, "several mounts"},
+		"automount, indirect":       {automountMount(func(m *Mount) { m.Options.Type = autofs.Indirect }), Auto, true, Healthy, "descriptor it holds"},
+		"automount, same number":    {automountMount(func(m *Mount) { m.Device = 54 }), Auto, true, Reloaded, "inode"},
+		"automount, settled":        {automountMount(func(m *Mount) { m.Settled = true }), Auto, true, Healthy, "earlier run"},
+		"automount, covered":        {automountMount(func(m *Mount) { m.Covers = []Cover{{ID: 7}} }), Auto, true, Healthy, "covers it"},
+		"automount, parked":         {automountMount(func(m *Mount) { m.Parking = true }), Auto, false, Reloaded, "inode"},
+		"automount, parked above":   {automountMount(func(m *Mount) { m.UnderParking, m.Covers = true, []Cover{{ID: 7}} }), Auto, false, Reloaded, "inode"},
+		"automount, later":          {automountMount(nil), Auto, false, Reloaded, "inode"},
+		"automount, executed":       {automountMount(func(m *Mount) { m.Master.Executed = true }), Auto, false, Healthy, "started here"},
+		"automount, executed, told": {automountMount(func(m *Mount) { m.Master.Executed = true }), RestartOnly, false, Reloaded, ""},
+		"automount, executed, CRIU": {automountMount(func(m *Mount) { m.Master.Executed = true }), Auto, true, Reloaded, ""},
+		"systemd, executed again":   {systemdMount(func(m *Mount) { m.Master.Executed = true }), Auto, false, Retold, ""},
 
 		"other":               {other(false), Auto, true, Unrepaired, "process 102"},
 		"other, holding it":   {other(true), Auto, true, Healthy, "holds the mount open"},
@@ -136,40 +106,13 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// TestPlanFreshContainer: a daemon that mounts in the tick in which it starts is
-// told from a restored one by how the container's first process was made.
+// TestPlanFreshContainer: where the first process was started by a runtime, the
+// daemons were not restored.
 func TestPlanFreshContainer(t *testing.T) {
-	for _, test := range []struct {
-		after    time.Duration // of the mount after the process
-		executed bool
-		cure     Cure
-	}{
-		{tickSlack, true, Healthy},
-		{0, true, Healthy},
-		{-tickSlack + 1, true, Healthy},
-		{-tickSlack, true, Respawned},
-		{0, false, Respawned},
-		{tickSlack, false, Respawned},
-		{tickSlack + 1, false, Healthy},
-	} {
-		m := aloneMount(dates(time.Time{}, noon.Add(test.after), noon))
-		for restore, want := range map[bool]Cure{false: test.cure, true: Respawned} {
-			plan := Plan(&Snapshot{Restore: restore, Executed: test.executed, Strategy: Auto, Mounts: []Mount{m}})
-			if plan[0].Cure != want {
-				t.Errorf("mounted %s after its start, first process executed: %v, restore: %v: %s, want %s", test.after, test.executed, restore, plan[0].Cure, want)
-			}
-		}
-	}
-}
-
-// TestPlanUnstarted: a mount that an earlier run has made catatonic, and whose
-// daemon does not start again, is not taken for one that was so before.
-func TestPlanUnstarted(t *testing.T) {
-	m := systemdMount(func(m *Mount) { m.Master = Master{Identity: master.Identity{Kind: master.None}}; m.Options.FD = -1 })
-	for unstarted, want := range map[string]Cure{"": Healthy, `"autofs.service"`: Unrepaired} {
-		plan := Plan(&Snapshot{Restore: true, Strategy: Auto, Unstarted: unstarted, Mounts: []Mount{m}})
-		if plan[0].Cure != want || !strings.Contains(plan[0].Reason, unstarted) {
-			t.Errorf("%q: %+v", unstarted, plan[0])
+	for executed, want := range map[bool]Cure{true: Healthy, false: Reloaded} {
+		plan := Plan(&Snapshot{Executed: executed, Strategy: Auto, Mounts: []Mount{automountMount(nil)}})
+		if plan[0].Cure != want {
+			t.Errorf("first process executed: %t: %s, want %s", executed, plan[0].Cure, want)
 		}
 	}
 }
@@ -180,11 +123,11 @@ func other(holds bool) Mount {
 	})
 }
 
-// dates sets when the unit became active, the mount and the process were made.
-func dates(unit, mount, process time.Time) func(*Mount) {
+// dates sets when the unit became active and the mount was made.
+func dates(unit, mount time.Time) func(*Mount) {
 	return func(m *Mount) {
 		m.DeviceBefore = 0
-		m.Master.UnitSince, m.Created, m.Master.ProcessSince = unit, mount, process
+		m.Master.UnitSince, m.Created = unit, mount
 	}
 }
 
@@ -210,7 +153,7 @@ func TestPlanNested(t *testing.T) {
 		"healthy without the main":    {[]Mount{nested(healthy)}, []Cure{Healthy}, ""},
 		"inactive unit, nested":       {[]Mount{systemdMount(nil), nested(func(m *Mount) { m.Master.UnitActive = false })}, []Cure{Retold, Retold}, ""},
 		"the main one not curable":    {[]Mount{systemdMount(func(m *Mount) { m.Master.UnitActive = false }), nested(nil)}, []Cure{Unrepaired, Unrepaired}, ""},
-		"automount in a nested one":   {[]Mount{func() Mount { m := automountMount(nil); m.Main = false; return m }()}, []Cure{Respawned}, ""},
+		"automount in a nested one":   {[]Mount{func() Mount { m := automountMount(nil); m.Main = false; return m }()}, []Cure{Reloaded}, ""},
 		"one bad does not hurt other": {[]Mount{other(false), systemdMount(nil)}, []Cure{Unrepaired, Retold}, ""},
 	} {
 		plan := Plan(&Snapshot{Restore: true, Strategy: Auto, Mounts: test.mounts})

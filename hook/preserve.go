@@ -70,7 +70,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	if err := sc.openRoots(ctx, everyRoot); err != nil {
 		r.Warn(err)
 	}
-	if err := r.preserveIn(ctx, sc, rec, nil, nil); err != nil {
+	if err := r.preserveIn(ctx, sc, criu, rec); err != nil {
 		r.Warn(err)
 	}
 	needed, err := sc.unserved(rec)
@@ -81,9 +81,8 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		r.Warn(err)
 		rec.Roots = nil
 	}
-	r.freezeForRepair(ctx, sc, criu, rec, needed)
 	if err := s.save(criu, rec); err != nil {
-		return errors.Join(err, rec.Holder.Stop(ctx), rec.thaw())
+		return errors.Join(err, rec.Holder.Stop(ctx))
 	}
 	return nil
 }
@@ -114,7 +113,7 @@ func (s *scene) unserved(rec *record) ([]Mount, error) {
 	}
 	rec.describe(list)
 	return slices.DeleteFunc(list, func(m Mount) bool {
-		return m.Master.PID == 0 || m.knownHealthy() || !m.Options.Type.Trigger()
+		return m.Master.PID == 0 || m.Parking || m.knownHealthy() || !m.Options.Type.Trigger()
 	}), nil
 }
 

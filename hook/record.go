@@ -11,8 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/freezer"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -36,10 +35,8 @@ type record struct {
 	Devices []oldDevice `json:"devices"`
 	// Holder holds the fillers of the wanted device numbers after Reserve, the
 	// roots after Preserve.
-	Holder holder.Ref `json:"holder"`
+	Holder helper.Ref `json:"holder"`
 	Roots  []heldRoot `json:"roots"`
-	// Frozen are the groups that were frozen for the repair, nil for none.
-	Frozen *freezer.Ref `json:"frozen,omitempty"`
 	// Preserved are the paths whose mounts have their old numbers again;
 	// NotPreserved says of others why not.
 	Preserved    []string          `json:"preserved"`
@@ -131,16 +128,6 @@ func (r *record) describe(list []Mount) {
 		m.NotPreserved = r.NotPreserved[m.Path]
 		m.LeftAlone = slices.Contains(r.leftAlone, m.Path)
 	}
-}
-
-// thaw lets go of what was frozen for the repair.
-func (r *record) thaw() error {
-	if r == nil || r.Frozen == nil {
-		return nil
-	}
-	frozen := freezer.Resume(*r.Frozen)
-	r.Frozen = nil
-	return frozen.Thaw()
 }
 
 // store is the directory of records, locks and reports.

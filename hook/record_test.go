@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
@@ -23,7 +23,7 @@ func TestRecord(t *testing.T) {
 	}
 	want := &record{
 		Moment: Preserve, Init: "5-6", Devices: []oldDevice{{Path: hostile[:3], Device: 54, FD: 9, Systemd: true}},
-		Holder: holder.Ref{PID: 7, StartTime: 8, Files: 2}, Roots: []heldRoot{{Namespace: 1, Mount: 2, Index: 1}},
+		Holder: helper.Ref{PID: 7, StartTime: 8, Files: 2}, Roots: []heldRoot{{Namespace: 1, Mount: 2, Index: 1}},
 		Preserved: []string{"/a"}, NotPreserved: map[string]string{"/b": "taken"},
 	}
 	for range 2 {

@@ -10,15 +10,16 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // preserveIn gives the mounts their old numbers back. What it could not do is
 // noted in the record, with the reason.
-// fillers hold wanted numbers, beside those that the record's holder has.
-func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers []*os.File, waiters []Waiter) error {
+// Each stale trigger of an automount daemon makes way for a parking mount.
+func (r Runner) preserveIn(ctx context.Context, sc *scene, criu *nsenter.Process, rec *record) error {
 	rec.NotPreserved = map[string]string{}
 	list, err := sc.survey()
 	if err != nil {
@@ -28,12 +29,12 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 		r.Warn(err)
 	}
 	rec.describe(list)
-	picked := toPreserve(list, waiters)
+	picked := toPreserve(list, nil)
 	lock, err := (store{r.Directory}).lockDevices(ctx)
 	if err != nil {
 		return err
 	}
-	pool, err := adopt(ctx, rec, list, picked, fillers)
+	pool, err := adopt(ctx, rec, list, picked)
 	if err != nil {
 		(store{r.Directory}).unlock(lock)
 		return err
@@ -54,31 +55,65 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 	}
 	pool.Close()
 	(store{r.Directory}).unlock(lock)
-	if len(replacements) == 0 {
+	parked := r.parkTriggers(ctx, sc, criu, list)
+	if len(replacements)+len(parked) == 0 {
 		return nil
 	}
-	if err := (store{r.Directory}).replace(ctx, sc.init, sc.mountSpaces(), replacements); err != nil {
+	if err := (store{r.Directory}).replace(ctx, sc.init, sc.mountSpaces(), append(parked, replacements...)); err != nil {
 		r.Warn(err)
+	}
+	for _, p := range parked {
+		if p.Err != nil {
+			r.Warn(p.Err) // Repair parks it
+		}
 	}
 	return r.verifyPreserved(sc, rec, list, replacements)
 }
 
+// parkTriggers makes parking mounts for the triggers of automount daemons.
+func (r Runner) parkTriggers(ctx context.Context, sc *scene, criu *nsenter.Process, list []Mount) []*mounts.Replacement {
+	byDaemon := map[int][]*Mount{}
+	for i := range list {
+		m := &list[i]
+		if m.Master.Kind != master.Automount || m.Options.Type != autofs.Direct || m.Parking || m.Settled || len(m.Covers) > 0 {
+			continue
+		}
+		if home, err := sc.masters[m.Master.PID].Namespace("mnt"); err == nil && home.Inode == m.Namespace {
+			byDaemon[m.Master.PID] = append(byDaemon[m.Master.PID], m)
+		}
+	}
+	model := modelOf(criu)
+	if model != nil {
+		defer model.Close()
+	}
+	var replacements []*mounts.Replacement
+	for pid, triggers := range byDaemon {
+		p, err := sc.newParking(ctx, store{r.Directory}, sc.masters[pid], triggers,
+			helper.Request{Bound: sc.init, Model: model, Lifetime: parkTime})
+		if err != nil {
+			r.Warn(err) // Repair parks them
+			continue
+		}
+		for i, t := range p.Mounts {
+			replacements = append(replacements, &mounts.Replacement{Path: t.Path, Old: t.Stale, New: p.lots[i].Tree, Device: t.Parking})
+		}
+	}
+	return replacements
+}
+
 // adopt takes over the numbers that Reserve held, and fills all other free
 // ones below the highest wanted.
-func adopt(ctx context.Context, rec *record, list []Mount, picked []int, fillers []*os.File) (*device.Pool, error) {
+func adopt(ctx context.Context, rec *record, list []Mount, picked []int) (*device.Pool, error) {
 	var wanted []uint64
 	for _, i := range picked {
 		wanted = append(wanted, list[i].DeviceBefore)
 	}
 	pool := device.New(wanted)
 	var errs []error
-	for _, f := range fillers {
-		errs = append(errs, pool.Adopt(f))
-	}
 	// A holder that is gone was ended by a run that was killed: the numbers may
 	// still be free.
 	held, err := rec.Holder.OpenAll()
-	if !errors.Is(err, holder.ErrGone) {
+	if !errors.Is(err, helper.ErrGone) {
 		errs = append(errs, err)
 	}
 	for _, f := range held {
@@ -88,7 +123,7 @@ func adopt(ctx context.Context, rec *record, list []Mount, picked []int, fillers
 	}
 	// Its copies must be closed for the numbers to become free.
 	errs = append(errs, rec.Holder.Stop(ctx), pool.Fill(ctx))
-	rec.Holder = holder.Ref{}
+	rec.Holder = helper.Ref{}
 	if err := errors.Join(errs...); err != nil {
 		pool.Close()
 		return nil, err

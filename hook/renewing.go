@@ -51,16 +51,17 @@ func (s store) finishOneRenewing(ctx context.Context, sc *scene, n *note) error 
 		return nil // its unit may still mount it: the next run looks again
 	}
 	if fresh := mounts.DeviceOf(now); fresh != rec.Device {
-		if err := s.renewElsewhere(ctx, sc, rec.Path, rec.Device, fresh); err != nil {
+		if err := s.renewElsewhere(ctx, sc, sc.main().process, rec.Path, rec.Device, fresh); err != nil {
 			return err
 		}
 	}
 	return errors.Join(n.remove(), sc.readTables())
 }
 
-// renewElsewhere puts the mount that systemd has made anew into the mount
-// namespaces that it does not propagate to, in the place of the old one.
-func (s store) renewElsewhere(ctx context.Context, sc *scene, path string, old, fresh uint64) error {
+// renewElsewhere copies the mount that a master has recreated in the namespace of
+// a process to the mount namespaces that it does not propagate to, in the place of
+// the old one.
+func (s store) renewElsewhere(ctx context.Context, sc *scene, from *nsenter.Process, path string, old, fresh uint64) error {
 	if err := sc.readTables(); err != nil {
 		return err
 	}
@@ -73,7 +74,7 @@ func (s store) renewElsewhere(ctx context.Context, sc *scene, path string, old, 
 	if len(others) == 0 {
 		return nil
 	}
-	copied, err := mounts.CopyOfAutofs(ctx, sc.main().process, path, fresh)
+	copied, err := mounts.CopyOfAutofs(ctx, from, path, fresh)
 	if err != nil {
 		return err
 	}

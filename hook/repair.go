@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
@@ -103,42 +102,26 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 			return err
 		}
 	}
+	if err := errors.Join(sc.loadParkings(s), sc.removeFills(ctx, s)); err != nil {
+		r.Warn(err)
+	}
 	if err := s.finishRestarts(ctx, sc); err != nil {
 		r.Warn(err)
 	}
 	report.Warnings = append(report.Warnings, known.Warnings...)
-	var freezing sync.Mutex
-	thaw := func() {
-		freezing.Lock()
-		defer freezing.Unlock()
-		if err := known.thaw(); err != nil {
-			r.Warn(err)
-		}
-	}
-	defer thaw()
 	if err := s.finishGate(ctx, sc); err != nil {
 		r.Warn(err)
 	}
-	if err := s.finishEnded(ctx, sc); err != nil {
+	if err := sc.resumeParkings(ctx, s); err != nil {
 		r.Warn(err)
 	}
 	r.takeRoots(sc, known)
-	if known.Moment != Preserve && e.Strategy != RestartOnly && e.Strategy != RetellOnly {
-		r.preserveLate(ctx, sc, known, fillers, e.Strategy)
-	}
 	snapshot, err := r.snapshot(ctx, e, sc, known)
 	if err != nil {
 		return err
 	}
 	w := &work{
-		scene: sc, store: s, snapshot: snapshot, plan: Plan(snapshot), warn: r.Warn, thaw: thaw,
-		freeze: func(ctx context.Context, list []int) {
-			freezing.Lock()
-			defer freezing.Unlock()
-			if known.Frozen == nil {
-				r.freezeForRepair(ctx, sc, nil, known, pick(snapshot.Mounts, list))
-			}
-		},
+		scene: sc, store: s, snapshot: snapshot, plan: Plan(snapshot), warn: r.Warn,
 		killWaiters: e.KillWaiters, refused: map[int]bool{},
 	}
 	w.apply(ctx)
@@ -150,9 +133,6 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	err = s.settle(init, w.snapshot, w.plan)
 	if err == nil && w.knowsSystemd() {
 		err = s.endTelling(init)
-	}
-	if err == nil {
-		err = s.forgetDaemons(ctx, init, w.snapshot.Mounts)
 	}
 	if err != nil {
 		r.Warn(err)

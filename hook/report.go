@@ -203,7 +203,7 @@ func (r *Report) Summary() string {
 	if r.Planned && r.Error == "" {
 		line = name + ": nothing was changed; planned"
 	}
-	for _, c := range []Cure{Healthy, Preserved, Retold, Restarted, Respawned, Unrepaired} {
+	for _, c := range []Cure{Healthy, Preserved, Retold, Restarted, Reloaded, Unrepaired} {
 		if counts[c] > 0 {
 			line += fmt.Sprintf(", %d %s", counts[c], c)
 		}

@@ -27,7 +27,7 @@ func TestConclude(t *testing.T) {
 		{[]Cure{Healthy, Healthy}, "", NothingToDo, 0},
 		{[]Cure{Preserved}, "", Repaired, 0},
 		{[]Cure{Retold, Healthy}, "", Repaired, 0},
-		{[]Cure{Restarted, Respawned}, "", Repaired, 0},
+		{[]Cure{Restarted, Reloaded}, "", Repaired, 0},
 		{[]Cure{Restarted, Unrepaired}, "", Partial, 3},
 		{[]Cure{Unrepaired}, "", Failed, 1},
 		{[]Cure{Healthy, Unrepaired}, "", Failed, 1},

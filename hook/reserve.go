@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -76,22 +76,31 @@ func (r Runner) reserveNumbers(ctx context.Context, s store, rec *record) *devic
 
 // hold starts a holder of the files and notes it in the record.
 func (r Runner) hold(criu *nsenter.Process, rec *record, files []*os.File) error {
-	rec.Holder = holder.Ref{}
+	rec.Holder = helper.Ref{}
 	if len(files) == 0 {
 		return nil
 	}
-	model, err := nsenter.Open(parentOf(criu.PID()))
-	if err == nil {
+	model := modelOf(criu)
+	if model != nil {
 		defer model.Close()
-	} else {
-		model = nil // the holder stays where it is
 	}
-	rec.Holder, err = holder.Start(criu, model, holderLifetime, files)
-	if errors.Is(err, holder.ErrNotMoved) {
+	var err error
+	rec.Holder, err = helper.Start(helper.Request{Bound: criu, Model: model, Lifetime: holderLifetime, Files: files})
+	if errors.Is(err, helper.ErrNotMoved) {
 		r.Warn(err)
 		return nil
 	}
 	return err
+}
+
+// modelOf opens the process that has started CRIU, to whose control groups our
+// helpers move; nil if it is gone, and they stay where they are.
+func modelOf(criu *nsenter.Process) *nsenter.Process {
+	model, err := nsenter.Open(parentOf(criu.PID()))
+	if err != nil {
+		return nil
+	}
+	return model
 }
 
 // hasAutofs tells from the names of the images alone whether there is work.

@@ -4,15 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 )
-
-// restartPatience is how long everything else stays frozen for a restart, which
-// takes a few milliseconds. A restart that takes longer stops services: what is
-// frozen does not stop.
-const restartPatience = 200 * time.Millisecond
 
 var errNotRestarted = errors.New("systemd did not restart the unit")
 
@@ -41,9 +35,7 @@ func (w *work) restart(ctx context.Context, i int) error {
 		}
 		return err
 	}
-	patience := time.AfterFunc(restartPatience, w.thaw)
 	restartErr := manager.Restart(ctx, m.Master.Unit)
-	patience.Stop()
 	fresh, err := w.freshMount(m)
 	if !errors.Is(err, errNotRestarted) {
 		// Not the one that systemd still serves: without a writer of its pipe
@@ -62,7 +54,7 @@ func (w *work) restart(ctx context.Context, i int) error {
 		}
 		restartErr = errors.Join(restartErr, covers.drop(ctx))
 	}
-	if err := w.store.renewElsewhere(ctx, w.scene, m.Path, m.Device, fresh); err != nil {
+	if err := w.store.renewElsewhere(ctx, w.scene, main.process, m.Path, m.Device, fresh); err != nil {
 		return errors.Join(restartErr, err) // the next run tries again
 	}
 	return errors.Join(restartErr, renewing.remove())

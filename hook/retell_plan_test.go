@@ -58,7 +58,7 @@ func TestPlanRepair(t *testing.T) {
 		"somebody waits":        {Auto, []Mount{systemdMount(nil), nested}, waiting, []Cure{Retold, Retold}, "remembers"},
 		"unknown number":        {Auto, []Mount{systemdMount(unknown)}, nil, []Cure{Restarted}, "older device"},
 		"as it was":             {Auto, []Mount{systemdMount(func(m *Mount) { m.Device = 54 })}, nil, []Cure{Healthy}, "old device number"},
-		"beside others":         {Auto, []Mount{automountMount(func(m *Mount) { m.Device = 62 }), systemdMount(nil), indirect}, nil, []Cure{Respawned, Preserved, Retold}, ""},
+		"beside others":         {Auto, []Mount{automountMount(func(m *Mount) { m.Device = 62 }), systemdMount(nil), indirect}, nil, []Cure{Reloaded, Preserved, Retold}, ""},
 		"preserved by a moment": {Auto, []Mount{systemdMount(func(m *Mount) { m.Preserved, m.Device = true, 54 })}, nil, []Cure{Preserved}, "that systemd remembers"},
 	} {
 		s := &Snapshot{Restore: true, Strategy: test.strategy, Mounts: test.mounts, Waiters: test.waiters}
@@ -142,7 +142,7 @@ func TestRestartInstead(t *testing.T) {
 // main namespace.
 func TestRetellNothing(t *testing.T) {
 	nested := systemdMount(func(m *Mount) { m.Main = false; m.Master.Identity = master.Identity{Kind: master.Systemd, PID: 1} })
-	w := &work{snapshot: &Snapshot{Mounts: []Mount{nested, automountMount(nil)}}, plan: []Decision{{0, Retold, ""}, {1, Respawned, ""}}}
+	w := &work{snapshot: &Snapshot{Mounts: []Mount{nested, automountMount(nil)}}, plan: []Decision{{0, Retold, ""}, {1, Reloaded, ""}}}
 	if w.retell(context.Background()) {
 		t.Error("something was tried")
 	}
@@ -156,7 +156,7 @@ func TestKnowsSystemd(t *testing.T) {
 		cures []Cure
 		want  bool
 	}{
-		{[]Cure{Retold, Healthy, Respawned}, true},
+		{[]Cure{Retold, Healthy, Reloaded}, true},
 		{[]Cure{Retold, Healthy, Unrepaired}, true},
 		{[]Cure{Retold, Unrepaired, Healthy}, false},
 		{nil, true},

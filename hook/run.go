@@ -107,6 +107,9 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 	if sc.hasAutofs() {
 		r.protect(init)
 	}
+	if err := sc.loadParkings(store{r.Directory}); err != nil {
+		r.Warn(err)
+	}
 	rec, err := recordFromImages(e)
 	if err != nil {
 		return err
@@ -129,7 +132,6 @@ func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (
 	if !sc.hasAutofs() {
 		return snapshot, nil
 	}
-	snapshot.Unstarted = (store{r.Directory}).unstarted(sc.init)
 	var err error
 	if snapshot.Mounts, err = sc.survey(); err != nil {
 		return nil, err
@@ -142,9 +144,6 @@ func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (
 		r.Warn(err)
 	}
 	sc.askSystemd(ctx, snapshot.Mounts)
-	if err := (store{r.Directory}).recallDaemons(sc.init, snapshot.Mounts); err != nil {
-		r.Warn(err)
-	}
 	if snapshot.Waiters, err = sc.waiters(); err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +30,8 @@ type scene struct {
 	silent map[int]error
 	// roots are open autofs roots, by namespace and mount id.
 	roots map[rootKey]*os.File
+	// parkings are the parking mounts that are known.
+	parkings []*parking
 	// numbers are kept free for the mounts that are made anew.
 	numbers fdNumbers
 	// members are the pids of the container's processes.
@@ -169,6 +170,9 @@ func (s *scene) close() {
 	for _, f := range s.roots {
 		f.Close()
 	}
+	for _, p := range s.parkings {
+		p.close()
+	}
 	s.numbers.close()
 }
 
@@ -238,11 +242,4 @@ func openIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[
 	default:
 		return nil, err
 	}
-}
-
-// processSince is when the kernel made a process, from its start time in clock
-// ticks since boot.
-func processSince(p *nsenter.Process) time.Time {
-	const ticksPerSecond = 100 // USER_HZ, the same on all architectures Go runs on
-	return bootTime().Add(time.Duration(p.StartTime()) * (time.Second / ticksPerSecond))
 }

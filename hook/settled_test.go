@@ -23,11 +23,11 @@ func TestSettled(t *testing.T) {
 	}
 	before := &Snapshot{Mounts: []Mount{
 		at("/retold", nil), at("/healthy", nil), at("/unrepaired", nil), at("/before", func(m *Mount) { m.Settled = true }),
-		at("/restarted", nil), at("/respawned", nil), at("/preserved", nil),
+		at("/restarted", nil), at("/reloaded", nil), at("/preserved", nil),
 		at("/number", func(m *Mount) { m.DeviceBefore = m.Device }), // a run that was killed had preserved it
 	}}
 	var plan []Decision
-	for i, cure := range []Cure{Retold, Healthy, Unrepaired, Healthy, Restarted, Respawned, Preserved, Healthy} {
+	for i, cure := range []Cure{Retold, Healthy, Unrepaired, Healthy, Restarted, Reloaded, Preserved, Healthy} {
 		plan = append(plan, Decision{Mount: i, Cure: cure})
 	}
 	if err := s.markSettled(init, before.Mounts[:1]); err != nil || before.Mounts[0].Settled {
@@ -56,7 +56,7 @@ func TestSettled(t *testing.T) {
 			t.Errorf("settled %q, want %q", got, want)
 		}
 	}
-	cured := []string{"/retold", "/before", "/restarted", "/respawned", "/preserved", "/number"}
+	cured := []string{"/retold", "/before", "/restarted", "/reloaded", "/preserved", "/number"}
 	expect(cured, slices.Clone(before.Mounts))
 	for name, change := range map[string]func(*Mount){
 		"device":          func(m *Mount) { m.Device++ },
@@ -131,13 +131,12 @@ func TestSettledOtherVersion(t *testing.T) {
 func TestPlanSettled(t *testing.T) {
 	for name, m := range map[string]Mount{
 		"images have another": systemdMount(nil),
-		"younger":             systemdMount(dates(noon, noon.Add(time.Hour), noon)),
+		"younger":             systemdMount(dates(noon, noon.Add(time.Hour))),
 		"not preserved":       systemdMount(func(m *Mount) { m.NotPreserved = "taken" }),
 		"silent":              systemdMount(func(m *Mount) { m.Master.Problem = "silent" }),
 		"inactive":            systemdMount(func(m *Mount) { m.Master.UnitActive = false }),
 		"nested":              systemdMount(func(m *Mount) { m.Main = false }),
 		"automount":           automountMount(nil),
-		"automount, restored": automountMount(dates(noon, noon, noon.Add(time.Hour))),
 	} {
 		m.Settled = true
 		for _, strategy := range []Strategy{Auto, PreserveOnly, RetellOnly, RestartOnly} {

@@ -16,9 +16,6 @@ type Snapshot struct {
 	// Executed is whether the container's first process has executed a program
 	// since a fork made it: a runtime's start does that, a restore does not.
 	Executed bool
-	// Unstarted names services of automount daemons that earlier runs have ended
-	// and that do not start again, "" for none.
-	Unstarted string
 	// Strategy limits the cures.
 	Strategy Strategy
 	// ReexecuteReplaced is the administrator's choice of that name.
@@ -59,7 +56,10 @@ type Mount struct {
 	// Created is when the superblock was made (ctime of its root), zero if that
 	// could not be seen.
 	Created time.Time
-	Master  Master
+	// Parking is whether it is a parking mount of ours, in the place of a trigger of
+	// Master; UnderParking whether one covers it.
+	Parking, UnderParking bool
+	Master                Master
 }
 
 // Cover is a mount on an autofs mount.
@@ -85,9 +85,6 @@ type Master struct {
 	// UnitSince is when the unit became active, or the service's main process
 	// was started, as systemd remembers it; zero if unknown.
 	UnitSince time.Time
-	// ProcessSince is when the kernel made the process: for a restored one,
-	// the moment of the restore.
-	ProcessSince time.Time
 	// Executed is whether it has executed its program since a fork made it. A
 	// restored daemon has not.
 	Executed bool
@@ -97,27 +94,6 @@ type Master struct {
 	// Problem says why systemd could not be asked about this mount, "" if it
 	// could.
 	Problem string
-	// Alone is not nil for an automount daemon that no systemd runs.
-	Alone *Alone
-}
-
-// Alone is what is known of an automount daemon that an entrypoint or another
-// supervisor has started.
-type Alone struct {
-	// Foreground is whether its arguments tell it not to make a daemon of
-	// itself: then its parent waits for its end.
-	Foreground bool
-	// Forced is whether its arguments have it unmount everything at its start.
-	Forced bool
-	// ParentPID and Parent are its parent's number on the host, and command.
-	ParentPID int
-	Parent    string
-	// Obstacle says why it could not be started again from outside, "" if it
-	// could.
-	Obstacle string
-	// Killed is whether an earlier run has ended it, and was ended itself before
-	// a new one ran.
-	Killed bool
 }
 
 // Waiter is a process that is blocked in the kernel on an autofs mount.

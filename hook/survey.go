@@ -47,6 +47,9 @@ func (s *scene) listAutofs() ([]Mount, error) {
 			return nil, fmt.Errorf("the container's mount namespaces have more than %d autofs mounts: that many are not looked at", maxAutofs)
 		}
 		for _, m := range sp.table.Autofs() {
+			if s.isParking(sp.table.ByID(m.Parent)) {
+				continue // of the repair that is under way
+			}
 			options, err := autofs.ParseOptions(m.VFSOptions)
 			if err != nil {
 				return nil, fmt.Errorf("autofs mount at %q: %w", m.Mountpoint, err)
@@ -55,6 +58,7 @@ func (s *scene) listAutofs() ([]Mount, error) {
 				Namespace: sp.id, Main: i == 0, NamespacePID: sp.process.PID(),
 				ID: m.ID, Path: m.Mountpoint, Device: mounts.DeviceOf(m), Source: m.Source, Options: options,
 				Covers: covers(sp.table.Stack(m)), Below: covers(sp.table.On(m)),
+				Parking: s.isParking(m), UnderParking: s.isParking(sp.table.Over(m)),
 			})
 			if covered += len(found[len(found)-1].Below); covered > maxCovers {
 				return nil, fmt.Errorf("there are more than %d mounts on the container's autofs mounts: that many are not looked at", maxCovers)
@@ -62,6 +66,11 @@ func (s *scene) listAutofs() ([]Mount, error) {
 		}
 	}
 	return found, nil
+}
+
+// isParking reports whether it is a parking mount of ours.
+func (s *scene) isParking(m *mounts.Mount) bool {
+	return m != nil && m.FSType == "autofs" && s.parkingAt(m.Mountpoint, mounts.DeviceOf(m)) != nil
 }
 
 func covers(list []*mounts.Mount) []Cover {
@@ -111,6 +120,10 @@ func (s *scene) findMasters(list []Mount) error {
 	for i := range list {
 		options := list[i].Options
 		list[i].Master = Master{Identity: master.Identity{Kind: master.None}}
+		if list[i].Parking {
+			list[i].Master = s.daemonOf(s.parkingAt(list[i].Path, list[i].Device))
+			continue
+		}
 		if options.Catatonic() || !options.HasPipe {
 			continue
 		}
@@ -133,6 +146,24 @@ func (s *scene) findMasters(list []Mount) error {
 		}
 	}
 	return nil
+}
+
+// daemonOf is the daemon in the place of whose triggers parking mounts are.
+func (s *scene) daemonOf(p *parking) Master {
+	m := Master{Identity: master.Identity{Kind: master.None}}
+	daemon, err := p.process()
+	if daemon == nil || err != nil {
+		return m
+	}
+	if id, err := master.Identify(daemon); err == nil {
+		m = Master{Identity: id, StartTime: daemon.StartTime()}
+	}
+	if s.masters[p.Daemon] == nil {
+		s.masters[p.Daemon] = daemon
+	} else {
+		daemon.Close()
+	}
+	return m
 }
 
 // readerOf looks for the process that has the read end of a pipe open.
@@ -161,7 +192,7 @@ func (s *scene) readerOf(pipe uint64, candidates []int, readers map[int]Master) 
 		if err != nil {
 			return none, err
 		}
-		readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, ProcessSince: processSince(p), Executed: p.Executed()}
+		readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, Executed: p.Executed()}
 		return readers[pid], nil
 	}
 	return none, nil

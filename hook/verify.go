@@ -23,7 +23,7 @@ func (w *work) verify() {
 	shown := placesOf(now)
 	for i := range w.plan {
 		d := &w.plan[i]
-		if d.Cure != Retold && d.Cure != Restarted && d.Cure != Respawned {
+		if d.Cure != Retold && d.Cure != Restarted && d.Cure != Reloaded {
 			continue
 		}
 		before := &w.snapshot.Mounts[d.Mount]
@@ -41,7 +41,7 @@ func (w *work) verify() {
 
 func (w *work) failAll(err error) {
 	for i := range w.plan {
-		if w.plan[i].Cure == Retold || w.plan[i].Cure == Restarted || w.plan[i].Cure == Respawned {
+		if w.plan[i].Cure == Retold || w.plan[i].Cure == Restarted || w.plan[i].Cure == Reloaded {
 			w.fail(i, fmt.Errorf("the repair could not be verified: %w", err))
 		}
 	}
@@ -77,8 +77,8 @@ func check(before, after *Mount, cure Cure) error {
 		return fmt.Errorf("%q was mounted anew while systemd was told its device number", before.Path)
 	case cure == Restarted && after.ID == before.ID:
 		return fmt.Errorf("mount %d is still at %q: its mount namespace receives no changes from the container's", before.ID, before.Path)
-	case cure == Respawned && after.Master.PID == before.Master.PID:
-		return fmt.Errorf("the old automount daemon still serves %q", before.Path)
+	case cure == Reloaded && (after.ID == before.ID || after.Parking || after.Master.PID != before.Master.PID):
+		return fmt.Errorf("automount %d has not mounted %q again", before.Master.PID, before.Path)
 	case len(after.Below) < len(before.Below):
 		return fmt.Errorf("%d mounts covered %q before the repair, %d after it", len(before.Below), before.Path, len(after.Below))
 	}

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/gate"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -38,23 +38,6 @@ func (w *work) openClosed(ctx context.Context, list []int) {
 		}
 		if w.killWaiters {
 			w.endWaiters(ctx, list)
-		}
-	}
-}
-
-// indirectTime bounds the wait for an automount daemon to finish what it is
-// doing; mounting over a network takes its time.
-const indirectTime = time.Second
-
-// awaitIndirect waits until nobody waits on an indirect mount of the daemon. Those
-// it still serves, and who waits there would get an error from its successor.
-func (w *work) awaitIndirect(ctx context.Context, pid int) {
-	for end := time.Now().Add(indirectTime); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
-		now, err := w.scene.waiters()
-		if err != nil || !slices.ContainsFunc(w.snapshot.Mounts, func(m Mount) bool {
-			return m.Master.PID == pid && m.Options.Type == autofs.Indirect && len(waitersOn(now, m.Path)) > 0
-		}) {
-			return
 		}
 	}
 }
@@ -131,40 +114,48 @@ func (p Waiter) end(ctx context.Context) error {
 	return thread.WaitEnd(ctx)
 }
 
-// divert brings those who wait on one of the mounts into a gate, and returns
-// what lets them walk on. Who cannot be brought there gets an error when the
-// mount's old superblock is given up.
-func (w *work) divert(ctx context.Context, list []int) (open func()) {
-	open = func() {}
-	before, err := waiters.Find(w.scene.members)
-	if err != nil {
-		w.warn(err)
-	}
+// divert brings the processes that wait on one of the mounts into a parking mount,
+// and returns what makes them walk their paths again. A process that cannot be
+// brought there gets an error when the mount's old superblock is given up.
+func (w *work) divert(ctx context.Context, list []int) (resume func()) {
+	resume = func() {}
+	before := w.waitersAt(list)
 	if len(before) == 0 {
-		return open
+		return resume
 	}
-	before = slices.DeleteFunc(before, func(p waiters.Waiter) bool { return p.Path != "" && !w.leadsTo(p.Path, list) })
-	if len(before) == 0 {
-		return open // all wait elsewhere
-	}
-	g, err := gate.Divert(ctx, w.places(list), func() int { return waiters.NotMoved(before) }, func(device uint64) error {
+	d, err := park.Divert(ctx, w.places(list), func() int { return waiters.NotMoved(before) }, func(device uint64) error {
 		return w.store.announceGate(w.scene.init, device)
 	})
 	if err != nil {
-		w.warn(fmt.Errorf("those who wait cannot be held back, and get an error: %w", err))
+		w.warn(fmt.Errorf("the processes that wait cannot be parked, and get an error: %w", err))
 	} else {
-		open = func() {
-			if err := errors.Join(g.Open(), w.store.forgetGate(w.scene.init)); err != nil {
+		resume = func() {
+			if err := errors.Join(d.Resume(ctx), w.store.forgetGate(w.scene.init)); err != nil {
 				w.warn(err)
 			}
 		}
 	}
+	w.refuse(before)
+	return resume
+}
+
+// waitersAt finds the processes that wait on one of the mounts, or may: what they
+// want to reach cannot always be read.
+func (w *work) waitersAt(list []int) []waiters.Waiter {
+	found, err := waiters.Find(w.scene.members)
+	if err != nil {
+		w.warn(err)
+	}
+	return slices.DeleteFunc(found, func(p waiters.Waiter) bool { return p.Path != "" && !w.leadsTo(p.Path, list) })
+}
+
+// refuse notes the processes that still wait where they waited: they get an error.
+func (w *work) refuse(before []waiters.Waiter) {
 	for _, p := range before {
 		if waiters.NotMoved([]waiters.Waiter{p}) > 0 {
 			w.refused[p.PID] = true
 		}
 	}
-	return open
 }
 
 // leadsTo reports whether a path may lead onto one of the mounts.
@@ -174,13 +165,13 @@ func (w *work) leadsTo(path string, list []int) bool {
 	})
 }
 
-// places are those of the mounts where somebody may wait who can be let go.
-func (w *work) places(list []int) []gate.Place {
-	var places []gate.Place
+// places are those of the mounts from which waiters can be released.
+func (w *work) places(list []int) []park.Place {
+	var places []park.Place
 	for _, i := range list {
 		m := &w.snapshot.Mounts[i]
 		root := w.root(m)
-		if root == nil || len(m.Covers) > 0 || !m.Options.Type.Trigger() {
+		if root == nil || len(m.Covers) > 0 && !m.UnderParking || !m.Options.Type.Trigger() {
 			continue
 		}
 		for _, sp := range w.scene.spaces {
@@ -188,7 +179,7 @@ func (w *work) places(list []int) []gate.Place {
 				continue
 			}
 			if now := sp.table.ByID(m.ID); now != nil {
-				places = append(places, gate.Place{
+				places = append(places, park.Place{
 					Process: sp.process, Root: root, Device: m.Device, Propagation: mounts.PropagationOf(now),
 				})
 			}

@@ -49,8 +49,6 @@ func TestUsage(t *testing.T) {
 		"hold, no number":    {[]string{"hold-files", "x"}, 1, "", ""},
 		"hold, no time":      {[]string{"hold-files", "0"}, 1, "", ""},
 		"hold, two":          {[]string{"hold-files", "1", "2"}, 1, "", ""},
-		"thaw nothing":       {[]string{"undo-if-killed", "0"}, 1, "", ""},
-		"thaw, a name":       {[]string{"undo-if-killed", "/sys/fs/cgroup"}, 1, "", ""},
 		"watch":              {[]string{"watch-restore"}, 2, "", "want three arguments"},
 		"watch, two":         {[]string{"watch-restore", "1-2", "3-4"}, 2, "", "want three arguments"},
 		"watch, no start":    {[]string{"watch-restore", "1", "3-4", "c1"}, 2, "", "want a process number and a start time"},

@@ -16,9 +16,7 @@ import (
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/respawn"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 )
@@ -49,22 +47,9 @@ func command(args []string) int {
 		return exitUsage
 	}
 	switch name := args[0]; {
-	case name == holder.Verb:
+	case name == helper.Verb:
 		_ = spawn.Close()
-		_ = spawn.Confine()
-		if err := holder.Run(args[1:]); err != nil {
-			return exitFailed
-		}
-		return exitDone
-	case name == guard.Verb:
-		_ = spawn.Close()
-		if err := guard.Run(args[1:]); err != nil {
-			return exitFailed
-		}
-		return exitDone
-	case name == respawn.Verb:
-		_ = spawn.Close()
-		if err := respawn.Run(); err != nil {
+		if err := helper.Run(args[1:]); err != nil {
 			return exitFailed
 		}
 		return exitDone

@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
-	"runtime"
 	"syscall"
 	"unsafe"
 
@@ -22,19 +21,6 @@ type Step struct {
 	Name   string
 	Number uintptr
 	Args   [5]uintptr
-	// OnResult is whether the first argument is what the step before returned,
-	// such as a descriptor.
-	OnResult bool
-}
-
-// Place is where a copy is born.
-type Place struct {
-	// Number is its process number in its innermost pid namespace, 0 for the
-	// next one.
-	Number int
-	// Cgroup is a descriptor of its group's directory in the hierarchy of
-	// version 2, 0 for this process's own.
-	Cgroup int
 }
 
 // Start makes a copy of the calling thread that carries out the steps. After the
@@ -44,7 +30,7 @@ type Place struct {
 //
 // The copy is born in the pid namespace that the thread has set for its
 // children. The kernel ends it with the calling thread, until a step changes that.
-func Start(steps []Step, report int, place Place) (pid, pidfd int, err error) {
+func Start(steps []Step, report int) (pid, pidfd int, err error) {
 	// No other child may have a copy of the pipe.
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
@@ -52,7 +38,7 @@ func Start(steps []Step, report int, place Place) (pid, pidfd int, err error) {
 	if err := syscall.Pipe2(life[:], unix.O_CLOEXEC); err != nil {
 		return 0, -1, os.NewSyscallError("pipe2", err)
 	}
-	pid, pidfd, err = start(steps, report, place, life)
+	pid, pidfd, err = start(steps, report, life)
 	_ = syscall.Close(life[1])
 	if err == nil {
 		awaitLife(life[0])
@@ -65,20 +51,12 @@ func Start(steps []Step, report int, place Place) (pid, pidfd int, err error) {
 // move what the kernel is given addresses of.
 //
 //go:norace
-func start(steps []Step, report int, place Place, life [2]int) (pid, pidfd int, err error) {
+func start(steps []Step, report int, life [2]int) (pid, pidfd int, err error) {
 	var fd int32 = -1
 	args := cloneArgs{
 		flags:      unix.CLONE_PIDFD,
 		pidfd:      uint64(uintptr(unsafe.Pointer(&fd))),
 		exitSignal: uint64(unix.SIGCHLD),
-	}
-	wanted := int32(place.Number)
-	if wanted > 0 {
-		args.setTID, args.setTIDSize = uint64(uintptr(unsafe.Pointer(&wanted))), 1
-	}
-	if place.Cgroup > 0 {
-		args.flags |= unix.CLONE_INTO_CGROUP
-		args.cgroup = uint64(place.Cgroup)
 	}
 	all := ^uint64(0)
 	var old uint64
@@ -91,7 +69,6 @@ func start(steps []Step, report int, place Place, life [2]int) (pid, pidfd int, 
 	if errno != 0 {
 		return 0, -1, os.NewSyscallError("clone3", errno)
 	}
-	runtime.KeepAlive(&wanted)
 	return int(made), int(fd), nil
 }
 
@@ -110,28 +87,20 @@ func awaitLife(pipe int) {
 	}
 }
 
-// cloneArgs is struct clone_args of Linux 5.7 (include/uapi/linux/sched.h).
+// cloneArgs is struct clone_args of Linux 5.3 (include/uapi/linux/sched.h).
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls uint64
 }
-
-// cloneArgsSize5 is its size in Linux 5.5, without cgroup.
-const cloneArgsSize5 = 80
 
 //go:norace
 //go:nosplit
 func cloneAndRun(args *cloneArgs, steps []Step, report int, life [2]int) (uintptr, syscall.Errno) {
-	size := unsafe.Sizeof(*args)
-	if args.cgroup == 0 {
-		size = cloneArgsSize5
-	}
-	pid, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), size, 0)
+	pid, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
 	if errno != 0 || pid != 0 {
 		return pid, errno
 	}
 	// From here on this is the copy.
 	var verdict [2]uint32
-	var result uintptr
 	_, _, _ = syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
 	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(life[0]), 0, 0)
 	if _, _, errno = syscall.RawSyscall(unix.SYS_WRITE, uintptr(life[1]), uintptr(unsafe.Pointer(&verdict)), 1); errno != 0 {
@@ -140,10 +109,7 @@ func cloneAndRun(args *cloneArgs, steps []Step, report int, life [2]int) (uintpt
 	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(life[1]), 0, 0)
 	for verdict[0] = 0; verdict[0] < uint32(len(steps)); verdict[0]++ {
 		s := &steps[verdict[0]]
-		if !s.OnResult {
-			result = s.Args[0]
-		}
-		if result, _, errno = syscall.RawSyscall6(s.Number, result, s.Args[1], s.Args[2], s.Args[3], s.Args[4], 0); errno != 0 {
+		if _, _, errno = syscall.RawSyscall6(s.Number, s.Args[0], s.Args[1], s.Args[2], s.Args[3], s.Args[4], 0); errno != 0 {
 			verdict[1] = uint32(errno)
 			break
 		}

@@ -20,7 +20,7 @@ func run(t *testing.T, steps []Step) (pid int, verdict error) {
 		t.Fatal(err)
 	}
 	defer unix.Close(pipe[0])
-	pid, pidfd, err := Start(steps, pipe[1], Place{})
+	pid, pidfd, err := Start(steps, pipe[1])
 	unix.Close(pipe[1])
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +43,7 @@ func TestParentGone(t *testing.T) {
 	defer unix.Close(report[0])
 	unix.Close(life[0]) // nobody reads
 	steps := []Step{{Name: "write", Number: unix.SYS_WRITE, Args: [5]uintptr{uintptr(report[1])}}}
-	_, pidfd, err := start(steps, report[1], Place{}, life)
+	_, pidfd, err := start(steps, report[1], life)
 	unix.Close(life[1])
 	unix.Close(report[1])
 	if err != nil {
@@ -61,7 +61,7 @@ func TestParentGone(t *testing.T) {
 
 func TestStart(t *testing.T) {
 	pid := Step{Name: "getpid", Number: unix.SYS_GETPID}
-	number, err := run(t, []Step{pid, {Name: "getpgid of oneself", Number: unix.SYS_GETPGID, OnResult: true}})
+	number, err := run(t, []Step{pid, {Name: "getpgid of oneself", Number: unix.SYS_GETPGID}})
 	if err != nil || number <= 0 {
 		t.Errorf("process %d, %v", number, err)
 	}

@@ -57,19 +57,12 @@ func startPeer(target *os.File, sockets []int, pid1 *nsenter.Process) (*inhabita
 	for _, s := range sockets {
 		steps = append(steps, step("connect", unix.SYS_CONNECT, uintptr(s), uintptr(unsafe.Pointer(address)), length))
 	}
-	return settle(pid1, steps, capabilities, 0)
-}
-
-// occupy starts a process that does nothing but have the given number in the
-// container's pid namespace, so that no other process gets it.
-func occupy(pid1 *nsenter.Process, number int) (*inhabitant, error) {
-	return settle(pid1, nil, 0, number)
+	return settle(pid1, steps, capabilities)
 }
 
 // settle starts an inhabitant that carries out the given steps and then keeps
-// only the given capabilities. number is its number in the container, 0 for
-// the next one.
-func settle(pid1 *nsenter.Process, work []clone.Step, capabilities uint64, number int) (*inhabitant, error) {
+// only the given capabilities.
+func settle(pid1 *nsenter.Process, work []clone.Step, capabilities uint64) (*inhabitant, error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("pipe2", err)
@@ -92,7 +85,7 @@ func settle(pid1 *nsenter.Process, work []clone.Step, capabilities uint64, numbe
 		step("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&p.rights.header)), uintptr(unsafe.Pointer(&p.rights.data))),
 	)
 	started := make(chan error, 1)
-	nsenter.GoThread(func() { p.live(pid1, steps, pipe[1], number, started) })
+	nsenter.GoThread(func() { p.live(pid1, steps, pipe[1], started) })
 	err := <-started
 	unix.Close(pipe[1])
 	if err != nil {
@@ -108,13 +101,13 @@ func settle(pid1 *nsenter.Process, work []clone.Step, capabilities uint64, numbe
 // live starts the process and reaps it. The thread stays, since that gets its
 // death signal when the thread that made it ends, and is never used again,
 // since its children would be born in the container.
-func (p *inhabitant) live(pid1 *nsenter.Process, steps []clone.Step, report, number int, started chan<- error) {
+func (p *inhabitant) live(pid1 *nsenter.Process, steps []clone.Step, report int, started chan<- error) {
 	defer close(p.ended)
 	if err := unix.Setns(int(pid1.Pidfd().Fd()), unix.CLONE_NEWPID); err != nil {
 		started <- os.NewSyscallError("setns", err)
 		return
 	}
-	_, pidfd, err := clone.Start(steps, report, clone.Place{Number: number})
+	_, pidfd, err := clone.Start(steps, report)
 	if err != nil {
 		started <- err
 		return

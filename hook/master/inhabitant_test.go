@@ -44,33 +44,6 @@ func numbered(t *testing.T, pid1 *nsenter.Process, number int) *nsenter.Process 
 	return nil
 }
 
-// TestOccupy: the number is taken while it must be, by somebody harmless.
-func TestOccupy(t *testing.T) {
-	pid1 := container(t)
-	const number = 77
-	p, err := occupy(pid1, number)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again, err := occupy(pid1, number); !errors.Is(err, unix.EEXIST) {
-		t.Errorf("a second one: %v, %v", again, err)
-	}
-	guest := numbered(t, pid1, number)
-	if guest == nil {
-		t.Fatal("nobody has the number")
-	}
-	checkHarmless(t, guest, pid1, 0)
-	p.end()
-	if err := guest.Alive(); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("after its end: %v", err)
-	}
-	if free, err := occupy(pid1, number); err != nil {
-		t.Errorf("after its end: %v", err)
-	} else {
-		free.end()
-	}
-}
-
 // checkHarmless: it has nothing that the container's own processes have not.
 func checkHarmless(t *testing.T, p, pid1 *nsenter.Process, capabilities uint64) {
 	t.Helper()

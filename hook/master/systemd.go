@@ -145,6 +145,9 @@ func (m *Manager) Restart(ctx context.Context, name string) error {
 	return nil
 }
 
+// jobInterval is the pause between two questions for a job.
+const jobInterval = 2 * time.Millisecond
+
 // AwaitAutomount waits until a unit has no job any more, and starts it if it has
 // failed.
 func (m *Manager) AwaitAutomount(ctx context.Context, name string) error {
@@ -168,7 +171,7 @@ func (m *Manager) AwaitAutomount(ctx context.Context, name string) error {
 			return nil
 		}
 		select {
-		case <-time.After(settleInterval):
+		case <-time.After(jobInterval):
 		case <-ctx.Done():
 			return fmt.Errorf("%s has a job that an earlier run may have asked for: %w", name, context.Cause(ctx))
 		}

@@ -243,22 +243,35 @@ func CopyOfAutofs(ctx context.Context, p *nsenter.Process, path string, device u
 			return err
 		}
 		defer root.Close()
-		tree, err := cloneTree(root, path)
-		if err != nil {
-			return err
+		tree, err := Clone(root)
+		if err == nil {
+			copied <- tree
 		}
-		if err := setPropagation(tree, unix.MS_PRIVATE); err != nil {
-			tree.Close()
-			return err
-		}
-		copied <- tree
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return <-copied, nil
 }
+
+// Clone makes a detached, private copy of the mount whose root is open, without
+// what covers it. The mount is in the namespace of the calling thread.
+func Clone(root *os.File) (*os.File, error) {
+	tree, err := cloneTree(root, root.Name())
+	if err != nil {
+		return nil, err
+	}
+	if err := setPropagation(tree, unix.MS_PRIVATE); err != nil {
+		tree.Close()
+		return nil, err
+	}
+	return tree, nil
+}
+
+// Attach mounts a detached tree on the root of another mount, in the namespace of
+// the calling thread.
+func Attach(tree, root *os.File) error { return attach(tree, root, root.Name()) }
 
 // setPropagation changes the propagation of the mount whose root is open
 // (mount_setattr(2), Linux 5.12).

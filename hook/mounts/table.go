@@ -31,6 +31,7 @@ type Table struct {
 	byID     map[int]*Mount
 	children map[int][]*Mount
 	autofs   []*Mount
+	fills    []*Mount
 	byPoint  map[string][]*Mount // made when it is first needed
 }
 
@@ -63,7 +64,11 @@ func Read(r io.Reader) (*Table, error) {
 	for _, m := range list {
 		t.byID[m.ID] = m
 		t.children[m.Parent] = append(t.children[m.Parent], m)
-		if m.FSType == "autofs" {
+		switch {
+		case m.FSType != "autofs":
+		case m.Source == fillSource:
+			t.fills = append(t.fills, m)
+		default:
 			t.autofs = append(t.autofs, m)
 		}
 	}
@@ -85,8 +90,8 @@ func (t *Table) at(mountpoint string) []*Mount {
 	return t.byPoint[mountpoint]
 }
 
-// Autofs returns the autofs mounts, shortest path first, so that a mount comes
-// before those below it.
+// Autofs returns the autofs mounts but for those of [Table.Fills], shortest path
+// first, so that a mount comes before those below it.
 func (t *Table) Autofs() []*Mount { return t.autofs }
 
 // On returns every mount that is mounted on m or on anything that is, a mount
@@ -128,4 +133,15 @@ func (t *Table) Stack(m *Mount) []*Mount {
 		stack = append(stack, over)
 		top = over
 	}
+}
+
+// Find returns the mount with the given mount point and st_dev, or nil.
+func (t *Table) Find(path string, device uint64) *Mount { return Space{Table: t}.find(path, device) }
+
+// Over returns the mount that lies directly over m's root, or nil.
+func (t *Table) Over(m *Mount) *Mount {
+	if stack := t.Stack(m); len(stack) > 0 {
+		return stack[0]
+	}
+	return nil
 }

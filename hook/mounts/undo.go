@@ -156,13 +156,12 @@ func removeBeneath(ctx context.Context, byNamespace map[uint64]Space, places []P
 	}
 	var errs []error
 	for k, spaces := range found {
-		fill, err := newDesk() // any file system will do
+		r, err := Removal(k.path, k.device)
 		if err != nil {
 			return false, err
 		}
-		r := &Replacement{Path: k.path, Old: k.device, New: fill, remove: true}
 		err = newWorkspace(spaces, []*Replacement{r}).replace(ctx)
-		if err = errors.Join(err, r.Err, fill.Close()); err != nil {
+		if err = errors.Join(err, r.Err, r.New.Close()); err != nil {
 			errs = append(errs, fmt.Errorf("take away the mount beneath %q: %w", k.path, err))
 		}
 	}

@@ -134,7 +134,7 @@ func TestActionScript(t *testing.T) {
 	for name, want := range map[string]float64{
 		"restores_total{by=action-script,outcome=repaired}": 1,
 		"mounts_total{master=systemd,outcome=preserved}":    c.mounts.systemd,
-		"mounts_total{master=automount,outcome=respawned}":  c.mounts.direct,
+		"mounts_total{master=automount,outcome=reloaded}":  c.mounts.direct,
 		"mounts_total{master=automount,outcome=healthy}":    c.mounts.indirect,
 		"repair_duration_seconds{by=action-script}":         1,
 		"reaction_seconds":   0,

@@ -31,14 +31,14 @@ var crashCases = []crashCase{
 	{name: "preserved, pre-restore", stage: "pre-restore"},
 	{name: "preserved, pre-resume", stage: "pre-resume"},
 	{name: "preserved, pre-resume, shared mounts", stage: "pre-resume", shared: true},
-	{name: "respawned, post-resume", stage: "post-resume"},
+	{name: "reloaded, post-resume", stage: "post-resume"},
 	{name: "retold, post-resume", stage: "post-resume", occupied: true},
 	{name: "restarted, post-resume", stage: "post-resume", only: true},
 	{name: "preserved, late", strategy: "auto"},
 	{name: "preserved, late, shared mounts", strategy: "auto", shared: true},
 	{name: "retold, late", strategy: "retell"},
 	{name: "restarted, late", strategy: "restart"},
-	{name: "respawned with waiters, late", strategy: "auto", waiting: automountAccesses},
+	{name: "reloaded with waiters, late", strategy: "auto", waiting: automountAccesses},
 }
 
 // TestCrash kills the program at each of a sample of its system calls, with

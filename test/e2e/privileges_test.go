@@ -30,7 +30,7 @@ var limitedRepairs = []struct {
 	name string
 	run  func(t *testing.T, s *snapshot, capabilities []string) []string
 }{
-	{"preserved and respawned", func(t *testing.T, s *snapshot, capabilities []string) []string {
+	{"preserved and reloaded", func(t *testing.T, s *snapshot, capabilities []string) []string {
 		lab.InstallWrappedScript(t, strings.Join(limited(capabilities), " "), "")
 		r := s.Restore(t, lab.RestoreOptions{})
 		defer r.Kill(t)

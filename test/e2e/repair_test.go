@@ -9,7 +9,7 @@ import (
 )
 
 // cures are the outcomes of a mount that works.
-var cures = []string{"healthy", "preserved", "retold", "restarted", "respawned"}
+var cures = []string{"healthy", "preserved", "retold", "restarted", "reloaded"}
 
 func TestRepairedByActionScript(t *testing.T) {
 	s := checkpoint(t)
@@ -126,20 +126,15 @@ func checkUnits(t *testing.T, s *snapshot, r *lab.Restored) {
 	excused := make(map[string]bool)
 	var restarted []string
 	for _, m := range r.ReadReport(t).Mounts {
-		switch {
-		case m.Outcome == "restarted":
+		if m.Outcome == "restarted" {
 			excused[m.Master.Unit] = true
 			restarted = append(restarted, m.Path)
-		case m.Outcome == "respawned" || m.Master.Kind == "automount":
-			excused["autofs.service"] = true
 		}
 	}
 	for _, change := range lab.UnitChanges(s.units, r.Settle(t)) {
 		unit, _, _ := strings.Cut(change, ": ")
-		// automount mounts and unmounts a file system in /tmp when it starts, to
-		// learn what the kernel can; systemd notices the end of it late.
 		switch {
-		case excused[unit] || strings.HasPrefix(unit, "tmp-auto"):
+		case excused[unit]:
 		case slices.ContainsFunc(restarted, func(path string) bool { return mayNotice(path, unit, change) }):
 			t.Logf("a unit noticed a restart: %s", change)
 		default:

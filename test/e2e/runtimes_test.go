@@ -168,7 +168,7 @@ func countOutcomes(t *testing.T, report lab.Report) string {
 		count[m.Outcome]++
 	}
 	var text []string
-	for _, outcome := range []string{"preserved", "respawned", "healthy"} {
+	for _, outcome := range []string{"preserved", "reloaded", "healthy"} {
 		if count[outcome] == 0 {
 			t.Errorf("report: no mount is %s", outcome)
 		}

@@ -1,7 +1,6 @@
-package freezer
+package helper
 
 import (
-	"fmt"
 	"os"
 	"testing"
 
@@ -10,14 +9,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 {
-		if verb, ok := verbs[os.Args[1]]; ok {
-			if err := verb(os.Args[2:]); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				os.Exit(1)
-			}
-			os.Exit(0)
+	if len(os.Args) > 1 && os.Args[1] == Verb {
+		if Run(os.Args[2:]) != nil {
+			os.Exit(1)
 		}
+		os.Exit(0)
 	}
 	testenv.Main(m)
 }

@@ -1,4 +1,4 @@
-package gate
+package park
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
@@ -23,8 +23,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == guard.Verb {
-		if guard.Run(os.Args[2:]) != nil {
+	if len(os.Args) > 1 && os.Args[1] == helper.Verb {
+		if helper.Run(os.Args[2:]) != nil {
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -83,23 +83,22 @@ func (s *space) run(t *testing.T, f func(*nsenter.Thread) error) {
 }
 
 // automount mounts an autofs of ours at a new folder below /mnt.
-func (s *space) automount(t *testing.T, name string) *service {
+func (s *space) automount(t *testing.T, name string) *Lot {
 	t.Helper()
-	var dead *service
+	var dead *Lot
 	s.run(t, func(*nsenter.Thread) (err error) { // in the namespace of those who touch it
-		dead, err = serve()
+		dead, err = New(0)
 		return err
 	})
 	t.Cleanup(func() {
-		_ = autofs.Catatonic(dead.root)
-		dead.close()
+		_ = dead.Close()
 	})
 	s.run(t, func(*nsenter.Thread) error {
 		path := filepath.Join("/mnt", name)
 		if err := os.Mkdir(path, 0o755); err != nil {
 			return err
 		}
-		return unix.MoveMount(int(dead.tree.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		return unix.MoveMount(int(dead.Tree.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	})
 	return dead
 }
@@ -261,7 +260,7 @@ func TestNobodyNotices(t *testing.T) {
 			if now := waiting(t, list...); len(now) != len(list) {
 				t.Errorf("%d processes are held back by the gate, want %d", len(now), len(list))
 			}
-			if err := g.Open(); err != nil {
+			if err := g.Resume(context.Background()); err != nil {
 				t.Error(err)
 			}
 			for i, p := range list {
@@ -286,13 +285,13 @@ func TestAbandoned(t *testing.T) {
 	}
 	s.serveAt(t, "one", p)
 	// What the guard does.
-	if err := autofs.Release(g.service.root); err != nil {
+	if err := autofs.Release(g.lot.Root); err != nil {
 		t.Error(err)
 	}
 	for _, c := range list {
 		c.expect(t, "cat: /mnt/one/hello: No such file or directory")
 	}
-	if err := g.Open(); err != nil {
+	if err := g.Resume(context.Background()); err != nil {
 		t.Error(err)
 	}
 }

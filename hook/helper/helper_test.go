@@ -1,4 +1,4 @@
-package holder
+package helper
 
 import (
 	"context"
@@ -24,7 +24,7 @@ func hold(t *testing.T, lifetime time.Duration, files ...*os.File) (Ref, *testen
 	t.Helper()
 	requireRoot(t)
 	bound := testenv.Start(t, nil)
-	ref, err := Start(open(t, bound), nil, lifetime, files)
+	ref, err := Start(Request{Bound: open(t, bound), Lifetime: lifetime, Files: files})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestNothingElse(t *testing.T) {
 	if sid, err := unix.Getsid(ref.PID); err != nil || sid != ref.PID {
 		t.Errorf("session %d, %v", sid, err)
 	}
-	if line, err := p.ReadFile("cmdline", 1<<10); err != nil || string(line) != "/proc/self/exe\x00hold-files\x0060\x00" {
+	if line, err := p.ReadFile("cmdline", 1<<10); err != nil || string(line) != "/proc/self/exe\x00hold-files\x0060\x000\x000\x00" {
 		t.Errorf("command line %q, %v", line, err)
 	}
 }
@@ -175,7 +175,7 @@ func TestBoundIsDead(t *testing.T) {
 	bound := testenv.Start(t, nil)
 	p := open(t, bound)
 	bound.End()
-	ref, err := Start(p, nil, time.Minute, nil)
+	ref, err := Start(Request{Bound: p, Lifetime: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func TestOtherProcess(t *testing.T) {
 func TestModel(t *testing.T) {
 	requireRoot(t)
 	bound := open(t, testenv.Start(t, nil))
-	ref, err := Start(bound, bound, time.Minute, nil)
+	ref, err := Start(Request{Bound: bound, Model: bound, Lifetime: time.Minute})
 	if err != nil && !errors.Is(err, ErrNotMoved) {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func TestModel(t *testing.T) {
 }
 
 func TestRunRefuses(t *testing.T) {
-	for _, args := range [][]string{nil, {""}, {"x"}, {"0"}, {"-1"}, {"1", "2"}, {"99999999999999999999"}} {
+	for _, args := range [][]string{nil, {""}, {"x"}, {"1"}, {"1", "2"}, {"-1", "0", "0"}, {"1", "x", "0"}, {"1", "0", ""}, {"99999999999999999999", "0", "0"}} {
 		if err := Run(args); err == nil || !strings.HasPrefix(err.Error(), Verb) {
 			t.Errorf("%q: %v", args, err)
 		}
@@ -293,7 +293,7 @@ func TestManyFiles(t *testing.T) {
 func TestUnrecorded(t *testing.T) {
 	requireRoot(t)
 	bound := open(t, testenv.Start(t, nil))
-	r, recorded, err := StartUnrecorded(bound, time.Minute, []*os.File{scratch(t, "held")})
+	r, recorded, err := StartUnrecorded(Request{Bound: bound, Lifetime: time.Minute, Files: []*os.File{scratch(t, "held")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +315,7 @@ func TestUnrecorded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer read.Close()
-	abandoned, err := startHolder(bound, nil, []*os.File{read}, Verb, "60", "4")
+	abandoned, err := Request{Bound: bound, Lifetime: time.Minute}.start([]*os.File{read}, firstFile)
 	if err != nil {
 		t.Fatal(err)
 	}

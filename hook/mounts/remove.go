@@ -1,0 +1,54 @@
+package mounts
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+)
+
+// fillSource is the source, in mount tables, of the mounts that a [Removal] uses.
+const fillSource = "autofs-restore-hook-fill"
+
+// Removal is a [Replacement] that only takes a mount away, in every namespace that
+// shows it: what covers it lies on its parent then. The caller closes New after
+// [Replace].
+//
+// It works in two steps: another mount replaces the old one, and then is taken
+// away itself. A run that is interrupted between the two leaves that mount, which
+// [Table.Fills] finds.
+func Removal(path string, old uint64) (*Replacement, error) {
+	fill, err := newFill()
+	if err != nil {
+		return nil, fmt.Errorf("take away the mount at %q: %w", path, err)
+	}
+	return &Replacement{Path: path, Old: old, New: fill, remove: true}, nil
+}
+
+// newFill makes an autofs mount without a master: of all file systems systemd
+// makes no unit for autofs only (src/core/mount.c, mount_setup_unit).
+func newFill() (*os.File, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer read.Close()
+	defer write.Close()
+	fill, err := autofs.Create(autofs.CreateOptions{PipeWriter: write, Type: autofs.Offset, UID: -1, GID: -1, Source: fillSource})
+	if err != nil {
+		return nil, err
+	}
+	root, err := autofs.Reopen(fill)
+	if err == nil {
+		err = autofs.Catatonic(root)
+		root.Close()
+	}
+	if err != nil {
+		fill.Close()
+		return nil, err
+	}
+	return fill, nil
+}
+
+// Fills are the mounts that an interrupted [Removal] has left.
+func (t *Table) Fills() []*Mount { return t.fills }

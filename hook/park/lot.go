@@ -1,0 +1,213 @@
+// Package park makes the processes that use an autofs mount wait, without an
+// error, while the mount is repaired.
+//
+// A [Lot] is an autofs mount of our own. A process that walks onto it waits there
+// for an answer from us, except processes of its process group, which walk over
+// it. There are two answers. [Ready] lets the process walk on into what is
+// mounted on the lot by then: an automount daemon's new trigger. [Lot.Retry]
+// makes the kernel walk the whole path once more (ESTALE, retry_estale() in
+// include/linux/namei.h), for a lot that is not at the path any more. The process
+// notices neither.
+package park
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// Source is the name of a lot in mount tables.
+const Source = "autofs-restore-hook"
+
+// Lot is a parking mount: an autofs mount whose requests we answer.
+type Lot struct {
+	// Tree is the mount before it is attached, nil for a lot from [Resume].
+	Tree *os.File
+	// Root is the mount's root, for ioctls.
+	Root *os.File
+	// Pipe brings the kernel's requests. While no process has it open, processes
+	// in the lot wait for ever: close it after [Lot.Close] only.
+	Pipe *os.File
+}
+
+// New makes a lot that is not attached anywhere, in the mount namespace of the
+// calling thread: from Linux 6.19 on (922a6f34c175) a mount that propagates
+// nothing serves only the namespace in which its superblock was made.
+//
+// Processes of the given process group (a number in the caller's pid namespace,
+// 0 for the caller's own group) are not made to wait. The type is offset, so that
+// an automount daemon does not take the lot for a trigger of its own.
+func New(group int) (*Lot, error) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("pipe2", err)
+	}
+	l := &Lot{Pipe: os.NewFile(uintptr(pipe[0]), "autofs pipe")}
+	writer := os.NewFile(uintptr(pipe[1]), "autofs pipe")
+	defer writer.Close()
+	var err error
+	if l.Tree, err = autofs.Create(autofs.CreateOptions{
+		PipeWriter: writer, ProcessGroup: group, Type: autofs.Offset, UID: -1, GID: -1, Source: Source,
+	}); err == nil {
+		l.Root, err = autofs.Reopen(l.Tree)
+	}
+	if err != nil {
+		l.closeFiles()
+		return nil, fmt.Errorf("parking mount: %w", err)
+	}
+	return l, nil
+}
+
+// Resume continues with the files of a lot that another process has made.
+func Resume(root, pipe *os.File) *Lot { return &Lot{Root: root, Pipe: pipe} }
+
+// Device is the lot's st_dev.
+func (l *Lot) Device() (uint64, error) { return autofs.Device(l.Root) }
+
+// StackOn attaches the lot to the root of another mount, which is open, in the
+// mount namespace of the calling thread. The lot keeps a copy of its tree for the
+// next call; attached is the tree that is mounted now.
+func (l *Lot) StackOn(root *os.File) (attached *os.File, err error) {
+	err = unix.MoveMount(int(l.Tree.Fd()), "", int(root.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	if err != nil {
+		return nil, fmt.Errorf("park the processes that use %q: %w", root.Name(), os.NewSyscallError("move_mount", err))
+	}
+	attached, l.Tree = l.Tree, nil
+	// Here: before Linux 6.15 only a mount of one's own namespace can be copied.
+	fd, err := unix.OpenTree(int(attached.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return attached, fmt.Errorf("copy the parking mount at %q: %w", root.Name(), os.NewSyscallError("open_tree", err))
+	}
+	l.Tree = os.NewFile(uintptr(fd), Source)
+	return attached, nil
+}
+
+// lastRequest is how long an answer waits for a process that comes late: one that
+// has walked onto the lot and whose request is not written yet.
+const lastRequest = 2 * time.Millisecond
+
+// Retry answers all requests: their processes walk their paths once more. Only
+// the lot's process group may do this, so the group given to [New] was 0.
+func (l *Lot) Retry(control *autofs.Control) error {
+	return answer([]*Lot{l}, func(token uint32) error { return control.Fail(l.Root, token, unix.ESTALE) })
+}
+
+// Ready answers all requests in the lots: their processes walk on into what is
+// mounted there.
+func Ready(lots []*Lot) error { return answer(lots, nil) }
+
+// answer answers requests until none has come for a moment; a nil reply is READY.
+// The errors are joined.
+func answer(lots []*Lot, reply func(token uint32) error) error {
+	fds := make([]unix.PollFd, len(lots))
+	for i, l := range lots {
+		fds[i] = unix.PollFd{Fd: int32(l.Pipe.Fd()), Events: unix.POLLIN}
+	}
+	var errs []error
+	for {
+		// Not a file's read deadline: one that has passed before the read begins, as
+		// on a busy machine, would hide a request that is there.
+		n, err := unix.Poll(fds, int(lastRequest.Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			return errors.Join(append(errs, os.NewSyscallError("poll", err))...)
+		}
+		for i, l := range lots {
+			if fds[i].Revents == 0 {
+				continue
+			}
+			token, err := l.request()
+			if err == nil && reply != nil {
+				err = reply(token)
+			} else if err == nil {
+				err = autofs.Ready(l.Root, token)
+			}
+			if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: the process was killed
+				fds[i].Fd = -1 // poll(2) ignores it
+				if !errors.Is(err, io.EOF) {
+					errs = append(errs, err)
+				}
+			}
+		}
+	}
+}
+
+// request reads a request that is there and returns its token. io.EOF means that
+// the lot is catatonic.
+func (l *Lot) request() (uint32, error) {
+	buf := make([]byte, autofs.PacketSize)
+	n, err := unix.Read(int(l.Pipe.Fd()), buf)
+	if err != nil {
+		return 0, os.NewSyscallError("read", err)
+	}
+	if n == 0 {
+		return 0, io.EOF
+	}
+	p, err := autofs.ParsePacket(buf[:n])
+	return p.Token, err
+}
+
+// Close makes the lot catatonic, so that no process is left waiting in it, and
+// closes its files. Where it is mounted it stays.
+func (l *Lot) Close() error {
+	err := autofs.Release(l.Root)
+	l.closeFiles()
+	return err
+}
+
+func (l *Lot) closeFiles() {
+	for _, f := range []*os.File{l.Tree, l.Root, l.Pipe} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// detach unmounts the mount whose root is open.
+func detach(root *os.File) error {
+	if err := unix.Fchdir(int(root.Fd())); err != nil {
+		return os.NewSyscallError("fchdir", err)
+	}
+	return os.NewSyscallError("umount2", unix.Unmount(".", unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
+}
+
+// Detach unmounts a lot whose root is open, in a process's mount namespace.
+func Detach(ctx context.Context, p *nsenter.Process, root *os.File) error {
+	return p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error { return detach(root) })
+}
+
+// Remove unmounts a lot that an interrupted run has left at a path. The helper
+// process of that run has released the processes in it.
+func Remove(ctx context.Context, p *nsenter.Process, path string, device uint64) error {
+	control, err := autofs.OpenControl()
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	return p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
+		root, err := control.OpenMount(path, device)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		return detach(root)
+	})
+}
+
+// Leave closes the files of a lot that another process keeps open. A nil lot has
+// none.
+func (l *Lot) Leave() {
+	if l != nil {
+		l.closeFiles()
+	}
+}

@@ -1,0 +1,150 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// reaper is what a small init does: it waits for its children.
+const reaper = "\nwhile :; do wait; sleep 0.1; done\n"
+
+// takeAutomount checkpoints a container without systemd.
+func takeAutomount(t *testing.T, shell string, options lab.Options) *snapshot {
+	t.Helper()
+	return &snapshot{Checkpoint: lab.StartAutomount(t, shell, options).Checkpoint(t)}
+}
+
+// TestReloaded: a daemon keeps its process and serves its direct maps again,
+// however it was started: there is nothing that would start it again.
+func TestReloaded(t *testing.T) {
+	requireHook(t)
+	for name, c := range map[string]struct {
+		shell   string
+		options lab.Options
+	}{
+		"daemon":        {shell: "automount" + reaper},
+		"foreground":    {shell: "setsid automount --foreground"},
+		"of a loop":     {shell: "(while :; do setsid automount -f; sleep 0.2; done) &" + reaper},
+		"first process": {shell: "exec automount -f"},
+		"under seccomp": {shell: "automount" + reaper, options: lab.Options{Seccomp: &specs.LinuxSeccomp{
+			DefaultAction: specs.ActAllow,
+			Syscalls:      []specs.LinuxSyscall{{Names: []string{"acct", "swapon"}, Action: specs.ActErrno}},
+		}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := takeAutomount(t, c.shell, c.options)
+			r := restoreWithHook(t, s, lab.RestoreOptions{})
+			checkReloaded(t, r.Container, r.ReadReport(t))
+			r.Kill(t)
+
+			r = restoreStale(t, s)
+			daemon := startOf(t, r.Daemon(t))
+			result := lab.RunHook(t, nil, nil, "repair", "--json", strconv.Itoa(r.PID))
+			if result.Status != 0 {
+				t.Errorf("status %d: %s", result.Status, result.Stderr)
+			}
+			checkReloaded(t, r.Container, lab.ParseReport(t, result.Stdout))
+			if now := startOf(t, r.Daemon(t)); now != daemon {
+				t.Errorf("the daemon is process %s, was %s", now, daemon)
+			}
+			checkAgain(t, r.Container)
+		})
+	}
+}
+
+// TestReloadedWithoutMap: where the map is gone the stale triggers are there as
+// before, and the next repair works when the map is back.
+func TestReloadedWithoutMap(t *testing.T) {
+	requireHook(t)
+	s := takeAutomount(t, "automount"+reaper, lab.Options{})
+	direct := filepath.Join(s.Root(), "etc/auto.direct")
+	if err := os.Rename(direct, direct+".away"); err != nil {
+		t.Fatal(err)
+	}
+	r := restoreWithHook(t, s, lab.RestoreOptions{})
+	daemon := startOf(t, r.Daemon(t))
+	for _, m := range r.ReadReport(t).Mounts {
+		want := "unrepaired"
+		if m.Path == lab.Indirect {
+			want = "healthy"
+		}
+		if m.Outcome != want || want == "unrepaired" && !strings.Contains(m.Reason, "map") {
+			t.Errorf("report: %s: %s (%s), want %s", m.Path, m.Outcome, m.Reason, want)
+		}
+	}
+	r.CheckAnswers(t, lab.DaemonAccesses[2:])
+	for _, path := range []string{lab.Direct, lab.Direct2} {
+		if stack := lab.Stack(t, r.PID, path); stack != "autofs" {
+			t.Errorf("%s: %s, want one autofs", path, stack)
+		}
+	}
+	if err := os.Rename(direct+".away", direct); err != nil {
+		t.Fatal(err)
+	}
+	result := lab.RunHook(t, nil, nil, "repair", "--json", strconv.Itoa(r.PID))
+	checkReloaded(t, r.Container, lab.ParseReport(t, result.Stdout))
+	if now := startOf(t, r.Daemon(t)); now != daemon {
+		t.Errorf("the daemon is process %s, was %s", now, daemon)
+	}
+}
+
+// TestDaemonNeverRestored: a daemon that was never restored knows its mounts.
+func TestDaemonNeverRestored(t *testing.T) {
+	requireHook(t)
+	checkAgain(t, lab.StartAutomount(t, "automount"+reaper, lab.Options{}))
+}
+
+func checkReloaded(t *testing.T, c *lab.Container, report lab.Report) {
+	t.Helper()
+	t.Logf("repaired in %.1f ms", report.DurationMS)
+	if report.Outcome != "repaired" || len(report.Mounts) != 3 {
+		t.Errorf("report: outcome %q with %d mounts, want repaired with 3", report.Outcome, len(report.Mounts))
+	}
+	daemon := c.Daemon(t)
+	for _, m := range report.Mounts {
+		want := "reloaded"
+		if m.Path == lab.Indirect {
+			want = "healthy"
+		}
+		if m.Outcome != want || m.Master.PID != daemon {
+			t.Errorf("report: %s: %s (%s), master %d; want %s, %d", m.Path, m.Outcome, m.Reason, m.Master.PID, want, daemon)
+		}
+	}
+	for _, path := range []string{lab.Direct, lab.Direct2, lab.Indirect} {
+		if stack := lab.Stack(t, c.PID, path); stack != "autofs" {
+			t.Errorf("%s: %s, want one autofs", path, stack)
+		}
+	}
+	c.CheckAnswers(t, lab.DaemonAccesses)
+	checkNoWaiters(t, c)
+	lab.WaitNoneRunning(t, holderLimit)
+}
+
+// checkAgain: a second repair leaves the daemon's mounts alone.
+func checkAgain(t *testing.T, c *lab.Container) {
+	t.Helper()
+	before := lab.Autofs(t, c.PID)
+	result := lab.RunHook(t, nil, nil, "repair", "--json", strconv.Itoa(c.PID))
+	if report := lab.ParseReport(t, result.Stdout); report.Outcome != "nothing-to-do" || result.Status != 0 {
+		t.Errorf("a second repair: %q, status %d: %s", report.Outcome, result.Status, result.Stderr)
+	}
+	for path, now := range lab.Autofs(t, c.PID) {
+		if was := before[path]; was == nil || was.ID != now.ID {
+			t.Errorf("a second repair replaced the mount at %s", path)
+		}
+	}
+}
+
+// startOf names a process for as long as the machine runs.
+func startOf(t *testing.T, pid int) string {
+	t.Helper()
+	stat := readFile(t, "/proc/"+strconv.Itoa(pid)+"/stat")
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')'):])
+	return strconv.Itoa(pid) + " started at " + fields[20]
+}
