@@ -186,8 +186,6 @@ func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
 		return Healthy, "an earlier run repaired it"
 	case len(m.Covers) > 0:
 		return Healthy, "a mount covers it, so that accesses do not ask automount"
-	case m.Options.Type == autofs.Offset:
-		return Unrepaired, "automount mounts the triggers of an entry with several mounts together with that entry only: unmount the entry when no process uses it"
 	case s.Restore, s.Strategy != Auto && s.Strategy != "":
 		return Reloaded, stale
 	case m.Master.Executed:

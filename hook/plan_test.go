@@ -78,7 +78,7 @@ func TestDecide(t *testing.T) {
 		},
 
 		"automount, restored":       {automountMount(nil), Auto, true, Reloaded, "device and inode"},
-		"automount, offset":         {automountMount(func(m *Mount) { m.Options.Type = autofs.Offset }), Auto, true, Unrepaired, "several mounts"},
+		"automount, offset":         {automountMount(func(m *Mount) { m.Options.Type = autofs.Offset }), Auto, true, Reloaded, ""},
 		"automount, indirect":       {automountMount(func(m *Mount) { m.Options.Type = autofs.Indirect }), Auto, true, Healthy, "descriptor it holds"},
 		"automount, same number":    {automountMount(func(m *Mount) { m.Device = 54 }), Auto, true, Reloaded, "inode"},
 		"automount, settled":        {automountMount(func(m *Mount) { m.Settled = true }), Auto, true, Healthy, "earlier run"},

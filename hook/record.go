@@ -41,7 +41,9 @@ type record struct {
 	// NotPreserved says of others why not.
 	Preserved    []string          `json:"preserved"`
 	NotPreserved map[string]string `json:"not_preserved"`
-	Reports      []MountReport     `json:"reports,omitempty"`
+	// Unmounted are the paths of offset triggers whose keys are unmounted.
+	Unmounted []string      `json:"unmounted,omitempty"`
+	Reports   []MountReport `json:"reports,omitempty"`
 	// leftAlone are paths whose mounts are not made anew.
 	leftAlone []string
 	// Warnings are what the earlier moments warned of, for the report.

@@ -39,10 +39,48 @@ func (w *work) reload(ctx context.Context) bool {
 		daemons[pid] = append(daemons[pid], i)
 	}
 	for pid, list := range daemons {
-		w.reloadDaemon(ctx, w.scene.masters[pid], list)
+		daemon := w.scene.masters[pid]
+		offsets := slices.DeleteFunc(slices.Clone(list), func(i int) bool {
+			return w.snapshot.Mounts[i].Options.Type != autofs.Offset || w.snapshot.Mounts[i].Parking
+		})
+		w.detachKeys(ctx, daemon, offsets)
+		list = slices.DeleteFunc(list, func(i int) bool { return slices.Contains(offsets, i) })
+		if len(list) > 0 {
+			w.reloadDaemon(ctx, daemon, list)
+		}
 	}
 	return len(daemons) > 0
 }
+
+// detachKeys has stale offset triggers mounted again by the next access.
+func (w *work) detachKeys(ctx context.Context, daemon *nsenter.Process, list []int) {
+	if len(list) == 0 {
+		return
+	}
+	if err := w.scene.openRoots(ctx, w.keys(list)); err != nil {
+		w.warn(err) // processes may wait there: the daemon opens it
+	}
+	w.openClosed(ctx, list)
+	resume := w.divert(ctx, list)
+	defer resume()
+	var triggers []*Mount
+	for _, i := range list {
+		triggers = append(triggers, &w.snapshot.Mounts[i])
+	}
+	failed := w.scene.detachKeys(ctx, daemon, triggers)
+	for _, i := range list {
+		m := &w.snapshot.Mounts[i]
+		if err := failed[m.Path]; err != nil {
+			w.fail(i, err)
+			continue
+		}
+		w.plan[i].Reason = unmountedReason
+		w.release(m)
+	}
+}
+
+// unmountedReason is that of offset triggers.
+const unmountedReason = "its entry was not in use and is unmounted: the next access mounts it with a new trigger"
 
 func (w *work) reloadDaemon(ctx context.Context, daemon *nsenter.Process, list []int) {
 	late, err := w.parkLate(ctx, daemon, list)

@@ -55,6 +55,7 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, criu *nsenter.Process
 	}
 	pool.Close()
 	(store{r.Directory}).unlock(lock)
+	r.detachKeys(ctx, sc, rec, list)
 	parked := r.parkTriggers(ctx, sc, criu, list)
 	if len(replacements)+len(parked) == 0 {
 		return nil
@@ -70,6 +71,35 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, criu *nsenter.Process
 	return r.verifyPreserved(sc, rec, list, replacements)
 }
 
+// detachKeys detaches the keys with stale offset triggers that no process uses.
+// Those that are left are Repair's.
+func (r Runner) detachKeys(ctx context.Context, sc *scene, rec *record, list []Mount) {
+	byDaemon := map[int][]*Mount{}
+	for i := range list {
+		if m := &list[i]; m.Master.Kind == master.Automount && m.Options.Type == autofs.Offset && !m.Parking && sc.isHome(m) {
+			byDaemon[m.Master.PID] = append(byDaemon[m.Master.PID], m)
+		}
+	}
+	for pid, triggers := range byDaemon {
+		for path, err := range sc.detachKeys(ctx, sc.masters[pid], triggers) {
+			if err == nil {
+				rec.Unmounted = append(rec.Unmounted, path)
+			}
+		}
+	}
+	if len(rec.Unmounted) > 0 {
+		if err := sc.readTables(); err != nil {
+			r.Warn(err)
+		}
+	}
+}
+
+// isHome reports whether the mount is in the namespace of its master.
+func (s *scene) isHome(m *Mount) bool {
+	home, err := s.masters[m.Master.PID].Namespace("mnt")
+	return err == nil && home.Inode == m.Namespace
+}
+
 // parkTriggers makes parking mounts for the triggers of automount daemons.
 func (r Runner) parkTriggers(ctx context.Context, sc *scene, criu *nsenter.Process, list []Mount) []*mounts.Replacement {
 	byDaemon := map[int][]*Mount{}
@@ -78,7 +108,7 @@ func (r Runner) parkTriggers(ctx context.Context, sc *scene, criu *nsenter.Proce
 		if m.Master.Kind != master.Automount || m.Options.Type != autofs.Direct || m.Parking || m.Settled || len(m.Covers) > 0 {
 			continue
 		}
-		if home, err := sc.masters[m.Master.PID].Namespace("mnt"); err == nil && home.Inode == m.Namespace {
+		if sc.isHome(m) {
 			byDaemon[m.Master.PID] = append(byDaemon[m.Master.PID], m)
 		}
 	}

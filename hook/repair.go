@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -129,6 +130,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 		r.Warn(err)
 	}
 	report.describe(w.snapshot, w.plan)
+	report.addUnmounted(sc.main().id, known.Unmounted)
 	w.countWaiters(report)
 	err = s.settle(init, w.snapshot, w.plan)
 	if err == nil && w.knowsSystemd() {
@@ -173,6 +175,16 @@ func (r *Report) describe(s *Snapshot, plan []Decision) {
 		r.Mounts = append(r.Mounts, m)
 	}
 	r.Waiting = s.Waiters
+}
+
+// addUnmounted adds the offset triggers that Preserve has unmounted.
+func (r *Report) addUnmounted(namespace uint64, paths []string) {
+	for _, path := range paths {
+		r.Mounts = append(r.Mounts, MountReport{
+			Path: brief(path), MountNamespace: namespace, Type: autofs.Offset.String(),
+			Master: MasterReport{Kind: string(master.Automount)}, Outcome: Reloaded, Reason: unmountedReason, CoveredBy: []string{},
+		})
+	}
 }
 
 // finish sets duration, error and outcome.

@@ -47,12 +47,15 @@ func (s *scene) listAutofs() ([]Mount, error) {
 			return nil, fmt.Errorf("the container's mount namespaces have more than %d autofs mounts: that many are not looked at", maxAutofs)
 		}
 		for _, m := range sp.table.Autofs() {
-			if s.isParking(sp.table.ByID(m.Parent)) {
-				continue // of the repair that is under way
+			if s.isParking(sp.table.ByID(m.Parent)) || s.isParking(m) && onTrigger(sp.table, m) {
+				continue // of a reload that is under way: it stands for the same trigger
 			}
 			options, err := autofs.ParseOptions(m.VFSOptions)
 			if err != nil {
 				return nil, fmt.Errorf("autofs mount at %q: %w", m.Mountpoint, err)
+			}
+			if s.isParking(m) {
+				options.Type = autofs.Direct // what it stands for
 			}
 			found = append(found, Mount{
 				Namespace: sp.id, Main: i == 0, NamespacePID: sp.process.PID(),
@@ -71,6 +74,12 @@ func (s *scene) listAutofs() ([]Mount, error) {
 // isParking reports whether it is a parking mount of ours.
 func (s *scene) isParking(m *mounts.Mount) bool {
 	return m != nil && m.FSType == "autofs" && s.parkingAt(m.Mountpoint, mounts.DeviceOf(m)) != nil
+}
+
+// onTrigger reports whether a mount covers another autofs mount exactly.
+func onTrigger(t *mounts.Table, m *mounts.Mount) bool {
+	parent := t.ByID(m.Parent)
+	return parent != nil && parent.FSType == "autofs" && parent.Mountpoint == m.Mountpoint
 }
 
 func covers(list []*mounts.Mount) []Cover {

@@ -52,3 +52,17 @@ func newFill() (*os.File, error) {
 
 // Fills are the mounts that an interrupted [Removal] has left.
 func (t *Table) Fills() []*Mount { return t.fills }
+
+// DetachTree takes a mount, with all that is mounted on it, out of the namespace of
+// the calling thread.
+func DetachTree(m *Mount) error {
+	root, err := openRoot(m.Mountpoint)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := checkID(root, m.Mountpoint, m.ID); err != nil {
+		return err
+	}
+	return detach(root, m.Mountpoint)
+}

@@ -148,3 +148,41 @@ func startOf(t *testing.T, pid int) string {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')'):])
 	return strconv.Itoa(pid) + " started at " + fields[20]
 }
+
+// TestOffsetsOfBusyEntry: an entry with several mounts is left as it is while a
+// process uses it, and works again with the next repair after that.
+func TestOffsetsOfBusyEntry(t *testing.T) {
+	requireHook(t)
+	const user = "/srv/user.pid"
+	shell := "automount" + `
+while ! grep -q ' /indirect ' /proc/self/mountinfo; do sleep 0.1; done
+(cd /indirect/multi && exec sleep 1000) & echo $! >` + user + reaper
+	s := takeAutomount(t, shell, lab.Options{Files: treeFiles()})
+	r := restoreWithHook(t, s, lab.RestoreOptions{})
+	daemon := startOf(t, r.Daemon(t))
+	sub := "/indirect/multi/sub"
+	for _, m := range r.ReadReport(t).Mounts {
+		if m.Type == "offset" && (m.Outcome != "unrepaired" || !strings.Contains(m.Reason, `("sleep")`)) {
+			t.Errorf("report: %s: %s (%s), want unrepaired because of sleep", m.Path, m.Outcome, m.Reason)
+		}
+	}
+	if stack := lab.Stack(t, r.PID, sub); stack != "autofs" {
+		t.Errorf("%s: %s, want one autofs", sub, stack)
+	}
+	waiting := treeAccesses([]string{sub, sub})
+	ended := startAccesses(t, r, waiting)
+	r.Run(t, "sh", "-c", "kill $(cat "+user+"); while kill -0 $(cat "+user+"); do sleep 0.1; done 2>/dev/null")
+	result := lab.RunHook(t, nil, nil, "repair", "--json", strconv.Itoa(r.PID))
+	t.Logf("%s", result.Stderr)
+	for _, m := range lab.ParseReport(t, result.Stdout).Mounts {
+		if m.Type == "offset" && m.Outcome != "reloaded" {
+			t.Errorf("report: %s: %s (%s), want reloaded", m.Path, m.Outcome, m.Reason)
+		}
+	}
+	checkAnswered(t, waiting, <-ended)
+	r.CheckAnswers(t, treeAccesses([]string{"/indirect/multi", sub, "/indirect/multi/other"}))
+	checkNoWaiters(t, r.Container)
+	if now := startOf(t, r.Daemon(t)); now != daemon {
+		t.Errorf("the daemon is process %s, was %s", now, daemon)
+	}
+}

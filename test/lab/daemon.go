@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,10 +19,12 @@ const entrypoint = "/srv/entrypoint"
 func StartAutomount(t testing.TB, shell string, options Options) *Container {
 	t.Helper()
 	options.Args = []string{"/bin/sh", entrypoint}
-	options.Files = map[string]string{entrypoint: shell}
+	files := map[string]string{entrypoint: shell}
+	maps.Copy(files, options.Files)
+	options.Files = files
 	c := Start(t, options)
 	eventually := time.Now().Add(bootLimit)
-	for !c.hasMounts(Direct, Direct2, Indirect) {
+	for !c.hasMounts(Indirect) || len(options.Files) == 1 && !c.hasMounts(Direct, Direct2) {
 		if time.Now().After(eventually) {
 			t.Fatalf("container %s: automount did not mount its maps within %s", c.ID, bootLimit)
 		}
