@@ -57,7 +57,6 @@ func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, filler
 		}
 		return
 	}
-	sc.numbers = holdDescriptors(rec.Devices)
 	if rec.Moment == "" {
 		// Not told by CRIU: a unit may have been started again since the restore.
 		snapshot, err := r.snapshot(ctx, Event{PID: sc.init.PID()}, sc, rec)

@@ -133,15 +133,10 @@ func (s *scene) recreate(p *nsenter.Process, m *Mount, before oldDevice) (*os.Fi
 	}
 	defer writer.Close()
 	o := m.Options
-	fd := o.FD
-	if before.FD > 0 {
-		fd = before.FD
-	}
-	s.numbers.free(fd)
 	return autofs.Create(autofs.CreateOptions{
-		PipeWriter: writer, FD: fd, ProcessGroup: o.ProcessGroup, Type: o.Type, Timeout: o.Timeout,
+		PipeWriter: writer, ProcessGroup: o.ProcessGroup, Type: o.Type, Timeout: o.Timeout,
 		MinProto: o.MinProto, MaxProto: o.MaxProto, UID: o.UID, GID: o.GID, Source: m.Source,
-		StrictExpire: o.StrictExpire, Ignore: o.Ignore,
+		StrictExpire: o.StrictExpire || before.StrictExpire, Ignore: o.Ignore || before.Ignore, // CRIU drops them
 	})
 }
 

@@ -31,8 +31,6 @@ type scene struct {
 	silent map[int]error
 	// roots are open autofs roots, by namespace and mount id.
 	roots map[rootKey]*os.File
-	// numbers are kept free for the mounts that are made anew.
-	numbers fdNumbers
 	// members are the pids of the container's processes.
 	members []int
 }
@@ -169,7 +167,6 @@ func (s *scene) close() {
 	for _, f := range s.roots {
 		f.Close()
 	}
-	s.numbers.close()
 }
 
 // openRoots opens the roots of the wanted autofs mounts that are not open yet,
