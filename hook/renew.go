@@ -29,13 +29,21 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 	}
 	rec.describe(list)
 	picked := toPreserve(list, waiters)
+	if len(picked) == 0 {
+		err := rec.Holder.Stop(ctx)
+		rec.Holder = holder.Ref{}
+		return err
+	}
 	lock, err := (store{r.Directory}).lockDevices(ctx)
 	if err != nil {
-		return err
+		for _, i := range picked {
+			rec.NotPreserved[list[i].Path] = err.Error()
+		}
+		return errors.Join(err, rec.Holder.Stop(ctx))
 	}
 	pool, err := adopt(ctx, rec, list, picked, fillers)
 	if err != nil {
-		(store{r.Directory}).unlock(lock)
+		lock.Close()
 		return err
 	}
 	var replacements []*mounts.Replacement
@@ -53,7 +61,7 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 		picked = picked[n:]
 	}
 	pool.Close()
-	(store{r.Directory}).unlock(lock)
+	lock.Close()
 	if len(replacements) == 0 {
 		return nil
 	}
