@@ -129,13 +129,23 @@ func (p *plan) writeProgram() error {
 	if err != nil {
 		return err
 	}
+	same := before != nil && bytes.Equal(before.data, data)
 	switch {
-	case before != nil && bytes.Equal(before.data, data) && before.info.Mode&0o111 != 0:
-		return nil
-	case before != nil && !isProgram(before.data):
-		return fmt.Errorf("%s: another program is there, which is kept; nothing was written", p.tree.show(p.program))
 	case before == nil:
 		p.record.Wrote = true
+	case !isProgram(before.data):
+		return fmt.Errorf("%s: another program is there, which is kept; nothing was written", p.tree.show(p.program))
+	case !p.record.owns(before.data) && !same:
+		return fmt.Errorf("%s: %w", p.tree.show(p.program), errForeign)
+	default:
+		p.record.Wrote = p.record.owns(before.data)
+	}
+	p.record.Sum = ""
+	if p.record.Wrote {
+		p.record.Sum = sum(data)
+	}
+	if same && before.info.Mode&0o111 != 0 {
+		return nil
 	}
 	return p.write(p.program, before, data, 0o755)
 }

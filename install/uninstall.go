@@ -147,7 +147,7 @@ func (p *plan) removeProgram() error {
 		switch {
 		case len(callers) > 0:
 			return p.writeRest()
-		case !p.record.Wrote:
+		case !p.record.Wrote, isProgram(f.data) && !p.record.owns(f.data):
 			p.note("%s is kept: it was not put there by install", p.tree.show(p.program))
 		case !isProgram(f.data):
 			p.keep(p.program, "is another program now: remove it by hand")
