@@ -87,7 +87,6 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 
 // lateRecord makes the record that Reserve would have made, holding nothing.
 func (r Runner) lateRecord(e Event) (*record, error) {
-	store{r.Directory}.sweep()
 	has, err := hasAutofs(e.ImageDir)
 	if err != nil || !has {
 		return &record{}, err

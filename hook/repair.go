@@ -31,6 +31,7 @@ func (r Runner) repairWith(ctx context.Context, e Event, rec *record, fillers []
 		if saveErr := report.save(r.Directory); saveErr != nil {
 			r.Warn(saveErr)
 		}
+		store{r.Directory}.sweep() // every way to a repair comes by here
 	}
 	return report, err
 }

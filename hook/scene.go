@@ -96,10 +96,11 @@ func look(init *nsenter.Process, everyone bool) (*scene, error) {
 // readTables reads all mount tables anew. A namespace whose last process has
 // ended has none any more.
 func (s *scene) readTables() error {
+	var budget mounts.Budget
 	for _, sp := range s.spaces {
-		table, err := mounts.Of(sp.process)
+		table, err := budget.Of(sp.process)
 		if hasNoTable(err) && sp != s.main() && s.represent(sp) {
-			table, err = mounts.Of(sp.process)
+			table, err = budget.Of(sp.process)
 		}
 		if err != nil && !hasNoTable(err) {
 			return err
