@@ -30,6 +30,10 @@ type plan struct {
 	kept     []string
 	calling  []string // of what is kept, who calls the program
 	clean    bool     // nothing is left of an installation
+	direct   bool     // CRIU called the program itself
+	check    func() error
+	line     string // the file with CRIU's line
+	called   string // what that line calls
 }
 
 func (p *plan) note(format string, args ...any) {
@@ -54,6 +58,7 @@ func (p *plan) install(ctx context.Context) error {
 		switch e {
 		case CRIU:
 			err = p.writeActionScript()
+			p.check = func() error { return p.checkCalled(ctx) }
 		case Containerd:
 			var data []byte
 			if data, err = p.tree.baseSpec(ctx, p.program); err == nil {
@@ -246,7 +251,7 @@ func (p *plan) writeRecord() error {
 
 // apply carries the plan out.
 func (p *plan) apply() error {
-	x := &transaction{tree: p.tree, changes: p.changes}
+	x := &transaction{tree: p.tree, changes: p.changes, check: p.check, before: p.line}
 	if err := x.apply(p.folders); err != nil {
 		if errors.Is(err, unix.EROFS) {
 			err = fmt.Errorf("%w; --prefix puts the program elsewhere, hooks_dir of the engine its hooks", err)
@@ -265,6 +270,9 @@ func (p *plan) apply() error {
 func (p *plan) result() *Result {
 	r := &Result{Notes: p.notes, Kept: p.kept}
 	for _, c := range p.changes {
+		if c.skipped {
+			continue
+		}
 		r.Changes = append(r.Changes, Change{Path: p.tree.show(c.path), Removed: c.remove, Diff: c.diff(p.tree)})
 	}
 	return r

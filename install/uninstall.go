@@ -152,7 +152,11 @@ func (p *plan) removeProgram() error {
 		case !isProgram(f.data):
 			p.keep(p.program, "is another program now: remove it by hand")
 		default:
-			p.changes = append(p.changes, &change{path: p.program, before: f, remove: true})
+			c := &change{path: p.program, before: f, remove: true}
+			if p.direct {
+				c.unless = p.unlessCRIU(p.program)
+			}
+			p.changes = append(p.changes, c)
 		}
 	}
 	r, err := p.tree.readText(RecordFile)
@@ -160,11 +164,16 @@ func (p *plan) removeProgram() error {
 		return err
 	}
 	if r != nil {
-		p.changes = append(p.changes, &change{path: RecordFile, before: r, remove: true})
+		p.changes = append(p.changes, &change{path: RecordFile, before: r, remove: true, unless: p.someSkipped})
 	}
 	p.obsolete = p.record.Folders
 	p.clean = len(p.kept) == 0 && (p.options.All || len(p.options.Engines) == 0)
 	return nil
+}
+
+// someSkipped reports whether a file was left that another removal has to find.
+func (p *plan) someSkipped() bool {
+	return slices.ContainsFunc(p.changes, func(c *change) bool { return c.skipped })
 }
 
 // writeRest plans the record of what is still installed.
