@@ -31,13 +31,17 @@ func (s store) lockDevices(ctx context.Context) (*os.File, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, deviceLockTime, fmt.Errorf("other restores had it for %s", deviceLockTime))
 	defer cancel()
-	locked := make(chan error, 1)
-	go func() { locked <- flock(f) }()
+	locked := make(chan struct{})
+	var failed error
+	go func() {
+		defer close(locked)
+		failed = flock(f)
+	}()
 	select {
-	case err := <-locked:
-		if err != nil {
+	case <-locked:
+		if failed != nil {
 			f.Close()
-			return nil, fmt.Errorf("lock of device numbers: %w", err)
+			return nil, fmt.Errorf("lock of device numbers: %w", failed)
 		}
 		return f, nil
 	case <-ctx.Done():

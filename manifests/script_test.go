@@ -26,11 +26,13 @@ func TestScriptLeavesLimitedGroup(t *testing.T) {
 		"a node in a container": {"0::/c", map[string]string{"init.scope/" + outside: "", "c/memory.max": "1000"}, "init.scope/" + outside},
 		"no version 2":          {"0::/c", map[string]string{"c/memory.max": "1000"}, ""},
 		"version 1": {
-			"5:memory:/c\n4:pids:/\n3:cpu,cpuacct:/c", map[string]string{"memory/" + outside: "", "memory/c/memory.limit_in_bytes": "1000", "cpu,cpuacct/" + outside: ""},
+			"5:memory:/c\n4:pids:/\n3:cpu,cpuacct:/c",
+			map[string]string{"memory/" + outside: "", "memory/c/memory.limit_in_bytes": "1000", "cpu,cpuacct/" + outside: ""},
 			"memory/" + outside,
 		},
 		"version 1 without limits": {
-			"5:memory:/c\n4:pids:/c", map[string]string{"memory/" + outside: "", "memory/c/memory.limit_in_bytes": "9223372036854771712", "pids/c/pids.max": "max"},
+			"5:memory:/c\n4:pids:/c",
+			map[string]string{"memory/" + outside: "", "memory/c/memory.limit_in_bytes": "9223372036854771712", "pids/c/pids.max": "max"},
 			"",
 		},
 	} {

@@ -35,10 +35,10 @@ func TestDeviceLockHeld(t *testing.T) {
 	retold := 0
 	report := r.ReadReport(t)
 	for _, m := range report.Mounts {
-		switch {
-		case m.Outcome == "preserved":
+		switch m.Outcome {
+		case "preserved":
 			t.Errorf("%s: preserved without the lock", m.Path)
-		case m.Outcome == "retold":
+		case "retold":
 			retold++
 		}
 	}

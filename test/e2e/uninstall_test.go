@@ -14,8 +14,7 @@ import (
 // the name of the action script: its restore or dump succeeds all the same.
 func TestUninstallDuringCRIU(t *testing.T) {
 	requireHook(t)
-	packages, _ := filepath.Glob(filepath.Join(lab.Checkout(), "bin/dist/*.deb"))
-	lab.Require(t, len(packages) == 1, "no package in bin/dist: run make dist")
+	file := packageFile(t)
 	s := checkpoint(t)
 	lab.InstallActionScript(t, "")
 	if err := os.RemoveAll("/run/autofs-restore-hook"); err != nil {
@@ -29,8 +28,10 @@ func TestUninstallDuringCRIU(t *testing.T) {
 		"restore": {"setup-namespaces", []string{lab.Hook(), "install"}, []string{lab.Hook(), "uninstall"}, []string{lab.Hook(), "uninstall"}},
 		"dump":    {"pre-dump", []string{lab.Hook(), "install"}, []string{lab.Hook(), "uninstall"}, []string{lab.Hook(), "uninstall"}},
 		"package": {
-			"setup-namespaces", []string{"dpkg", "--install", packages[0]},
-			[]string{"dpkg", "--remove", "autofs-restore-hook"}, []string{"dpkg", "--purge", "autofs-restore-hook"},
+			"setup-namespaces",
+			[]string{"dpkg", "--install", file},
+			[]string{"dpkg", "--remove", "autofs-restore-hook"},
+			[]string{"dpkg", "--purge", "autofs-restore-hook"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
