@@ -31,7 +31,6 @@ func (r Runner) repairWith(ctx context.Context, e Event, rec *record, fillers []
 		if saveErr := report.save(r.Directory); saveErr != nil {
 			r.Warn(saveErr)
 		}
-		store{r.Directory}.sweep() // every way to a repair comes by here
 	}
 	return report, err
 }
@@ -84,6 +83,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 			return nil
 		}
 		r.protect(init)
+		s.sweep() // where there is a record, Reserve did
 	}
 	if id, err := master.Identify(init); err == nil && id.Kind == master.Systemd && sc.hasAutofs() {
 		if _, err := master.RearmPressure(init); err != nil {

@@ -51,8 +51,14 @@ func (p *plan) unlessCRIU(name string) func() bool {
 	}
 }
 
-// criuRuns reports whether any process of the machine is a CRIU.
+// criuRuns reports whether a CRIU is at work. One in another pid namespace than this
+// process's belongs to a container, and has no configuration of ours; and a container
+// calls its processes what it likes.
 func criuRuns() bool {
+	own, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return false
+	}
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return false
@@ -64,6 +70,10 @@ func criuRuns() bool {
 			return false
 		}
 		comm, err := os.ReadFile("/proc/" + name + "/comm")
-		return err == nil && strings.HasPrefix(string(comm), "criu")
+		if err != nil || !strings.HasPrefix(string(comm), "criu") {
+			return false
+		}
+		namespace, err := os.Readlink("/proc/" + name + "/ns/pid")
+		return err == nil && namespace == own
 	})
 }

@@ -3,9 +3,12 @@ package install
 import (
 	"os"
 	"runtime"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 // TestNotCallable: where CRIU could not execute what its line names, there must not be
@@ -51,4 +54,25 @@ func TestScriptFails(t *testing.T) {
 	root := machine(t, version4, nil)
 	put(t, root+shell+".out", "") // the stand-in for a shell fails then
 	refused(t, Options{Root: root}, "as it could not call "+root+script)
+}
+
+// TestRunningCRIU: a container cannot keep the script there by a process that it calls
+// criu.
+func TestRunningCRIU(t *testing.T) {
+	testenv.RequireRoot(t)
+	name := t.TempDir() + "/criu"
+	copyFile(t, "/bin/cat", name)
+	if criuRuns() {
+		t.Fatal("a CRIU runs on this machine: try again")
+	}
+	inside := testenv.StartCommand(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}, name)
+	if criuRuns() {
+		t.Error("a process of a container is taken for CRIU")
+	}
+	inside.End()
+	own := testenv.StartCommand(t, nil, name)
+	if !criuRuns() {
+		t.Error("a CRIU is not seen")
+	}
+	own.End()
 }
