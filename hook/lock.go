@@ -21,16 +21,7 @@ const lockInterval = 2 * time.Millisecond
 // file (runc.conf) twice at each stage, and an OCI hook may come on top of that.
 // The lock ends with the process.
 func (s store) lock(ctx context.Context, p *nsenter.Process) (*os.File, error) {
-	return s.lockName(ctx, p.Identity())
-}
-
-// lockDevices makes sure that only one run at a time fills device numbers on
-// this machine: it takes numbers for a moment that another one may want.
-func (s store) lockDevices(ctx context.Context) (*os.File, error) {
-	return s.lockName(ctx, "device-numbers")
-}
-
-func (s store) lockName(ctx context.Context, name string) (*os.File, error) {
+	name := p.Identity()
 	dir := filepath.Join(s.dir, "locks")
 	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run
 		return nil, fmt.Errorf("lock %q: %w", name, err)

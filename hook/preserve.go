@@ -52,13 +52,10 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return nil // called twice for this stage
 	}
 	r.Warn = collect(r.Warn, &rec.Warnings)
-	numbers := holdDescriptors(rec.Devices) // before we open anything else
 	sc, err := look(init, false)
 	if err != nil {
-		numbers.close()
 		return errors.Join(err, rec.Holder.Stop(ctx))
 	}
-	sc.numbers = numbers
 	defer sc.close()
 	if !sc.hasAutofs() {
 		return rec.Holder.Stop(ctx)
@@ -89,7 +86,6 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 
 // lateRecord makes the record that Reserve would have made, holding nothing.
 func (r Runner) lateRecord(e Event) (*record, error) {
-	store{r.Directory}.sweep()
 	has, err := hasAutofs(e.ImageDir)
 	if err != nil || !has {
 		return &record{}, err

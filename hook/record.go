@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
@@ -54,8 +55,9 @@ type record struct {
 type oldDevice struct {
 	Path   string `json:"path"`
 	Device uint64 `json:"device"`
-	// FD is the number in the mount option fd=.
-	FD int `json:"fd"`
+	// StrictExpire and Ignore are the mount options of these names.
+	StrictExpire bool `json:"strictexpire,omitempty"`
+	Ignore       bool `json:"ignore,omitempty"`
 	// Systemd is whether the images show the marks of a systemd as its master:
 	// the first process reads the pipe and has closed its writing end.
 	Systemd bool `json:"systemd"`
@@ -84,8 +86,10 @@ func devicesOf(set *images.Set) []oldDevice {
 		seen[m.MountPoint] = true
 		d := oldDevice{Path: m.MountPoint, Device: m.Device}
 		if s, ok := set.Superblocks[m.Device]; ok {
-			d.FD = s.FD
 			d.Systemd = !s.Catatonic() && s.ProcessGroup == 1 && s.ReadFD >= 0 && s.Mode.Trigger()
+		}
+		if o, err := autofs.ParseOptions(m.Options); err == nil { // else it has none of them
+			d.StrictExpire, d.Ignore = o.StrictExpire, o.Ignore
 		}
 		found = append(found, d)
 	}

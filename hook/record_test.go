@@ -22,7 +22,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("before: %v, %v", r, err)
 	}
 	want := &record{
-		Moment: Preserve, Init: "5-6", Devices: []oldDevice{{Path: hostile[:3], Device: 54, FD: 9, Systemd: true}},
+		Moment: Preserve, Init: "5-6", Devices: []oldDevice{{Path: hostile[:3], Device: 54, StrictExpire: true, Systemd: true}},
 		Holder: helper.Ref{PID: 7, StartTime: 8, Files: 2}, Roots: []heldRoot{{Namespace: 1, Mount: 2, Index: 1}},
 		Preserved: []string{"/a"}, NotPreserved: map[string]string{"/b": "taken"},
 	}
@@ -94,15 +94,16 @@ func TestSweep(t *testing.T) {
 }
 
 func TestDevices(t *testing.T) {
+	const options = "fd=9,pgrp=80,timeout=0,minproto=5,maxproto=5,direct,pipe_ino=156810"
 	systemd := images.Superblock{FD: 9, ProcessGroup: 1, ReadFD: 8, Mode: autofs.Direct}
 	change := func(f func(*images.Superblock)) images.Superblock { s := systemd; f(&s); return s }
 	set := &images.Set{
 		Mounts: []images.Mount{
-			{MountPoint: "/systemd", Device: 1, NamespaceID: 3},
-			{MountPoint: "/automount", Device: 2},
+			{MountPoint: "/systemd", Device: 1, NamespaceID: 3, Options: options + ",ignore"},
+			{MountPoint: "/automount", Device: 2, Options: options + ",strictexpire"},
 			{MountPoint: "/catatonic", Device: 3},
 			{MountPoint: "/indirect", Device: 4},
-			{MountPoint: "/unknown", Device: 5},
+			{MountPoint: "/unknown", Device: 5, Options: "ignore,strictexpire"}, // not what a kernel shows
 			{MountPoint: "/group", Device: 6},
 			{MountPoint: "/systemd", Device: 7, NamespaceID: 4},
 		},
@@ -116,7 +117,8 @@ func TestDevices(t *testing.T) {
 		t.Errorf("wanted %v", got)
 	}
 	for path, want := range map[string]oldDevice{
-		"/systemd": {"/systemd", 1, 9, true}, "/automount": {"/automount", 2, 9, false}, "/unknown": {"/unknown", 5, 0, false}, "/absent": {},
+		"/systemd": {Path: "/systemd", Device: 1, Ignore: true, Systemd: true}, "/automount": {Path: "/automount", Device: 2, StrictExpire: true},
+		"/unknown": {Path: "/unknown", Device: 5}, "/absent": {},
 	} {
 		if got := r.before(path); got != want {
 			t.Errorf("%s: %+v, want %+v", path, got, want)

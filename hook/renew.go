@@ -11,14 +11,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// preserveIn gives the mounts their old numbers back. What it could not do is
-// noted in the record, with the reason.
-// Each stale trigger of an automount daemon makes way for a parking mount.
+// preserveIn gives systemd's mounts their old numbers back, and prepares those of
+// automount for its reload: no process of the container runs. What could not be
+// done is noted in the record, with the reason, or left to Repair.
 func (r Runner) preserveIn(ctx context.Context, sc *scene, criu *nsenter.Process, rec *record) error {
 	rec.NotPreserved = map[string]string{}
 	list, err := sc.survey()
@@ -29,32 +28,15 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, criu *nsenter.Process
 		r.Warn(err)
 	}
 	rec.describe(list)
-	picked := toPreserve(list, nil)
-	lock, err := (store{r.Directory}).lockDevices(ctx)
+	replacements, err := r.recreateAll(ctx, sc, rec, list)
 	if err != nil {
-		return err
+		r.Warn(err)
 	}
-	pool, err := adopt(ctx, rec, list, picked)
-	if err != nil {
-		(store{r.Directory}).unlock(lock)
-		return err
-	}
-	var replacements []*mounts.Replacement
 	defer func() {
 		for _, r := range replacements {
 			r.New.Close()
 		}
 	}()
-	for len(picked) > 0 {
-		n := 1
-		for n < len(picked) && list[picked[n]].Master.PID == list[picked[0]].Master.PID {
-			n++
-		}
-		replacements = append(replacements, sc.takeNumbers(ctx, rec, pool, list, picked[:n])...)
-		picked = picked[n:]
-	}
-	pool.Close()
-	(store{r.Directory}).unlock(lock)
 	r.detachKeys(ctx, sc, rec, list)
 	parked := r.parkTriggers(ctx, sc, criu, list)
 	if len(replacements)+len(parked) == 0 {
@@ -71,64 +53,37 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, criu *nsenter.Process
 	return r.verifyPreserved(sc, rec, list, replacements)
 }
 
-// detachKeys detaches the keys with stale offset triggers that no process uses.
-// Those that are left are Repair's.
-func (r Runner) detachKeys(ctx context.Context, sc *scene, rec *record, list []Mount) {
-	byDaemon := map[int][]*Mount{}
-	for i := range list {
-		if m := &list[i]; m.Master.Kind == master.Automount && m.Options.Type == autofs.Offset && !m.Parking && sc.isHome(m) {
-			byDaemon[m.Master.PID] = append(byDaemon[m.Master.PID], m)
-		}
+// recreateAll makes superblocks with the old numbers for systemd's mounts.
+func (r Runner) recreateAll(ctx context.Context, sc *scene, rec *record, list []Mount) ([]*mounts.Replacement, error) {
+	picked := toPreserve(list, nil)
+	if len(picked) == 0 {
+		err := rec.Holder.Stop(ctx)
+		rec.Holder = helper.Ref{}
+		return nil, err
 	}
-	for pid, triggers := range byDaemon {
-		for path, err := range sc.detachKeys(ctx, sc.masters[pid], triggers) {
-			if err == nil {
-				rec.Unmounted = append(rec.Unmounted, path)
-			}
+	lock, err := (store{r.Directory}).lockDevices(ctx)
+	if err != nil {
+		for _, i := range picked {
+			rec.NotPreserved[list[i].Path] = err.Error()
 		}
+		return nil, errors.Join(err, rec.Holder.Stop(ctx))
 	}
-	if len(rec.Unmounted) > 0 {
-		if err := sc.readTables(); err != nil {
-			r.Warn(err)
-		}
+	defer lock.Close()
+	pool, err := adopt(ctx, rec, list, picked)
+	if err != nil {
+		return nil, err
 	}
-}
-
-// isHome reports whether the mount is in the namespace of its master.
-func (s *scene) isHome(m *Mount) bool {
-	home, err := s.masters[m.Master.PID].Namespace("mnt")
-	return err == nil && home.Inode == m.Namespace
-}
-
-// parkTriggers makes parking mounts for the triggers of automount daemons.
-func (r Runner) parkTriggers(ctx context.Context, sc *scene, criu *nsenter.Process, list []Mount) []*mounts.Replacement {
-	byDaemon := map[int][]*Mount{}
-	for i := range list {
-		m := &list[i]
-		if m.Master.Kind != master.Automount || m.Options.Type != autofs.Direct || m.Parking || m.Settled || len(m.Covers) > 0 {
-			continue
-		}
-		if sc.isHome(m) {
-			byDaemon[m.Master.PID] = append(byDaemon[m.Master.PID], m)
-		}
-	}
-	model := modelOf(criu)
-	if model != nil {
-		defer model.Close()
-	}
+	defer pool.Close()
 	var replacements []*mounts.Replacement
-	for pid, triggers := range byDaemon {
-		p, err := sc.newParking(ctx, store{r.Directory}, sc.masters[pid], triggers,
-			helper.Request{Bound: sc.init, Model: model, Lifetime: parkTime})
-		if err != nil {
-			r.Warn(err) // Repair parks them
-			continue
+	for len(picked) > 0 {
+		n := 1
+		for n < len(picked) && list[picked[n]].Master.PID == list[picked[0]].Master.PID {
+			n++
 		}
-		for i, t := range p.Mounts {
-			replacements = append(replacements, &mounts.Replacement{Path: t.Path, Old: t.Stale, New: p.lots[i].Tree, Device: t.Parking})
-		}
+		replacements = append(replacements, sc.takeNumbers(ctx, rec, pool, list, picked[:n])...)
+		picked = picked[n:]
 	}
-	return replacements
+	return replacements, nil
 }
 
 // adopt takes over the numbers that Reserve held, and fills all other free
@@ -198,15 +153,10 @@ func (s *scene) recreate(p *nsenter.Process, m *Mount, before oldDevice) (*os.Fi
 	}
 	defer writer.Close()
 	o := m.Options
-	fd := o.FD
-	if before.FD > 0 {
-		fd = before.FD
-	}
-	s.numbers.free(fd)
 	return autofs.Create(autofs.CreateOptions{
-		PipeWriter: writer, FD: fd, ProcessGroup: o.ProcessGroup, Type: o.Type, Timeout: o.Timeout,
+		PipeWriter: writer, ProcessGroup: o.ProcessGroup, Type: o.Type, Timeout: o.Timeout,
 		MinProto: o.MinProto, MaxProto: o.MaxProto, UID: o.UID, GID: o.GID, Source: m.Source,
-		StrictExpire: o.StrictExpire, Ignore: o.Ignore,
+		StrictExpire: o.StrictExpire || before.StrictExpire, Ignore: o.Ignore || before.Ignore, // CRIU drops them
 	})
 }
 

@@ -83,6 +83,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 			return nil
 		}
 		r.protect(init)
+		s.sweep() // where there is a record, Reserve did
 	}
 	if id, err := master.Identify(init); err == nil && id.Kind == master.Systemd && sc.hasAutofs() {
 		if _, err := master.RearmPressure(init); err != nil {

@@ -66,7 +66,7 @@ func (r Runner) reserveNumbers(ctx context.Context, s store, rec *record) *devic
 		r.Warn(err)
 		return pool
 	}
-	defer s.unlock(lock)
+	defer lock.Close()
 	if err := pool.Fill(ctx); err != nil {
 		r.Warn(err)
 	}

@@ -32,8 +32,6 @@ type scene struct {
 	roots map[rootKey]*os.File
 	// parkings are the parking mounts that are known.
 	parkings []*parking
-	// numbers are kept free for the mounts that are made anew.
-	numbers fdNumbers
 	// members are the pids of the container's processes.
 	members []int
 }
@@ -99,10 +97,11 @@ func look(init *nsenter.Process, everyone bool) (*scene, error) {
 // readTables reads all mount tables anew. A namespace whose last process has
 // ended has none any more.
 func (s *scene) readTables() error {
+	var budget mounts.Budget
 	for _, sp := range s.spaces {
-		table, err := mounts.Of(sp.process)
+		table, err := budget.Of(sp.process)
 		if hasNoTable(err) && sp != s.main() && s.represent(sp) {
-			table, err = mounts.Of(sp.process)
+			table, err = budget.Of(sp.process)
 		}
 		if err != nil && !hasNoTable(err) {
 			return err
@@ -173,7 +172,6 @@ func (s *scene) close() {
 	for _, p := range s.parkings {
 		p.close()
 	}
-	s.numbers.close()
 }
 
 // openRoots opens the roots of the wanted autofs mounts that are not open yet,

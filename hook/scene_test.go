@@ -2,10 +2,13 @@ package hook
 
 import (
 	"bufio"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -79,5 +82,54 @@ func TestRepresentative(t *testing.T) {
 	end(init)
 	if err := sc.readTables(); err == nil || !strings.Contains(err.Error(), "has ended") {
 		t.Errorf("without the first process: %v", err)
+	}
+}
+
+// TestMountTablesTogether: the mount namespaces of a container may not fill the
+// memory of the host with their tables, however many they are.
+func TestMountTablesTogether(t *testing.T) {
+	testenv.RequireRoot(t)
+	// Each blank of a path takes four bytes in a mount table.
+	base := t.TempDir()
+	if err := unix.Mount("none", base, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	deep := base + strings.Repeat("/"+strings.Repeat(" ", 200), 19)
+	if err := os.MkdirAll(deep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const mounts = 1500 // 23 MB
+	for range mounts {
+		if err := unix.Mount("none", deep, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("unshare", "--mount", "sh", "-c",
+		`for i in 1 2 3; do unshare --mount sh -c 'echo ready; exec sleep 60' & done; wait`)
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := testenv.StartPrepared(t, cmd)
+	lines := bufio.NewReader(output)
+	for range 3 {
+		if _, err := lines.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range mounts { // the others have copies of them
+		if err := unix.Unmount(deep, unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Unmount(base, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	sc, err := look(open(t, child), false)
+	if err == nil || !strings.Contains(err.Error(), "mount tables: longer than") {
+		t.Errorf("%v", err)
+	}
+	if sc != nil {
+		sc.close()
 	}
 }

@@ -96,6 +96,7 @@ func (r Runner) reserveAndWatch(ctx context.Context, e Event) error {
 	if err != nil {
 		return err
 	}
+	store{r.Directory}.sweep() // a restore that fails is not repaired
 	rec := &record{Moment: Reserve, Devices: devicesOf(set)}
 	pool := r.reserveNumbers(ctx, store{r.Directory}, rec)
 	defer pool.Close()

@@ -60,6 +60,7 @@ func (p *plan) writeLine(called, instead string) error {
 	if err != nil {
 		return err
 	}
+	p.line, p.called = name, called
 	before, err := p.tree.readText(name)
 	if err != nil {
 		return err
@@ -105,7 +106,7 @@ func (p *plan) removeActionScript() error {
 	case !p.isScript(f):
 		p.keep(p.script.Name, "is another file now: remove it by hand")
 	default:
-		p.changes = append(p.changes, &change{path: p.script.Name, before: f, remove: true})
+		p.changes = append(p.changes, &change{path: p.script.Name, before: f, remove: true, unless: p.unlessCRIU(p.script.Name)})
 	}
 	p.record.Script = p.record.Script && len(callers) > 0
 	return nil
@@ -122,6 +123,7 @@ func (p *plan) removeLine() error {
 	if err != nil || before == nil {
 		return err
 	}
+	p.direct = slices.Contains(ActionScripts(string(before.data)), p.program)
 	text := replaceLines(before.data, []string{p.script.Name, p.program}, "", recorded != nil && recorded.Newline)
 	switch {
 	case bytes.Equal(text, before.data):

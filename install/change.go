@@ -15,7 +15,10 @@ type change struct {
 	before *file // nil: there is none
 	after  []byte
 	remove bool
-	mode   uint32 // of a new file; an old one gets its right to be executed
+	// unless, if not nil, is asked right before: whether it is left undone.
+	unless  func() bool
+	skipped bool
+	mode    uint32 // of a new file; an old one gets its right to be executed
 
 	dir               *os.File
 	above, base       string // its folder and name
@@ -34,6 +37,10 @@ type transaction struct {
 	tree    *tree
 	changes []*change
 	folders []string // made
+	// check, if not nil, is called before the file of that name is changed, or at
+	// the end; its error undoes all.
+	check  func() error
+	before string
 }
 
 // apply makes the folders, writes all new files next to their places, and then
@@ -64,11 +71,28 @@ func (x *transaction) apply(folders []string) (err error) {
 		}
 	}
 	for _, c := range x.changes {
+		if c.path == x.before {
+			if err := x.checkOnce(); err != nil {
+				return err
+			}
+		}
+		if c.skipped = c.unless != nil && c.unless(); c.skipped {
+			continue
+		}
 		if err := c.commit(); err != nil {
 			return fmt.Errorf("%s: %w; the files are as before", x.tree.show(c.path), err)
 		}
 	}
-	return nil
+	return x.checkOnce()
+}
+
+func (x *transaction) checkOnce() error {
+	check := x.check
+	x.check = nil
+	if check == nil {
+		return nil
+	}
+	return check()
 }
 
 // stage writes the new file under another name. What is still missing then is

@@ -48,9 +48,14 @@ const (
 
 // run runs a program of the tree inside the tree, and returns what it wrote.
 func (t *tree) run(ctx context.Context, program string, args ...string) ([]byte, error) {
+	return t.runWith(ctx, nil, program, args...)
+}
+
+// runWith is run with more in the environment.
+func (t *tree) runWith(ctx context.Context, env []string, program string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
-	out, errs, err := t.runTo(ctx, program, args)
+	out, errs, err := t.runTo(ctx, env, program, args)
 	switch {
 	case ctx.Err() != nil:
 		err = fmt.Errorf("not finished within %s", commandTime)
@@ -64,12 +69,12 @@ func (t *tree) run(ctx context.Context, program string, args ...string) ([]byte,
 	if line, _, _ := strings.Cut(strings.TrimSpace(string(errs)), "\n"); line != "" {
 		text = fmt.Sprintf(": %q", line)
 	}
-	return nil, fmt.Errorf("%s %s: %w%s", t.show(program), strings.Join(args, " "), err, text)
+	return nil, fmt.Errorf("%s: %w%s", strings.Join(append([]string{t.show(program)}, args...), " "), err, text)
 }
 
 // runTo runs a program until ctx ends, with files in memory as its output: unlike
 // pipes these end with it, whatever it has started.
-func (t *tree) runTo(ctx context.Context, program string, args []string) (out, errs []byte, err error) {
+func (t *tree) runTo(ctx context.Context, env []string, program string, args []string) (out, errs []byte, err error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, nil, err
@@ -90,7 +95,7 @@ func (t *tree) runTo(ctx context.Context, program string, args []string) (out, e
 		attributes.Chroot = fmt.Sprintf("/proc/self/fd/%d", t.dir.Fd())
 	}
 	p, err := os.StartProcess(program, append([]string{program}, args...), &os.ProcAttr{
-		Dir: "/", Env: []string{"PATH=" + strings.Join(searchPath, ":"), "LC_ALL=C"}, Files: files, Sys: attributes,
+		Dir: "/", Env: append(env, "PATH="+strings.Join(searchPath, ":"), "LC_ALL=C"), Files: files, Sys: attributes,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -54,10 +54,8 @@ func machine(t *testing.T, version string, files map[string]string) string {
 	for name, text := range files {
 		put(t, root+name, text)
 	}
-	put(t, root+shell, "")
-	if err := os.Chmod(root+shell, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	put(t, root+shell+".out", "called\n") // when it runs a script
+	copyFile(t, standIn, root+shell)
 	return root
 }
 

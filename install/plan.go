@@ -30,6 +30,10 @@ type plan struct {
 	kept     []string
 	calling  []string // of what is kept, who calls the program
 	clean    bool     // nothing is left of an installation
+	direct   bool     // CRIU called the program itself
+	check    func() error
+	line     string // the file with CRIU's line
+	called   string // what that line calls
 }
 
 func (p *plan) note(format string, args ...any) {
@@ -54,6 +58,7 @@ func (p *plan) install(ctx context.Context) error {
 		switch e {
 		case CRIU:
 			err = p.writeActionScript()
+			p.check = func() error { return p.checkCalled(ctx) }
 		case Containerd:
 			var data []byte
 			if data, err = p.tree.baseSpec(ctx, p.program); err == nil {
@@ -129,13 +134,23 @@ func (p *plan) writeProgram() error {
 	if err != nil {
 		return err
 	}
+	same := before != nil && bytes.Equal(before.data, data)
 	switch {
-	case before != nil && bytes.Equal(before.data, data) && before.info.Mode&0o111 != 0:
-		return nil
-	case before != nil && !isProgram(before.data):
-		return fmt.Errorf("%s: another program is there, which is kept; nothing was written", p.tree.show(p.program))
 	case before == nil:
 		p.record.Wrote = true
+	case !isProgram(before.data):
+		return fmt.Errorf("%s: another program is there, which is kept; nothing was written", p.tree.show(p.program))
+	case !p.record.owns(before.data) && !same:
+		return fmt.Errorf("%s: %w", p.tree.show(p.program), errForeign)
+	default:
+		p.record.Wrote = p.record.owns(before.data)
+	}
+	p.record.Sum = ""
+	if p.record.Wrote {
+		p.record.Sum = sum(data)
+	}
+	if same && before.info.Mode&0o111 != 0 {
+		return nil
 	}
 	return p.write(p.program, before, data, 0o755)
 }
@@ -236,7 +251,7 @@ func (p *plan) writeRecord() error {
 
 // apply carries the plan out.
 func (p *plan) apply() error {
-	x := &transaction{tree: p.tree, changes: p.changes}
+	x := &transaction{tree: p.tree, changes: p.changes, check: p.check, before: p.line}
 	if err := x.apply(p.folders); err != nil {
 		if errors.Is(err, unix.EROFS) {
 			err = fmt.Errorf("%w; --prefix puts the program elsewhere, hooks_dir of the engine its hooks", err)
@@ -255,6 +270,9 @@ func (p *plan) apply() error {
 func (p *plan) result() *Result {
 	r := &Result{Notes: p.notes, Kept: p.kept}
 	for _, c := range p.changes {
+		if c.skipped {
+			continue
+		}
 		r.Changes = append(r.Changes, Change{Path: p.tree.show(c.path), Removed: c.remove, Diff: c.diff(p.tree)})
 	}
 	return r

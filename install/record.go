@@ -13,6 +13,9 @@ type record struct {
 	// package has its own way.
 	Program string `json:"program"`
 	Wrote   bool   `json:"program_written"`
+	// Sum is of the program that was put there; "" in a record of a version before
+	// 0.6, which did not note it.
+	Sum string `json:"program_fnv64a,omitempty"`
 	// Script is whether the action script beside it was put there.
 	Script bool `json:"script_written,omitempty"`
 	// Line is the action-script line.

@@ -147,12 +147,16 @@ func (p *plan) removeProgram() error {
 		switch {
 		case len(callers) > 0:
 			return p.writeRest()
-		case !p.record.Wrote:
+		case !p.record.Wrote, isProgram(f.data) && !p.record.owns(f.data):
 			p.note("%s is kept: it was not put there by install", p.tree.show(p.program))
 		case !isProgram(f.data):
 			p.keep(p.program, "is another program now: remove it by hand")
 		default:
-			p.changes = append(p.changes, &change{path: p.program, before: f, remove: true})
+			c := &change{path: p.program, before: f, remove: true}
+			if p.direct {
+				c.unless = p.unlessCRIU(p.program)
+			}
+			p.changes = append(p.changes, c)
 		}
 	}
 	r, err := p.tree.readText(RecordFile)
@@ -160,11 +164,16 @@ func (p *plan) removeProgram() error {
 		return err
 	}
 	if r != nil {
-		p.changes = append(p.changes, &change{path: RecordFile, before: r, remove: true})
+		p.changes = append(p.changes, &change{path: RecordFile, before: r, remove: true, unless: p.someSkipped})
 	}
 	p.obsolete = p.record.Folders
 	p.clean = len(p.kept) == 0 && (p.options.All || len(p.options.Engines) == 0)
 	return nil
+}
+
+// someSkipped reports whether a file was left that another removal has to find.
+func (p *plan) someSkipped() bool {
+	return slices.ContainsFunc(p.changes, func(c *change) bool { return c.skipped })
 }
 
 // writeRest plans the record of what is still installed.

@@ -1,72 +1,81 @@
 package manifests
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 )
 
-// TestActionScript runs the script at CRIU's stages, with a program that writes
-// what it was called with and ends with the status 3.
-func TestActionScript(t *testing.T) {
-	dir := t.TempDir()
-	program := filepath.Join(dir, "autofs-restore-hook")
-	script, err := ActionScript(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if called, ok := CalledBy(script.Name, script.Data+"# edited\n"); called != program || !ok {
-		t.Errorf("%s calls %q, %t", script.Name, called, ok)
-	}
-	if called, ok := CalledBy("/opt"+script.Name, script.Data); ok {
-		t.Errorf("under another name it calls %q", called)
-	}
-	write := func(name, text string) {
-		t.Helper()
-		if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(script.Name, script.Data)
-	write(program, "#!/bin/sh\necho called $# $CRTOOLS_SCRIPT_ACTION\nexit 3\n")
-	call := func(environment ...string) (string, int) {
-		cmd := exec.Command(script.Name)
-		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, environment...)
-		out, _ := cmd.CombinedOutput()
-		return string(out), cmd.ProcessState.ExitCode()
-	}
-	if out, status := call(); out != "" || status != 0 {
-		t.Errorf("no stage: %q, exit status %d", out, status)
-	}
-	// All stages of CRIU 4.2 (criu/action-scripts.c).
-	for _, action := range strings.Fields("pre-stream pre-dump post-dump pre-restore post-restore network-lock network-unlock " +
-		"setup-namespaces post-setup-namespaces pre-resume post-resume orphan-pts-master status-ready query-ext-files") {
-		out, status := call(stage.EnvAction + "=" + action)
-		wantOut, wantStatus := "", 0
-		if stage.Ours(action) {
-			wantOut, wantStatus = "called 0 "+action+"\n", 3
-		}
-		if out != wantOut || status != wantStatus {
-			t.Errorf("%s: %q, exit status %d; want %q, %d", action, out, status, wantOut, wantStatus)
-		}
-	}
-	for what, spoil := range map[string]func() error{
-		"not executable": func() error { return os.Chmod(program, 0o644) },
-		"a directory":    func() error { return errors.Join(os.Remove(program), os.Mkdir(program, 0o755)) },
-		"absent":         func() error { return os.RemoveAll(program) },
+// TestScriptLeavesLimitedGroup runs the action script with stand-ins for the files of
+// control groups, of both versions.
+func TestScriptLeavesLimitedGroup(t *testing.T) {
+	const outside = "cgroup.procs"
+	for name, test := range map[string]struct {
+		group string            // what the kernel says of the script's own
+		files map[string]string // below /sys/fs/cgroup
+		moved string            // the file that the script writes to, "" for none
+	}{
+		"memory":                {"0::/c", map[string]string{outside: "", "c/memory.max": "1000"}, outside},
+		"memory is reclaimed":   {"0::/c", map[string]string{outside: "", "c/memory.max": "max", "c/memory.high": "1000"}, outside},
+		"processes":             {"0::/c", map[string]string{outside: "", "c/pids.max": "100000"}, outside},
+		"further up":            {"0::/pod/c/init.scope", map[string]string{outside: "", "pod/memory.max": "1000", "pod/c/memory.max": "max"}, outside},
+		"nothing":               {"0::/pod/c", map[string]string{outside: "", "pod/c/memory.max": "max", "pod/c/memory.high": "max", "pod/pids.max": "max"}, ""},
+		"the root":              {"0::/", map[string]string{outside: "", "memory.max": "1000"}, ""},
+		"a node in a container": {"0::/c", map[string]string{"init.scope/" + outside: "", "c/memory.max": "1000"}, "init.scope/" + outside},
+		"no version 2":          {"0::/c", map[string]string{"c/memory.max": "1000"}, ""},
+		"version 1": {
+			"5:memory:/c\n4:pids:/\n3:cpu,cpuacct:/c",
+			map[string]string{"memory/" + outside: "", "memory/c/memory.limit_in_bytes": "1000", "cpu,cpuacct/" + outside: ""},
+			"memory/" + outside,
+		},
+		"version 1 without limits": {
+			"5:memory:/c\n4:pids:/c",
+			map[string]string{"memory/" + outside: "", "memory/c/memory.limit_in_bytes": "9223372036854771712", "pids/c/pids.max": "max"},
+			"",
+		},
 	} {
-		if err := spoil(); err != nil {
-			t.Fatal(err)
-		}
-		if out, status := call(stage.EnvAction + "=post-resume"); !strings.Contains(out, program+" is missing") || status != 0 {
-			t.Errorf("%s: %q, exit status %d", what, out, status)
-		}
-		_ = os.RemoveAll(program)
-		write(program, "")
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			put := func(name, text string, mode os.FileMode) string {
+				t.Helper()
+				name = filepath.Join(dir, name)
+				if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(name, []byte(text), mode); err != nil {
+					t.Fatal(err)
+				}
+				return name
+			}
+			for name, text := range test.files {
+				put("cgroup/"+name, text+"\n", 0o644)
+			}
+			f, err := ActionScript(put("program", "#!/bin/sh\necho called\n", 0o755))
+			if err != nil {
+				t.Fatal(err)
+			}
+			self := put("self", test.group+"\n", 0o644)
+			put(filepath.Base(f.Name), strings.NewReplacer("/sys/fs/cgroup", dir+"/cgroup", "/proc/self/cgroup", self).Replace(f.Data), 0o755)
+			cmd := exec.Command(f.Name)
+			cmd.Env = []string{"CRTOOLS_SCRIPT_ACTION=pre-resume"}
+			if out, err := cmd.CombinedOutput(); err != nil || string(out) != "called\n" {
+				t.Fatalf("%q, %v", out, err)
+			}
+			for name, before := range test.files {
+				want := before + "\n"
+				if name == test.moved {
+					want = "0\n"
+				}
+				if text, err := os.ReadFile(filepath.Join(dir, "cgroup", name)); err != nil || string(text) != want {
+					t.Errorf("%s: %q, %v, want %q", name, text, err, want)
+				}
+			}
+			_, there := test.files[outside]
+			if _, err := os.Stat(filepath.Join(dir, "cgroup", outside)); (err == nil) != there {
+				t.Errorf("%s is there: %v, want %v", outside, err == nil, there)
+			}
+		})
 	}
 }

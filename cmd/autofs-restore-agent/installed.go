@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -59,7 +60,10 @@ func (a *agent) keepInstalled(ctx context.Context) (check func(context.Context) 
 }
 
 func (i *installer) once(ctx context.Context) {
-	err := i.call(ctx, "install")
+	var err error
+	if !i.foreign() {
+		err = i.call(ctx, "install")
+	}
 	if err == nil {
 		err = i.check(ctx)
 	}
@@ -70,7 +74,23 @@ func (i *installer) once(ctx context.Context) {
 	}
 }
 
+// foreign reports whether a package has put a version of the program on the host.
+// It stays, and CRIU goes on calling it: the agent and the package would replace
+// each other's for ever.
+func (i *installer) foreign() bool {
+	there, err := host.ReadFile(i.path(), maxFile)
+	if err != nil {
+		return false
+	}
+	recorded, err := host.ReadFile(install.RecordFile, maxFile)
+	return (err == nil || errors.Is(err, fs.ErrNotExist)) && install.Foreign(there, recorded)
+}
+
 func (i *installer) remove(ctx context.Context) {
+	if i.foreign() {
+		i.log.Info("the hook stays on the host: a package has put it there", "program", i.path())
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := i.call(ctx, "uninstall"); err != nil {
@@ -107,12 +127,14 @@ func (i *installer) check(context.Context) error {
 		}
 		return err
 	}
-	ours, err := i.program.Content()
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(there, ours) {
-		return fmt.Errorf("%w: %s", errOther, i.path())
+	if !i.foreign() {
+		ours, err := i.program.Content()
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(there, ours) {
+			return fmt.Errorf("%w: %s", errOther, i.path())
+		}
 	}
 	text, err := host.ReadFile(install.CRIUFile, maxFile)
 	if err != nil {

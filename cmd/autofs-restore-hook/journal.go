@@ -1,6 +1,9 @@
 package main
 
 import (
+	"strconv"
+	"strings"
+
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +39,23 @@ const (
 	priorityInfo    = "6"
 )
 
+// printable is a text with all characters quoted that are not printable, as in Go's
+// syntax: an error may hold names that a container has chosen, and a newline in them
+// would make a line of its own in "journalctl -o cat" and in what reads the journal
+// on. Standard error has its quotes from logrus.
+func printable(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if !strconv.IsPrint(r) {
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
 // Fire sends a line, or drops it if the journal does not take it now.
 func (j journal) Fire(entry *logrus.Entry) error {
 	priority := priorityInfo
@@ -49,7 +69,7 @@ func (j journal) Fire(entry *logrus.Entry) error {
 	// Native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL), with sizes: a value may
 	// have any bytes.
 	var record []byte
-	for _, field := range [][2]string{{"MESSAGE", entry.Message}, {"PRIORITY", priority}, {"SYSLOG_IDENTIFIER", "autofs-restore-hook"}} {
+	for _, field := range [][2]string{{"MESSAGE", printable(entry.Message)}, {"PRIORITY", priority}, {"SYSLOG_IDENTIFIER", "autofs-restore-hook"}} {
 		record = append(record, field[0]+"\n"...)
 		for i := range 8 { // the size, 64 bits, the lowest first
 			record = append(record, byte(uint64(len(field[1]))>>(8*i)))

@@ -17,13 +17,13 @@ func TestJournal(t *testing.T) {
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
 	j := journal(pair[0])
-	entry := &logrus.Entry{Level: logrus.WarnLevel, Message: "two\nlines"}
+	entry := &logrus.Entry{Level: logrus.WarnLevel, Message: "zwei\nZeilen: \"ä\" \x1b[2J\u2028\xff"}
 	if err := j.Fire(entry); err != nil {
 		t.Error(err)
 	}
 	b := make([]byte, 4096)
 	n, err := unix.Read(pair[1], b)
-	want := "MESSAGE\n\x09\x00\x00\x00\x00\x00\x00\x00two\nlines\n" +
+	want := "MESSAGE\n\x23\x00\x00\x00\x00\x00\x00\x00" + `zwei\nZeilen: "ä" \x1b[2J\u2028` + "\uFFFD\n" +
 		"PRIORITY\n\x01\x00\x00\x00\x00\x00\x00\x004\n" +
 		"SYSLOG_IDENTIFIER\n\x13\x00\x00\x00\x00\x00\x00\x00autofs-restore-hook\n"
 	if err != nil || string(b[:n]) != want {

@@ -17,13 +17,11 @@ type CreateOptions struct {
 	// PipeWriter is the writing end of the master's pipe. The kernel takes a
 	// reference of its own, sets O_DIRECT on it and clears O_NONBLOCK, so it
 	// must be an open file of its own (from open(2), not from dup(2)). The
-	// caller closes it afterwards.
+	// caller closes it afterwards. Its number stands in the options then (fd=): to
+	// CRIU's next dump it only matters where the master has the pipe's writing end
+	// open under that number (criu/autofs.c, autofs_kernel_pipe_alive), to its
+	// restore it is a wish.
 	PipeWriter *os.File
-	// FD is the number that shall stand in the options, as the master had it
-	// and as CRIU's next dump expects it; 0 or less for no wish. A wish only:
-	// if this process uses the number itself, or may not have so many files,
-	// another one stands there.
-	FD int
 	// ProcessGroup is the master's process group in the pid namespace of the
 	// caller; 0 for the caller's own.
 	ProcessGroup int
@@ -52,8 +50,7 @@ func Create(o CreateOptions) (*os.File, error) {
 		return nil, fmt.Errorf("create autofs: %w", err)
 	}
 	var root *os.File
-	// The number first: what is opened after it cannot get it.
-	err := withNumber(o.PipeWriter, o.FD, func(fd int) error {
+	err := onFile(o.PipeWriter, func(fd int) error {
 		fs, err := openContext("autofs")
 		if err != nil {
 			return err
@@ -139,27 +136,6 @@ func (o *CreateOptions) configure(fs *fsContext, fd int) error {
 		}
 	}
 	return nil
-}
-
-// withNumber runs use with a descriptor of f that has the number want, if that
-// can be had, else with f's own. F_DUPFD takes the lowest free number that is
-// not below want and never replaces an open one, as dup2 would; so a number that
-// another goroutine has just taken is safe.
-func withNumber(f *os.File, want int, use func(fd int) error) error {
-	return onFile(f, func(fd int) error {
-		if want <= 0 || want == fd {
-			return use(fd)
-		}
-		got, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, want)
-		if err != nil {
-			return use(fd)
-		}
-		defer unix.Close(got)
-		if got != want {
-			return use(fd)
-		}
-		return use(got)
-	})
 }
 
 func setTimeoutDetached(root *os.File, d time.Duration) error {

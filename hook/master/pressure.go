@@ -15,6 +15,9 @@ import (
 // otherwise: 200 ms in 2 s (systemd 254 and later for memory, 262 for all).
 const pressureTrigger = "some 200000 2000000\x00"
 
+// pressureHead is what a pressure file begins with (kernel/sched/psi.c, psi_show).
+const pressureHead = "some avg10="
+
 // RearmPressure gives a restored systemd its watches on memory, CPU and I/O
 // pressure back, and returns how many files it had to do this for.
 //
@@ -49,7 +52,8 @@ func RearmPressure(p *nsenter.Process) (int, error) {
 	return armed, errors.Join(errs...)
 }
 
-// isPressure reports whether this may be a file that tells a pressure.
+// isPressure reports whether the name is that of a pressure file. It only saves
+// the look at all other files: a container gives its files any name.
 func isPressure(target string) bool {
 	switch path.Base(target) {
 	case "memory.pressure", "cpu.pressure", "io.pressure":
@@ -59,20 +63,15 @@ func isPressure(target string) bool {
 }
 
 // rearm writes the trigger through the process's own open file: another one
-// would have a trigger of its own. The container may have given any file that
-// name: only one of the kernel's is written to.
+// would have a trigger of its own.
 func rearm(p *nsenter.Process, number int) (bool, error) {
 	fd, err := unix.PidfdGetfd(int(p.Pidfd().Fd()), number, 0)
 	if err != nil {
 		return false, os.NewSyscallError("pidfd_getfd", err)
 	}
 	defer unix.Close(fd)
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
-		return false, os.NewSyscallError("fstatfs", err)
-	}
-	if st.Type != unix.CGROUP2_SUPER_MAGIC && st.Type != unix.PROC_SUPER_MAGIC {
-		return false, nil
+	if told, err := tellsPressure(fd); err != nil || !told {
+		return false, err
 	}
 	_, err = unix.Write(fd, []byte(pressureTrigger))
 	switch {
@@ -82,4 +81,55 @@ func rearm(p *nsenter.Process, number int) (bool, error) {
 		return false, nil
 	}
 	return false, os.NewSyscallError("write", err)
+}
+
+// tellsPressure reports whether an open file is a pressure file of the kernel.
+// The write would act on the host with the rights and in the namespaces of this
+// program: a container that binds /proc/sys/kernel/hostname on a pressure file's
+// name would rename the host (proc_do_uts_string takes the writer's UTS
+// namespace). So the file has to be the kernel's by its file system and, in
+// procfs, by its inode number, which is the same in all instances of procfs; and
+// it has to read, through the same descriptor, as such a file does.
+func tellsPressure(fd int) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return false, os.NewSyscallError("fstat", err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return false, os.NewSyscallError("fstatfs", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return false, nil
+	}
+	switch fs.Type {
+	case unix.CGROUP2_SUPER_MAGIC:
+	case unix.PROC_SUPER_MAGIC:
+		if !isProcPressure(st.Ino) {
+			return false, nil // not even read: some files there block the reader
+		}
+	default:
+		return false, nil
+	}
+	head := make([]byte, len(pressureHead))
+	n, err := unix.Pread(fd, head, 0)
+	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.EOPNOTSUPP) { // write-only; no PSI
+		return false, nil
+	}
+	if err != nil {
+		return false, os.NewSyscallError("pread", err)
+	}
+	return string(head[:n]) == pressureHead, nil
+}
+
+// isProcPressure reports whether the inode number is that of a file in
+// /proc/pressure.
+func isProcPressure(inode uint64) bool {
+	for _, name := range []string{"memory", "cpu", "io"} {
+		var st unix.Stat_t
+		if unix.Stat("/proc/pressure/"+name, &st) == nil && st.Ino == inode {
+			return true
+		}
+	}
+	return false
 }

@@ -128,11 +128,6 @@ func (t *tracer) runToState(ctx context.Context, seals bool) (int, error) {
 	}
 }
 
-func isState(p *nsenter.Process, fd int) bool {
-	link, err := p.Readlink("fd/" + strconv.Itoa(fd))
-	return err == nil && link == stateName
-}
-
 func findState(p *nsenter.Process) (int, error) {
 	names, err := p.ReadDirNames("fd")
 	if err != nil {
@@ -150,7 +145,7 @@ func findState(p *nsenter.Process) (int, error) {
 // It is one write: whenever this program is killed, systemd finds its state as
 // it was or as it is to be (see paged for more than a page of corrections).
 func correct(p *nsenter.Process, fd int, changes []DeviceChange) (*StateEdit, error) {
-	f, err := p.OpenFileDescriptor(fd, unix.S_IFREG, unix.O_RDWR)
+	f, err := openState(p, fd)
 	if err != nil {
 		return nil, err
 	}

@@ -198,7 +198,7 @@ func anew(p *nsenter.Process, m *mounts.Mount, pipes map[uint64]int) (*os.File, 
 	}
 	defer writer.Close()
 	return autofs.Create(autofs.CreateOptions{
-		PipeWriter: writer, FD: o.FD, ProcessGroup: p.PID(), Type: o.Type, Timeout: o.Timeout,
+		PipeWriter: writer, ProcessGroup: p.PID(), Type: o.Type, Timeout: o.Timeout,
 		MinProto: o.MinProto, MaxProto: o.MaxProto, UID: o.UID, GID: o.GID, Source: m.Source,
 	})
 }

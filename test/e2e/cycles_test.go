@@ -70,8 +70,8 @@ func TestTenCycles(t *testing.T) {
 	next.Kill(t)
 }
 
-// withoutFD leaves out a number that says nothing any more: systemd has closed
-// that file long ago. TestSystemdNeverNotices compares it.
+// withoutFD leaves out the number that the pipe's writing end had in the process
+// that made the mount: systemd has closed it long ago.
 func withoutFD(lines []string) []string {
 	fd := regexp.MustCompile(`,fd=\d+`)
 	for i := range lines {

@@ -124,8 +124,7 @@ func TestInstallOldCRIU(t *testing.T) {
 func TestPackage(t *testing.T) {
 	requireHook(t)
 	lab.Require(t, lab.Hook() == filepath.Join(lab.Checkout(), "bin/autofs-restore-hook"), "the package has another program than HOOK")
-	packages, _ := filepath.Glob(filepath.Join(lab.Checkout(), "bin/dist/*.deb"))
-	lab.Require(t, len(packages) == 1, "no package in bin/dist: run make dist")
+	file := packageFile(t)
 	s := checkpoint(t)
 	lab.InstallActionScript(t, "")
 	if err := os.RemoveAll("/run/autofs-restore-hook"); err != nil {
@@ -141,7 +140,7 @@ func TestPackage(t *testing.T) {
 	}
 	before := nodeFiles(t)
 	for range 2 { // the second time is an upgrade
-		t.Logf("\n%s", dpkg("--install", packages[0]))
+		t.Logf("\n%s", dpkg("--install", file))
 	}
 	if target, err := os.Readlink("/usr/sbin/autofs-restore-hook"); err != nil || filepath.Join("/usr/sbin", target) != installed {
 		t.Errorf("the program in the search path is %q, %v", target, err)
@@ -161,15 +160,14 @@ func TestPackage(t *testing.T) {
 // TestPackageWithoutCRIU: the package is installed and removed all the same.
 func TestPackageWithoutCRIU(t *testing.T) {
 	lab.RequireNode(t)
-	packages, _ := filepath.Glob(filepath.Join(lab.Checkout(), "bin/dist/*.deb"))
-	lab.Require(t, len(packages) == 1, "no package in bin/dist: run make dist")
+	file := packageFile(t)
 	lab.InstallActionScript(t, "")
 	if err := os.Rename("/usr/sbin/criu", "/usr/sbin/criu.away"); err != nil {
 		t.Fatal(err)
 	}
 	defer os.Rename("/usr/sbin/criu.away", "/usr/sbin/criu")
 	before := nodeFiles(t)
-	for _, args := range [][]string{{"--install", packages[0]}, {"--purge", "autofs-restore-hook"}} {
+	for _, args := range [][]string{{"--install", file}, {"--purge", "autofs-restore-hook"}} {
 		out, err := exec.Command("dpkg", args...).CombinedOutput()
 		if err != nil {
 			t.Errorf("dpkg %q: %v\n%s", args, err, out)
@@ -180,6 +178,14 @@ func TestPackageWithoutCRIU(t *testing.T) {
 		}
 	}
 	checkNodeFiles(t, before)
+}
+
+// packageFile is the Debian package that make dist has made.
+func packageFile(t *testing.T) string {
+	t.Helper()
+	packages, _ := filepath.Glob(filepath.Join(lab.Checkout(), "bin/dist/*.deb"))
+	lab.Require(t, len(packages) == 1, "no package in bin/dist: run make dist")
+	return packages[0]
 }
 
 func readIfThere(path string) string {

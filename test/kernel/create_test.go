@@ -23,11 +23,11 @@ func TestCreate(t *testing.T) {
 		"plain": {nil, func(*autofs.Options) {}},
 		"everything": {
 			func(o *autofs.CreateOptions) {
-				o.FD, o.ProcessGroup, o.Type, o.Timeout = 477, 1, autofs.Indirect, 90*time.Second
+				o.ProcessGroup, o.Type, o.Timeout = 1, autofs.Indirect, 90*time.Second
 				o.MinProto, o.UID, o.GID, o.StrictExpire, o.Ignore = 3, 1000, 100, true, true
 			},
 			func(o *autofs.Options) {
-				o.FD, o.ProcessGroup, o.Type, o.Timeout = 477, 1, autofs.Indirect, 90*time.Second
+				o.ProcessGroup, o.Type, o.Timeout = 1, autofs.Indirect, 90*time.Second
 				o.MinProto, o.UID, o.GID, o.StrictExpire, o.Ignore = 3, 1000, 100, true, true
 			},
 		},
@@ -59,25 +59,6 @@ func TestCreate(t *testing.T) {
 				t.Errorf("timeout %v after setting 7s", got)
 			}
 		})
-	}
-}
-
-// TestCreateNumberTaken: a number in use is left alone.
-func TestCreateNumberTaken(t *testing.T) {
-	mine, err := os.Open("/dev/null")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mine.Close()
-	before := inode(t, mine)
-	for _, number := range []int{int(mine.Fd()), 1 << 30} {
-		s := newScratch(t, func(o *autofs.CreateOptions) { o.FD = number })
-		if got := options(t, s.path).FD; got == number || got < 0 {
-			t.Errorf("fd=%d in the options, wish %d", got, number)
-		}
-	}
-	if inode(t, mine) != before {
-		t.Error("the descriptor was replaced")
 	}
 }
 

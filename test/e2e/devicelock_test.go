@@ -1,0 +1,51 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// TestDeviceLockHeld restores while another run has the lock for device numbers
+// and does not give it back: the next cure is used, and tasks are not kept
+// stopped for longer than that takes.
+func TestDeviceLockHeld(t *testing.T) {
+	requireHook(t)
+	s := checkpoint(t)
+	dir := filepath.Join("/run/autofs-restore-hook", "locks")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.Open(dir)
+	if err == nil {
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	begin := time.Now()
+	r := restoreWithHook(t, s, lab.RestoreOptions{})
+	took := time.Since(begin)
+	retold := 0
+	report := r.ReadReport(t)
+	for _, m := range report.Mounts {
+		switch m.Outcome {
+		case "preserved":
+			t.Errorf("%s: preserved without the lock", m.Path)
+		case "retold":
+			retold++
+		}
+	}
+	if retold == 0 || took > 3*time.Second {
+		t.Errorf("%d mounts retold, restored within %v: %+v", retold, took, report)
+	}
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+	checkUncovered(t, r.Container)
+}
