@@ -3,12 +3,14 @@ package hook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 )
 
 // askSystemd adds what the masters' systemd says about their units. What
@@ -106,6 +108,10 @@ func (s *scene) describeService(ctx context.Context, m *Master) {
 		m.Problem = "it is the container's first process, which cannot be started again without ending the container"
 		return
 	}
+	if s.nested(m.PID) {
+		m.Problem = "it runs in a pid namespace below the container's, where the container's systemd knows no processes"
+		return
+	}
 	first, err := master.Identify(s.init)
 	if err != nil || first.Kind != master.Systemd {
 		s.describeAlone(m)
@@ -122,6 +128,18 @@ func (s *scene) describeService(ctx context.Context, m *Master) {
 		return
 	}
 	m.Unit, m.UnitActive, m.UnitSince = service.Name, true, service.Started
+}
+
+// nested reports whether a master runs in another pid namespace than the
+// container's first process: its number there is another process's here.
+func (s *scene) nested(pid int) bool {
+	p := s.masters[pid]
+	if p == nil {
+		return true
+	}
+	own, err := p.Namespace("pid")
+	first, firstErr := s.init.Namespace("pid")
+	return err != nil || firstErr != nil || own != first
 }
 
 // returnTime is how long a systemd may be without its socket.
@@ -141,8 +159,11 @@ func (s *scene) manager(ctx context.Context, pid int) (*master.Manager, error) {
 		return nil, err // asked before
 	}
 	p := s.masters[pid]
+	if p == nil && pid == s.init.PID() {
+		p = s.owner.First() // asked about a service of its own
+	}
 	if p == nil {
-		p = s.init // asked about a service of its own
+		return nil, fmt.Errorf("process %d: %w", pid, owner.ErrOutside)
 	}
 	m, err := master.Connect(ctx, p)
 	// A systemd that re-executes itself has no socket for a moment.

@@ -43,7 +43,7 @@ func (w *work) respawn(ctx context.Context, list []int) error {
 	if err := enoughTime(ctx); err != nil {
 		return err
 	}
-	ended, err := w.store.noteEnded(w.scene.init, first.Master.Unit, daemon, first.Master.ContainerPID)
+	ended, err := w.store.noteEnded(w.scene.init, first.Master.Unit, daemon.Process, first.Master.ContainerPID)
 	if err != nil {
 		return err
 	}

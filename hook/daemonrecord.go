@@ -76,10 +76,10 @@ func (w *work) daemon(ctx context.Context, m *Master) (*daemon, error) {
 			d.Mounts = append(d.Mounts, served.settled())
 		}
 	}
-	if d.Others, err = w.scene.running(w.scene.masters[m.PID]); err != nil {
+	if d.Others, err = w.scene.running(w.scene.masters[m.PID].Process); err != nil {
 		return nil, err
 	}
-	if d.Twin, d.files, err = respawn.Capture(ctx, w.scene.masters[m.PID]); err != nil {
+	if d.Twin, d.files, err = respawn.Capture(ctx, w.scene.masters[m.PID].Process); err != nil {
 		return nil, err
 	}
 	var recorded func() error

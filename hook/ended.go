@@ -128,11 +128,11 @@ func (s store) unstarted(init *nsenter.Process) string {
 // releaseUnserved lets go of everybody who waits on a direct mount that nobody
 // serves: a new automount would hang on it.
 func (s *scene) releaseUnserved(ctx context.Context) {
-	_ = s.openRoots(ctx, everyRoot) // who cannot be reached waits on
 	list, err := s.survey()
 	if err != nil {
 		return
 	}
+	_ = s.openRoots(ctx, list) // who cannot be reached waits on
 	for i := range list {
 		m := &list[i]
 		root := s.roots[rootKey{m.Namespace, m.ID}]

@@ -67,7 +67,7 @@ func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, filler
 		}
 		rec.leftAlone = pathsToLeave(snapshot)
 	}
-	frozen, err := freezer.Freeze(ctx, freezer.Request{Members: sc.init.Members})
+	frozen, err := freezer.Freeze(ctx, freezer.Request{Members: sc.inhabitants})
 	if err != nil {
 		r.Warn(err)
 	}
@@ -82,10 +82,9 @@ func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, filler
 	// round gives some back.
 	for have := -1; have < len(rec.Preserved); {
 		have = len(rec.Preserved)
-		if err := sc.readTables(); err == nil {
-			if err := sc.openRoots(ctx, everyRoot); err != nil {
-				r.Warn(err)
-			}
+		if err := sc.readTables(); err != nil {
+			r.Warn(err)
+			break
 		}
 		if err := r.preserveIn(ctx, sc, rec, fillers, waiting); err != nil {
 			r.Warn(err)

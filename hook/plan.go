@@ -76,6 +76,8 @@ func Plan(s *Snapshot) []Decision {
 
 func decide(s *Snapshot, m *Mount) (Cure, string) {
 	switch m.Master.Kind {
+	case master.Outside:
+		return Healthy, "served from outside the container"
 	case master.Systemd:
 		return decideSystemd(s, m)
 	case master.Automount:

@@ -67,9 +67,6 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		r.protect(init)
 	}
 	rec.Init, rec.Moment = init.Identity(), Preserve
-	if err := sc.openRoots(ctx, everyRoot); err != nil {
-		r.Warn(err)
-	}
 	if err := r.preserveIn(ctx, sc, rec, nil, nil); err != nil {
 		r.Warn(err)
 	}
@@ -114,7 +111,7 @@ func (s *scene) unserved(rec *record) ([]Mount, error) {
 	}
 	rec.describe(list)
 	return slices.DeleteFunc(list, func(m Mount) bool {
-		return m.Master.PID == 0 || m.knownHealthy() || !m.Options.Type.Trigger()
+		return m.Master.PID == 0 || m.outside() || m.knownHealthy() || !m.Options.Type.Trigger()
 	}), nil
 }
 

@@ -28,6 +28,9 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 		r.Warn(err)
 	}
 	rec.describe(list)
+	if err := sc.openRoots(ctx, list); err != nil {
+		r.Warn(err)
+	}
 	picked := toPreserve(list, waiters)
 	lock, err := (store{r.Directory}).lockDevices(ctx)
 	if err != nil {
@@ -107,7 +110,7 @@ func (s *scene) takeNumbers(ctx context.Context, rec *record, pool *device.Pool,
 	err := p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 		for _, i := range picked {
 			m := &list[i]
-			f, err := pool.Take(ctx, m.DeviceBefore, func() (*os.File, error) { return s.recreate(p, m, rec.before(m.Path)) })
+			f, err := pool.Take(ctx, m.DeviceBefore, func() (*os.File, error) { return s.recreate(p.Process, m, rec.before(m.Path)) })
 			if err != nil {
 				rec.NotPreserved[m.Path] = err.Error()
 				continue

@@ -55,7 +55,7 @@ func (s *scene) describeAlone(m *Master) {
 	theirs, err := p.Namespace("pid")
 	ours, err2 := s.init.Namespace("pid")
 	if err = errors.Join(err, err2); err == nil {
-		err = respawn.Check(p)
+		err = respawn.Check(p.Process)
 	}
 	switch {
 	case err != nil:

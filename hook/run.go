@@ -145,9 +145,11 @@ func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (
 	if err := (store{r.Directory}).recallDaemons(sc.init, snapshot.Mounts); err != nil {
 		r.Warn(err)
 	}
-	if snapshot.Waiters, err = sc.waiters(); err != nil {
+	waiting, err := sc.waiters()
+	if err != nil {
 		return nil, err
 	}
+	snapshot.Waiters = waitersInside(waiting, snapshot.Mounts)
 	return snapshot, nil
 }
 

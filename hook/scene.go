@@ -13,6 +13,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -20,10 +21,11 @@ import (
 // files that a Snapshot, which is plain data, describes.
 type scene struct {
 	init   *nsenter.Process
+	owner  *owner.Container
 	spaces []*space
-	// masters by pid; nil for a mount that nobody serves.
-	masters map[int]*nsenter.Process
-	// pipes are what the masters read: descriptor by inode number, by pid.
+	// masters by pid, of the container's own processes only.
+	masters map[int]*owner.Member
+	// pipes are what processes read: descriptor by inode number, by pid.
 	pipes map[int]map[uint64]int
 	// managers are connections to systemd, by the pid of the systemd.
 	managers map[int]*master.Manager
@@ -57,18 +59,15 @@ func look(init *nsenter.Process, everyone bool) (*scene, error) {
 	}
 	s := &scene{
 		init:     init,
-		masters:  map[int]*nsenter.Process{},
+		owner:    owner.Of(init),
+		masters:  map[int]*owner.Member{},
 		pipes:    map[int]map[uint64]int{},
 		managers: map[int]*master.Manager{},
 		silent:   map[int]error{},
 		roots:    map[rootKey]*os.File{},
 	}
-	list := init.Descendants
-	if everyone {
-		list = init.Members
-	}
 	var err error
-	if s.members, err = list(); err != nil {
+	if s.members, err = init.Descendants(); err != nil {
 		return nil, err
 	}
 	seen := map[nsenter.NamespaceID]bool{}
@@ -92,7 +91,48 @@ func look(init *nsenter.Process, everyone bool) (*scene, error) {
 		seen[id] = true
 		s.spaces = append(s.spaces, &space{id: id.Inode, process: p})
 	}
+	if everyone {
+		if s.members, err = s.inhabitants(); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
 	return s, s.readTables()
+}
+
+// inhabitants are the container's processes, and those that entered it from
+// outside, such as those of "runc exec": they may wait on its mounts. Containers
+// that share a pid namespace differ in their mount namespaces.
+func (s *scene) inhabitants() ([]int, error) {
+	all, err := s.init.Members()
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.init.Descendants() // after it: some may be new
+	if err != nil {
+		return nil, err
+	}
+	known := map[int]bool{}
+	for _, pid := range found {
+		known[pid] = true
+	}
+	for _, pid := range all {
+		if !known[pid] && s.space(nsenter.MountNamespaceOf(pid).Inode) != nil {
+			found = append(found, pid)
+		}
+	}
+	return found, nil
+}
+
+// space is the container's mount namespace with the given inode number, nil if
+// none of its processes is there.
+func (s *scene) space(id uint64) *space {
+	for _, sp := range s.spaces {
+		if sp.id == id {
+			return sp
+		}
+	}
+	return nil
 }
 
 // readTables reads all mount tables anew. A namespace whose last process has
@@ -172,11 +212,18 @@ func (s *scene) close() {
 	s.numbers.close()
 }
 
-// openRoots opens the roots of the wanted autofs mounts that are not open yet,
-// however covered they are. It never blocks for a container with a pid namespace of its
-// own: there a request that nobody answers is refused to us (ENOENT). Mounts
-// that could not be opened are simply missing; the errors are joined.
-func (s *scene) openRoots(ctx context.Context, wanted func(rootKey) bool) error {
+// openRoots opens the roots of those of the surveyed mounts that are the
+// container's own and are not open yet, however covered they are. It never blocks
+// for a container with a pid namespace of its own: there a request that nobody
+// answers is refused to us (ENOENT). On the mount of a master outside it might.
+// Mounts that could not be opened are simply missing; the errors are joined.
+func (s *scene) openRoots(ctx context.Context, list []Mount) error {
+	wanted := map[rootKey]bool{}
+	for i := range list {
+		if list[i].surveyed() && !list[i].outside() {
+			wanted[rootKey{list[i].Namespace, list[i].ID}] = true
+		}
+	}
 	var errs []error
 	for _, sp := range s.spaces {
 		if sp.table == nil {
@@ -184,7 +231,7 @@ func (s *scene) openRoots(ctx context.Context, wanted func(rootKey) bool) error 
 		}
 		var want []*mounts.Mount
 		for _, m := range sp.table.Autofs() {
-			if key := (rootKey{sp.id, m.ID}); s.roots[key] == nil && wanted(key) {
+			if key := (rootKey{sp.id, m.ID}); s.roots[key] == nil && wanted[key] {
 				want = append(want, m)
 			}
 		}
@@ -199,8 +246,6 @@ func (s *scene) openRoots(ctx context.Context, wanted func(rootKey) bool) error 
 	}
 	return errors.Join(errs...)
 }
-
-func everyRoot(rootKey) bool { return true }
 
 func openIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[int]*os.File, error) {
 	control, err := autofs.OpenControl()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -74,16 +77,16 @@ func covers(list []*mounts.Mount) []Cover {
 
 // date opens those mounts that may be stale, and notes when each was made.
 func (s *scene) date(ctx context.Context, list []Mount) error {
-	stale := map[rootKey]bool{}
+	var stale []Mount
 	for i := range list {
-		if !list[i].knownHealthy() {
-			stale[rootKey{list[i].Namespace, list[i].ID}] = true
+		if !list[i].knownHealthy() && !list[i].outside() {
+			stale = append(stale, list[i])
 		}
 	}
 	if len(stale) == 0 {
 		return nil
 	}
-	err := s.openRoots(ctx, func(key rootKey) bool { return stale[key] })
+	err := s.openRoots(ctx, stale)
 	for i := range list {
 		if f := s.roots[rootKey{list[i].Namespace, list[i].ID}]; f != nil {
 			list[i].Created = created(f)
@@ -102,12 +105,13 @@ func created(root *os.File) time.Time {
 	return time.Unix(st.Ctim.Unix())
 }
 
-// findMasters finds the process that reads each mount's pipe. That is nearly
-// always the leader of the process group in the mount options; else all of the
-// container's processes are searched.
+// findMasters finds the process that reads each mount's pipe, and whose it is. That
+// is nearly always the leader of the process group in the mount options; else all
+// of the container's processes are searched, and then all others.
 func (s *scene) findMasters(list []Mount) error {
 	byPipe := map[uint64]Master{}
-	readers := map[int]Master{} // by pid, what is the same for all their pipes
+	readers := map[int]Master{}   // by pid, what is the same for all their pipes
+	var outside map[uint64]Master // by pipe, of all processes of the machine
 	for i := range list {
 		options := list[i].Options
 		list[i].Master = Master{Identity: master.Identity{Kind: master.None}}
@@ -125,11 +129,19 @@ func (s *scene) findMasters(list []Mount) error {
 					return err
 				}
 			}
+			if m.Kind == master.None {
+				if outside == nil {
+					outside = s.otherReaders()
+				}
+				if other, found := outside[options.PipeInode]; found {
+					m = other
+				}
+			}
 			byPipe[options.PipeInode] = m
 		}
 		list[i].Master = m
 		if p := s.masters[m.PID]; p != nil && m.Kind == master.Other {
-			list[i].Master.HoldsRoot = holdsMount(p, list[i].ID)
+			list[i].Master.HoldsRoot = holdsMount(p.Process, list[i].ID)
 		}
 	}
 	return nil
@@ -157,18 +169,54 @@ func (s *scene) readerOf(pipe uint64, candidates []int, readers map[int]Master) 
 		if !reads {
 			continue
 		}
-		id, err := master.Identify(p)
+		if p == nil {
+			readers[pid] = outsider(pid)
+			return readers[pid], nil
+		}
+		id, err := master.Identify(p.Process)
 		if err != nil {
 			return none, err
 		}
-		readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, ProcessSince: processSince(p), Executed: p.Executed()}
+		readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, ProcessSince: processSince(p.Process), Executed: p.Executed()}
 		return readers[pid], nil
 	}
 	return none, nil
 }
 
-// pipesOf opens a process, once, and lists the pipes it reads.
-func (s *scene) pipesOf(pid int) (*nsenter.Process, map[uint64]int, error) {
+// outsider is a master that is not the container's. Nothing else is read of it.
+func outsider(pid int) Master {
+	return Master{Identity: master.Identity{Kind: master.Outside, PID: pid}}
+}
+
+// otherReaders looks who else reads pipes, by the pipe's inode number: a mount may
+// be served from outside by a process that does not lead its process group.
+func (s *scene) otherReaders() map[uint64]Master {
+	found := map[uint64]Master{}
+	entries, err := dirs.Entries("/proc")
+	if err != nil {
+		return found
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || slices.Contains(s.members, pid) {
+			continue
+		}
+		p, err := nsenter.Open(pid)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		pipes, _ := master.Pipes(p) // none of one that ends
+		p.Close()
+		for pipe := range pipes {
+			found[pipe] = outsider(pid)
+		}
+	}
+	return found
+}
+
+// pipesOf opens a process, once, and lists the pipes it reads. The process is nil
+// if it is not the container's.
+func (s *scene) pipesOf(pid int) (*owner.Member, map[uint64]int, error) {
 	if p := s.masters[pid]; p != nil && p.Alive() == nil {
 		return p, s.pipes[pid], nil
 	}
@@ -183,18 +231,27 @@ func (s *scene) pipesOf(pid int) (*nsenter.Process, map[uint64]int, error) {
 	}
 	if old := s.masters[pid]; old != nil {
 		old.Close()
+		delete(s.masters, pid)
 	}
-	s.masters[pid], s.pipes[pid] = p, pipes
-	return p, pipes, nil
+	s.pipes[pid] = pipes
+	member, err := s.owner.Admit(p)
+	if err != nil {
+		p.Close()
+		if errors.Is(err, owner.ErrOutside) {
+			return nil, pipes, nil
+		}
+		return nil, nil, err
+	}
+	s.masters[pid] = member
+	return member, pipes, nil
 }
 
 // forgetPipes makes pipesOf look anew: a master's files change.
 func (s *scene) forgetPipes() {
+	clear(s.pipes)
 	for pid, p := range s.masters {
-		if pipes, err := master.Pipes(p); err == nil {
+		if pipes, err := master.Pipes(p.Process); err == nil {
 			s.pipes[pid] = pipes
-		} else {
-			s.pipes[pid] = nil
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/godbus/dbus/v5"
 )
 
@@ -69,7 +69,7 @@ const serviceType = busName + ".Service"
 // and containerPID its number inside the container. The signal is not left to
 // systemd if that can be helped: it would still send it if the caller was killed
 // meanwhile, and the next run had seen that the process lives.
-func (m *Manager) Kill(ctx context.Context, service string, main *nsenter.Process, containerPID int) error {
+func (m *Manager) Kill(ctx context.Context, service string, main *owner.Member, containerPID int) error {
 	err := main.Signal(unix.SIGKILL)
 	if errors.Is(err, unix.EPERM) { // no CAP_KILL, and it is another user's
 		err = noAnswer(ctx, m.call(ctx, "KillUnit", []any{service, "main", int32(unix.SIGKILL)}))
