@@ -107,7 +107,7 @@ func (r Runner) preserveLate(ctx context.Context, sc *scene, rec *record, filler
 func pathsToLeave(s *Snapshot) []string {
 	var paths []string
 	for _, d := range Plan(s) {
-		if m := &s.Mounts[d.Mount]; m.Main && (d.Cure == Healthy || d.Cure == Unrepaired) {
+		if m := &s.Mounts[d.Mount]; m.Main && m.DeviceBefore != 0 && (d.Cure == Healthy || d.Cure == Unrepaired) {
 			paths = append(paths, m.Path)
 		}
 	}

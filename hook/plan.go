@@ -51,10 +51,13 @@ const tickSlack = 11 * time.Millisecond
 // the same snapshot always gives the same plan.
 func Plan(s *Snapshot) []Decision {
 	decisions := make([]Decision, len(s.Mounts))
-	cured := map[uint64]bool{} // superblocks that a cure in the main namespace covers
+	cured := map[uint64]bool{} // superblocks that a cure in their master's namespace covers
 	for i := range s.Mounts {
 		m := &s.Mounts[i]
 		cure, reason := decide(s, m)
+		if cure == Restarted && m.Master.Nested {
+			cure, reason = Unrepaired, restartThere(m)
+		}
 		decisions[i] = Decision{Mount: i, Cure: cure, Reason: reason}
 		if m.Main && (cure == Restarted || cure == Retold) {
 			cured[m.Device] = true
@@ -64,14 +67,20 @@ func Plan(s *Snapshot) []Decision {
 		m := &s.Mounts[i]
 		if !m.Main && (decisions[i].Cure == Restarted || decisions[i].Cure == Retold) {
 			if cured[m.Device] {
-				decisions[i].Reason = "it shows the mount of the container's main mount namespace"
+				decisions[i].Reason = "it shows the mount in the mount namespace of its systemd"
 			} else {
 				decisions[i].Cure = Unrepaired
-				decisions[i].Reason = "systemd renews mounts in the container's main mount namespace only, which does not show this one"
+				decisions[i].Reason = "systemd renews mounts in its own mount namespace only, which does not show this one"
 			}
 		}
 	}
 	return decisions
+}
+
+// restartThere says why a unit is not restarted: what covers its mount is only kept
+// in the mount namespace of the container's first process.
+func restartThere(m *Mount) string {
+	return fmt.Sprintf("it belongs to a systemd in a container inside the container (process %d): run \"systemctl restart %s\" there", m.Master.PID, m.Master.Unit)
 }
 
 func decide(s *Snapshot, m *Mount) (Cure, string) {

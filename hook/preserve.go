@@ -109,7 +109,7 @@ func (s *scene) unserved(rec *record) ([]Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec.describe(list)
+	rec.describe(list, s.main().id)
 	return slices.DeleteFunc(list, func(m Mount) bool {
 		return m.Master.PID == 0 || m.outside() || m.knownHealthy() || !m.Options.Type.Trigger()
 	}), nil

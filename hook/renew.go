@@ -27,7 +27,7 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 	if err := (store{r.Directory}).markSettled(sc.init, list); err != nil {
 		r.Warn(err)
 	}
-	rec.describe(list)
+	rec.describe(list, sc.main().id)
 	if err := sc.openRoots(ctx, list); err != nil {
 		r.Warn(err)
 	}

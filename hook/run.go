@@ -137,7 +137,7 @@ func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (
 	if err := (store{r.Directory}).markSettled(sc.init, snapshot.Mounts); err != nil {
 		r.Warn(err)
 	}
-	rec.describe(snapshot.Mounts)
+	rec.describe(snapshot.Mounts, sc.main().id)
 	if err := sc.date(ctx, snapshot.Mounts); err != nil {
 		r.Warn(err)
 	}

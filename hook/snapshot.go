@@ -29,8 +29,8 @@ type Snapshot struct {
 
 // Mount is one autofs mount in one mount namespace.
 type Mount struct {
-	// Namespace is the inode number of the mount namespace; Main is whether it
-	// is that of the container's first process.
+	// Namespace is the inode number of the mount namespace; Main is whether it is
+	// that of its master, or without one, of the container's first process.
 	Namespace uint64
 	Main      bool
 	// NamespacePID is a process in that namespace.
@@ -94,6 +94,9 @@ type Master struct {
 	// HoldsRoot is whether the process has a file descriptor on the mount, and
 	// so can answer without looking for it.
 	HoldsRoot bool
+	// Nested is whether it is in another mount namespace than the container's first
+	// process: a daemon of a service with its own, or a container in the container.
+	Nested bool
 	// Problem says why systemd could not be asked about this mount, "" if it
 	// could.
 	Problem string

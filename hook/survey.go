@@ -111,6 +111,7 @@ func created(root *os.File) time.Time {
 func (s *scene) findMasters(list []Mount) error {
 	byPipe := map[uint64]Master{}
 	readers := map[int]Master{}   // by pid, what is the same for all their pipes
+	homes := map[int]uint64{}     // by pid, the master's mount namespace
 	var outside map[uint64]Master // by pipe, of all processes of the machine
 	for i := range list {
 		options := list[i].Options
@@ -138,8 +139,17 @@ func (s *scene) findMasters(list []Mount) error {
 				}
 			}
 			byPipe[options.PipeInode] = m
+			if p := s.masters[m.PID]; p != nil {
+				if id, err := p.Namespace("mnt"); err == nil {
+					homes[m.PID] = id.Inode
+				}
+			}
 		}
 		list[i].Master = m
+		if home := homes[m.PID]; home != 0 {
+			list[i].Main = list[i].Namespace == home
+			list[i].Master.Nested = home != s.main().id
+		}
 		if p := s.masters[m.PID]; p != nil && m.Kind == master.Other {
 			list[i].Master.HoldsRoot = holdsMount(p.Process, list[i].ID)
 		}
