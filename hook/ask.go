@@ -37,7 +37,7 @@ func (s *scene) askSystemd(ctx context.Context, list []Mount) {
 			unit, known := units[list[i].Path]
 			switch {
 			case err != nil:
-				m.Problem = err.Error()
+				m.Problem, m.Unanswered = err.Error(), true
 			case !known:
 				m.Problem = "systemd has no .automount unit for this path"
 			default:

@@ -109,10 +109,10 @@ func decide(s *Snapshot, m *Mount) (Cure, string) {
 
 func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 	switch {
+	case m.Preserved: // and settled, since the same moment
+		return Preserved, "it has the device number that systemd remembers"
 	case m.Settled:
 		return Healthy, "an earlier run repaired it"
-	case m.Preserved:
-		return Preserved, "it has the device number that systemd remembers"
 	case m.knownHealthy():
 		return Healthy, "it came back with its old device number"
 	}
@@ -126,12 +126,16 @@ func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 		return Unrepaired, m.NotPreserved
 	case s.Strategy == PreserveOnly:
 		return Unrepaired, "the device number that systemd remembers is not known: name the checkpoint images with --images"
+	case m.Master.Unanswered && !s.Restore && m.DeviceBefore == 0:
+		return Unrepaired, CannotJudge + ": " + m.Master.Problem
 	case m.Master.Problem != "":
 		return Unrepaired, m.Master.Problem
 	case m.Main && !m.Master.UnitActive:
 		return Unrepaired, fmt.Sprintf("%s is not active: start it with \"systemctl start %s\" in the container", m.Master.Unit, m.Master.Unit)
 	case m.DeviceBefore == 0 && s.Strategy == RetellOnly:
 		return Unrepaired, "the device number that systemd remembers is not known: name the checkpoint images with --images"
+	case m.DeviceBefore == 0 && !s.Restore && (m.Created.IsZero() || m.Master.UnitSince.IsZero()) && s.Strategy != RestartOnly:
+		return Unrepaired, CannotJudge + ": " + unseen(m)
 	case m.DeviceBefore == 0:
 		return Restarted, "it was mounted after its unit became active: systemd remembers an older device"
 	}
@@ -143,6 +147,18 @@ func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 		return cure, m.NotPreserved
 	}
 	return cure, fmt.Sprintf("systemd remembers device %s", mounts.DeviceString(m.DeviceBefore))
+}
+
+// CannotJudge begins the reason of a mount of which it is not known whether it is
+// stale. Nothing is done with it.
+const CannotJudge = "cannot be judged now"
+
+// unseen says what could not be seen of a mount.
+func unseen(m *Mount) string {
+	if m.Created.IsZero() {
+		return "it could not be opened, as while a process waits on it"
+	}
+	return "systemd does not say since when its unit is active"
 }
 
 // planRepair is what a person's repair would do, in advance: it tries first to

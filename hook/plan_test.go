@@ -73,15 +73,19 @@ func TestDecide(t *testing.T) {
 		"systemd, only to preserve":   {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), PreserveOnly, true, Unrepaired, "taken"},
 		"systemd, not preserved, old": {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), RestartOnly, true, Restarted, "taken"},
 		"systemd does not answer":     {systemdMount(func(m *Mount) { m.Master.Problem = "silent" }), Auto, true, Unrepaired, "silent"},
+		"systemd, silent, undated":    {systemdMount(func(m *Mount) { unknown(m); m.Master.Problem, m.Master.Unanswered = "silent", true }), Auto, false, Unrepaired, "cannot be judged now: silent"},
+		"systemd, no such unit":       {systemdMount(func(m *Mount) { unknown(m); m.Master.Problem = "no unit" }), Auto, false, Unrepaired, "no unit"},
 		"systemd, healthy, silent":    {systemdMount(func(m *Mount) { m.Device = 54; m.Master.Problem = "silent" }), Auto, true, Healthy, ""},
 		"systemd, inactive unit":      {systemdMount(func(m *Mount) { m.Master.UnitActive = false }), Auto, true, Unrepaired, `"systemctl start a.automount"`},
-		"systemd, unknown number":     {systemdMount(unknown), Auto, false, Restarted, "after its unit became active"},
+		"systemd, unknown number":     {systemdMount(unknown), Auto, true, Restarted, "after its unit became active"},
 		"systemd, unknown, retell":    {systemdMount(unknown), RetellOnly, false, Unrepaired, "--images"},
 		"systemd, as old as its unit": {systemdMount(dates(noon, noon, time.Time{})), Auto, false, Healthy, "as old as its unit"},
 		"systemd, within the slack":   {systemdMount(dates(noon, noon.Add(clockSlack), time.Time{})), Auto, false, Healthy, "as old as its unit"},
 		"systemd, younger":            {systemdMount(dates(noon, noon.Add(clockSlack+1), time.Time{})), Auto, false, Restarted, "after its unit"},
-		"systemd, no date of it":      {systemdMount(dates(noon, time.Time{}, time.Time{})), Auto, false, Restarted, ""},
-		"systemd, no date of unit":    {systemdMount(dates(time.Time{}, noon, time.Time{})), Auto, false, Restarted, ""},
+		"systemd, no date of it":      {systemdMount(dates(noon, time.Time{}, time.Time{})), Auto, false, Unrepaired, "cannot be judged now: it could not be opened"},
+		"systemd, no date of unit":    {systemdMount(dates(time.Time{}, noon, time.Time{})), Auto, false, Unrepaired, "cannot be judged now: systemd does not say"},
+		"systemd, no date, a restore": {systemdMount(dates(noon, time.Time{}, time.Time{})), Auto, true, Restarted, ""},
+		"systemd, no date, wanted":    {systemdMount(dates(noon, time.Time{}, time.Time{})), RestartOnly, false, Restarted, ""},
 		"systemd, images beat dates": {systemdMount(func(m *Mount) {
 			dates(noon, noon, noon)(m)
 			m.DeviceBefore = 54

@@ -24,6 +24,9 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return err
 	}
 	defer init.Close()
+	if err := init.CheckForeign(); err != nil {
+		return e.unlessHost(err)
+	}
 	if has {
 		r.protect(init)
 	}

@@ -175,7 +175,9 @@ func (r Runner) verifyPreserved(sc *scene, rec *record, before []Mount, replacem
 		byPath[before[i].Path] = append(byPath[before[i].Path], i)
 	}
 	shown := placesOf(after)
+	var cured []settled
 	for _, replaced := range replacements {
+		var these []settled
 		err := replaced.Err
 		for _, i := range byPath[replaced.Path] {
 			old := &before[i]
@@ -187,6 +189,9 @@ func (r Runner) verifyPreserved(sc *scene, rec *record, before []Mount, replacem
 				err = errors.Join(err, fmt.Errorf("mount namespace %d does not show the new mount in the place of the old one", old.Namespace))
 				continue
 			}
+			mount := *now
+			mount.Master = old.Master
+			these = append(these, mount.settled())
 			key := rootKey{old.Namespace, old.ID}
 			if root := sc.roots[key]; root != nil && err == nil {
 				err = autofs.Catatonic(root)
@@ -199,8 +204,9 @@ func (r Runner) verifyPreserved(sc *scene, rec *record, before []Mount, replacem
 			continue
 		}
 		rec.Preserved = append(rec.Preserved, replaced.Path)
+		cured = append(cured, these...)
 	}
-	return nil
+	return (store{r.Directory}).alsoSettled(sc.init, cured)
 }
 
 // sameCovers compares what lies on a mount by the kernel's mount ids; autofs

@@ -100,6 +100,8 @@ type Master struct {
 	// Problem says why systemd could not be asked about this mount, "" if it
 	// could.
 	Problem string
+	// Unanswered is whether that is because it did not answer.
+	Unanswered bool
 	// Alone is not nil for an automount daemon that no systemd runs.
 	Alone *Alone
 }
