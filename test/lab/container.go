@@ -29,6 +29,10 @@ type Options struct {
 	Shared   bool // systemd starts with shared mounts, as under LXC and systemd-nspawn
 	Roles    bool // the container has [RoleProgram]
 	Seccomp  *specs.LinuxSeccomp
+	// Mounts are further mounts of an OCI runtime's container.
+	Mounts []specs.Mount
+	// PIDNamespace is a file of a pid namespace to join, as that of a pod.
+	PIDNamespace string
 	// Without are capabilities that the container does not have, under runc, crun
 	// and containerd.
 	Without []string
