@@ -6,10 +6,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // The maps of a host's automount, beneath its root folder.
@@ -74,11 +76,10 @@ func StartHost(t testing.TB) *Host {
 	return h
 }
 
-// Bind mounts the host's indirect map in a container, at the same path.
-func (h *Host) Bind(propagation string) specs.Mount {
-	return specs.Mount{
-		Destination: HostIndirect, Type: "bind", Source: h.Root + HostIndirect, Options: []string{"rbind", propagation},
-	}
+// Bind mounts a folder of the host's, with the mounts in it, in a container at the
+// same path.
+func (h *Host) Bind(path, propagation string) specs.Mount {
+	return specs.Mount{Destination: path, Type: "bind", Source: h.Root + path, Options: []string{"rbind", propagation}}
 }
 
 // Mounts are the daemon's autofs mounts, as the node sees them: number, options
@@ -109,11 +110,20 @@ func (h *Host) Release(t testing.TB) {
 	}
 }
 
-// Wait starts a process of the node that waits on the indirect map until the test
-// ends, and returns its number.
-func (h *Host) Wait(t testing.TB) int {
+// Stop stops the daemon until the function is called that it returns.
+func (h *Host) Stop(t testing.TB) (resume func()) {
 	t.Helper()
-	cmd := command("cat", h.Root+HostIndirect+"/slow/"+Marker)
+	if err := syscall.Kill(h.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = syscall.Kill(h.PID, syscall.SIGCONT) }
+}
+
+// Wait starts a process of the node that waits on a path beneath the host's maps
+// until the test ends.
+func (h *Host) Wait(t testing.TB, path string) {
+	t.Helper()
+	cmd := command("cat", h.Root+path)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -123,8 +133,43 @@ func (h *Host) Wait(t testing.TB) int {
 	})
 	for deadline := time.Now().Add(TouchLimit); waitChannel(cmd.Process.Pid) != "autofs_wait"; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("a process of the node does not wait on %s", HostIndirect)
+			t.Fatalf("a process of the node does not wait on %s", path)
 		}
 	}
-	return cmd.Process.Pid
+}
+
+// SharedFolder is a folder of the node whose mounts propagate, as of a volume that
+// containers share.
+func SharedFolder(t testing.TB) string {
+	t.Helper()
+	dir := Scratch(t, newID())
+	shell := `mount --bind "$0" "$0" && mount --make-shared "$0"`
+	if out, err := exec.Command("sh", "-c", shell, dir).CombinedOutput(); err != nil {
+		t.Fatalf("shared folder: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", "--recursive", "--lazy", dir).CombinedOutput(); err != nil {
+			t.Errorf("shared folder: %v: %s", err, out)
+		}
+	})
+	return dir
+}
+
+// Pause starts a process as a pod has one, and returns its pid namespace, which
+// containers can share.
+func Pause(t testing.TB) (namespace string) {
+	t.Helper()
+	cmd := command("bash", "-c", "read -r end") // reaps orphans and starts no process
+	cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return fmt.Sprintf("/proc/%d/ns/pid", cmd.Process.Pid)
 }

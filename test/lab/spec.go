@@ -93,6 +93,7 @@ func writeSpec(bundle, id string, options Options) error {
 		},
 	}
 	spec.Mounts = append(spec.Mounts, options.Mounts...)
+	spec.Linux.RootfsPropagation = options.Propagation
 	spec.Linux.Namespaces[0].Path = options.PIDNamespace
 	spec.Linux.Seccomp = seccomp(options)
 	text, err := json.MarshalIndent(spec, "", "  ")
