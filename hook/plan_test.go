@@ -259,6 +259,12 @@ func TestPlanOutside(t *testing.T) {
 		if picked := toPreserve([]Mount{m}, nil); picked != nil {
 			t.Errorf("%s: is to be preserved", name)
 		}
+		if m.needsRepair() {
+			t.Errorf("%s: needs a repair", name)
+		}
+	}
+	if m := systemdMount(nil); !m.needsRepair() {
+		t.Error("a stale mount of the container's needs no repair")
 	}
 }
 

@@ -113,9 +113,12 @@ func (s *scene) unserved(rec *record) ([]Mount, error) {
 		return nil, err
 	}
 	rec.describe(list, s.main().id)
-	return slices.DeleteFunc(list, func(m Mount) bool {
-		return m.Master.PID == 0 || m.outside() || m.knownHealthy() || !m.Options.Type.Trigger()
-	}), nil
+	return slices.DeleteFunc(list, func(m Mount) bool { return !m.needsRepair() }), nil
+}
+
+// needsRepair reports whether the mount still does at the end of Preserve.
+func (m *Mount) needsRepair() bool {
+	return m.Master.PID != 0 && !m.outside() && !m.knownHealthy() && m.Options.Type.Trigger()
 }
 
 // keepRoots lists the open roots of the mounts that need a repair, and notes

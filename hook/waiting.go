@@ -231,7 +231,7 @@ func (w *work) anyRoot(device uint64) bool {
 // ENOENT. It must not be called while its master still serves it.
 func (w *work) release(m *Mount) {
 	root := w.root(m)
-	if root == nil || m.outside() {
+	if root == nil {
 		return
 	}
 	if err := autofs.Release(root); err != nil {
