@@ -69,6 +69,7 @@ func TestDecide(t *testing.T) {
 		"systemd, preserve wanted":    {systemdMount(nil), PreserveOnly, true, Unrepaired, "--images"},
 		"systemd, same number":        {systemdMount(func(m *Mount) { m.Device = 54 }), Auto, true, Healthy, "old device number"},
 		"systemd, preserved":          {systemdMount(func(m *Mount) { m.Preserved = true; m.Device = 54 }), Auto, true, Preserved, "remembers"},
+		"systemd, preserved, settled": {systemdMount(func(m *Mount) { m.Preserved, m.Settled = true, true; m.Device = 54 }), Auto, true, Preserved, "remembers"},
 		"systemd, not preserved":      {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), Auto, true, Retold, "taken"},
 		"systemd, only to preserve":   {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), PreserveOnly, true, Unrepaired, "taken"},
 		"systemd, not preserved, old": {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), RestartOnly, true, Restarted, "taken"},

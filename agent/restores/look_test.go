@@ -127,6 +127,10 @@ func TestLooksNoMore(t *testing.T) {
 	}
 	n := running(t)
 	time.AfterFunc(50*time.Millisecond, s.cancel)
+	if s.repair(n, openProcess(t, n.PID)) || s.counted(metrics.ByAgent, "failed") != 0 {
+		t.Error("an agent that ends is done with what it could not judge")
+	}
+	s.cancel()
 	if stale, err := s.stale(n, openProcess(t, n.PID)); stale || !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end of the agent: %v, %v", stale, err)
 	}

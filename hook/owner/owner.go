@@ -73,8 +73,8 @@ func (m *Member) descends() error {
 		}
 	}()
 	for range maxDepth {
-		if child.PID() == m.container.init.PID() && child.StartTime() == m.container.init.StartTime() {
-			return nil
+		if child.PID() == m.container.init.PID() && m.container.init.Alive() == nil {
+			return nil // while that lives, no other process has its number
 		}
 		parent, err := child.OpenParent()
 		if err != nil {

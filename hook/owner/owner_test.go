@@ -56,7 +56,10 @@ func find(t *testing.T, args ...string) *nsenter.Process {
 		}
 		return false
 	})
-	t.Cleanup(func() { found.Close() })
+	t.Cleanup(func() {
+		_ = found.Signal(unix.SIGKILL) // an orphan would stay
+		found.Close()
+	})
 	return found
 }
 
@@ -154,6 +157,30 @@ func TestSignal(t *testing.T) {
 	if err := p.Signal(unix.SIGKILL); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestAdmitNumber: another process with the first process's number is another
+// container.
+func TestAdmitNumber(t *testing.T) {
+	child := testenv.StartInNamespaces(t, unix.CLONE_NEWNS)
+	init := testenv.Open(t, child, nsenter.Open)
+	child.End()
+	last := []byte(strconv.Itoa(init.PID() - 1))
+	for range 20 {
+		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", last, 0); err != nil {
+			t.Skipf("skipped: no process with a chosen number: %v", err)
+		}
+		stranger := testenv.StartInNamespaces(t, unix.CLONE_NEWNS)
+		if stranger.PID() != init.PID() {
+			stranger.End()
+			continue
+		}
+		if _, err := Of(init).Admit(testenv.Open(t, stranger, nsenter.Open)); !errors.Is(err, ErrOutside) {
+			t.Errorf("%v", err)
+		}
+		return
+	}
+	t.Skip("skipped: others start processes all the time")
 }
 
 // TestAdmitEnded: of one that has ended it is not said that it is outside.

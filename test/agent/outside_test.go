@@ -49,7 +49,10 @@ func TestFirstLook(t *testing.T) {
 	unit := "/etc/systemd/system/" + lab.UnitName(auto, "automount")
 	a := start(t, d, lab.Options{
 		Propagation: "rshared", Mounts: []specs.Mount{bind("/volume", "rshared"), host.Bind(lab.HostIndirect, "rslave")},
-		Files: map[string]string{unit: "[Automount]\nWhere=" + auto + "\n"},
+		Files: map[string]string{
+			unit: "[Automount]\nWhere=" + auto + "\n",
+			"/etc/systemd/system/" + lab.UnitName(auto, "mount"): "[Mount]\nWhat=tmpfs\nWhere=" + auto + "\nType=tmpfs\n",
+		},
 	})
 	a.Run(t, "systemctl", "start", lab.UnitName(auto, "automount"))
 	a.Populate(t)

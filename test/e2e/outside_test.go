@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,6 +77,15 @@ func TestHostAutomount(t *testing.T) {
 			r.CheckAnswers(t, lab.Accesses)
 
 			host.Wait(t, lab.HostIndirect+"/slow/"+lab.Marker)
+			waiter := r.Command("cat", lab.HostIndirect+"/slow/"+lab.Marker) // a process of the container, too
+			if err := waiter.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				_ = syscall.Kill(-waiter.Process.Pid, syscall.SIGKILL)
+				_ = waiter.Wait()
+			}()
+			waitUntil(t, "a process of the container waits", func() bool { return len(r.Waiters(t)) > 0 })
 			for _, command := range []string{"inspect", "repair"} {
 				report := runOn(t, r.Container, command)
 				checkOutside(t, report, lab.HostIndirect)
