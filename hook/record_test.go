@@ -129,7 +129,9 @@ func TestDevices(t *testing.T) {
 	r.Preserved, r.NotPreserved = []string{"/systemd", "/automount"}, map[string]string{"/group": "taken"}
 	outside := Master{Identity: master.Identity{Kind: master.Outside, PID: 1}}
 	list := []Mount{
-		{Namespace: 5, Path: "/systemd", Device: 1}, {Namespace: 5, Path: "/automount", Device: 9}, {Namespace: 5, Path: "/group", Device: 9},
+		{Namespace: 5, Path: "/systemd", Device: 1},
+		{Namespace: 5, Path: "/automount", Device: 9},
+		{Namespace: 5, Path: "/group", Device: 9},
 		{Namespace: 6, Path: "/systemd", Device: 1},   // a service shows the same superblock
 		{Namespace: 6, Path: "/automount", Device: 7}, // a container in the container has its own there
 		{Namespace: 5, Path: "/unknown", Device: 8, Master: outside},

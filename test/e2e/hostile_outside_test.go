@@ -14,13 +14,7 @@ import (
 // handsOver is an impostor that calls itself systemd and, when it is told, closes
 // the pipe of its mount: then only who got it reads it.
 const handsOver = `trap 'exec 6<&-; echo >/closed' USR1
-mkdir -p /mnt/fake
-exec 7> >(:)
-exec 6</proc/self/fd/7
-mount -t autofs -o fd=7,pgrp=1,minproto=5,maxproto=5,direct systemd-1 /mnt/fake
-exec 7>&-
-echo >/ready
-while :; do sleep 0.1; done
+` + impostorMount + `while :; do sleep 0.1; done
 `
 
 // TestHostilePipe has a container pass the pipe of its mount to a process of the
