@@ -132,7 +132,7 @@ func (s *scene) releaseUnserved(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	_ = s.openRoots(ctx, list) // who cannot be reached waits on
+	_ = s.openRoots(ctx, everyRoot) // who cannot be reached waits on
 	for i := range list {
 		m := &list[i]
 		root := s.roots[rootKey{m.Namespace, m.ID}]

@@ -28,7 +28,7 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 		r.Warn(err)
 	}
 	rec.describe(list, sc.main().id)
-	if err := sc.openRoots(ctx, list); err != nil {
+	if err := sc.openRoots(ctx, everyRoot); err != nil {
 		r.Warn(err)
 	}
 	picked := toPreserve(list, waiters)

@@ -33,6 +33,8 @@ type scene struct {
 	silent map[int]error
 	// roots are open autofs roots, by namespace and mount id.
 	roots map[rootKey]*os.File
+	// own are the mounts that the last survey found not to be served from outside.
+	own map[rootKey]bool
 	// numbers are kept free for the mounts that are made anew.
 	numbers fdNumbers
 	// members are the pids of the container's processes.
@@ -65,6 +67,7 @@ func look(init *nsenter.Process, everyone bool) (*scene, error) {
 		managers: map[int]*master.Manager{},
 		silent:   map[int]error{},
 		roots:    map[rootKey]*os.File{},
+		own:      map[rootKey]bool{},
 	}
 	var err error
 	if s.members, err = init.Descendants(); err != nil {
@@ -212,18 +215,13 @@ func (s *scene) close() {
 	s.numbers.close()
 }
 
-// openRoots opens the roots of those of the surveyed mounts that are the
-// container's own and are not open yet, however covered they are. It never blocks
-// for a container with a pid namespace of its own: there a request that nobody
-// answers is refused to us (ENOENT). On the mount of a master outside it might.
-// Mounts that could not be opened are simply missing; the errors are joined.
-func (s *scene) openRoots(ctx context.Context, list []Mount) error {
-	wanted := map[rootKey]bool{}
-	for i := range list {
-		if list[i].surveyed() && !list[i].outside() {
-			wanted[rootKey{list[i].Namespace, list[i].ID}] = true
-		}
-	}
+// openRoots opens the roots of the wanted autofs mounts that are not open yet,
+// however covered they are. It never blocks for a container with a pid namespace of its
+// own: there a request that nobody answers is refused to us (ENOENT). On the mount of
+// a master outside it might: only mounts are opened that a survey has found to be the
+// container's own. Mounts that could not be opened are simply missing; the errors are
+// joined.
+func (s *scene) openRoots(ctx context.Context, wanted func(rootKey) bool) error {
 	var errs []error
 	for _, sp := range s.spaces {
 		if sp.table == nil {
@@ -231,7 +229,7 @@ func (s *scene) openRoots(ctx context.Context, list []Mount) error {
 		}
 		var want []*mounts.Mount
 		for _, m := range sp.table.Autofs() {
-			if key := (rootKey{sp.id, m.ID}); s.roots[key] == nil && wanted[key] {
+			if key := (rootKey{sp.id, m.ID}); s.roots[key] == nil && s.own[key] && wanted(key) {
 				want = append(want, m)
 			}
 		}
@@ -246,6 +244,8 @@ func (s *scene) openRoots(ctx context.Context, list []Mount) error {
 	}
 	return errors.Join(errs...)
 }
+
+func everyRoot(rootKey) bool { return true }
 
 func openIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[int]*os.File, error) {
 	control, err := autofs.OpenControl()

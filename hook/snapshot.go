@@ -136,9 +136,6 @@ type Waiter struct {
 	start   uint64
 }
 
-// surveyed reports whether it is known who serves the mount.
-func (m *Mount) surveyed() bool { return m.Master.Kind != "" }
-
 // outside reports whether a process that is not the container's serves the mount:
 // the mount is not opened, not changed, and no failure.
 func (m *Mount) outside() bool { return m.Master.Kind == master.Outside }

@@ -77,16 +77,16 @@ func covers(list []*mounts.Mount) []Cover {
 
 // date opens those mounts that may be stale, and notes when each was made.
 func (s *scene) date(ctx context.Context, list []Mount) error {
-	var stale []Mount
+	stale := map[rootKey]bool{}
 	for i := range list {
 		if !list[i].knownHealthy() && !list[i].outside() {
-			stale = append(stale, list[i])
+			stale[rootKey{list[i].Namespace, list[i].ID}] = true
 		}
 	}
 	if len(stale) == 0 {
 		return nil
 	}
-	err := s.openRoots(ctx, stale)
+	err := s.openRoots(ctx, func(key rootKey) bool { return stale[key] })
 	for i := range list {
 		if f := s.roots[rootKey{list[i].Namespace, list[i].ID}]; f != nil {
 			list[i].Created = created(f)
@@ -153,6 +153,10 @@ func (s *scene) findMasters(list []Mount) error {
 		if p := s.masters[m.PID]; p != nil && m.Kind == master.Other {
 			list[i].Master.HoldsRoot = holdsMount(p.Process, list[i].ID)
 		}
+	}
+	clear(s.own)
+	for i := range list {
+		s.own[rootKey{list[i].Namespace, list[i].ID}] = !list[i].outside()
 	}
 	return nil
 }

@@ -110,7 +110,7 @@ func (w *work) endWaiters(ctx context.Context, list []int) {
 		}
 	}
 	if ended {
-		if err := w.scene.openRoots(ctx, w.snapshot.Mounts); err != nil {
+		if err := w.scene.openRoots(ctx, everyRoot); err != nil {
 			w.warn(err)
 		}
 	}
