@@ -79,7 +79,7 @@ func covers(list []*mounts.Mount) []Cover {
 func (s *scene) date(ctx context.Context, list []Mount) error {
 	stale := map[rootKey]bool{}
 	for i := range list {
-		if !list[i].knownHealthy() && !list[i].outside() {
+		if !list[i].knownHealthy() {
 			stale[rootKey{list[i].Namespace, list[i].ID}] = true
 		}
 	}
