@@ -134,6 +134,11 @@ func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (
 	if snapshot.Mounts, err = sc.survey(); err != nil {
 		return nil, err
 	}
+	if e.Everyone {
+		if err := sc.checkFirst(snapshot.Mounts); err != nil {
+			r.Warn(err)
+		}
+	}
 	if err := (store{r.Directory}).markSettled(sc.init, snapshot.Mounts); err != nil {
 		r.Warn(err)
 	}

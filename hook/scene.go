@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -290,4 +291,35 @@ func openIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[
 func processSince(p *nsenter.Process) time.Time {
 	const ticksPerSecond = 100 // USER_HZ, the same on all architectures Go runs on
 	return bootTime().Add(time.Duration(p.StartTime()) * (time.Second / ticksPerSecond))
+}
+
+// checkFirst is an error if a person seems to have named a process that is not the
+// container's first one: then the masters do not descend from it, and seem to be
+// outside.
+func (s *scene) checkFirst(list []Mount) error {
+	numbers, err := s.init.Status("NSpid")
+	if fields := strings.Fields(numbers); err != nil || len(fields) == 0 || fields[len(fields)-1] == "1" {
+		return err
+	}
+	own, err := s.init.Namespace("pid")
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		m := &list[i]
+		if !m.outside() {
+			continue
+		}
+		p, err := nsenter.Open(m.Master.PID)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		theirs, err := p.Namespace("pid")
+		p.Close()
+		if err == nil && theirs == own {
+			return fmt.Errorf("%q is served by process %d of the same pid namespace, which does not descend from process %d: name the container's first process if that is another one",
+				m.Path, m.Master.PID, s.init.PID())
+		}
+	}
+	return nil
 }

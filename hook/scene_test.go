@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -83,6 +84,44 @@ func TestRepresentative(t *testing.T) {
 	end(init)
 	if err := sc.readTables(); err == nil || !strings.Contains(err.Error(), "has ended") {
 		t.Errorf("without the first process: %v", err)
+	}
+}
+
+// TestCheckFirst: a person who names another process than the first is told why all
+// masters seem to be outside.
+func TestCheckFirst(t *testing.T) {
+	init := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS))
+	other := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS)) // in the pid namespace of the tests
+	served := func(p *nsenter.Process) []Mount {
+		return []Mount{{Path: "/a", Master: Master{Identity: master.Identity{Kind: master.Outside, PID: p.PID()}}}}
+	}
+	self, err := nsenter.Open(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	for name, test := range map[string]struct {
+		named  *nsenter.Process
+		master *nsenter.Process
+		warned bool
+	}{
+		"first process":          {init, self, false},
+		"another one":            {other, self, true},
+		"served from far away":   {other, init, false},
+		"nothing served outside": {other, nil, false},
+	} {
+		sc, err := look(test.named, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []Mount
+		if test.master != nil {
+			list = served(test.master)
+		}
+		if err := sc.checkFirst(list); (err != nil) != test.warned {
+			t.Errorf("%s: %v, want a warning: %v", name, err, test.warned)
+		}
+		sc.close()
 	}
 }
 

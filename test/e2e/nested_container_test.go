@@ -95,7 +95,9 @@ func TestContainerInContainer(t *testing.T) {
 		}
 	}
 	for _, change := range append(lab.UnitChanges(units, c.Units(t)), lab.UnitChanges(nestedUnits, nested.Units(t))...) {
-		t.Error(change)
+		if !strings.Contains(change, ": not loaded, now") { // mounts that it had not noticed yet
+			t.Error(change)
+		}
 	}
 	if o := nested.Try(t, lab.TouchLimit, "stat", "--file-system", "--format=%T", inner+"/."); !lab.UncoveredAnswers(o) {
 		t.Errorf("%s: %s; want a tmpfs", inner, o)
