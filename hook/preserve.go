@@ -24,9 +24,6 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return err
 	}
 	defer init.Close()
-	if err := init.CheckForeign(); err != nil {
-		return e.unlessHost(err)
-	}
 	if has {
 		r.protect(init)
 	}
@@ -59,7 +56,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	sc, err := look(init, false)
 	if err != nil {
 		numbers.close()
-		return errors.Join(err, rec.Holder.Stop(ctx))
+		return errors.Join(e.unlessHost(err), rec.Holder.Stop(ctx))
 	}
 	sc.numbers = numbers
 	defer sc.close()
