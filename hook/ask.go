@@ -3,12 +3,14 @@ package hook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 )
 
 // askSystemd adds what the masters' systemd says about their units. What
@@ -35,7 +37,7 @@ func (s *scene) askSystemd(ctx context.Context, list []Mount) {
 			unit, known := units[list[i].Path]
 			switch {
 			case err != nil:
-				m.Problem = err.Error()
+				m.Problem, m.Unanswered = err.Error(), true
 			case !known:
 				m.Problem = "systemd has no .automount unit for this path"
 			default:
@@ -102,8 +104,11 @@ func (s *scene) manager(ctx context.Context, pid int) (*master.Manager, error) {
 		return nil, err // asked before
 	}
 	p := s.masters[pid]
+	if p == nil && pid == s.init.PID() {
+		p = s.owner.First() // asked to finish what an interrupted run has asked for
+	}
 	if p == nil {
-		p = s.init // asked to finish what an interrupted run has asked for
+		return nil, fmt.Errorf("process %d: %w", pid, owner.ErrOutside)
 	}
 	m, err := master.Connect(ctx, p)
 	// A systemd that re-executes itself has no socket for a moment.

@@ -28,9 +28,10 @@
 //
 // # How a restore is told from a start
 //
-// An action script is only ever called by CRIU, as its child, with the stage in
-// the environment: pre-resume and post-resume exist in a restore only. The
-// environment is CRIU's own; nothing of the container is in it.
+// An action script is only ever called by CRIU, as its child or by a script that is,
+// with the stage in the environment: pre-resume and post-resume exist in a restore
+// only. The environment is CRIU's own; nothing of the container is in it. The image
+// directory in it, /proc/CRIU/fd/N, says which CRIU it is.
 //
 // No OCI runtime runs poststart at a restore, so an OCI hook called at that
 // stage is asked by a start, by a person or by a future runtime. The command
@@ -52,7 +53,8 @@
 // No path of the container is walked in a way that triggers an automount, no
 // program of the container is run by us but an automount daemon again, with
 // exactly the rights it had (package respawn), and nothing is done in a mount
-// namespace that is the host's own. While the container runs, nothing is done to
+// namespace that is the host's own. No process is asked, signalled or traced that
+// is not the container's (package owner), whatever mount it serves there. While the container runs, nothing is done to
 // a mount before its master has answered: a container that does not answer is
 // left as it is.
 package hook

@@ -1,11 +1,14 @@
 package hook
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // Moment is one of the three points of a restore at which the program works.
@@ -49,6 +52,16 @@ type Event struct {
 	criuStart, initStart uint64
 }
 
+// unlessHost leaves out the error that the restored process is in the host's own
+// mount namespace: what is restored there, as jobs and Java programs are, has no
+// mounts of its own. A person who names such a process is told.
+func (e Event) unlessHost(err error) error {
+	if errors.Is(err, nsenter.ErrOwnNamespace) && !strings.HasPrefix(e.Trigger, "command:") {
+		return nil
+	}
+	return err
+}
+
 // Strategy says which cures may be tried for mounts that a systemd serves.
 type Strategy string
 
@@ -82,6 +95,20 @@ var moments = map[string]Moment{
 	stage.PostResume: Repair,
 }
 
+// criuOf finds the restoring process. Its environment names its image directory as
+// /proc/CRIU/fd/N, at every stage, whoever is between us and it: a script may call
+// ours without exec. Without that it is our parent (criu/action-scripts.c, cr_system).
+func criuOf(imageDir string) int {
+	if rest, found := strings.CutPrefix(imageDir, "/proc/"); found {
+		number, rest, _ := strings.Cut(rest, "/")
+		pid, err := strconv.Atoi(number)
+		if _, dirErr := os.Stat("/proc/" + number); err == nil && pid > 0 && strings.HasPrefix(rest, "fd/") && dirErr == nil {
+			return pid
+		}
+	}
+	return os.Getppid()
+}
+
 // ActionEvent reads the event from the environment of a CRIU action script.
 func ActionEvent(getenv func(string) string) (Event, error) {
 	action := getenv(stage.EnvAction)
@@ -99,7 +126,7 @@ func ActionEvent(getenv func(string) string) (Event, error) {
 		Trigger: "criu:" + action,
 		Moment:  moment,
 		PID:     pid,
-		CRIU:    os.Getppid(), // scripts are children of the restoring process (cr_system())
+		CRIU:    criuOf(getenv(EnvImageDir)),
 	}
 	if moment != Repair {
 		e.ImageDir = getenv(EnvImageDir) // closed by CRIU before post-resume

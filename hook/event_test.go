@@ -1,10 +1,13 @@
 package hook
 
 import (
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
 func TestActionEvent(t *testing.T) {
@@ -36,6 +39,17 @@ func TestActionEvent(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", name, e, test.want)
 		}
 	}
+	self := fmt.Sprintf("/proc/%d/fd/", os.Getpid())
+	for dir, want := range map[string]int{
+		self + "3": os.Getpid(), "/proc/self/fd/3": os.Getppid(), "/proc/0/fd/3": os.Getppid(), "/proc/-1/fd/3": os.Getppid(),
+		"/proc/99999999/fd/3": os.Getppid(), strings.TrimSuffix(self, "/"): os.Getppid(), "/images": os.Getppid(), "": os.Getppid(),
+		"/proc/1x/fd/3": os.Getppid(), "/proc/../fd/3": os.Getppid(),
+	} {
+		env := map[string]string{stage.EnvAction: "post-resume", EnvInitPID: "42", EnvImageDir: dir}
+		if e, err := ActionEvent(func(k string) string { return env[k] }); err != nil || e.CRIU != want {
+			t.Errorf("%q: %+v, %v, want CRIU %d", dir, e, err, want)
+		}
+	}
 	for action, want := range map[string]bool{
 		"pre-restore": true, "pre-resume": true, "post-resume": true, "pre-dump": false, "post-dump": false, "network-lock": false,
 		"network-unlock": false, "setup-namespaces": false, "post-setup-namespaces": false, "post-restore": false, "orphan-pts-master": false, "": false,
@@ -43,5 +57,26 @@ func TestActionEvent(t *testing.T) {
 		if stage.Ours(action) != want {
 			t.Errorf("%q: %v", action, !want)
 		}
+	}
+}
+
+// TestHostNamespace has a process that is restored where CRIU runs, as a job or a
+// Java program is: nothing to do, and no error but for a person.
+func TestHostNamespace(t *testing.T) {
+	testenv.RequireRoot(t)
+	child := testenv.Start(t, nil)
+	for trigger, quiet := range map[string]bool{"criu:post-resume": true, "oci:poststart": true, "command:repair": false} {
+		r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Errorf("%s: warned of %v", trigger, err) }}
+		report, err := r.Run(t.Context(), Event{Trigger: trigger, Moment: Repair, PID: child.PID(), CRIU: os.Getpid()})
+		if (err == nil) != quiet || (report.Outcome == NothingToDo) != quiet {
+			t.Errorf("%s: %+v, %v, want it quiet: %v", trigger, report, err, quiet)
+		}
+		if entries, err := os.ReadDir(r.Directory); err != nil || len(entries) != 0 {
+			t.Errorf("%s: left %v, %v", trigger, entries, err)
+		}
+	}
+	r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Errorf("pre-resume: warned of %v", err) }}
+	if _, err := r.Run(t.Context(), Event{Trigger: "criu:pre-resume", Moment: Preserve, PID: child.PID(), CRIU: os.Getpid(), ImageDir: t.TempDir()}); err != nil {
+		t.Errorf("pre-resume: %v", err)
 	}
 }

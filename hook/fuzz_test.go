@@ -72,7 +72,7 @@ func FuzzRecord(f *testing.F) {
 			return
 		}
 		list := []Mount{{Path: "/a", Device: 54}, {Path: "", Device: 0}}
-		r.describe(list)
+		r.describe(list, 0)
 		for _, number := range r.wanted() {
 			if number == 0 && len(r.Devices) == 0 {
 				t.Error("a number without a mount")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -62,7 +63,7 @@ func indirect(m *mounts.Mount) bool {
 // It is one step, so that no path leads into a key without its triggers. An unmount
 // would not do: it fails (EBUSY) while CRIU runs, which has files open there, and
 // while a process waits on a trigger, which holds the mount that it comes from.
-func (s *scene) detachKeys(ctx context.Context, daemon *nsenter.Process, triggers []*Mount) map[string]error {
+func (s *scene) detachKeys(ctx context.Context, daemon *owner.Member, triggers []*Mount) map[string]error {
 	home := s.home(daemon)
 	failed := map[string]error{}
 	for _, k := range keysOf(home.table, triggers) {

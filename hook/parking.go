@@ -13,6 +13,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -59,7 +60,7 @@ const parkTime = 10 * time.Minute
 
 // newParking makes parking mounts for triggers of a daemon, in its mount
 // namespace, and records them. They are not attached yet.
-func (s *scene) newParking(ctx context.Context, st store, daemon *nsenter.Process, list []*Mount, h helper.Request) (*parking, error) {
+func (s *scene) newParking(ctx context.Context, st store, daemon *owner.Member, list []*Mount, h helper.Request) (*parking, error) {
 	control, err := autofs.OpenControl()
 	if err != nil {
 		return nil, err
@@ -190,7 +191,8 @@ func (s *scene) adoptParkings() {
 		if err != nil {
 			continue
 		}
-		if id, err := master.Identify(daemon); err == nil && id.Kind == master.Automount {
+		id, err := master.Identify(daemon)
+		if _, outside := s.owner.Admit(daemon); err == nil && outside == nil && id.Kind == master.Automount {
 			p := &parking{parkingRecord: parkingRecord{Daemon: daemon.PID(), DaemonStart: daemon.StartTime()}}
 			p.Mounts = []parkedTrigger{{Path: m.Mountpoint, Parking: mounts.DeviceOf(m)}}
 			s.parkings = append(s.parkings, p)
@@ -208,10 +210,13 @@ func (s *scene) resumeParkings(ctx context.Context, st store) error {
 			errs = append(errs, err)
 			continue
 		}
-		daemon, err := p.process()
-		if daemon != nil || err != nil {
-			daemon.Close()
+		daemon, err := s.daemon(p)
+		if err != nil {
 			errs = append(errs, err)
+			continue
+		}
+		if daemon != nil {
+			daemon.Close()
 			continue
 		}
 		_, err = s.finishParking(ctx, st, nil, p)
@@ -222,7 +227,7 @@ func (s *scene) resumeParkings(ctx context.Context, st store) error {
 
 // parkingsOf are the parking mounts for triggers of the daemon; nil stands for all
 // that have ended.
-func (s *scene) parkingsOf(daemon *nsenter.Process) []*parking {
+func (s *scene) parkingsOf(daemon *owner.Member) []*parking {
 	var list []*parking
 	for _, p := range s.parkings {
 		if daemon != nil && p.Daemon == daemon.PID() && p.DaemonStart == daemon.StartTime() {
@@ -267,11 +272,18 @@ func (p *parking) open() error {
 	return nil
 }
 
-// process opens the daemon; nil if it has ended.
-func (p *parking) process() (*nsenter.Process, error) {
+// daemon opens the daemon of parking mounts; nil if it has ended.
+func (s *scene) daemon(p *parking) (*owner.Member, error) {
 	daemon, err := nsenter.OpenIdentity(p.Daemon, p.DaemonStart)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // it has ended
 	}
-	return daemon, err
+	if err != nil {
+		return nil, err
+	}
+	member, err := s.owner.Admit(daemon)
+	if err != nil {
+		daemon.Close()
+	}
+	return member, err
 }

@@ -45,10 +45,13 @@ const clockSlack = 100 * time.Millisecond
 // the same snapshot always gives the same plan.
 func Plan(s *Snapshot) []Decision {
 	decisions := make([]Decision, len(s.Mounts))
-	cured := map[uint64]bool{} // superblocks that a cure in the main namespace covers
+	cured := map[uint64]bool{} // superblocks that a cure in their master's namespace covers
 	for i := range s.Mounts {
 		m := &s.Mounts[i]
 		cure, reason := decide(s, m)
+		if cure == Restarted && m.Master.Nested {
+			cure, reason = Unrepaired, restartThere(m)
+		}
 		decisions[i] = Decision{Mount: i, Cure: cure, Reason: reason}
 		if m.Main && (cure == Restarted || cure == Retold) {
 			cured[m.Device] = true
@@ -58,18 +61,26 @@ func Plan(s *Snapshot) []Decision {
 		m := &s.Mounts[i]
 		if !m.Main && (decisions[i].Cure == Restarted || decisions[i].Cure == Retold) {
 			if cured[m.Device] {
-				decisions[i].Reason = "it shows the mount of the container's main mount namespace"
+				decisions[i].Reason = "it shows the mount in the mount namespace of its systemd"
 			} else {
 				decisions[i].Cure = Unrepaired
-				decisions[i].Reason = "systemd renews mounts in the container's main mount namespace only, which does not show this one"
+				decisions[i].Reason = "systemd renews mounts in its own mount namespace only, which does not show this one"
 			}
 		}
 	}
 	return decisions
 }
 
+// restartThere says why a unit is not restarted: what covers its mount is only kept
+// in the mount namespace of the container's first process.
+func restartThere(m *Mount) string {
+	return fmt.Sprintf("it belongs to a systemd in a container inside the container (process %d): run \"systemctl restart %s\" there", m.Master.PID, m.Master.Unit)
+}
+
 func decide(s *Snapshot, m *Mount) (Cure, string) {
 	switch m.Master.Kind {
+	case master.Outside:
+		return Healthy, "served from outside the container"
 	case master.Systemd:
 		return decideSystemd(s, m)
 	case master.Automount:
@@ -89,10 +100,10 @@ func decide(s *Snapshot, m *Mount) (Cure, string) {
 
 func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 	switch {
+	case m.Preserved: // and settled, since the same moment
+		return Preserved, "it has the device number that systemd remembers"
 	case m.Settled:
 		return Healthy, "an earlier run repaired it"
-	case m.Preserved:
-		return Preserved, "it has the device number that systemd remembers"
 	case m.knownHealthy():
 		return Healthy, "it came back with its old device number"
 	}
@@ -106,12 +117,16 @@ func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 		return Unrepaired, m.NotPreserved
 	case s.Strategy == PreserveOnly:
 		return Unrepaired, "the device number that systemd remembers is not known: name the checkpoint images with --images"
+	case m.Master.Unanswered && !s.Restore && m.DeviceBefore == 0:
+		return Unrepaired, CannotJudge + ": " + m.Master.Problem
 	case m.Master.Problem != "":
 		return Unrepaired, m.Master.Problem
 	case m.Main && !m.Master.UnitActive:
 		return Unrepaired, fmt.Sprintf("%s is not active: start it with \"systemctl start %s\" in the container", m.Master.Unit, m.Master.Unit)
 	case m.DeviceBefore == 0 && s.Strategy == RetellOnly:
 		return Unrepaired, "the device number that systemd remembers is not known: name the checkpoint images with --images"
+	case m.DeviceBefore == 0 && !s.Restore && (m.Created.IsZero() || m.Master.UnitSince.IsZero()) && s.Strategy != RestartOnly:
+		return Unrepaired, CannotJudge + ": " + unseen(m)
 	case m.DeviceBefore == 0:
 		return Restarted, "it was mounted after its unit became active: systemd remembers an older device"
 	}
@@ -123,6 +138,18 @@ func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 		return cure, m.NotPreserved
 	}
 	return cure, fmt.Sprintf("systemd remembers device %s", mounts.DeviceString(m.DeviceBefore))
+}
+
+// CannotJudge begins the reason of a mount of which it is not known whether it is
+// stale. Nothing is done with it.
+const CannotJudge = "cannot be judged now"
+
+// unseen says what could not be seen of a mount.
+func unseen(m *Mount) string {
+	if m.Created.IsZero() {
+		return "it could not be opened, as while a process waits on it"
+	}
+	return "systemd does not say since when its unit is active"
 }
 
 // planRepair is what a person's repair would do, in advance: it tries first to

@@ -55,19 +55,24 @@ func TestDecide(t *testing.T) {
 		"systemd, preserve wanted":    {systemdMount(nil), PreserveOnly, true, Unrepaired, "--images"},
 		"systemd, same number":        {systemdMount(func(m *Mount) { m.Device = 54 }), Auto, true, Healthy, "old device number"},
 		"systemd, preserved":          {systemdMount(func(m *Mount) { m.Preserved = true; m.Device = 54 }), Auto, true, Preserved, "remembers"},
+		"systemd, preserved, settled": {systemdMount(func(m *Mount) { m.Preserved, m.Settled = true, true; m.Device = 54 }), Auto, true, Preserved, "remembers"},
 		"systemd, not preserved":      {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), Auto, true, Retold, "taken"},
 		"systemd, only to preserve":   {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), PreserveOnly, true, Unrepaired, "taken"},
 		"systemd, not preserved, old": {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), RestartOnly, true, Restarted, "taken"},
 		"systemd does not answer":     {systemdMount(func(m *Mount) { m.Master.Problem = "silent" }), Auto, true, Unrepaired, "silent"},
+		"systemd, silent, undated":    {systemdMount(func(m *Mount) { unknown(m); m.Master.Problem, m.Master.Unanswered = "silent", true }), Auto, false, Unrepaired, "cannot be judged now: silent"},
+		"systemd, no such unit":       {systemdMount(func(m *Mount) { unknown(m); m.Master.Problem = "no unit" }), Auto, false, Unrepaired, "no unit"},
 		"systemd, healthy, silent":    {systemdMount(func(m *Mount) { m.Device = 54; m.Master.Problem = "silent" }), Auto, true, Healthy, ""},
 		"systemd, inactive unit":      {systemdMount(func(m *Mount) { m.Master.UnitActive = false }), Auto, true, Unrepaired, `"systemctl start a.automount"`},
-		"systemd, unknown number":     {systemdMount(unknown), Auto, false, Restarted, "after its unit became active"},
+		"systemd, unknown number":     {systemdMount(unknown), Auto, true, Restarted, "after its unit became active"},
 		"systemd, unknown, retell":    {systemdMount(unknown), RetellOnly, false, Unrepaired, "--images"},
 		"systemd, as old as its unit": {systemdMount(dates(noon, noon)), Auto, false, Healthy, "as old as its unit"},
 		"systemd, within the slack":   {systemdMount(dates(noon, noon.Add(clockSlack))), Auto, false, Healthy, "as old as its unit"},
 		"systemd, younger":            {systemdMount(dates(noon, noon.Add(clockSlack+1))), Auto, false, Restarted, "after its unit"},
-		"systemd, no date of it":      {systemdMount(dates(noon, time.Time{})), Auto, false, Restarted, ""},
-		"systemd, no date of unit":    {systemdMount(dates(time.Time{}, noon)), Auto, false, Restarted, ""},
+		"systemd, no date of it":      {systemdMount(dates(noon, time.Time{})), Auto, false, Unrepaired, "cannot be judged now: it could not be opened"},
+		"systemd, no date of unit":    {systemdMount(dates(time.Time{}, noon)), Auto, false, Unrepaired, "cannot be judged now: systemd does not say"},
+		"systemd, no date, a restore": {systemdMount(dates(noon, time.Time{})), Auto, true, Restarted, ""},
+		"systemd, no date, wanted":    {systemdMount(dates(noon, time.Time{})), RestartOnly, false, Restarted, ""},
 		"systemd, images beat dates": {systemdMount(func(m *Mount) {
 			dates(noon, noon)(m)
 			m.DeviceBefore = 54
@@ -145,7 +150,7 @@ func TestPlanNested(t *testing.T) {
 		reason string // of the last
 	}{
 		"empty":                       {nil, nil, ""},
-		"the main one's mount":        {[]Mount{systemdMount(nil), nested(nil)}, []Cure{Retold, Retold}, "main mount namespace"},
+		"the main one's mount":        {[]Mount{systemdMount(nil), nested(nil)}, []Cure{Retold, Retold}, "mount namespace of its systemd"},
 		"listed first":                {[]Mount{nested(nil), systemdMount(nil)}, []Cure{Retold, Retold}, ""},
 		"another superblock":          {[]Mount{systemdMount(nil), nested(func(m *Mount) { m.Device = 61 })}, []Cure{Retold, Unrepaired}, "does not show"},
 		"the main one is healthy":     {[]Mount{systemdMount(healthy), nested(nil)}, []Cure{Healthy, Unrepaired}, "does not show"},
@@ -169,6 +174,95 @@ func TestPlanNested(t *testing.T) {
 		} else if len(plan) > 0 && !strings.Contains(plan[len(plan)-1].Reason, test.reason) {
 			t.Errorf("%s: %q, want %q", name, plan[len(plan)-1].Reason, test.reason)
 		}
+	}
+}
+
+// TestPlanOutside: whatever is known of a mount that is served from outside, it is
+// healthy, and neither opened nor replaced.
+func TestPlanOutside(t *testing.T) {
+	for name, change := range map[string]func(*Mount){
+		"another number": nil,
+		"no dates":       unknown,
+		"younger":        dates(noon, noon.Add(time.Hour)),
+		"catatonic":      func(m *Mount) { m.Options.FD = -1 },
+		"a problem":      func(m *Mount) { m.Master.Problem = "silent" },
+		"not preserved":  func(m *Mount) { m.NotPreserved = "taken" },
+	} {
+		m := systemdMount(change)
+		m.Master.Kind, m.Master.ContainerPID = master.Outside, 0
+		for _, restore := range []bool{false, true} {
+			for _, strategy := range []Strategy{Auto, PreserveOnly, RetellOnly, RestartOnly} {
+				s := &Snapshot{Restore: restore, Strategy: strategy, Mounts: []Mount{m}}
+				for _, plan := range [][]Decision{Plan(s), planRepair(s)} {
+					if plan[0].Cure != Healthy || plan[0].Reason != "served from outside the container" {
+						t.Errorf("%s, restore %v, %s: %+v", name, restore, strategy, plan[0])
+					}
+				}
+			}
+		}
+		if picked := toPreserve([]Mount{m}, nil); picked != nil {
+			t.Errorf("%s: is to be preserved", name)
+		}
+		if m.needsRepair() {
+			t.Errorf("%s: needs a repair", name)
+		}
+	}
+	if m := systemdMount(nil); !m.needsRepair() {
+		t.Error("a stale mount of the container's needs no repair")
+	}
+}
+
+// TestPlanNestedSystemd: the mounts of a systemd in a container inside the container
+// are decided as those of the outer one, but that no unit is restarted.
+func TestPlanNestedSystemd(t *testing.T) {
+	nested := func(change func(*Mount)) Mount {
+		m := systemdMount(change)
+		m.Namespace, m.Master.PID, m.Master.Nested = 2, 200, true
+		return m
+	}
+	for name, test := range map[string]struct {
+		mount    Mount
+		strategy Strategy
+		cure     Cure
+		reason   string
+	}{
+		"stale":          {nested(nil), Auto, Retold, "remembers"},
+		"restart":        {nested(nil), RestartOnly, Unrepaired, `(process 200): run "systemctl restart a.automount" there`},
+		"unknown number": {nested(unknown), Auto, Unrepaired, "restart a.automount"},
+		"healthy":        {nested(func(m *Mount) { m.Device = 54 }), Auto, Healthy, ""},
+	} {
+		outer := systemdMount(func(m *Mount) { m.Device = 70 })
+		plan := Plan(&Snapshot{Restore: true, Strategy: test.strategy, Mounts: []Mount{outer, test.mount}})
+		if plan[1].Cure != test.cure || !strings.Contains(plan[1].Reason, test.reason) {
+			t.Errorf("%s: %+v, want %s: %q", name, plan[1], test.cure, test.reason)
+		}
+	}
+}
+
+// TestWaitersInside: a process that waits on a mount that is served from outside is
+// not the container's concern.
+func TestWaitersInside(t *testing.T) {
+	at := func(path string, kind master.Kind) Mount {
+		return Mount{Path: path, Master: Master{Identity: master.Identity{Kind: kind}}}
+	}
+	list := []Mount{
+		at("/a", master.Systemd), at("/a/net", master.Outside), at("/a/net/own", master.Automount),
+		at("/both", master.Outside), at("/both", master.Systemd),
+	}
+	for path, want := range map[string]bool{
+		"/a/x": true, "/a/net": false, "/a/net/x": false, "/a/net/own/x": true, "/a/network": true, "/both/x": true, "/elsewhere": true, "": true,
+	} {
+		if got := waitersInside([]Waiter{{PID: 1, Path: path}}, list); (len(got) == 1) != want {
+			t.Errorf("%q: %v, want it counted: %v", path, got, want)
+		}
+	}
+	for _, list := range [][]Mount{{at("/a", master.Outside), at("/b", master.Outside)}, {at("/a", master.Outside)}} {
+		if got := waitersInside([]Waiter{{PID: 1}}, list); len(got) != 0 {
+			t.Errorf("only mounts outside: %v", got)
+		}
+	}
+	if got := waitersInside([]Waiter{{PID: 1}}, nil); len(got) != 1 {
+		t.Errorf("no mounts: %v", got)
 	}
 }
 

@@ -54,7 +54,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	r.Warn = collect(r.Warn, &rec.Warnings)
 	sc, err := look(init, false)
 	if err != nil {
-		return errors.Join(err, rec.Holder.Stop(ctx))
+		return errors.Join(e.unlessHost(err), rec.Holder.Stop(ctx))
 	}
 	defer sc.close()
 	if !sc.hasAutofs() {
@@ -64,9 +64,6 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		r.protect(init)
 	}
 	rec.Init, rec.Moment = init.Identity(), Preserve
-	if err := sc.openRoots(ctx, everyRoot); err != nil {
-		r.Warn(err)
-	}
 	if err := r.preserveIn(ctx, sc, criu, rec); err != nil {
 		r.Warn(err)
 	}
@@ -107,10 +104,13 @@ func (s *scene) unserved(rec *record) ([]Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec.describe(list)
-	return slices.DeleteFunc(list, func(m Mount) bool {
-		return m.Master.PID == 0 || m.Parking || m.knownHealthy() || !m.Options.Type.Trigger()
-	}), nil
+	rec.describe(list, s.main().id)
+	return slices.DeleteFunc(list, func(m Mount) bool { return !m.needsRepair() }), nil
+}
+
+// needsRepair reports whether the mount still does at the end of Preserve.
+func (m *Mount) needsRepair() bool {
+	return m.Master.PID != 0 && !m.outside() && !m.Parking && !m.knownHealthy() && m.Options.Type.Trigger()
 }
 
 // keepRoots lists the open roots of the mounts that need a repair, and notes

@@ -117,8 +117,11 @@ func (r *record) before(path string) oldDevice {
 	return oldDevice{}
 }
 
-// describe adds to each mount what is known from the earlier moments.
-func (r *record) describe(list []Mount) {
+// describe adds to each mount what is known from the earlier moments. The images are
+// looked up by the paths of the container's main mount namespace, whose id is given.
+// Another namespace may have another mount at the same path, as a container in the
+// container has: what it shows is known only if it is the very superblock.
+func (r *record) describe(list []Mount, main uint64) {
 	before := make(map[string]uint64, len(r.Devices))
 	for i := range r.Devices {
 		before[r.Devices[i].Path] = r.Devices[i].Device
@@ -127,8 +130,21 @@ func (r *record) describe(list []Mount) {
 	for _, path := range r.Preserved {
 		preserved[path] = true
 	}
+	type superblock struct {
+		path   string
+		device uint64
+	}
+	known := map[superblock]bool{}
+	for i := range list {
+		if m := &list[i]; m.Namespace == main && !m.outside() {
+			known[superblock{m.Path, m.Device}] = true
+		}
+	}
 	for i := range list {
 		m := &list[i]
+		if !known[superblock{m.Path, m.Device}] {
+			continue
+		}
 		m.DeviceBefore = before[m.Path]
 		m.Preserved = preserved[m.Path] && m.Device == m.DeviceBefore
 		m.NotPreserved = r.NotPreserved[m.Path]

@@ -12,6 +12,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
@@ -128,9 +129,20 @@ func TestDevices(t *testing.T) {
 		t.Errorf("%+v", r.Devices)
 	}
 	r.Preserved, r.NotPreserved = []string{"/systemd", "/automount"}, map[string]string{"/group": "taken"}
-	list := []Mount{{Path: "/systemd", Device: 1}, {Path: "/automount", Device: 9}, {Path: "/group", Device: 9}}
-	r.describe(list)
-	if !list[0].Preserved || list[1].Preserved || list[1].DeviceBefore != 2 || list[2].NotPreserved != "taken" {
+	outside := Master{Identity: master.Identity{Kind: master.Outside, PID: 1}}
+	list := []Mount{
+		{Namespace: 5, Path: "/systemd", Device: 1},
+		{Namespace: 5, Path: "/automount", Device: 9},
+		{Namespace: 5, Path: "/group", Device: 9},
+		{Namespace: 6, Path: "/systemd", Device: 1},   // a service shows the same superblock
+		{Namespace: 6, Path: "/automount", Device: 7}, // a container in the container has its own there
+		{Namespace: 5, Path: "/unknown", Device: 8, Master: outside},
+	}
+	r.describe(list, 5)
+	if !list[0].Preserved || list[1].Preserved || list[1].DeviceBefore != 2 || list[2].NotPreserved != "taken" || !list[3].Preserved {
 		t.Errorf("%+v", list)
+	}
+	if list[4].DeviceBefore != 0 || list[5].DeviceBefore != 0 {
+		t.Errorf("guessed by the path: %+v", list[4:])
 	}
 }

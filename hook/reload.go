@@ -12,6 +12,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -53,7 +54,7 @@ func (w *work) reload(ctx context.Context) bool {
 }
 
 // detachKeys has stale offset triggers mounted again by the next access.
-func (w *work) detachKeys(ctx context.Context, daemon *nsenter.Process, list []int) {
+func (w *work) detachKeys(ctx context.Context, daemon *owner.Member, list []int) {
 	if len(list) == 0 {
 		return
 	}
@@ -82,7 +83,7 @@ func (w *work) detachKeys(ctx context.Context, daemon *nsenter.Process, list []i
 // unmountedReason is that of offset triggers.
 const unmountedReason = "its entry was not in use and is unmounted: the next access mounts it with a new trigger"
 
-func (w *work) reloadDaemon(ctx context.Context, daemon *nsenter.Process, list []int) {
+func (w *work) reloadDaemon(ctx context.Context, daemon *owner.Member, list []int) {
 	late, err := w.parkLate(ctx, daemon, list)
 	parkings := w.scene.parkingsOf(daemon)
 	if err == nil {
@@ -107,7 +108,7 @@ func (w *work) reloadDaemon(ctx context.Context, daemon *nsenter.Process, list [
 // parkLate parks the processes that use triggers of the daemon which Preserve has
 // not replaced, while the container runs. It returns the processes that waited on
 // these triggers before.
-func (w *work) parkLate(ctx context.Context, daemon *nsenter.Process, list []int) ([]waiters.Waiter, error) {
+func (w *work) parkLate(ctx context.Context, daemon *owner.Member, list []int) ([]waiters.Waiter, error) {
 	stale := slices.DeleteFunc(slices.Clone(list), func(i int) bool { return w.snapshot.Mounts[i].Parking })
 	if len(stale) == 0 {
 		return nil, nil
@@ -155,7 +156,7 @@ func (w *work) keys(list []int) func(rootKey) bool {
 
 // triggersOf are those of the mounts that the daemon's own namespace shows and that
 // no parking mount covers.
-func (w *work) triggersOf(daemon *nsenter.Process, list []int) []*Mount {
+func (w *work) triggersOf(daemon *owner.Member, list []int) []*Mount {
 	var triggers []*Mount
 	home, err := daemon.Namespace("mnt")
 	for _, i := range list {
@@ -186,7 +187,7 @@ func stackLot(ctx context.Context, lot *park.Lot, places []park.Place, device ui
 
 // signalAndAwait has the daemon read its maps, and waits until its triggers are on
 // the parking mounts. What is missing after the time is found by finishParking.
-func signalAndAwait(ctx context.Context, daemon *nsenter.Process, parkings []*parking) error {
+func signalAndAwait(ctx context.Context, daemon *owner.Member, parkings []*parking) error {
 	ctx, cancel := context.WithTimeout(ctx, reloadTime)
 	defer cancel()
 	for ctx.Err() == nil {
@@ -194,7 +195,7 @@ func signalAndAwait(ctx context.Context, daemon *nsenter.Process, parkings []*pa
 			return fmt.Errorf("reload automount %d: %w", daemon.PID(), err)
 		}
 		attempt, stop := context.WithTimeout(ctx, reloadInterval)
-		_, err := mounts.Await(attempt, daemon, func(t *mounts.Table) bool { return allServed(t, parkings) })
+		_, err := mounts.Await(attempt, daemon.Process, func(t *mounts.Table) bool { return allServed(t, parkings) })
 		stop()
 		if err == nil || !errors.Is(err, context.DeadlineExceeded) {
 			return err

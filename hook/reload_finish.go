@@ -10,6 +10,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -18,7 +19,7 @@ import (
 // Where the daemon has not mounted a trigger, the stale one is attached again:
 // nothing is worse than before then, and the error of that path says so. daemon is
 // nil if it has ended.
-func (s *scene) finishParking(ctx context.Context, st store, daemon *nsenter.Process, p *parking) (map[string]error, error) {
+func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Member, p *parking) (map[string]error, error) {
 	failed := map[string]error{}
 	if err := s.readTables(); err != nil {
 		return nil, err
@@ -67,7 +68,7 @@ var errNotReloaded = fmt.Errorf("automount did not mount it again within %s of a
 
 // home is the namespace that the daemon is in; the container's main one if it has
 // ended.
-func (s *scene) home(daemon *nsenter.Process) *space {
+func (s *scene) home(daemon *owner.Member) *space {
 	if daemon != nil {
 		if id, err := daemon.Namespace("mnt"); err == nil {
 			for _, sp := range s.spaces {
@@ -81,7 +82,7 @@ func (s *scene) home(daemon *nsenter.Process) *space {
 }
 
 // attachStale puts the stale trigger of a parking mount over it.
-func (s *scene) attachStale(ctx context.Context, daemon *nsenter.Process, p *parking, i int) error {
+func (s *scene) attachStale(ctx context.Context, daemon *owner.Member, p *parking, i int) error {
 	t := p.Mounts[i]
 	if p.stale[i] == nil {
 		return fmt.Errorf("%q: the stale trigger is lost with the process that held it", t.Path)
@@ -98,7 +99,7 @@ func (s *scene) attachStale(ctx context.Context, daemon *nsenter.Process, p *par
 
 // openParking opens the root of a parking mount where the daemon is. Only the daemon
 // can while processes wait there.
-func (s *scene) openParking(ctx context.Context, daemon *nsenter.Process, t parkedTrigger) (*os.File, error) {
+func (s *scene) openParking(ctx context.Context, daemon *owner.Member, t parkedTrigger) (*os.File, error) {
 	control, err := autofs.OpenControl()
 	if err != nil {
 		return nil, err
@@ -140,7 +141,7 @@ func (p *parking) parkingPlaces() []stackedPlace {
 }
 
 // stalePlaces are the triggers of a daemon that are parked.
-func (s *scene) stalePlaces(daemon *nsenter.Process) []stackedPlace {
+func (s *scene) stalePlaces(daemon *owner.Member) []stackedPlace {
 	var list []stackedPlace
 	for _, p := range s.parkingsOf(daemon) {
 		for _, t := range p.Mounts {

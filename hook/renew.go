@@ -27,7 +27,10 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, criu *nsenter.Process
 	if err := (store{r.Directory}).markSettled(sc.init, list); err != nil {
 		r.Warn(err)
 	}
-	rec.describe(list)
+	rec.describe(list, sc.main().id)
+	if err := sc.openRoots(ctx, everyRoot); err != nil {
+		r.Warn(err)
+	}
 	replacements, err := r.recreateAll(ctx, sc, rec, list)
 	if err != nil {
 		r.Warn(err)
@@ -127,7 +130,7 @@ func (s *scene) takeNumbers(ctx context.Context, rec *record, pool *device.Pool,
 	err := p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 		for _, i := range picked {
 			m := &list[i]
-			f, err := pool.Take(ctx, m.DeviceBefore, func() (*os.File, error) { return s.recreate(p, m, rec.before(m.Path)) })
+			f, err := pool.Take(ctx, m.DeviceBefore, func() (*os.File, error) { return s.recreate(p.Process, m, rec.before(m.Path)) })
 			if err != nil {
 				rec.NotPreserved[m.Path] = err.Error()
 				continue
@@ -187,7 +190,9 @@ func (r Runner) verifyPreserved(sc *scene, rec *record, before []Mount, replacem
 		byPath[before[i].Path] = append(byPath[before[i].Path], i)
 	}
 	shown := placesOf(after)
+	var cured []settled
 	for _, replaced := range replacements {
+		var these []settled
 		err := replaced.Err
 		for _, i := range byPath[replaced.Path] {
 			old := &before[i]
@@ -199,6 +204,9 @@ func (r Runner) verifyPreserved(sc *scene, rec *record, before []Mount, replacem
 				err = errors.Join(err, fmt.Errorf("mount namespace %d does not show the new mount in the place of the old one", old.Namespace))
 				continue
 			}
+			mount := *now
+			mount.Master = old.Master
+			these = append(these, mount.settled())
 			key := rootKey{old.Namespace, old.ID}
 			if root := sc.roots[key]; root != nil && err == nil {
 				err = autofs.Catatonic(root)
@@ -211,8 +219,9 @@ func (r Runner) verifyPreserved(sc *scene, rec *record, before []Mount, replacem
 			continue
 		}
 		rec.Preserved = append(rec.Preserved, replaced.Path)
+		cured = append(cured, these...)
 	}
-	return nil
+	return (store{r.Directory}).alsoSettled(sc.init, cured)
 }
 
 // sameCovers compares what lies on a mount by the kernel's mount ids; autofs

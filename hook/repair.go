@@ -42,7 +42,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	}
 	defer init.Close()
 	if err := init.CheckForeign(); err != nil {
-		return err
+		return e.unlessHost(err)
 	}
 	s := store{r.Directory}
 	report.Container = s.containerName(e, init)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -159,6 +161,13 @@ func (r *Report) conclude() {
 	default:
 		r.Outcome = NothingToDo
 	}
+}
+
+// Unjudged reports whether mounts could not be judged now: a later look may.
+func (r *Report) Unjudged() bool {
+	return slices.ContainsFunc(r.Mounts, func(m MountReport) bool {
+		return m.Outcome == Unrepaired && strings.HasPrefix(m.Reason, CannotJudge)
+	})
 }
 
 // UnrepairedMounts is what stays unrepaired for one reason.

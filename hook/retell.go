@@ -104,6 +104,10 @@ func (w *work) restartInstead(mount int, reason string) {
 		if w.plan[i].Cure == Retold && w.snapshot.Mounts[w.plan[i].Mount].Device == device {
 			w.plan[i].Cure = cure
 			w.plan[i].Reason = strings.TrimPrefix(w.plan[i].Reason+"; "+reason, "; ")
+			if m := &w.snapshot.Mounts[mount]; m.Master.Nested {
+				w.plan[i].Cure = Unrepaired
+				w.plan[i].Reason += "; " + restartThere(m)
+			}
 		}
 	}
 }

@@ -136,17 +136,24 @@ func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (
 	if snapshot.Mounts, err = sc.survey(); err != nil {
 		return nil, err
 	}
+	if e.Everyone {
+		if err := sc.checkFirst(snapshot.Mounts); err != nil {
+			r.Warn(err)
+		}
+	}
 	if err := (store{r.Directory}).markSettled(sc.init, snapshot.Mounts); err != nil {
 		r.Warn(err)
 	}
-	rec.describe(snapshot.Mounts)
+	rec.describe(snapshot.Mounts, sc.main().id)
 	if err := sc.date(ctx, snapshot.Mounts); err != nil {
 		r.Warn(err)
 	}
 	sc.askSystemd(ctx, snapshot.Mounts)
-	if snapshot.Waiters, err = sc.waiters(); err != nil {
+	waiting, err := sc.waiters()
+	if err != nil {
 		return nil, err
 	}
+	snapshot.Waiters = waitersInside(waiting, snapshot.Mounts)
 	return snapshot, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -19,10 +20,11 @@ import (
 // files that a Snapshot, which is plain data, describes.
 type scene struct {
 	init   *nsenter.Process
+	owner  *owner.Container
 	spaces []*space
-	// masters by pid; nil for a mount that nobody serves.
-	masters map[int]*nsenter.Process
-	// pipes are what the masters read: descriptor by inode number, by pid.
+	// masters by pid, of the container's own processes only.
+	masters map[int]*owner.Member
+	// pipes are what processes read: descriptor by inode number, by pid.
 	pipes map[int]map[uint64]int
 	// managers are connections to systemd, by the pid of the systemd.
 	managers map[int]*master.Manager
@@ -32,6 +34,8 @@ type scene struct {
 	roots map[rootKey]*os.File
 	// parkings are the parking mounts that are known.
 	parkings []*parking
+	// own are the mounts that the last survey found not to be served from outside.
+	own map[rootKey]bool
 	// members are the pids of the container's processes.
 	members []int
 }
@@ -56,18 +60,16 @@ func look(init *nsenter.Process, everyone bool) (*scene, error) {
 	}
 	s := &scene{
 		init:     init,
-		masters:  map[int]*nsenter.Process{},
+		owner:    owner.Of(init),
+		masters:  map[int]*owner.Member{},
 		pipes:    map[int]map[uint64]int{},
 		managers: map[int]*master.Manager{},
 		silent:   map[int]error{},
 		roots:    map[rootKey]*os.File{},
-	}
-	list := init.Descendants
-	if everyone {
-		list = init.Members
+		own:      map[rootKey]bool{},
 	}
 	var err error
-	if s.members, err = list(); err != nil {
+	if s.members, err = init.Descendants(); err != nil {
 		return nil, err
 	}
 	seen := map[nsenter.NamespaceID]bool{}
@@ -90,6 +92,12 @@ func look(init *nsenter.Process, everyone bool) (*scene, error) {
 		}
 		seen[id] = true
 		s.spaces = append(s.spaces, &space{id: id.Inode, process: p})
+	}
+	if everyone {
+		if s.members, err = s.inhabitants(); err != nil {
+			s.close()
+			return nil, err
+		}
 	}
 	return s, s.readTables()
 }
@@ -176,8 +184,10 @@ func (s *scene) close() {
 
 // openRoots opens the roots of the wanted autofs mounts that are not open yet,
 // however covered they are. It never blocks for a container with a pid namespace of its
-// own: there a request that nobody answers is refused to us (ENOENT). Mounts
-// that could not be opened are simply missing; the errors are joined.
+// own: there a request that nobody answers is refused to us (ENOENT). On the mount of
+// a master outside it might: only mounts are opened that a survey has found to be the
+// container's own. Mounts that could not be opened are simply missing; the errors are
+// joined.
 func (s *scene) openRoots(ctx context.Context, wanted func(rootKey) bool) error {
 	var errs []error
 	for _, sp := range s.spaces {
@@ -186,7 +196,7 @@ func (s *scene) openRoots(ctx context.Context, wanted func(rootKey) bool) error 
 		}
 		var want []*mounts.Mount
 		for _, m := range sp.table.Autofs() {
-			if key := (rootKey{sp.id, m.ID}); s.roots[key] == nil && wanted(key) {
+			if key := (rootKey{sp.id, m.ID}); s.roots[key] == nil && s.own[key] && wanted(key) {
 				want = append(want, m)
 			}
 		}

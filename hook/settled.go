@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -53,6 +54,26 @@ func (s store) settle(init *nsenter.Process, snapshot *Snapshot, plan []Decision
 		return nil
 	}
 	return settledNote.of(s, init).save(r)
+}
+
+// alsoSettled adds mounts to the record as soon as they are cured: this run, or the
+// record of the restore, may get lost before the end.
+func (s store) alsoSettled(init *nsenter.Process, cured []settled) error {
+	if len(cured) == 0 {
+		return nil
+	}
+	n := settledNote.of(s, init)
+	var r settledRecord
+	if err := n.load(&r); err != nil {
+		r = settledRecord{} // none yet, or of another release
+	}
+	r.Version = recordVersion
+	for _, m := range cured {
+		if !slices.Contains(r.Mounts, m) {
+			r.Mounts = append(r.Mounts, m)
+		}
+	}
+	return n.save(r)
 }
 
 // markSettled marks the mounts that an earlier run has cured and that are still

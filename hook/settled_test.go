@@ -90,6 +90,43 @@ func TestSettled(t *testing.T) {
 	}
 }
 
+// TestAlsoSettled: what is cured early is added to what was known, once, also where
+// that cannot be read.
+func TestAlsoSettled(t *testing.T) {
+	s := store{t.TempDir()}
+	init := open(t, testenv.Start(t, nil))
+	known, early := systemdMount(nil), systemdMount(func(m *Mount) { m.Path = "/early" })
+	if err := s.alsoSettled(init, nil); err != nil || s.hasNotes(init) {
+		t.Errorf("nothing: %v", err)
+	}
+	if err := s.settle(init, &Snapshot{Mounts: []Mount{known}}, []Decision{{Cure: Retold}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.alsoSettled(init, []settled{early.settled()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := []Mount{known, early, systemdMount(func(m *Mount) { m.Path = "/other" })}
+	if err := s.markSettled(init, list); err != nil || !list[0].Settled || !list[1].Settled || list[2].Settled {
+		t.Errorf("%v: %+v", err, list)
+	}
+	path := filepath.Join(s.dir, "containers", init.Identity()+".json")
+	if data, err := os.ReadFile(path); err != nil || strings.Count(string(data), "/early") != 1 {
+		t.Errorf("%v: %s", err, data)
+	}
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list = []Mount{early}
+	if err := s.alsoSettled(init, []settled{early.settled()}); err != nil {
+		t.Error(err)
+	}
+	if err := s.markSettled(init, list); err != nil || !list[0].Settled {
+		t.Errorf("after an unreadable one: %v", err)
+	}
+}
+
 // TestSettledOtherVersion: what another release wrote is ignored, and said.
 func TestSettledOtherVersion(t *testing.T) {
 	s := store{t.TempDir()}

@@ -26,8 +26,8 @@ type Snapshot struct {
 
 // Mount is one autofs mount in one mount namespace.
 type Mount struct {
-	// Namespace is the inode number of the mount namespace; Main is whether it
-	// is that of the container's first process.
+	// Namespace is the inode number of the mount namespace; Main is whether it is
+	// that of its master, or without one, of the container's first process.
 	Namespace uint64
 	Main      bool
 	// NamespacePID is a process in that namespace.
@@ -91,9 +91,14 @@ type Master struct {
 	// HoldsRoot is whether the process has a file descriptor on the mount, and
 	// so can answer without looking for it.
 	HoldsRoot bool
+	// Nested is whether it is in another mount namespace than the container's first
+	// process: a daemon of a service with its own, or a container in the container.
+	Nested bool
 	// Problem says why systemd could not be asked about this mount, "" if it
 	// could.
 	Problem string
+	// Unanswered is whether that is because it did not answer.
+	Unanswered bool
 }
 
 // Waiter is a process that is blocked in the kernel on an autofs mount.
@@ -106,6 +111,10 @@ type Waiter struct {
 	process int
 	start   uint64
 }
+
+// outside reports whether a process that is not the container's serves the mount:
+// the mount is not opened, not changed, and no failure.
+func (m *Mount) outside() bool { return m.Master.Kind == master.Outside }
 
 // knownHealthy reports whether the device numbers alone show that the master
 // knows the mount, so that nobody has to be asked.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -120,23 +123,25 @@ func created(root *os.File) time.Time {
 	return time.Unix(st.Ctim.Unix())
 }
 
-// findMasters finds the process that reads each mount's pipe. That is nearly
-// always the leader of the process group in the mount options; else all of the
-// container's processes are searched.
+// findMasters finds the process that reads each mount's pipe, and whose it is. That
+// is nearly always the leader of the process group in the mount options; else all
+// of the container's processes are searched, and then all others.
 func (s *scene) findMasters(list []Mount) error {
 	byPipe := map[uint64]Master{}
-	readers := map[int]Master{} // by pid, what is the same for all their pipes
+	readers := map[int]Master{}   // by pid, what is the same for all their pipes
+	homes := map[int]uint64{}     // by pid, the master's mount namespace
+	var outside map[uint64]Master // by pipe, of all processes of the machine
 	for i := range list {
 		options := list[i].Options
 		list[i].Master = Master{Identity: master.Identity{Kind: master.None}}
-		if list[i].Parking {
-			list[i].Master = s.daemonOf(s.parkingAt(list[i].Path, list[i].Device))
-			continue
-		}
-		if options.Catatonic() || !options.HasPipe {
-			continue
-		}
 		m, known := byPipe[options.PipeInode]
+		switch {
+		case list[i].Parking:
+			m, known = s.daemonOf(s.parkingAt(list[i].Path, list[i].Device)), true
+			s.noteHome(homes, m.PID)
+		case options.Catatonic() || !options.HasPipe:
+			continue
+		}
 		if !known {
 			var err error
 			if m, err = s.readerOf(options.PipeInode, []int{options.ProcessGroup}, readers); err != nil {
@@ -147,24 +152,50 @@ func (s *scene) findMasters(list []Mount) error {
 					return err
 				}
 			}
+			if m.Kind == master.None {
+				if outside == nil {
+					outside = s.otherReaders()
+				}
+				if other, found := outside[options.PipeInode]; found {
+					m = other
+				}
+			}
 			byPipe[options.PipeInode] = m
+			s.noteHome(homes, m.PID)
 		}
 		list[i].Master = m
+		if home := homes[m.PID]; home != 0 {
+			list[i].Main = list[i].Namespace == home
+			list[i].Master.Nested = home != s.main().id
+		}
 		if p := s.masters[m.PID]; p != nil && m.Kind == master.Other {
-			list[i].Master.HoldsRoot = holdsMount(p, list[i].ID)
+			list[i].Master.HoldsRoot = holdsMount(p.Process, list[i].ID)
 		}
 	}
+	clear(s.own)
+	for i := range list {
+		s.own[rootKey{list[i].Namespace, list[i].ID}] = !list[i].outside()
+	}
 	return nil
+}
+
+// noteHome notes the mount namespace of a master.
+func (s *scene) noteHome(homes map[int]uint64, pid int) {
+	if p := s.masters[pid]; p != nil {
+		if id, err := p.Namespace("mnt"); err == nil {
+			homes[pid] = id.Inode
+		}
+	}
 }
 
 // daemonOf is the daemon in the place of whose triggers parking mounts are.
 func (s *scene) daemonOf(p *parking) Master {
 	m := Master{Identity: master.Identity{Kind: master.None}}
-	daemon, err := p.process()
+	daemon, err := s.daemon(p)
 	if daemon == nil || err != nil {
 		return m
 	}
-	if id, err := master.Identify(daemon); err == nil {
+	if id, err := master.Identify(daemon.Process); err == nil {
 		m = Master{Identity: id, StartTime: daemon.StartTime()}
 	}
 	if s.masters[p.Daemon] == nil {
@@ -197,7 +228,11 @@ func (s *scene) readerOf(pipe uint64, candidates []int, readers map[int]Master) 
 		if !reads {
 			continue
 		}
-		id, err := master.Identify(p)
+		if p == nil {
+			readers[pid] = outsider(pid)
+			return readers[pid], nil
+		}
+		id, err := master.Identify(p.Process)
 		if err != nil {
 			return none, err
 		}
@@ -207,8 +242,40 @@ func (s *scene) readerOf(pipe uint64, candidates []int, readers map[int]Master) 
 	return none, nil
 }
 
-// pipesOf opens a process, once, and lists the pipes it reads.
-func (s *scene) pipesOf(pid int) (*nsenter.Process, map[uint64]int, error) {
+// outsider is a master that is not the container's. Nothing else is read of it.
+func outsider(pid int) Master {
+	return Master{Identity: master.Identity{Kind: master.Outside, PID: pid}}
+}
+
+// otherReaders looks who else reads pipes, by the pipe's inode number: a mount may
+// be served from outside by a process that does not lead its process group.
+func (s *scene) otherReaders() map[uint64]Master {
+	found := map[uint64]Master{}
+	entries, err := dirs.Entries("/proc")
+	if err != nil {
+		return found
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || slices.Contains(s.members, pid) {
+			continue
+		}
+		p, err := nsenter.Open(pid)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		pipes, _ := master.Pipes(p) // none of one that ends
+		p.Close()
+		for pipe := range pipes {
+			found[pipe] = outsider(pid)
+		}
+	}
+	return found
+}
+
+// pipesOf opens a process, once, and lists the pipes it reads. The process is nil
+// if it is not the container's.
+func (s *scene) pipesOf(pid int) (*owner.Member, map[uint64]int, error) {
 	if p := s.masters[pid]; p != nil && p.Alive() == nil {
 		return p, s.pipes[pid], nil
 	}
@@ -223,18 +290,27 @@ func (s *scene) pipesOf(pid int) (*nsenter.Process, map[uint64]int, error) {
 	}
 	if old := s.masters[pid]; old != nil {
 		old.Close()
+		delete(s.masters, pid)
 	}
-	s.masters[pid], s.pipes[pid] = p, pipes
-	return p, pipes, nil
+	s.pipes[pid] = pipes
+	member, err := s.owner.Admit(p)
+	if err != nil {
+		p.Close()
+		if errors.Is(err, owner.ErrOutside) {
+			return nil, pipes, nil
+		}
+		return nil, nil, err
+	}
+	s.masters[pid] = member
+	return member, pipes, nil
 }
 
 // forgetPipes makes pipesOf look anew: a master's files change.
 func (s *scene) forgetPipes() {
+	clear(s.pipes)
 	for pid, p := range s.masters {
-		if pipes, err := master.Pipes(p); err == nil {
+		if pipes, err := master.Pipes(p.Process); err == nil {
 			s.pipes[pid] = pipes
-		} else {
-			s.pipes[pid] = nil
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -82,7 +83,7 @@ func (w *work) endWaiters(ctx context.Context, list []int) {
 			if p.Path == "" {
 				doubt = "; what it wanted could not be read, so that it may have waited on another mount"
 			}
-			if err := p.end(ctx); err != nil {
+			if err := w.scene.endWaiter(ctx, p); err != nil {
 				w.warn(err)
 				continue
 			}
@@ -98,8 +99,9 @@ func (w *work) endWaiters(ctx context.Context, list []int) {
 	}
 }
 
-// end ends the process that a waiter is a thread of.
-func (p Waiter) end(ctx context.Context) error {
+// endWaiter ends the process that a waiter is a thread of. It may have entered the
+// container from outside: then it is looked at where it is now.
+func (s *scene) endWaiter(ctx context.Context, p Waiter) error {
 	thread, err := nsenter.OpenIdentity(p.process, p.start)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -108,6 +110,9 @@ func (p Waiter) end(ctx context.Context) error {
 		return err
 	}
 	defer thread.Close()
+	if id, err := thread.Namespace("mnt"); err != nil || s.space(id.Inode) == nil || thread.CheckForeign() != nil {
+		return fmt.Errorf("process %d: %w: it waits in another mount namespace", p.process, errors.Join(owner.ErrOutside, err))
+	}
 	if err := thread.Signal(unix.SIGKILL); err != nil {
 		return err
 	}
@@ -235,6 +240,26 @@ func waitersOn(list []Waiter, path string) []Waiter {
 		}
 	}
 	return found
+}
+
+// waitersInside leaves out the processes that wait on a mount that is served from
+// outside. The path of a waiter says on which mount it waits: the last one on it.
+func waitersInside(list []Waiter, mounts []Mount) []Waiter {
+	return slices.DeleteFunc(list, func(w Waiter) bool {
+		longest, outside := -1, false
+		for i := range mounts {
+			m := &mounts[i]
+			switch length := len(m.Path); {
+			case w.Path != "" && len(waitersOn([]Waiter{w}, m.Path)) == 0:
+			case w.Path == "" || length == longest: // in doubt it counts
+				outside = m.outside() && (outside || longest < 0)
+				longest = length
+			case length > longest:
+				longest, outside = length, m.outside()
+			}
+		}
+		return outside
+	})
 }
 
 func nameWaiters(list []Waiter) string {

@@ -203,18 +203,11 @@ const (
 	exiting    = 0x4
 )
 
-// readStat takes the fields 22, start time, and 9, flags, of /proc/<pid>/stat
-// (proc_pid_stat(5)). The second field is the command name in parentheses, which
-// may itself hold blanks and parentheses.
+// readStat takes the fields 22, start time, and 9, flags, of /proc/<pid>/stat.
 func (p *Process) readStat() (start, flags uint64, err error) {
-	data, err := p.ReadFile("stat", 1<<16)
+	fields, err := p.statFields()
 	if err != nil {
 		return 0, 0, err
-	}
-	text := string(data)
-	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(fields) < 20 {
-		return 0, 0, fmt.Errorf("process %d: /proc/%d/stat: %d fields after the command, want at least 20", p.pid, p.pid, len(fields))
 	}
 	if start, err = strconv.ParseUint(fields[19], 10, 64); err != nil {
 		return 0, 0, fmt.Errorf("process %d: /proc/%d/stat: start time: %w", p.pid, p.pid, err)
@@ -223,6 +216,22 @@ func (p *Process) readStat() (start, flags uint64, err error) {
 		return 0, 0, fmt.Errorf("process %d: /proc/%d/stat: flags: %w", p.pid, p.pid, err)
 	}
 	return start, flags, nil
+}
+
+// statFields are the fields of /proc/<pid>/stat from the third on, at least 20
+// (proc_pid_stat(5)). The second is the command name in parentheses, which may
+// itself hold blanks and parentheses.
+func (p *Process) statFields() ([]string, error) {
+	data, err := p.ReadFile("stat", 1<<16)
+	if err != nil {
+		return nil, err
+	}
+	text := string(data)
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(fields) < 20 {
+		return nil, fmt.Errorf("process %d: /proc/%d/stat: %d fields after the command, want at least 20", p.pid, p.pid, len(fields))
+	}
+	return fields, nil
 }
 
 // notExist makes "no such process" recognisable as fs.ErrNotExist.

@@ -85,6 +85,46 @@ func (p *Process) Members() ([]int, error) {
 	return found, nil
 }
 
+// OpenParent opens the process's parent; nil if that is not in the caller's pid
+// namespace, as for PID 1. The parent is the one that the process has now: it
+// changes when a parent ends.
+func (p *Process) OpenParent() (*Process, error) {
+	for {
+		number, err := p.parent()
+		if err != nil || number == 0 {
+			return nil, err
+		}
+		parent, err := Open(number)
+		if err != nil && !isGone(err) {
+			return nil, err
+		}
+		// The number is the parent's if it was before that was opened and is now.
+		now, nowErr := p.parent()
+		switch {
+		case err == nil && nowErr == nil && now == number && parent.Alive() == nil:
+			return parent, nil
+		case err == nil:
+			parent.Close()
+		}
+		if nowErr != nil {
+			return nil, nowErr
+		}
+	}
+}
+
+// parent is field 4 of /proc/<pid>/stat (proc_pid_stat(5)).
+func (p *Process) parent() (int, error) {
+	fields, err := p.statFields()
+	if err != nil {
+		return 0, err
+	}
+	parent, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return 0, fmt.Errorf("process %d: /proc/%d/stat: parent: %w", p.pid, p.pid, err)
+	}
+	return parent, nil
+}
+
 // childrenOf reads the children of every thread of a process.
 func childrenOf(pid int) ([]int, error) {
 	dir := "/proc/" + strconv.Itoa(pid) + "/task"

@@ -55,6 +55,9 @@ type Options struct {
 	// script has ended when the engine says that the container runs; an OCI hook's
 	// watcher needs a moment.
 	Grace time.Duration
+	// Later are the pauses before another look at a container of which something
+	// could not be judged; after the last one it is left as it is.
+	Later []time.Duration
 	// PodOf names a container's pod; nil if no Events are posted.
 	PodOf func(ctx context.Context, namespace, container string) (pods.Pod, error)
 	// Warn posts an Event; it must not wait.
@@ -118,7 +121,7 @@ func (k *Keeper) Running(n Notice) {
 		if k.known(n, p) || !showsAutofs(p) {
 			return true
 		}
-		stale, err := k.stale(n)
+		stale, err := k.stale(n, p)
 		switch {
 		case err != nil && p.Alive() == nil:
 			k.Log.Error("a running container could not be looked at", k.fields(n, "error", err)...)
@@ -255,68 +258,4 @@ func (k *Keeper) work(f func()) bool {
 	}()
 	f()
 	return true
-}
-
-// repair repairs a container that nobody else has repaired. It is false if the
-// agent ends before.
-func (k *Keeper) repair(n Notice, p *nsenter.Process) bool {
-	var report *hook.Report
-	var err error
-	pause := 100 * time.Millisecond
-	for try := 1; try <= attempts; try++ {
-		// What has begun is finished, even if the agent is asked to end.
-		if !k.work(func() {
-			report, err = k.Repairer.Repair(context.WithoutCancel(k.ctx), n.PID, n.Images)
-		}) {
-			return false
-		}
-		if err == nil {
-			break
-		}
-		if p.Alive() != nil {
-			k.Metrics.Gone.Inc()
-			k.Log.Info("a restored container ended while it was repaired", k.fields(n, "error", err)...)
-			return true
-		}
-		k.Metrics.FailedRuns.Inc()
-		k.Log.Error("a repair gave no report", k.fields(n, "attempt", try, "error", err)...)
-		select {
-		case <-time.After(pause):
-		case <-k.ctx.Done():
-			return false
-		}
-		pause *= 4
-	}
-	if err != nil {
-		report = &hook.Report{
-			Container: n.Container, PID: n.PID, Outcome: hook.Failed,
-			Error: fmt.Sprintf("%d runs gave no report; the last one: %v", attempts, err),
-		}
-	}
-	if !n.Started.IsZero() {
-		k.Metrics.Reaction(time.Since(n.Started))
-	}
-	k.count(n, report, metrics.ByAgent)
-	return true
-}
-
-// stale reports whether a container has mounts that a repair would cure.
-func (k *Keeper) stale(n Notice) (bool, error) {
-	var report *hook.Report
-	var err error
-	if !k.work(func() { report, err = k.Repairer.Inspect(k.ctx, n.PID) }) {
-		return false, context.Cause(k.ctx)
-	}
-	if err != nil {
-		return false, err
-	}
-	if report.Outcome != hook.Planned {
-		return false, nil
-	}
-	for i := range report.Mounts {
-		if o := report.Mounts[i].Outcome; o != hook.Healthy && o != hook.Unrepaired {
-			return true, nil
-		}
-	}
-	return false, nil
 }

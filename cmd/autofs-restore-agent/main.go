@@ -88,6 +88,7 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	log.Info("started", "version", versionNumber, "hook", version, "engine", o.engine, "node", o.node)
 
 	keep := restores.Options{
+		Later:   restores.Later,
 		Reports: reports.Directory(filepath.Join(o.directory, "reports")), Ledger: l, Metrics: a.metrics, Repairer: a.program,
 		Log: log, Workers: o.workers, Grace: o.grace,
 	}

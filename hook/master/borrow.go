@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -31,7 +32,14 @@ const borrowTime = 2 * time.Second
 // daemon does not notice, but for a moment's pause; still, call it only for one
 // that is to be replaced. Mounts that it could not open are nil in the list, and
 // the errors are joined.
-func OpenRoots(ctx context.Context, daemon *nsenter.Process, list []Root) ([]*os.File, error) {
+func OpenRoots(ctx context.Context, daemon *owner.Member, list []Root) ([]*os.File, error) {
+	if err := daemon.Check(); err != nil {
+		return make([]*os.File, len(list)), fmt.Errorf("open mounts through process %d: %w", daemon.PID(), err)
+	}
+	return openThrough(ctx, daemon.Process, list)
+}
+
+func openThrough(ctx context.Context, daemon *nsenter.Process, list []Root) ([]*os.File, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, borrowTime, fmt.Errorf("not finished within %s", borrowTime))
 	defer cancel()
 	type result struct {

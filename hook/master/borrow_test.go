@@ -65,7 +65,7 @@ func nothingOpened(t *testing.T, p *nsenter.Process, want string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
-	files, err := OpenRoots(ctx, p, []Root{{Path: "/nonexistent", Device: 1}})
+	files, err := openThrough(ctx, p, []Root{{Path: "/nonexistent", Device: 1}})
 	for _, f := range files {
 		if f != nil {
 			t.Errorf("%s was opened", f.Name())

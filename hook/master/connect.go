@@ -12,6 +12,7 @@ import (
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -42,7 +43,11 @@ const resetTime = 300 * time.Millisecond
 // The socket is opened inside that process's root without following links, and
 // the peer must be that very process: a socket of the host's systemd, mounted
 // into the container, is refused. Every later call ends with ctx.
-func Connect(ctx context.Context, pid1 *nsenter.Process) (*Manager, error) {
+func Connect(ctx context.Context, systemd *owner.Member) (*Manager, error) {
+	if err := systemd.Check(); err != nil {
+		return nil, fmt.Errorf("connect to systemd: %w", err)
+	}
+	pid1 := systemd.Process
 	m, err := connect(ctx, pid1)
 	// One that executes itself resets who has come but was not let in yet.
 	for end := time.Now().Add(resetTime); errors.Is(err, unix.ECONNRESET) && time.Now().Before(end) && ctx.Err() == nil; {

@@ -22,6 +22,9 @@ const (
 	// Other is a process that is neither. One that answers through a file
 	// descriptor it holds survives a restore.
 	Other Kind = "other"
+	// Outside is a process that is not the container's: the host's, another
+	// container's, or one that was injected. Nothing is done about its mounts.
+	Outside Kind = "outside"
 	// None means that no process has the read end of the pipe: the mount is
 	// catatonic, or its master is gone.
 	None Kind = "none"

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -53,8 +54,13 @@ var errSealed = errors.New("its state is sealed before it executes itself")
 // package is upgraded: it writes its state to a memory file and reads it back.
 // Between the two it is stopped and the numbers in that file are corrected.
 // Nothing else about systemd or its units changes. Connections to it break.
-func Retell(ctx context.Context, pid1 *nsenter.Process, telling Telling) (*StateEdit, error) {
-	if err := canReexecute(pid1, telling.Replaced); err != nil {
+func Retell(ctx context.Context, systemd *owner.Member, telling Telling) (*StateEdit, error) {
+	pid1 := systemd.Process
+	err := systemd.Check()
+	if err == nil {
+		err = canReexecute(pid1, telling.Replaced)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotRetold, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, reexecTime, fmt.Errorf("it did not re-execute itself within %s", reexecTime))

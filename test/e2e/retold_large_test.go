@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
@@ -42,7 +43,7 @@ func init() {
 		p, err = nsenter.Open(pid)
 	}
 	if err == nil {
-		_, err = master.Retell(context.Background(), p, telling)
+		_, err = master.Retell(context.Background(), owner.Of(p).First(), telling)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

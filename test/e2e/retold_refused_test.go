@@ -211,13 +211,16 @@ func waitUntil(t *testing.T, what string, condition func() bool) {
 // impostor is a PID 1 that calls itself systemd, serves an automount, which it
 // never answers, and notes every signal.
 const impostor = `for s in HUP INT TERM USR1 USR2 PWR; do trap "echo $s >>/signals" $s; done
-mkdir -p /mnt/fake
+` + impostorMount + `while :; do sleep 1000; done
+`
+
+// impostorMount mounts an autofs whose pipe descriptor 6 reads.
+const impostorMount = `mkdir -p /mnt/fake
 exec 7> >(:)
 exec 6</proc/self/fd/7
 mount -t autofs -o fd=7,pgrp=1,minproto=5,maxproto=5,direct systemd-1 /mnt/fake
 exec 7>&-
 echo >/ready
-while :; do sleep 1000; done
 `
 
 // TestRetoldImpostor has a PID 1 that is no systemd but has its name. It is not

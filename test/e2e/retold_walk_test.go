@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
@@ -88,7 +89,7 @@ func (w *walk) tell(t *testing.T, changes []master.DeviceChange) *master.StateEd
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*lab.TouchLimit)
 	defer cancel()
-	edit, err := master.Retell(ctx, w.pid1, master.Telling{Version: w.version, Changes: changes})
+	edit, err := master.Retell(ctx, owner.Of(w.pid1).First(), master.Telling{Version: w.version, Changes: changes})
 	if err != nil {
 		t.Fatal(err)
 	}

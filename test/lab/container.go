@@ -29,6 +29,13 @@ type Options struct {
 	Shared   bool // systemd starts with shared mounts, as under LXC and systemd-nspawn
 	Roles    bool // the container has [RoleProgram]
 	Seccomp  *specs.LinuxSeccomp
+	// Mounts are further mounts of an OCI runtime's container.
+	Mounts []specs.Mount
+	// Propagation of an OCI runtime's container; without "rshared" nothing that is
+	// mounted in it propagates out of it.
+	Propagation string
+	// PIDNamespace is a file of a pid namespace to join, as that of a pod.
+	PIDNamespace string
 	// Without are capabilities that the container does not have, under runc, crun
 	// and containerd.
 	Without []string
@@ -168,6 +175,15 @@ for d in *; do [ "$d" = usr ] || cp -a "$d" "$2/"; done`
 		}
 	}
 	return writeContent(root, options.Plain, options.Files)
+}
+
+// AddRoot makes a further root folder inside the container's, for a container in the
+// container.
+func AddRoot(t testing.TB, c *Container, name string, options Options) {
+	t.Helper()
+	if err := copyRoot(containerTree(options.Systemd), filepath.Join(c.options.root, name), options); err != nil {
+		t.Fatalf("root folder %s in container %s: %v", name, c.ID, err)
+	}
 }
 
 // runLimited runs a command and kills its whole process group at the limit.

@@ -4,8 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
+	"regexp"
 	"sync"
 	"syscall"
 	"testing"
@@ -20,11 +19,12 @@ type Attacker struct {
 
 // Attack starts a hostile process inside the container and returns when it says
 // that it is ready. It ends with the test. The container needs
-// [Options].Roles.
+// [Options].Roles. The process is the container's own: what starts it ends, and the
+// container's PID 1 adopts it.
 func (c *Container) Attack(t testing.TB, args ...string) *Attacker {
 	t.Helper()
 	_ = os.Remove(filepath.Join(c.Bundle, "rootfs", stopFile))
-	cmd := c.Command(args...)
+	cmd := c.Command(append([]string{"sh", "-c", `"$@" & echo "process $!"`, "sh"}, args...)...)
 	out, err := os.CreateTemp("", "attack")
 	if err != nil {
 		t.Fatal(err)
@@ -33,40 +33,43 @@ func (c *Container) Attack(t testing.TB, args ...string) *Attacker {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
 	a := &Attacker{}
+	kill := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // its group outlives the shell
 	a.stop = sync.OnceValue(func() string {
-		select {
-		case <-ended:
-		case <-time.After(commandLimit / 10):
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			<-ended
+		for deadline := time.Now().Add(commandLimit / 10); !ended(a.PID); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				kill()
+			}
 		}
 		text, _ := os.ReadFile(out.Name())
 		_ = os.Remove(out.Name())
 		out.Close()
-		return string(text)
+		return startedLine.ReplaceAllString(string(text), "")
 	})
 	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		kill()
 		a.stop()
 	})
+	runErr := cmd.Wait()
 	for deadline := time.Now().Add(commandLimit); ; time.Sleep(5 * time.Millisecond) {
 		text, _ := os.ReadFile(out.Name())
-		if bytes.Contains(text, []byte("ready")) {
-			break
+		if number := startedLine.FindSubmatch(text); number != nil && bytes.Contains(text, []byte("ready")) {
+			a.PID = c.HostPID(t, string(number[1]))
+			return a
 		}
-		if time.Now().After(deadline) || len(ended) > 0 {
-			t.Fatalf("the attack %q did not begin: %s", args, text)
+		if time.Now().After(deadline) || runErr != nil {
+			t.Fatalf("the attack %q did not begin: %v: %s", args, runErr, text)
 		}
 	}
-	// nsenter has one child, which is the process.
-	text, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "task", strconv.Itoa(cmd.Process.Pid), "children"))
-	if fields := strings.Fields(string(text)); len(fields) > 0 {
-		a.PID, _ = strconv.Atoi(fields[0])
-	}
-	return a
+}
+
+// startedLine is what the shell says that starts an attack.
+var startedLine = regexp.MustCompile(`(?m)^process (\d+)\n`)
+
+// ended reports whether a process has ended, if not all of it is reaped yet.
+func ended(pid int) bool {
+	state := processState(pid)
+	return state == 0 || state == 'Z' || state == 'X'
 }
 
 // Stop asks a loop to end, ends anything else, and returns what it wrote.

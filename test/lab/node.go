@@ -90,11 +90,15 @@ func appendConfig(line string) (undo func(), err error) {
 }
 
 // InstallActionScript makes a program the action script of every CRIU in the
-// node until the test ends. An empty path means none.
-func InstallActionScript(t testing.TB, path string) {
+// node until the test ends, with further lines of its configuration. An empty path
+// means none.
+func InstallActionScript(t testing.TB, path string, lines ...string) {
 	t.Helper()
 	t.Cleanup(func() { os.Remove(criuConfig) })
-	if path == "" {
+	if path != "" {
+		lines = append(lines, "action-script "+path)
+	}
+	if len(lines) == 0 {
 		os.Remove(criuConfig)
 		return
 	}
@@ -104,7 +108,7 @@ func InstallActionScript(t testing.TB, path string) {
 	if err := os.MkdirAll(filepath.Dir(criuConfig), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(criuConfig, []byte("action-script "+path+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(criuConfig, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -92,6 +92,9 @@ func writeSpec(bundle, id string, options Options) error {
 			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{allow("a", nil, nil)}},
 		},
 	}
+	spec.Mounts = append(spec.Mounts, options.Mounts...)
+	spec.Linux.RootfsPropagation = options.Propagation
+	spec.Linux.Namespaces[0].Path = options.PIDNamespace
 	spec.Linux.Seccomp = seccomp(options)
 	text, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {

@@ -1,0 +1,92 @@
+package owner
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// ErrOutside means that a process is not the container's own.
+var ErrOutside = errors.New("the process is not one of the container's")
+
+// maxDepth bounds the walk to the first process: a container makes its own tree.
+const maxDepth = 1 << 12
+
+// Container decides whose a process is.
+type Container struct{ init *nsenter.Process }
+
+// Of is the container whose first process is given. It uses that process, which the
+// caller closes.
+func Of(init *nsenter.Process) *Container { return &Container{init: init} }
+
+// Member is a process of the container. Only [Container.Admit] makes one, and what
+// acts on masters takes nothing else.
+type Member struct {
+	*nsenter.Process
+	container *Container
+}
+
+// First is the container's first process as a member.
+func (c *Container) First() *Member { return &Member{Process: c.init, container: c} }
+
+// Admit makes a member of a process that the container owns; for any other the
+// error is ErrOutside. It asks nothing of the process and opens nothing that the
+// process has open.
+func (c *Container) Admit(p *nsenter.Process) (*Member, error) {
+	m := &Member{Process: p, container: c}
+	if err := m.Check(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Check looks again whether the process is the container's. A process can enter
+// another mount namespace, and can lose its parent.
+func (m *Member) Check() error {
+	err := m.CheckForeign()
+	if errors.Is(err, nsenter.ErrOwnNamespace) {
+		return fmt.Errorf("process %d: %w: it is in the host's mount namespace", m.PID(), ErrOutside)
+	}
+	if err == nil {
+		err = m.descends()
+	}
+	return err
+}
+
+// Signal sends a signal, if the process is still the container's.
+func (m *Member) Signal(sig unix.Signal) error {
+	if err := m.Check(); err != nil {
+		return err
+	}
+	return m.Process.Signal(sig)
+}
+
+// descends walks from parent to parent up to the first process.
+func (m *Member) descends() error {
+	child, own := m.Process, false // whether the walk opened it
+	defer func() {
+		if own {
+			child.Close()
+		}
+	}()
+	for range maxDepth {
+		if child.PID() == m.container.init.PID() && m.container.init.Alive() == nil {
+			return nil // while that lives, no other process has its number
+		}
+		parent, err := child.OpenParent()
+		if err != nil {
+			return err
+		}
+		if parent == nil {
+			break
+		}
+		if own {
+			child.Close()
+		}
+		child, own = parent, true
+	}
+	return fmt.Errorf("process %d: %w: it does not descend from process %d", m.PID(), ErrOutside, m.container.init.PID())
+}

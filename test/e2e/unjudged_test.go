@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// TestSlowServer has a process wait on a healthy automount of a container that was
+// never restored. The mount cannot be opened then: nothing is known of it, and
+// nothing is done.
+func TestSlowServer(t *testing.T) {
+	requireHook(t)
+	const slow = 8 * time.Second // a run takes much less
+	c := lab.Start(t, lab.Options{Files: map[string]string{
+		"/etc/systemd/system/slow.service":                                        "[Service]\nType=oneshot\nExecStart=/bin/sleep " + strconv.Itoa(int(slow.Seconds())) + "\n",
+		"/etc/systemd/system/" + lab.UnitName(lab.Idle, "mount") + ".d/slow.conf": "[Unit]\nRequires=slow.service\nAfter=slow.service\n",
+	}})
+	c.Populate(t)
+	before := c.Units(t)
+	access := lab.Access{Path: lab.Idle + "/" + lab.Marker, Content: lab.Idle, About: "behind a slow server"}
+	begun := time.Now()
+	done := make(chan lab.Touch, 1)
+	go func() { done <- c.TouchAccesses(t, []lab.Access{access}, 2*slow)[0] }()
+	waitUntil(t, "a process waits", func() bool { return len(c.Waiters(t)) > 0 })
+	waiting := c.Units(t)
+	for _, command := range []string{"inspect", "repair"} {
+		result := lab.RunHook(t, nil, nil, command, strconv.Itoa(c.PID), "--json")
+		report := lab.ParseReport(t, result.Stdout)
+		for _, m := range report.Mounts {
+			want := "healthy"
+			if m.Path == lab.Idle {
+				want = "unrepaired"
+				if !strings.HasPrefix(m.Reason, "cannot be judged now: ") {
+					t.Errorf("%s: %s: %s", command, m.Path, m.Reason)
+				}
+			}
+			if m.Outcome != want {
+				t.Errorf("%s: %s: %s (%s), want %s", command, m.Path, m.Outcome, m.Reason, want)
+			}
+		}
+	}
+	now := c.Units(t)
+	if time.Since(begun) >= slow {
+		t.Skip("skipped: the machine is so busy that the server has answered")
+	}
+	for _, change := range lab.UnitChanges(waiting, now) {
+		t.Error(change)
+	}
+	if o := <-done; !access.Answers(o) {
+		t.Errorf("%s: %s; want %q", access.Path, o, access.Content)
+	}
+	unit := lab.UnitName(lab.Idle, "automount")
+	if a, b := c.Units(t)[unit].InvocationID, before[unit].InvocationID; a != b {
+		t.Errorf("%s: invocation %s, before %s", unit, a, b)
+	}
+	if report := runOn(t, c, "repair"); report.Outcome != "nothing-to-do" {
+		t.Errorf("with the server's answer: %s\n%s", report.Outcome, outcomes(report))
+	}
+}
+
+// TestScriptWithoutExec has an action script that calls the program and goes on: the
+// program's parent is that shell, another one at each stage.
+func TestScriptWithoutExec(t *testing.T) {
+	requireHook(t)
+	s := checkpoint(t)
+	for name, script := range map[string]string{
+		"preserved": lab.Hook() + "\n",
+		// A record that is lost before the repair: what was preserved is known.
+		"healthy": `[ "$CRTOOLS_SCRIPT_ACTION" = post-resume ] && rm -rf /run/autofs-restore-hook/restores` + "\n" + lab.Hook() + "\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(lab.Scratch(t, "scripts"), "without-exec-"+name)
+			if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"exit 0\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			lab.InstallActionScript(t, path)
+			r := s.Restore(t, lab.RestoreOptions{})
+			defer r.Kill(t) // the next one has the same name
+			report := r.ReadReport(t)
+			checkReport(t, report, r)
+			checkCure(t, report, name)
+			checkUnits(t, s, r)
+			r.CheckAnswers(t, lab.Accesses)
+			checkNoWaiters(t, r.Container)
+		})
+	}
+}
+
+// TestHostNamespace restores a process without a mount namespace of its own, as
+// jobs and Java programs are. It is nothing to do, also for the strict.
+func TestHostNamespace(t *testing.T) {
+	requireHook(t)
+	const config = "/etc/autofs-restore-hook.conf"
+	if err := os.WriteFile(config, []byte("strict = true\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(config) })
+	scratch := lab.Scratch(t, "job")
+	script := filepath.Join(scratch, "script")
+	text := "#!/bin/sh\n" + lab.Hook() + " 2>>" + scratch + "/said\necho $CRTOOLS_SCRIPT_ACTION $? >>" + scratch + "/status\n"
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lab.InstallActionScript(t, script)
+	job := lab.StartJob(t, scratch)
+	job.Restore(t)
+	status := readFile(t, filepath.Join(scratch, "status"))
+	for _, line := range []string{"pre-restore 0\n", "pre-resume 0\n", "post-resume 0\n"} {
+		if !strings.Contains(status, line) {
+			t.Errorf("no %q in %q", line, status)
+		}
+	}
+	for line := range strings.Lines(status) {
+		if !strings.HasSuffix(line, " 0\n") {
+			t.Errorf("exit status: %s", line)
+		}
+	}
+	said := readFile(t, filepath.Join(scratch, "said"))
+	t.Logf("the program said:\n%s", said)
+	if strings.Contains(said, "level=error") || strings.Contains(said, "level=warning") {
+		t.Errorf("it complains:\n%s", said)
+	}
+	if result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(job.PID)); result.Status != 1 {
+		t.Errorf("a person who names it: exit status %d, want 1: %s", result.Status, result.Stderr)
+	}
+}
