@@ -28,15 +28,40 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 		r.Warn(err)
 	}
 	rec.describe(list)
-	replacements, err := sc.takeOld(ctx, store{r.Directory}, rec, list, toPreserve(list, waiters), fillers)
-	if err != nil {
-		r.Warn(err)
+	picked := toPreserve(list, waiters)
+	if len(picked) == 0 {
+		err := rec.Holder.Stop(ctx)
+		rec.Holder = holder.Ref{}
+		return err
 	}
+	lock, err := (store{r.Directory}).lockDevices(ctx)
+	if err != nil {
+		for _, i := range picked {
+			rec.NotPreserved[list[i].Path] = err.Error()
+		}
+		return errors.Join(err, rec.Holder.Stop(ctx))
+	}
+	pool, err := adopt(ctx, rec, list, picked, fillers)
+	if err != nil {
+		lock.Close()
+		return err
+	}
+	var replacements []*mounts.Replacement
 	defer func() {
 		for _, r := range replacements {
 			r.New.Close()
 		}
 	}()
+	for len(picked) > 0 {
+		n := 1
+		for n < len(picked) && list[picked[n]].Master.PID == list[picked[0]].Master.PID {
+			n++
+		}
+		replacements = append(replacements, sc.takeNumbers(ctx, rec, pool, list, picked[:n])...)
+		picked = picked[n:]
+	}
+	pool.Close()
+	lock.Close()
 	if len(replacements) == 0 {
 		return nil
 	}
@@ -44,48 +69,6 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 		r.Warn(err)
 	}
 	return r.verifyPreserved(sc, rec, list, replacements)
-}
-
-// takeOld makes superblocks with the old numbers for the picked mounts. What it
-// could not make is noted in the record, with the reason. The lock of device numbers
-// is held no longer than that takes, and not taken where there is nothing to make.
-func (s *scene) takeOld(ctx context.Context, st store, rec *record, list []Mount, picked []int, fillers []*os.File) ([]*mounts.Replacement, error) {
-	if len(picked) == 0 {
-		err := rec.Holder.Stop(ctx)
-		rec.Holder = holder.Ref{}
-		return nil, err
-	}
-	lock, err := st.lockDevices(ctx)
-	if err != nil {
-		err = errors.Join(err, rec.Holder.Stop(ctx))
-		rec.Holder = holder.Ref{}
-		rec.notPreserved(list, picked, err)
-		return nil, err
-	}
-	defer lock.Close()
-	pool, err := adopt(ctx, rec, list, picked, fillers)
-	if err != nil {
-		rec.notPreserved(list, picked, err)
-		return nil, err
-	}
-	defer pool.Close()
-	var made []*mounts.Replacement
-	for len(picked) > 0 {
-		n := 1
-		for n < len(picked) && list[picked[n]].Master.PID == list[picked[0]].Master.PID {
-			n++
-		}
-		made = append(made, s.takeNumbers(ctx, rec, pool, list, picked[:n])...)
-		picked = picked[n:]
-	}
-	return made, nil
-}
-
-// notPreserved notes why mounts are not preserved.
-func (r *record) notPreserved(list []Mount, picked []int, why error) {
-	for _, i := range picked {
-		r.NotPreserved[list[i].Path] = why.Error()
-	}
 }
 
 // adopt takes over the numbers that Reserve held, and fills all other free
@@ -142,7 +125,9 @@ func (s *scene) takeNumbers(ctx context.Context, rec *record, pool *device.Pool,
 		return nil
 	})
 	if err != nil {
-		rec.notPreserved(list, picked, err)
+		for _, i := range picked {
+			rec.NotPreserved[list[i].Path] = err.Error()
+		}
 	}
 	return made
 }
