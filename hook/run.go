@@ -29,6 +29,8 @@ type Runner struct {
 	Config Config
 	// Warn is told what went wrong without ending the run; never nil.
 	Warn func(error)
+	// Note, if not nil, is told what was done that no report holds.
+	Note func(string)
 	// Protect, if not nil, is called before anything of this process is in reach
 	// of the given process of a container. It may have the program begin anew.
 	Protect func(pid int) error
@@ -42,6 +44,12 @@ func (r Runner) protect(init *nsenter.Process) {
 	}
 	if err := r.Protect(init.PID()); err != nil {
 		r.Warn(err)
+	}
+}
+
+func (r Runner) note(text string) {
+	if r.Note != nil {
+		r.Note(text)
 	}
 }
 
@@ -60,6 +68,8 @@ func (r Runner) Run(ctx context.Context, e Event) (*Report, error) {
 			return nil, r.reserveAndWatch(ctx, e)
 		}
 		return nil, r.reserve(ctx, e)
+	case Prepare:
+		return nil, r.prepare(ctx, e)
 	case Preserve:
 		return nil, r.preserve(ctx, e)
 	default:

@@ -18,6 +18,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/guard"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/holder"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/remover"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/respawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
@@ -65,6 +66,12 @@ func command(args []string) int {
 	case name == respawn.Verb:
 		_ = spawn.Close()
 		if err := respawn.Run(); err != nil {
+			return exitFailed
+		}
+		return exitDone
+	case name == remover.Verb:
+		_ = spawn.Close()
+		if err := remover.Run(args[1:]); err != nil {
 			return exitFailed
 		}
 		return exitDone
@@ -193,7 +200,8 @@ func run(log *logger, event hook.Event, input []byte) *hook.Report {
 	if err != nil {
 		log.Error(err)
 	}
-	runner := hook.Runner{Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) }, Protect: sealed(input)}
+	runner := hook.Runner{Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) },
+		Note: func(text string) { log.Info(text) }, Protect: sealed(input)}
 	report, err := runner.Run(context.Background(), event)
 	log.end(event, report, err)
 	switch {

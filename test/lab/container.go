@@ -29,6 +29,11 @@ type Options struct {
 	Shared   bool // systemd starts with shared mounts, as under LXC and systemd-nspawn
 	Roles    bool // the container has [RoleProgram]
 	Seccomp  *specs.LinuxSeccomp
+	// HostCgroups is a container without a cgroup namespace, under runc and crun.
+	HostCgroups bool
+	// ManageGroups is how CRIU handles control groups, under runc and crun: "soft",
+	// "full", "strict" or "ignore"; "" is what the runtime does by itself.
+	ManageGroups string
 	// Without are capabilities that the container does not have, under runc, crun
 	// and containerd.
 	Without []string
@@ -122,6 +127,12 @@ func (c *Container) Kill(t testing.TB) {
 	if err := c.removeGroups(); err != nil {
 		t.Errorf("container %s: its cgroups do not go away: %v", c.ID, err)
 	}
+}
+
+// Delete ends the container and deletes it as its engine does, and nothing else.
+func (c *Container) Delete(t testing.TB) {
+	t.Helper()
+	c.engine.kill(c)
 }
 
 // removeGroups removes the container's control groups when they are empty, and

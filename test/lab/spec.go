@@ -92,6 +92,9 @@ func writeSpec(bundle, id string, options Options) error {
 			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{allow("a", nil, nil)}},
 		},
 	}
+	if options.HostCgroups {
+		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
+	}
 	spec.Linux.Seccomp = seccomp(options)
 	text, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {
