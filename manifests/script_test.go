@@ -14,7 +14,7 @@ import (
 // TestActionScript runs the script at CRIU's stages, with a program that writes
 // what it was called with and ends with the status 3.
 func TestActionScript(t *testing.T) {
-	dir := t.TempDir()
+	dir, images := t.TempDir(), t.TempDir()
 	program := filepath.Join(dir, "autofs-restore-hook")
 	script, err := ActionScript(program)
 	if err != nil {
@@ -36,10 +36,15 @@ func TestActionScript(t *testing.T) {
 	write(program, "#!/bin/sh\necho called $# $CRTOOLS_SCRIPT_ACTION\nexit 3\n")
 	call := func(environment ...string) (string, int) {
 		cmd := exec.Command(script.Name)
-		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, environment...)
+		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "CRTOOLS_IMAGE_DIR=" + images}, environment...)
 		out, _ := cmd.CombinedOutput()
 		return string(out), cmd.ProcessState.ExitCode()
 	}
+	const prepare = stage.EnvAction + "=" + stage.PostSetupNamespaces
+	if out, status := call(prepare); out != "" || status != 0 {
+		t.Errorf("no automount in the images: %q, exit status %d; want the program not to be called", out, status)
+	}
+	write(filepath.Join(images, "autofs-7.img"), "")
 	if out, status := call(); out != "" || status != 0 {
 		t.Errorf("no stage: %q, exit status %d", out, status)
 	}

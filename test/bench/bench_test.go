@@ -131,7 +131,7 @@ func (r *row) withCommand(b *testing.B, checkpoint *lab.Checkpoint) {
 }
 
 func (r *row) restorePlain(b *testing.B, checkpoint *lab.Checkpoint) *lab.Restored {
-	lab.InstallActionScript(b, "")
+	checkpoint.InstallGroupsOnly(b)
 	restored := checkpoint.Restore(b, lab.RestoreOptions{})
 	r.plain.add(restored.Took)
 	return restored

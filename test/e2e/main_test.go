@@ -83,7 +83,7 @@ func restoreWithHook(t *testing.T, s *snapshot, options lab.RestoreOptions) *lab
 // needs: without those the restore fails (TestFailsWithoutGroups).
 func restoreStale(t *testing.T, s *snapshot) *lab.Restored {
 	t.Helper()
-	lab.InstallGroupsOnly(t, s.Checkpoint)
+	s.InstallGroupsOnly(t)
 	return s.Restore(t, lab.RestoreOptions{})
 }
 

@@ -46,7 +46,7 @@ var limitedRepairs = []struct {
 
 func limitedByHand(t *testing.T, s *snapshot, capabilities []string, cure string, before func(), options ...string) []string {
 	t.Helper()
-	lab.InstallActionScript(t, "")
+	s.InstallGroupsOnly(t)
 	r := s.Restore(t, lab.RestoreOptions{})
 	defer r.Kill(t)
 	before()

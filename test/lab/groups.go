@@ -18,21 +18,35 @@ import (
 // the hang that the program cures cannot be shown: this is for tests that restore
 // without the program. The groups are those of the checkpointed container, so it is
 // of no use under another name or control group.
-func InstallGroupsOnly(t testing.TB, cp *Checkpoint) {
+func (cp *Checkpoint) InstallGroupsOnly(t testing.TB) {
 	t.Helper()
-	text := "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" = post-setup-namespaces ] || exit 0\nmkdir -p"
-	for _, dir := range cp.cgroups {
-		text += " '" + strings.ReplaceAll(dir, "'", `'\''`) + "'"
-	}
+	InstallGroupsOnly(t, cp.cgroups)
+}
+
+// InstallGroupsOnly is [Checkpoint.InstallGroupsOnly] for any groups, by their
+// directories, parents first.
+func InstallGroupsOnly(t testing.TB, groups []string) {
+	t.Helper()
 	dir, err := os.MkdirTemp(Scratch(t, "scripts"), "groups")
 	if err != nil {
 		t.Fatal(err)
 	}
 	script := filepath.Join(dir, "script")
-	if err := os.WriteFile(script, []byte(text+"\n"), 0o755); err != nil {
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n"+groupsShell(groups)), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	InstallActionScript(t, script)
+}
+
+// GroupsShell is the same as a piece of shell for [InstallWrappedScript].
+func (cp *Checkpoint) GroupsShell() string { return groupsShell(cp.cgroups) }
+
+func groupsShell(groups []string) string {
+	text := "if [ \"$CRTOOLS_SCRIPT_ACTION\" = post-setup-namespaces ]; then mkdir -p"
+	for _, dir := range groups {
+		text += " '" + strings.ReplaceAll(dir, "'", `'\''`) + "'"
+	}
+	return text + "; fi\n"
 }
 
 // Groups lists the control groups at the checkpoint that are beneath the
