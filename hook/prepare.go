@@ -143,7 +143,8 @@ func (r refusals) err(own string) error {
 		return fmt.Errorf("more than %d control groups are watched: the others are not created", cgroup.MaxGroups)
 	case r.outside != "":
 		return fmt.Errorf("the checkpoint watches the control group %q, which is not within the container's own %q, and %d more: "+
-			"a container without a cgroup namespace can be restored only where its control group has the same path", cut(r.outside, maxShort), own, r.count-1)
+			"a container without a cgroup namespace can be restored only where its control group has the same path, "+
+			"and no other if CRIU is told to ignore control groups", cut(r.outside, maxShort), own, r.count-1)
 	case r.unusable != "":
 		return fmt.Errorf("the checkpoint watches %q, which names no control group that could be created, and %d more", cut(r.unusable, maxShort), r.count-1)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -31,6 +32,8 @@ type Runner struct {
 	Warn func(error)
 	// Note, if not nil, is told what was done that no report holds.
 	Note func(string)
+	// Machine, if not nil, has Inspect also tell what CRIU would fail at.
+	Machine *forecast.Machine
 	// Protect, if not nil, is called before anything of this process is in reach
 	// of the given process of a container. It may have the program begin anew.
 	Protect func(pid int) error
@@ -126,6 +129,12 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 		return err
 	}
 	report.describe(snapshot, planRepair(snapshot))
+	if r.Machine != nil {
+		report.Checkpoint = r.obstacles(ctx, sc, snapshot)
+	}
+	if text := sc.misplaced(); text != "" {
+		report.Warnings = append(report.Warnings, text)
+	}
 	return nil
 }
 

@@ -22,14 +22,16 @@ const initScope = "/init.scope"
 // relative to the caller's cgroup namespace root: that of its first process,
 // without the group that systemd makes for itself.
 func Own(init *nsenter.Process) (string, error) {
-	group, err := version2Of(init)
+	group, err := Version2Of(init)
 	if err != nil {
 		return "", err
 	}
 	return strings.TrimSuffix(group, initScope), nil
 }
 
-func version2Of(p *nsenter.Process) (string, error) {
+// Version2Of returns a process's group in the hierarchy of version 2, relative to
+// the caller's cgroup namespace root.
+func Version2Of(p *nsenter.Process) (string, error) {
 	groups, err := Of(p)
 	if err != nil {
 		return "", err
@@ -51,7 +53,7 @@ func CheckOwn(group string, host *nsenter.Process) error {
 	if host == nil {
 		return nil
 	}
-	its, err := version2Of(host)
+	its, err := Version2Of(host)
 	if err != nil {
 		return err
 	}
