@@ -200,8 +200,10 @@ func run(log *logger, event hook.Event, input []byte) *hook.Report {
 	if err != nil {
 		log.Error(err)
 	}
-	runner := hook.Runner{Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) },
-		Note: func(text string) { log.Info(text) }, Protect: sealed(input)}
+	runner := hook.Runner{
+		Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) },
+		Note: func(text string) { log.Info(text) }, Protect: sealed(input),
+	}
 	report, err := runner.Run(context.Background(), event)
 	log.end(event, report, err)
 	switch {

@@ -43,13 +43,12 @@ func Find(pids []int) ([]Watch, error) {
 		if err != nil {
 			continue // it has ended
 		}
-		names, err := p.ReadDirNames("fd")
+		names, _ := p.ReadDirNames("fd") // none if it has ended meanwhile
 		for _, name := range names {
 			if link, err := p.Readlink("fd/" + name); err != nil || link != "anon_inode:inotify" {
 				continue
 			}
-			var info []byte
-			if info, err = p.ReadFile("fdinfo/"+name, maxInfo); err == nil {
+			if info, err := p.ReadFile("fdinfo/"+name, maxInfo); err == nil {
 				found = append(found, parseInfo(pid, string(info))...)
 			}
 		}
