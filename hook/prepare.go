@@ -1,8 +1,6 @@
 package hook
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -25,7 +23,7 @@ import (
 //
 // Version 1 needs none of this: there systemd does not watch its groups
 // (unit_watch_cgroup, src/core/cgroup.c, returns for a hierarchy that is not unified).
-func (r Runner) prepare(ctx context.Context, e Event) error {
+func (r Runner) prepare(e Event) error {
 	if has, err := hasAutofs(e.ImageDir); err != nil || !has {
 		return err
 	}
@@ -47,7 +45,7 @@ func (r Runner) prepare(ctx context.Context, e Event) error {
 	if inside {
 		view = ownView
 	}
-	return r.createGroups(ctx, init, criu, e.ImageDir, view)
+	return r.createGroups(init, criu, e.ImageDir, view)
 }
 
 // hasOwnGroups reports whether a process is in another cgroup namespace than this one.
@@ -64,7 +62,7 @@ func hasOwnGroups(p *nsenter.Process) (bool, error) {
 }
 
 // createGroups creates the watched groups in the container's own.
-func (r Runner) createGroups(ctx context.Context, init, criu *nsenter.Process, dir string, view groupView) error {
+func (r Runner) createGroups(init, criu *nsenter.Process, dir string, view groupView) error {
 	watched, err := readWatches(dir)
 	if err != nil || len(watched.Groups) == 0 {
 		return err
@@ -102,7 +100,7 @@ func (r Runner) createGroups(ctx context.Context, init, criu *nsenter.Process, d
 		r.note(fmt.Sprintf("%d control groups created in %q that systemd watches and CRIU does not recreate: %s",
 			len(created), own, brief(fmt.Sprintf("%q", created[:min(len(created), maxPaths)]))))
 	}
-	return errors.Join(err, ctx.Err())
+	return err
 }
 
 func readWatches(dir string) (*images.Watched, error) {

@@ -72,7 +72,7 @@ func (r Runner) Run(ctx context.Context, e Event) (*Report, error) {
 		}
 		return nil, r.reserve(ctx, e)
 	case Prepare:
-		return nil, r.prepare(ctx, e)
+		return nil, r.prepare(e)
 	case Preserve:
 		return nil, r.preserve(ctx, e)
 	default:

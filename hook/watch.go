@@ -100,7 +100,7 @@ func (r Runner) reserveAndWatch(ctx context.Context, e Event) error {
 	pool := r.reserveNumbers(ctx, store{r.Directory}, rec)
 	defer pool.Close()
 	// The cgroup namespace does not exist yet.
-	if err := r.createGroups(ctx, init, criu, dir, anyView); err != nil {
+	if err := r.createGroups(init, criu, dir, anyView); err != nil {
 		r.Warn(err)
 	}
 	var fillers []*os.File

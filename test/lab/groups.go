@@ -14,7 +14,7 @@ import (
 
 // InstallGroupsOnly makes a script CRIU's action script, until the test ends, that
 // creates the container's control groups and does nothing else. Without them the
-// restore of a systemd container fails in CRIU (TestRestoreFailsWithoutGroups), and
+// restore of a systemd container fails in CRIU (TestFailsWithoutGroups), and
 // the hang that the program cures cannot be shown: this is for tests that restore
 // without the program. The groups are those of the checkpointed container, so it is
 // of no use under another name or control group.
