@@ -104,6 +104,7 @@ func (r runtimeRow) restoreContainer(t *testing.T, suite string, row *matrix.Row
 		} else if !strings.Contains(err.Error(), noGroup) {
 			t.Errorf("want the error %q: %v", noGroup, err)
 		}
+		s.RemoveFailed(t)
 		stale := restoreStale(t, s)
 		noticed := unitsThatNoticed(s.units, stale.Settle(t))
 		control := checkControl(t, stale)

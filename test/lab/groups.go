@@ -104,6 +104,14 @@ func (c *Container) rename(options RestoreOptions) error {
 	return os.WriteFile(file, text, 0o600)
 }
 
+// RemoveFailed removes what the engine has of a container whose restore failed: crun
+// and podman keep its name.
+func (cp *Checkpoint) RemoveFailed(t testing.TB) {
+	t.Helper()
+	c := cp.container
+	c.Kill(t)
+}
+
 // OwnGroup is the control group that the container's systemd has as its top, as the
 // kernel says. runc restores a container into the one that it was checkpointed in,
 // whatever its name is now.
