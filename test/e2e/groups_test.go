@@ -128,6 +128,9 @@ func TestGroups(t *testing.T) {
 						checkPreserved(t, r)
 						r.CheckAnswers(t, lab.Accesses)
 					}
+					if said := strings.Contains(r.Log, "all processes are in the container's own control group"); said != c.rootOnly {
+						t.Errorf("said that all processes are in one group: %t, want %t:\n%s", said, c.rootOnly, hookLines(r.Log))
+					}
 					r.Delete(t)
 					switch left := lab.GroupsBeneath(t, own); {
 					case len(left) == 0:
