@@ -51,6 +51,7 @@ func (j *judgement) criu() {
 	for _, text := range j.facts.Survey.Unreadable {
 		j.add(Fail, "criu configuration", text, "put a text file there, or remove it")
 	}
+	j.forceIrmap()
 	v, known := j.oldest()
 	for _, s := range j.facts.Survey.Scripts {
 		target := j.facts.Survey.Target(s.Program)
@@ -68,6 +69,17 @@ func (j *judgement) criu() {
 			j.add(OK, "criu configuration", fmt.Sprintf("%s calls %q", s.File, s.Program), "")
 		}
 	}
+}
+
+// forceIrmap says what checkpoints made here can be used for.
+func (j *judgement) forceIrmap() {
+	text := "no " + install.ForceIrmap + ": where systemd watches a symbolic link, as /etc/localtime is mostly one, a checkpoint can be restored on the same root " +
+		"filesystem only (\"Stale file handle\" on another); autofs-restore-hook install --force-irmap changes that, for every dump of this machine"
+	if files := j.facts.Survey.ForceIrmap; len(files) > 0 {
+		text = strings.Join(files, ", ") + " sets " + install.ForceIrmap + ": checkpoints of systemd containers can be restored on another root filesystem; " +
+			"a dump in which a watched file has no path fails (\"Can't dump that handle\")"
+	}
+	j.add(OK, "checkpoints", text, "")
 }
 
 // runtimes says for everybody who starts CRIU how often it will call the
@@ -92,6 +104,10 @@ func (j *judgement) runtimes() {
 		default:
 			j.add(OK, p.Name, text+", and has containers restored by runc or crun", "")
 			continue
+		}
+		if p.Name == "crun" {
+			j.add(OK, "crun", "it restores a container without a cgroup namespace into one control group: its systemd then does not know which service a process belongs to; "+
+				"create systemd containers with a cgroup namespace (podman run --cgroupns=private)", "")
 		}
 		times := j.calls(p, v)
 		next := "autofs-restore-hook install"

@@ -11,11 +11,12 @@
 // only step that changes anything, and is verified. The [Report] says what was
 // found and done for each mount.
 //
-// # Three moments
+// # Four moments
 //
 // Reserve, at CRIU's pre-restore: no restored process exists. The checkpoint
 // images tell which device numbers a systemd remembers; those that are free are
-// held. Preserve, at pre-resume: all mounts are final, all processes stopped.
+// held. Prepare, at post-setup-namespaces: the control groups that systemd watches
+// and CRIU does not recreate are created, without which the restore fails. Preserve, at pre-resume: all mounts are final, all processes stopped.
 // The mounts that a systemd serves are made anew with the numbers held, beneath
 // whatever covers them, in every mount namespace. If a master is left that must
 // be told or replaced, the rest of the container is frozen. Repair, at

@@ -11,12 +11,14 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Moment is one of the three points of a restore at which the program works.
+// Moment is one of the four points of a restore at which the program works.
 type Moment string
 
 const (
 	// Reserve is before the restored processes exist.
 	Reserve Moment = "reserve"
+	// Prepare is when the container's control group is known and mounts exist.
+	Prepare Moment = "prepare"
 	// Preserve is when all mounts are final and all processes are stopped.
 	Preserve Moment = "preserve"
 	// Repair is when the processes run again.
@@ -90,9 +92,10 @@ const (
 
 // moments maps the stages of a CRIU restore that are ours.
 var moments = map[string]Moment{
-	stage.PreRestore: Reserve,
-	stage.PreResume:  Preserve,
-	stage.PostResume: Repair,
+	stage.PreRestore:          Reserve,
+	stage.PostSetupNamespaces: Prepare,
+	stage.PreResume:           Preserve,
+	stage.PostResume:          Repair,
 }
 
 // criuOf finds the restoring process. Its environment names its image directory as

@@ -18,6 +18,8 @@ func TestActionEvent(t *testing.T) {
 	}{
 		"reserve":         {"pre-restore", "", Event{Moment: Reserve, ImageDir: "/images"}, true},
 		"reserve, a pid":  {"pre-restore", "42", Event{Moment: Reserve, ImageDir: "/images"}, true},
+		"prepare":         {"post-setup-namespaces", "42", Event{Moment: Prepare, PID: 42, ImageDir: "/images"}, true},
+		"prepare, no pid": {"post-setup-namespaces", "", Event{}, false},
 		"preserve":        {"pre-resume", "42", Event{Moment: Preserve, PID: 42, ImageDir: "/images"}, true},
 		"repair":          {"post-resume", "42", Event{Moment: Repair, PID: 42}, true},
 		"no pid":          {"pre-resume", "", Event{}, false},
@@ -51,8 +53,8 @@ func TestActionEvent(t *testing.T) {
 		}
 	}
 	for action, want := range map[string]bool{
-		"pre-restore": true, "pre-resume": true, "post-resume": true, "pre-dump": false, "post-dump": false, "network-lock": false,
-		"network-unlock": false, "setup-namespaces": false, "post-setup-namespaces": false, "post-restore": false, "orphan-pts-master": false, "": false,
+		"pre-restore": true, "post-setup-namespaces": true, "pre-resume": true, "post-resume": true, "pre-dump": false, "post-dump": false, "network-lock": false,
+		"network-unlock": false, "setup-namespaces": false, "post-restore": false, "orphan-pts-master": false, "": false,
 	} {
 		if stage.Ours(action) != want {
 			t.Errorf("%q: %v", action, !want)

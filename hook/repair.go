@@ -85,6 +85,9 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 		r.protect(init)
 		s.sweep() // where there is a record, Reserve did
 	}
+	if text := sc.misplaced(); text != "" && sc.hasAutofs() {
+		r.Warn(errors.New(text))
+	}
 	if id, err := master.Identify(init); err == nil && id.Kind == master.Systemd && sc.hasAutofs() {
 		if _, err := master.RearmPressure(init); err != nil {
 			r.Warn(err)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 )
 
@@ -57,6 +58,9 @@ type Report struct {
 	Error      string        `json:"error,omitempty"`
 	Warnings   []string      `json:"warnings,omitempty"`
 	Mounts     []MountReport `json:"mounts"`
+	// Checkpoint is what CRIU would fail at if the container were checkpointed now.
+	// Only an inspection looks for that; it is empty then if nothing was found.
+	Checkpoint []forecast.Problem `json:"checkpoint,omitzero"`
 	// Unreadable is whether the run failed because what it was given could not be
 	// read: no such process, or broken images.
 	Unreadable bool `json:"-"`

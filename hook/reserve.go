@@ -26,6 +26,11 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 	if err != nil {
 		return err
 	}
+	if watched, err := readWatches(e.ImageDir); err != nil {
+		r.Warn(err)
+	} else if text := imageObstacles(set, watched); text != "" {
+		r.note(text)
+	}
 	rec := &record{Moment: Reserve, Devices: devicesOf(set)}
 	r.Warn = collect(r.Warn, &rec.Warnings)
 	criu, err := nsenter.Open(e.CRIU)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -29,6 +30,10 @@ type Runner struct {
 	Config Config
 	// Warn is told what went wrong without ending the run; never nil.
 	Warn func(error)
+	// Note, if not nil, is told what was done that no report holds.
+	Note func(string)
+	// Machine, if not nil, has Inspect also tell what CRIU would fail at.
+	Machine *forecast.Machine
 	// Protect, if not nil, is called before anything of this process is in reach
 	// of the given process of a container. It may have the program begin anew.
 	Protect func(pid int) error
@@ -42,6 +47,12 @@ func (r Runner) protect(init *nsenter.Process) {
 	}
 	if err := r.Protect(init.PID()); err != nil {
 		r.Warn(err)
+	}
+}
+
+func (r Runner) note(text string) {
+	if r.Note != nil {
+		r.Note(text)
 	}
 }
 
@@ -60,6 +71,8 @@ func (r Runner) Run(ctx context.Context, e Event) (*Report, error) {
 			return nil, r.reserveAndWatch(ctx, e)
 		}
 		return nil, r.reserve(ctx, e)
+	case Prepare:
+		return nil, r.prepare(e)
 	case Preserve:
 		return nil, r.preserve(ctx, e)
 	default:
@@ -119,6 +132,12 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 		return err
 	}
 	report.describe(snapshot, planRepair(snapshot))
+	if r.Machine != nil {
+		report.Checkpoint = r.obstacles(ctx, sc, snapshot)
+	}
+	if text := sc.misplaced(); text != "" {
+		report.Warnings = append(report.Warnings, text)
+	}
 	return nil
 }
 

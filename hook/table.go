@@ -34,6 +34,21 @@ func (r *Report) Table(out io.Writer) error {
 		fmt.Fprintf(t, "process %d (%s) waits on an automount at %s\n", w.PID, printable(w.Command), printable(w.Path))
 	}
 	fmt.Fprintln(t, printable(r.Summary()))
+	if r.Checkpoint != nil && len(r.Checkpoint) == 0 {
+		fmt.Fprintln(t, "checkpoint: nothing was found that CRIU would fail at")
+	}
+	for _, p := range r.Checkpoint {
+		when := p.When
+		if when == "restore" {
+			when = "restore of a checkpoint"
+		}
+		fmt.Fprintf(t, "%s: %s; next: %s\n", when, printable(p.What), printable(p.Next))
+	}
+	if r.Planned {
+		for _, w := range r.Warnings {
+			fmt.Fprintf(t, "warning: %s\n", printable(w))
+		}
+	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("write the table: %w", err)
 	}

@@ -100,6 +100,10 @@ func (r Runner) reserveAndWatch(ctx context.Context, e Event) error {
 	rec := &record{Moment: Reserve, Devices: devicesOf(set)}
 	pool := r.reserveNumbers(ctx, store{r.Directory}, rec)
 	defer pool.Close()
+	// The cgroup namespace does not exist yet.
+	if err := r.createGroups(init, criu, dir, anyView); err != nil {
+		r.Warn(err)
+	}
 	var fillers []*os.File
 	for _, f := range pool.Held() {
 		fillers = append(fillers, f)

@@ -119,18 +119,14 @@ func (p *plan) removeLine() error {
 	if err != nil {
 		return err
 	}
-	before, err := p.tree.readText(name)
+	before, have, pending, err := p.planned(name)
 	if err != nil || before == nil {
 		return err
 	}
-	p.direct = slices.Contains(ActionScripts(string(before.data)), p.program)
-	text := replaceLines(before.data, []string{p.script.Name, p.program}, "", recorded != nil && recorded.Newline)
-	switch {
-	case bytes.Equal(text, before.data):
-	case len(text) == 0 && recorded != nil && recorded.Created:
-		p.changes = append(p.changes, &change{path: name, before: before, remove: true})
-	default:
-		p.changes = append(p.changes, &change{path: name, before: before, after: text})
+	p.direct = slices.Contains(ActionScripts(string(have)), p.program)
+	text := replaceLines(have, []string{p.script.Name, p.program}, "", recorded != nil && recorded.Newline)
+	if !bytes.Equal(text, have) {
+		p.rewrite(name, before, pending, text, recorded != nil && recorded.Created)
 	}
 	return nil
 }

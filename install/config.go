@@ -51,6 +51,17 @@ func ActionScripts(text string) []string {
 	return list
 }
 
+// HasOption reports whether a configuration sets an option that has no value.
+func HasOption(text, name string) bool {
+	for line := range strings.Lines(text) {
+		word, _, _ := strings.Cut(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")), " ")
+		if word == name {
+			return true
+		}
+	}
+	return false
+}
+
 // appendLine appends a line, which has a newline at its end, to a text. newline
 // is whether the last line of the text had to be ended first.
 func appendLine(text []byte, line string) (out []byte, newline bool) {

@@ -52,6 +52,9 @@ type Options struct {
 	Engines []Engine
 	// All adds every engine that is found on the machine.
 	All bool
+	// ForceIrmap is to add CRIU's option of that name to its configuration: see
+	// [ForceIrmap].
+	ForceIrmap bool
 	// DryRun is to plan only.
 	DryRun bool
 	// Program is the file to be installed, outside Root; "" is the running one.

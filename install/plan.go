@@ -72,6 +72,14 @@ func (p *plan) install(ctx context.Context) error {
 			return err
 		}
 	}
+	if p.options.ForceIrmap {
+		if !slices.Contains(engines, CRIU) {
+			return fmt.Errorf("%w: %s is an option of CRIU, and nothing is to be installed for that: add criu to --engine", ErrNothing, ForceIrmap)
+		}
+		if err := p.writeForceIrmap(); err != nil {
+			return err
+		}
+	}
 	return p.writeRecord()
 }
 

@@ -20,6 +20,8 @@ type record struct {
 	Script bool `json:"script_written,omitempty"`
 	// Line is the action-script line.
 	Line *recordedLine `json:"action_script,omitempty"`
+	// ForceIrmap is the line with that option.
+	ForceIrmap *recordedLine `json:"force_irmap,omitempty"`
 	// Files are hooks.d files and the like.
 	Files []recordedFile `json:"files,omitempty"`
 	// Folders were made, the upper ones first.

@@ -18,6 +18,8 @@ type Survey struct {
 	Programs []Program
 	// Scripts are the action scripts of CRIU's configuration files.
 	Scripts []Script
+	// ForceIrmap are the configuration files that set that option of CRIU.
+	ForceIrmap []string
 	// Unreadable are configuration files of CRIU that are not texts.
 	Unreadable []string
 	// Hooks are the hook files that call the program, or lie in its name.
@@ -96,6 +98,9 @@ func Look(ctx context.Context, root string) (*Survey, error) {
 			if f, err = t.readText(real); f != nil {
 				for _, program := range ActionScripts(string(f.data)) {
 					s.Scripts = append(s.Scripts, Script{File: name, Program: program})
+				}
+				if HasOption(string(f.data), ForceIrmap) {
+					s.ForceIrmap = append(s.ForceIrmap, name)
 				}
 			}
 		}

@@ -28,7 +28,9 @@ func (p *plan) uninstall(context.Context) error {
 		var err error
 		switch e {
 		case CRIU:
-			err = p.removeActionScript()
+			if err = p.removeForceIrmap(); err == nil {
+				err = p.removeActionScript()
+			}
 		case Containerd:
 			err = p.removeFiles(e, []string{BaseSpec})
 		default:
@@ -38,7 +40,7 @@ func (p *plan) uninstall(context.Context) error {
 			return err
 		}
 	}
-	if p.record.Line != nil || len(p.record.Files) > 0 || !everything && len(p.callers()) > 0 {
+	if p.record.Line != nil || p.record.ForceIrmap != nil || len(p.record.Files) > 0 || !everything && len(p.callers()) > 0 {
 		return p.writeRest() // other engines still call the program
 	}
 	return p.removeProgram()

@@ -112,6 +112,17 @@ func (t *Thread) OpenProc(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "/proc/thread-self/"+name), nil
 }
 
+// Readlink reads a link of the thread's own directory in the host's /proc, such as
+// "fd/3": the path that it shows begins at the root of the thread's mount namespace.
+func (t *Thread) Readlink(name string) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := retryEINTR(func() (int, error) { return unix.Readlinkat(int(t.proc.Fd()), name, buf) })
+	if err != nil {
+		return "", &os.PathError{Op: "readlink", Path: "/proc/thread-self/" + name, Err: err}
+	}
+	return string(buf[:n]), nil
+}
+
 // GoThread runs f on a thread that ends with it, so that f may change what
 // belongs to a thread. It is never the main thread, which cannot end.
 func GoThread(f func()) {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
+	"github.com/autofs-restore-hook/autofs-restore-hook/install"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 )
 
@@ -21,13 +23,15 @@ var versionNumber = "development"
 const usage = `autofs-restore-hook makes automounts work again in a container that CRIU has restored.
 
 Called by people:
-  inspect PID [--json] [--images DIR]   show every automount of a container, its master, and what would be done
+  inspect PID [--json] [--images DIR]   show every automount of a container, its master, and what would be done;
+                                        and what CRIU would fail at in a checkpoint, or in a restore elsewhere
   repair PID [--json] [--images DIR] [--strategy auto|preserve|retell|restart] [--kill-waiters]
                                         repair them; DIR holds the checkpoint images, if they still exist;
                                         end processes that wait on an automount and cannot be let go
-  install   [--engine criu|podman|crio|containerd|all] [--root DIR] [--prefix DIR] [--dry-run]
+  install   [--engine criu|podman|crio|containerd|all] [--force-irmap] [--root DIR] [--prefix DIR] [--dry-run]
   uninstall [the same]                  make engines call the program, or undo that; without --engine what the
-                                        machine needs; --dry-run shows the changes
+                                        machine needs; --dry-run shows the changes; with --force-irmap checkpoints
+                                        can be restored on other root filesystems (it changes every dump)
   doctor [--json]                       whether it will be called, and work, on this machine; exit status
                                         0 all is well, 1 warnings, 2 failures
   version [--json]
@@ -122,13 +126,26 @@ func inspect(args []string) int {
 	log := newLogger()
 	defer log.limit(event.Trigger).Stop()
 	closeToOthers(log)
-	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }, Protect: sealed(nil)}
+	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }, Machine: machine(log), Protect: sealed(nil)}
 	report, err := runner.Inspect(context.Background(), event)
 	if status := show(report, asJSON); err != nil {
 		log.Error(err)
 		return status
 	}
 	return exitDone
+}
+
+// machine is what is known of this machine's CRIU.
+func machine(log *logger) *forecast.Machine {
+	criu, err := install.LookAtCRIU(context.Background(), "/")
+	if err != nil {
+		log.Warn(err)
+	}
+	m := &forecast.Machine{ForceIrmap: criu.ForceIrmap, TooOld: criu.Found && criu.Version.Less(install.ScriptVersion)}
+	if criu.Found {
+		m.CRIU = criu.Version.String()
+	}
+	return m
 }
 
 // show prints a report and returns the exit status that goes with it.

@@ -18,7 +18,7 @@ func text(s string) *string { return &s }
 
 // foreign are the actions of CRIU at which there is nothing to do.
 var foreign = []string{
-	"pre-dump", "post-dump", "pre-stream", "network-lock", "network-unlock", "setup-namespaces", "post-setup-namespaces",
+	"pre-dump", "post-dump", "pre-stream", "network-lock", "network-unlock", "setup-namespaces",
 	"post-restore", "orphan-pts-master", "query-ext-files", "status-ready", "unknown-to-anybody",
 }
 

@@ -23,6 +23,9 @@ func installer(name string, args []string) int {
 	engine := flags.String("engine", "", "")
 	flags.StringVar(&o.Root, "root", "/", "")
 	flags.StringVar(&o.Prefix, "prefix", "/usr", "")
+	if name == "install" {
+		flags.BoolVar(&o.ForceIrmap, install.ForceIrmap, false, "")
+	}
 	flags.BoolVar(&o.DryRun, "dry-run", false, "")
 	words, err := parse(flags, args)
 	switch {

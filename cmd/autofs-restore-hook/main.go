@@ -17,6 +17,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/remover"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 )
@@ -50,6 +51,12 @@ func command(args []string) int {
 	case name == helper.Verb:
 		_ = spawn.Close()
 		if err := helper.Run(args[1:]); err != nil {
+			return exitFailed
+		}
+		return exitDone
+	case name == remover.Verb:
+		_ = spawn.Close()
+		if err := remover.Run(args[1:]); err != nil {
 			return exitFailed
 		}
 		return exitDone
@@ -178,7 +185,10 @@ func run(log *logger, event hook.Event, input []byte) *hook.Report {
 	if err != nil {
 		log.Error(err)
 	}
-	runner := hook.Runner{Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) }, Protect: sealed(input)}
+	runner := hook.Runner{
+		Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) },
+		Note: func(text string) { log.Info(text) }, Protect: sealed(input),
+	}
 	report, err := runner.Run(context.Background(), event)
 	log.end(event, report, err)
 	switch {

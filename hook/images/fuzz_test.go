@@ -2,12 +2,13 @@ package images
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 )
 
-// FuzzDecode feeds both decoders. What they accept must keep the promises of
+// FuzzDecode feeds all decoders. What they accept must keep the promises of
 // the types; what they refuse must be a FormatError.
 func FuzzDecode(f *testing.F) {
 	f.Add(image(mountsHead, root(), entry()))
@@ -17,6 +18,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add(image(autofsHead, superblock()))
 	f.Add(image(autofsHead, superblock(field{1, -1}, field{7, 1000}, field{9, nil})))
 	f.Add(append(image(mountsHead), 0xff, 0xff, 0xff, 0x7f))
+	f.Add(image(filesHead, fileEntry(watch("/sys/fs/cgroup/a/cgroup.events", 301), watch("", 0))))
+	f.Add(image(mountsHead, groupMount()))
 	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		img := file{name: "fuzz", data: data}
@@ -27,6 +30,15 @@ func FuzzDecode(f *testing.F) {
 				t.Errorf("accepted %+v", m)
 			}
 		}
+		watches, err := img.decodeWatches()
+		refused(t, err)
+		for _, w := range watches {
+			if len(w.Path) > maxPath || strings.IndexByte(w.Path, 0) >= 0 {
+				t.Errorf("accepted %+v", w)
+			}
+		}
+		groups := make(map[uint32]GroupMount)
+		refused(t, img.decodeGroupMounts(groups))
 		s, err := img.decodeSuperblock(54)
 		refused(t, err)
 		if err == nil && (s.FD < -1 || s.ProcessGroup < 0 || s.Timeout < 0 || !s.Mode.Valid() || s.UID < -1 || s.ReadFD < -1) {

@@ -2,7 +2,6 @@ package images
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 
@@ -14,6 +13,7 @@ const (
 	magicCommon = 0x54564319 // IMG_COMMON_MAGIC
 	magicMounts = 0x55563928 // MNTS_MAGIC
 	magicAutofs = 0x49353943 // AUTOFS_MAGIC
+	magicFiles  = 0x56303138 // FILES_MAGIC
 )
 
 // maxRecord bounds one protobuf message. A mount entry is two or three paths and
@@ -32,6 +32,11 @@ func (f *file) fail(offset int, field string, err error) error {
 
 // records checks the head of the image and calls each for every record.
 func (f *file) records(magic uint32, each func(offset int, record []byte) error) error {
+	return f.recordsUpTo(maxRecord, magic, each)
+}
+
+// recordsUpTo is records with another bound for a record, in bytes.
+func (f *file) recordsUpTo(limit uint32, magic uint32, each func(offset int, record []byte) error) error {
 	offset := 0
 	word := func() (uint32, error) {
 		if len(f.data)-offset < 4 {
@@ -58,8 +63,8 @@ func (f *file) records(magic uint32, each func(offset int, record []byte) error)
 		if err != nil {
 			return err
 		}
-		if size > maxRecord {
-			return f.fail(start, "", fmt.Errorf("%w: record of %d bytes, limit %d", ErrTooLarge, size, maxRecord))
+		if size > limit {
+			return f.fail(start, "", fmt.Errorf("%w: record of %d bytes, limit %d", ErrTooLarge, size, limit))
 		}
 		if rest := len(f.data) - offset; int(size) > rest {
 			return f.fail(start, "", fmt.Errorf("%w: record of %d bytes, %d left", ErrTruncated, size, rest))
@@ -96,26 +101,16 @@ func (f *file) decode(offset int, record []byte) (*message, error) {
 		number: make(map[uint32]uint64),
 		text:   make(map[uint32][]byte),
 	}
-	var field easyproto.FieldContext
-	for len(record) > 0 {
-		tag, _ := binary.Uvarint(record)
-		var err error
-		record, err = field.NextField(record)
-		if err == nil && field.FieldNum == 0 {
-			err = errors.New("field number 0")
-		}
-		if err != nil {
-			name := ""
-			if number := tag >> 3; number > 0 {
-				name = fmt.Sprint(number)
-			}
-			return nil, f.fail(offset, name, fmt.Errorf("%w: %w", ErrEncoding, err))
-		}
+	err := f.fields(offset, record, func(field *easyproto.FieldContext) error {
 		if v, ok := field.Uint64(); ok {
 			m.number[field.FieldNum] = v
 		} else if v, ok := field.Bytes(); ok {
 			m.text[field.FieldNum] = v
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return m, nil
 }

@@ -15,14 +15,15 @@ const EnvAction = "CRTOOLS_SCRIPT_ACTION"
 
 // The stages of a restore at which there is work.
 const (
-	PreRestore = "pre-restore"
-	PreResume  = "pre-resume"
-	PostResume = "post-resume"
+	PreRestore          = "pre-restore"
+	PostSetupNamespaces = "post-setup-namespaces"
+	PreResume           = "pre-resume"
+	PostResume          = "post-resume"
 )
 
 // Ours reports whether anything is done at a stage.
 func Ours(action string) bool {
-	return action == PreRestore || action == PreResume || action == PostResume
+	return action == PreRestore || action == PostSetupNamespaces || action == PreResume || action == PostResume
 }
 
 func init() {

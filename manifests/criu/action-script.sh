@@ -2,6 +2,11 @@
 # For CRIU, which calls this at every stage. Written by autofs-restore-hook(8).
 case ${CRTOOLS_SCRIPT_ACTION-} in
 pre-restore | pre-resume | post-resume) ;;
+post-setup-namespaces)
+	# nothing to prepare for a container without automounts
+	set -- "$CRTOOLS_IMAGE_DIR"/autofs-*.img
+	[ -e "$1" ] || exit 0
+	;;
 *) exit 0 ;;
 esac
 

@@ -13,7 +13,8 @@ _autofs_restore_hook() {
 		case ${COMP_WORDS[1]} in
 		inspect) words='--json --images' ;;
 		repair) words='--json --images --strategy --kill-waiters' ;;
-		install | uninstall) words='--engine --root --prefix --dry-run' ;;
+		install) words='--engine --force-irmap --root --prefix --dry-run' ;;
+		uninstall) words='--engine --root --prefix --dry-run' ;;
 		doctor | version) words='--json' ;;
 		esac
 		((COMP_CWORD > 1)) || words='inspect repair install uninstall doctor version help'

@@ -15,4 +15,5 @@ complete -c autofs-restore-hook -n '__fish_seen_subcommand_from repair' -l kill-
 complete -c autofs-restore-hook -n '__fish_seen_subcommand_from install uninstall' -l engine -x -a 'criu podman crio containerd all' -d 'For whom'
 complete -c autofs-restore-hook -n '__fish_seen_subcommand_from install uninstall' -l root -r -a '(__fish_complete_directories)' -d 'Folder that holds the file system'
 complete -c autofs-restore-hook -n '__fish_seen_subcommand_from install uninstall' -l prefix -r -a '(__fish_complete_directories)' -d 'Where the program belongs'
+complete -c autofs-restore-hook -n '__fish_seen_subcommand_from install' -l force-irmap -d 'Also set this option of CRIU'
 complete -c autofs-restore-hook -n '__fish_seen_subcommand_from install uninstall' -l dry-run -d 'Show the changes only'

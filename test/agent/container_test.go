@@ -167,11 +167,6 @@ func (c *container) restore(t *testing.T) time.Time {
 
 func (c *container) tryRestore(t *testing.T) error {
 	t.Helper()
-	for _, dir := range c.groups { // CRIU recreates only those with processes
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
 	var err error
 	c.task, err = c.containerd.NewTask(kubelet, cio.NullIO, client.WithRestoreImagePath(c.images), client.WithRestoreWorkPath(c.Bundle))
 	if err != nil {

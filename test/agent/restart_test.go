@@ -18,7 +18,7 @@ func TestRestarts(t *testing.T) {
 	p.start(t)
 	p.ready(t)
 	c := checkpointed(t, d)
-	lab.InstallActionScript(t, "")
+	lab.InstallGroupsOnly(t, c.groups)
 
 	t.Run("containerd", func(t *testing.T) {
 		d.kill(t)
@@ -85,7 +85,7 @@ func TestRestarts(t *testing.T) {
 	})
 
 	t.Run("agent killed at work", func(t *testing.T) {
-		lab.InstallActionScript(t, "")
+		lab.InstallGroupsOnly(t, c.groups)
 		c.restore(t)
 		time.Sleep(350 * time.Millisecond) // the repair has begun, and takes 100 ms
 		p.stop(t, syscall.SIGKILL)

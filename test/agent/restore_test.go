@@ -45,7 +45,8 @@ func (p *pod) counted(t *testing.T, restores float64) samples {
 	return s
 }
 
-// TestRepair has no action script on the node: the agent repairs, each time by
+// TestRepair has no action script on the node, but one that creates control groups,
+// without which CRIU would fail: the agent repairs, each time by
 // another cure.
 func TestRepair(t *testing.T) {
 	d := startContainerd(t)
@@ -53,7 +54,7 @@ func TestRepair(t *testing.T) {
 	p.start(t)
 	p.ready(t)
 	c := checkpointed(t, d)
-	lab.InstallActionScript(t, "")
+	lab.InstallGroupsOnly(t, c.groups)
 	for i, test := range []struct {
 		cure          string
 		before, after func()
@@ -161,11 +162,13 @@ func TestAtOnce(t *testing.T) {
 	})
 	p.start(t)
 	p.ready(t)
-	lab.InstallActionScript(t, "")
+	var groups []string
 	containers := make([]*container, 4)
 	for i := range containers {
 		containers[i] = checkpointed(t, d)
+		groups = append(groups, containers[i].groups...)
 	}
+	lab.InstallGroupsOnly(t, groups)
 	var group sync.WaitGroup
 	for _, c := range containers {
 		group.Go(func() {
@@ -201,7 +204,7 @@ func TestUnrepaired(t *testing.T) {
 	p.start(t)
 	p.ready(t)
 	c := checkpointed(t, d)
-	lab.InstallActionScript(t, "")
+	lab.InstallGroupsOnly(t, c.groups)
 	c.restore(t)
 	if err := syscall.Kill(c.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

@@ -33,7 +33,7 @@ func TestSoak(t *testing.T) {
 			lab.InstallActionScript(t, lab.Hook())
 			scripts++
 		} else {
-			lab.InstallActionScript(t, "")
+			lab.InstallGroupsOnly(t, c.groups)
 		}
 		c.restore(t)
 		eventually(t, 15*time.Second, "the restore is counted", func() bool {

@@ -9,6 +9,7 @@ package bench
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,7 +49,8 @@ func BenchmarkAutomounts(b *testing.B) {
 type row struct {
 	size                     int
 	plain, hook              series // the whole of runc restore, without and with the program
-	reserve, preserve        series
+	reserve, prepare         series
+	preserve                 series
 	repair, others, added    series // others: the stages of CRIU at which the program has nothing to do
 	script, restart, command series
 	stopped                  bool // CRIU's script did not end within the limit; done says how far it came
@@ -104,7 +106,7 @@ func (r *row) withHook(b *testing.B, checkpoint *lab.Checkpoint) {
 	var others, added time.Duration
 	for stage, took := range stages {
 		added += took
-		if stage != "pre-restore" && stage != "pre-resume" && stage != "post-resume" {
+		if !slices.Contains(workStages, stage) {
 			others += took
 		}
 	}
@@ -113,6 +115,7 @@ func (r *row) withHook(b *testing.B, checkpoint *lab.Checkpoint) {
 	}
 	r.hook.add(restored.Took)
 	r.reserve.add(stages["pre-restore"])
+	r.prepare.add(stages["post-setup-namespaces"])
 	r.preserve.add(stages["pre-resume"])
 	r.repair.add(stages["post-resume"])
 	r.others.add(others)
@@ -131,7 +134,7 @@ func (r *row) withCommand(b *testing.B, checkpoint *lab.Checkpoint) {
 }
 
 func (r *row) restorePlain(b *testing.B, checkpoint *lab.Checkpoint) *lab.Restored {
-	lab.InstallActionScript(b, "")
+	checkpoint.InstallGroupsOnly(b)
 	restored := checkpoint.Restore(b, lab.RestoreOptions{})
 	r.plain.add(restored.Took)
 	return restored

@@ -17,6 +17,8 @@ type budget struct {
 // other file systems, so they are not counted (perFiller).
 var budgets = map[string]budget{
 	"pre-restore": {few: 400, each: 8},
+	// Containers of 5 and of 105 have as many watched groups without processes.
+	"post-setup-namespaces": {few: 400, each: 8},
 	// Pipes are looked at before they are opened: 3 calls a mount.
 	"pre-resume":  {few: 1060, each: 54},
 	"post-resume": {few: 680, each: 4},
@@ -24,7 +26,7 @@ var budgets = map[string]budget{
 
 // idleBudgets are how many system calls a stage may take on a container without
 // automounts.
-var idleBudgets = map[string]int{"pre-restore": 70, "pre-resume": 70, "post-resume": 180}
+var idleBudgets = map[string]int{"pre-restore": 70, "post-setup-namespaces": 70, "pre-resume": 70, "post-resume": 180}
 
 // TestBudgetIdle is TestBudget for a container without automounts, which is
 // most. Nothing is copied there: its processes may have CAP_SYS_PTRACE, for which

@@ -15,7 +15,7 @@ import (
 )
 
 // workStages are CRIU's stages at which the program works.
-var workStages = []string{"pre-restore", "pre-resume", "post-resume"}
+var workStages = []string{"pre-restore", "post-setup-namespaces", "pre-resume", "post-resume"}
 
 // calls are system calls, counted by name.
 type calls map[string]int

@@ -71,7 +71,7 @@ func withoutAutomounts(b testing.TB) (restored *lab.Restored, stage func(name st
 	}
 	c.Settle(b)
 	checkpoint := c.Checkpoint(b)
-	lab.InstallActionScript(b, "")
+	checkpoint.InstallGroupsOnly(b)
 	restored = checkpoint.Restore(b, lab.RestoreOptions{})
 	return restored, func(name string) []string {
 		return []string{

@@ -23,7 +23,7 @@ func BenchmarkRetold(b *testing.B) {
 	for _, size := range []int{4, 100} {
 		widenSockets(b)
 		checkpoint := checkpointOf(b, size)
-		lab.InstallActionScript(b, "")
+		checkpoint.InstallGroupsOnly(b)
 		var retold, bare series
 		for range rounds {
 			restored := checkpoint.Restore(b, lab.RestoreOptions{})
@@ -86,7 +86,7 @@ func BenchmarkFrozen(b *testing.B) {
 		var restored *lab.Restored
 		script.add(frozen(func() { restored = checkpoint.Restore(b, lab.RestoreOptions{}) }))
 		end(b, restored)
-		lab.InstallActionScript(b, "")
+		checkpoint.InstallGroupsOnly(b)
 		restored = checkpoint.Restore(b, lab.RestoreOptions{})
 		command.add(frozen(func() {
 			lab.RunHook(b, nil, nil, "repair", strconv.Itoa(restored.PID), "--images", checkpoint.Images)

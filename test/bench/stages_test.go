@@ -57,7 +57,7 @@ func stageTimes(b *testing.B, log string) map[string]time.Duration {
 			begin = 0
 		}
 	}
-	for _, wanted := range []string{"pre-restore", "pre-resume", "post-resume"} {
+	for _, wanted := range workStages {
 		if stages[wanted] == 0 {
 			b.Fatalf("CRIU's log does not say how long the program took at %s", wanted)
 		}

@@ -37,6 +37,14 @@ func TestDemo(t *testing.T) {
 
 	heading("3. Restore, without " + lab.Hook())
 	lab.InstallActionScript(t, "")
+	if r, err := checkpoint.TryRestore(t, lab.RestoreOptions{}); err == nil {
+		r.Kill(t)
+		t.Error("restored without the control groups that systemd watches")
+	} else {
+		fmt.Printf("   CRIU fails: control groups that systemd watches do not exist yet:\n   %s\n\n"+
+			"   The hang is behind that. A script that creates these groups, and does nothing else:\n\n", missingGroup(err))
+	}
+	checkpoint.InstallGroupsOnly(t)
 	r := checkpoint.Restore(t, lab.RestoreOptions{})
 	fmt.Printf("   done in %s. systemd says %q about mnt-idle.automount, but reading takes:\n\n",
 		round(r.Took), strings.TrimSpace(r.Run(t, "systemctl", "is-active", "mnt-idle.automount")))
@@ -120,6 +128,16 @@ func showUncovered(t *testing.T, c *lab.Container, answers bool) {
 			t.Errorf("%s, uncovered: %s", lab.Uncovered[i], o)
 		}
 	}
+}
+
+// missingGroup is what CRIU said.
+func missingGroup(err error) string {
+	for line := range strings.Lines(err.Error()) {
+		if _, said, found := strings.Cut(line, "fsnotify: "); found {
+			return strings.TrimSpace(said)
+		}
+	}
+	return err.Error()
 }
 
 func describe(o lab.Touch) string {

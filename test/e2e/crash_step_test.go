@@ -26,6 +26,7 @@ func (c *crashWalk) step(t *testing.T, k *lab.Killer) []string {
 		shell = lab.CaptureScript("post-restore", captured)
 	}
 	capture := shell
+	shell += s.GroupsShell() // where the program does not run, or is killed
 	if c.only {
 		shell += "[ \"$CRTOOLS_SCRIPT_ACTION\" = " + c.stage + " ] || exit 0\n"
 	}

@@ -79,10 +79,11 @@ func restoreWithHook(t *testing.T, s *snapshot, options lab.RestoreOptions) *lab
 	return r
 }
 
-// restoreStale restores without any action script.
+// restoreStale restores without the program, with the control groups that CRIU
+// needs: without those the restore fails (TestFailsWithoutGroups).
 func restoreStale(t *testing.T, s *snapshot) *lab.Restored {
 	t.Helper()
-	lab.InstallActionScript(t, "")
+	s.InstallGroupsOnly(t)
 	return s.Restore(t, lab.RestoreOptions{})
 }
 

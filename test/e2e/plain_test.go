@@ -20,16 +20,16 @@ func TestContainerWithoutAutofs(t *testing.T) {
 	traces := lab.Scratch(t, "traces")
 	script := filepath.Join(traces, "script")
 	text := fmt.Sprintf(`#!/bin/sh
-strace --follow-forks --output=%s/"$CRTOOLS_SCRIPT_ACTION" %s
+%sstrace --follow-forks --output=%s/"$CRTOOLS_SCRIPT_ACTION" %s
 echo $? >%s/"$CRTOOLS_SCRIPT_ACTION".status
-`, traces, lab.Hook(), traces)
+`, s.GroupsShell(), traces, lab.Hook(), traces)
 	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	lab.InstallActionScript(t, script)
 	s.Restore(t, lab.RestoreOptions{})
 
-	for _, action := range []string{"pre-restore", "pre-resume", "post-resume"} {
+	for _, action := range []string{"pre-restore", "post-setup-namespaces", "pre-resume", "post-resume"} {
 		trace, err := os.ReadFile(filepath.Join(traces, action))
 		if err != nil {
 			t.Fatalf("no trace of the program at %s: %v", action, err)

@@ -32,7 +32,11 @@ var limitedRepairs = []struct {
 }{
 	{"preserved and reloaded", func(t *testing.T, s *snapshot, capabilities []string) []string {
 		lab.InstallWrappedScript(t, strings.Join(limited(capabilities), " "), "")
-		r := s.Restore(t, lab.RestoreOptions{})
+		r, err := s.TryRestore(t, lab.RestoreOptions{})
+		if err != nil {
+			s.RemoveFailed(t)
+			return []string{"the restore fails: " + err.Error()}
+		}
 		defer r.Kill(t)
 		return append(unanswered(t, r), notCured(r.ReadReport(t), "preserved")...)
 	}},
@@ -46,7 +50,7 @@ var limitedRepairs = []struct {
 
 func limitedByHand(t *testing.T, s *snapshot, capabilities []string, cure string, before func(), options ...string) []string {
 	t.Helper()
-	lab.InstallActionScript(t, "")
+	s.InstallGroupsOnly(t)
 	r := s.Restore(t, lab.RestoreOptions{})
 	defer r.Kill(t)
 	before()

@@ -97,6 +97,14 @@ func (r runtimeRow) restoreContainer(t *testing.T, suite string, row *matrix.Row
 		s := &snapshot{units: c.Units(t)}
 		s.Checkpoint = c.Checkpoint(t)
 
+		lab.InstallActionScript(t, "")
+		if r, err := s.TryRestore(t, lab.RestoreOptions{}); err == nil {
+			r.Kill(t)
+			t.Error("restored without the control groups that systemd watches")
+		} else if !strings.Contains(err.Error(), noGroup) {
+			t.Errorf("want the error %q: %v", noGroup, err)
+		}
+		s.RemoveFailed(t)
 		stale := restoreStale(t, s)
 		noticed := unitsThatNoticed(s.units, stale.Settle(t))
 		control := checkControl(t, stale)
@@ -156,7 +164,7 @@ func checkControl(t *testing.T, r *lab.Restored) string {
 			t.Errorf("without the program: %s (%s): %s; want %q", a.Path, a.About, o, a.Content)
 		}
 	}
-	return fmt.Sprintf("%d of %d accesses hang", hang, stale)
+	return fmt.Sprintf("the restore fails; with the control groups created: %d of %d accesses hang", hang, stale)
 }
 
 // countOutcomes reports the outcomes that a restore on a quiet host must not
@@ -248,7 +256,13 @@ func (r runtimeRow) tryChannels(t *testing.T, row *matrix.Row) {
 func channelWorks(t *testing.T, s *snapshot, options lab.RestoreOptions) string {
 	t.Helper()
 	forgetReports(t)
-	r := s.Restore(t, options)
+	r, err := s.TryRestore(t, options)
+	if err != nil && strings.Contains(err.Error(), noGroup) {
+		return "not called: the restore fails"
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer r.Kill(t)
 	lab.WaitNoneRunning(t, watcherLimit)
 	if reports, _ := filepath.Glob("/run/autofs-restore-hook/reports/*"); len(reports) == 0 {

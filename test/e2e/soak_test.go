@@ -35,8 +35,8 @@ var soakCures = []struct {
 	strategy string // of the repair by hand, "" for none
 	want     string // what becomes of systemd's mounts
 }{
-	{"preserved", "pre-restore|pre-resume|post-resume", false, "", "preserved"},
-	{"retold", "pre-restore|pre-resume|post-resume", true, "", "retold"},
+	{"preserved", "pre-restore|post-setup-namespaces|pre-resume|post-resume", false, "", "preserved"},
+	{"retold", "pre-restore|post-setup-namespaces|pre-resume|post-resume", true, "", "retold"},
 	{"restarted", "post-resume", false, "", "restarted"},
 	{"preserved late", "", false, "preserve", "preserved"},
 	{"retold late", "", false, "retell", "retold"},
@@ -62,7 +62,7 @@ func TestSoak(t *testing.T) {
 		cure := soakCures[done%len(soakCures)]
 		highest := highestDevice(t, c)
 		s := &snapshot{Checkpoint: c.Checkpoint(t), highest: highest}
-		lab.InstallWrappedScript(t, lab.Hook(), "case $CRTOOLS_SCRIPT_ACTION in "+max(cure.stages, "-")+") ;; *) exit 0 ;; esac\n")
+		lab.InstallWrappedScript(t, lab.Hook(), s.GroupsShell()+"case $CRTOOLS_SCRIPT_ACTION in "+max(cure.stages, "-")+") ;; *) exit 0 ;; esac\n")
 		var numbers *lab.Numbers
 		r := s.Restore(t, lab.RestoreOptions{Before: func() {
 			if cure.occupied {

@@ -33,7 +33,8 @@ func TestWatcher(t *testing.T) {
 	if running := lab.Running(); len(running) > 0 {
 		t.Errorf("a fresh start left processes of the program: %q", running)
 	}
-	r := restoreStale(t, s)
+	lab.InstallActionScript(t, "")
+	r := s.Restore(t, lab.RestoreOptions{})
 	t.Logf("restored in %s, without the hook in %s", r.Took, plain.Took)
 	if r.Took > plain.Took+time.Second {
 		t.Errorf("the hook delayed runc: %s, without it %s", r.Took, plain.Took)

@@ -64,6 +64,11 @@ type RestoreOptions struct {
 	Before func()
 	// Images replaces the checkpoint's own folder of images.
 	Images string
+	// ID is another name for the container, if not empty; its control group has
+	// that name too. Only for runc and crun.
+	ID string
+	// CgroupsPath is another control group than the one named like the container.
+	CgroupsPath string
 	// Script is a program that the engine is told, in its own way, to make CRIU's
 	// action script: by /etc/criu/runc.conf or crun.conf, by an option of criu or
 	// lxc-checkpoint. [InstallActionScript] works with all.
@@ -92,8 +97,8 @@ func (cp *Checkpoint) TryRestore(t testing.TB, options RestoreOptions) (*Restore
 	t.Helper()
 	c := cp.container
 	t.Cleanup(func() { c.Kill(t) })
-	if err := c.engine.prepare(&c, cp.cgroups); err != nil {
-		return nil, fmt.Errorf("cgroups of container %s: %w", c.ID, err)
+	if err := c.rename(options); err != nil {
+		t.Fatal(err)
 	}
 	c.script = options.Script
 	images := cp.Images

@@ -36,6 +36,11 @@ type Options struct {
 	Propagation string
 	// PIDNamespace is a file of a pid namespace to join, as that of a pod.
 	PIDNamespace string
+	// HostCgroups is a container without a cgroup namespace, under runc and crun.
+	HostCgroups bool
+	// ManageGroups is how CRIU handles control groups, under runc and crun: "soft",
+	// "full", "strict" or "ignore"; "" is what the runtime does by itself.
+	ManageGroups string
 	// Without are capabilities that the container does not have, under runc, crun
 	// and containerd.
 	Without []string
@@ -129,6 +134,12 @@ func (c *Container) Kill(t testing.TB) {
 	if err := c.removeGroups(); err != nil {
 		t.Errorf("container %s: its cgroups do not go away: %v", c.ID, err)
 	}
+}
+
+// Delete ends the container and deletes it as its engine does, and nothing else.
+func (c *Container) Delete(t testing.TB) {
+	t.Helper()
+	c.engine.kill(c)
 }
 
 // removeGroups removes the container's control groups when they are empty, and

@@ -11,7 +11,7 @@ import (
 
 // containerd is a containerd of the laboratory's own, driven by its Go client
 // (test/containerd-task, which `make test-e2e` builds).
-type containerd struct{ cgroupMaker }
+type containerd struct{}
 
 const containerdAddress = "/run/lab-containerd/sock"
 

@@ -17,8 +17,6 @@ type engine interface {
 	start(c *Container) error
 	// checkpoint dumps the container into a folder and ends it.
 	checkpoint(c *Container, images string) error
-	// prepare makes the cgroups that CRIU does not make.
-	prepare(c *Container, groups []string) error
 	// restore restores it and fills in its PID. If the container has a script, the
 	// engine is told to make it CRIU's action script.
 	restore(c *Container, images string) error
@@ -44,20 +42,6 @@ func newEngine(o Options) (engine, error) {
 	return nil, fmt.Errorf("the laboratory knows no engine %q", o.Runtime)
 }
 
-// cgroupMaker makes cgroups before the engine is called. CRIU recreates only
-// those that hold tasks; systemd watches empty ones too, and CRIU cannot restore
-// an inotify watch on a folder that is absent.
-type cgroupMaker struct{}
-
-func (cgroupMaker) prepare(_ *Container, groups []string) error {
-	for _, dir := range groups {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // withConfig calls a function while an OCI runtime tells CRIU to read a file
 // that names an action script. An empty script means no such file.
 func withConfig(runtime, script string, f func() error) error {
@@ -76,10 +60,7 @@ func withConfig(runtime, script string, f func() error) error {
 }
 
 // oci is an OCI runtime that is called by hand: runc or crun.
-type oci struct {
-	cgroupMaker
-	runtime string
-}
+type oci struct{ runtime string }
 
 func (e oci) start(c *Container) error {
 	if err := e.run(c, "run", "--detach", "--bundle", c.Bundle, "--pid-file", c.pidFile(), c.ID); err != nil {
@@ -89,14 +70,24 @@ func (e oci) start(c *Container) error {
 }
 
 func (e oci) checkpoint(c *Container, images string) error {
-	return e.run(c, "checkpoint", "--image-path", images, "--work-path", c.Bundle,
-		"--tcp-established", "--file-locks", c.ID)
+	args := append([]string{"checkpoint"}, c.manage()...)
+	return e.run(c, append(args, "--image-path", images, "--work-path", c.Bundle,
+		"--tcp-established", "--file-locks", c.ID)...)
+}
+
+// manage is the option for how CRIU handles control groups.
+func (c *Container) manage() []string {
+	if c.options.ManageGroups == "" {
+		return nil
+	}
+	return []string{"--manage-cgroups-mode", c.options.ManageGroups}
 }
 
 func (e oci) restore(c *Container, images string) error {
 	err := withConfig(e.runtime, c.script, func() error {
-		return e.run(c, "restore", "--detach", "--image-path", images, "--work-path", c.Bundle, "--bundle", c.Bundle,
-			"--pid-file", c.pidFile(), "--tcp-established", "--file-locks", c.ID)
+		args := append([]string{"restore"}, c.manage()...)
+		return e.run(c, append(args, "--detach", "--image-path", images, "--work-path", c.Bundle, "--bundle", c.Bundle,
+			"--pid-file", c.pidFile(), "--tcp-established", "--file-locks", c.ID)...)
 	})
 	if err != nil {
 		return err

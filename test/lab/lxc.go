@@ -80,30 +80,13 @@ func (e lxc) checkpoint(c *Container, images string) error {
 	return err
 }
 
-// prepare leaves it to an action script: LXC makes the container's cgroup itself
-// and wants no other to have done it.
-func (e lxc) prepare(c *Container, groups []string) error {
-	text := "#!/bin/sh\n"
-	for _, dir := range groups {
-		if strings.HasPrefix(dir, filepath.Join(cgroupRoot, c.ID)+"/") {
-			text += fmt.Sprintf("[ \"$CRTOOLS_SCRIPT_ACTION\" != pre-restore ] || mkdir -p '%s'\n", strings.ReplaceAll(dir, "'", `'\''`))
-		}
-	}
-	return os.WriteFile(e.script(c), []byte(text), 0o755)
-}
-
 func (e lxc) restore(c *Container, images string) error {
-	if c.script != "" {
-		text, err := os.ReadFile(e.script(c))
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(e.script(c), append(text, "exec "+c.script+"\n"...), 0o755); err != nil {
-			return err
-		}
-	}
 	c.work = images
-	if _, err := e.run(c, "lxc-checkpoint", "--checkpoint-dir", images, "--restore", "--action-script", e.script(c), "--verbose"); err != nil {
+	args := []string{"--checkpoint-dir", images, "--restore", "--verbose"}
+	if c.script != "" {
+		args = append(args, "--action-script", c.script)
+	}
+	if _, err := e.run(c, "lxc-checkpoint", args...); err != nil {
 		return err
 	}
 	return e.pid(c)
@@ -117,8 +100,6 @@ func (e lxc) kill(c *Container) {
 func (lxc) remove(*Container) {}
 
 func (lxc) dir(c *Container) string { return filepath.Join(c.Bundle, "lxc") }
-
-func (lxc) script(c *Container) string { return filepath.Join(c.Bundle, "action-script") }
 
 func (e lxc) run(c *Container, program string, args ...string) (string, error) {
 	return output(program, append([]string{"--lxcpath", e.dir(c), "--name", c.ID}, args...)...)

@@ -4,7 +4,7 @@ import "fmt"
 
 // plainCRIU is the criu command, called by hand. What it checkpoints was
 // started by runc, which then knows nothing of it any more.
-type plainCRIU struct{ cgroupMaker }
+type plainCRIU struct{}
 
 var starter = oci{runtime: "runc"}
 

@@ -9,7 +9,6 @@ import (
 
 // podman is podman with an OCI runtime, conmon and storage of its own.
 type podman struct {
-	cgroupMaker
 	runtime string
 	archive bool
 }

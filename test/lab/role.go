@@ -22,6 +22,7 @@ var roles = map[string]func(args []string) error{
 	"swap":         runSwap,
 	"snoop":        runSnoop,
 	"mount-many":   runMountMany,
+	"watch-gone":   runWatchGone,
 }
 
 // RunRole carries out the role that the arguments name, and does not return

@@ -95,6 +95,9 @@ func writeSpec(bundle, id string, options Options) error {
 	spec.Mounts = append(spec.Mounts, options.Mounts...)
 	spec.Linux.RootfsPropagation = options.Propagation
 	spec.Linux.Namespaces[0].Path = options.PIDNamespace
+	if options.HostCgroups {
+		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
+	}
 	spec.Linux.Seccomp = seccomp(options)
 	text, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {

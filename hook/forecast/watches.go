@@ -1,0 +1,220 @@
+package forecast
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// Watch is an inotify watch of a running process, as /proc/PID/fdinfo describes it.
+type Watch struct {
+	PID    int // of the process, here
+	Device uint64
+	Inode  uint64
+	// Handle is the file handle of what is watched; no bytes if the filesystem has
+	// none.
+	Handle     []byte
+	HandleType int32
+}
+
+// Bounds of what is looked at in one container.
+const (
+	maxFiles   = 1 << 16 // open files of all processes
+	maxWatches = 1 << 14
+	maxInfo    = 4 << 20 // bytes of one fdinfo
+	maxTries   = 16      // mounts of a filesystem through which a handle is opened
+)
+
+// Find lists the inotify watches of processes.
+func Find(pids []int) ([]Watch, error) {
+	var found []Watch
+	files := 0
+	for _, pid := range pids {
+		p, err := nsenter.Open(pid)
+		if err != nil {
+			continue // it has ended
+		}
+		names, _ := p.ReadDirNames("fd") // none if it has ended meanwhile
+		for _, name := range names {
+			if link, err := p.Readlink("fd/" + name); err != nil || link != "anon_inode:inotify" {
+				continue
+			}
+			if info, err := p.ReadFile("fdinfo/"+name, maxInfo); err == nil {
+				found = append(found, parseInfo(pid, string(info))...)
+			}
+		}
+		p.Close()
+		if files += len(names); files > maxFiles || len(found) > maxWatches {
+			return found[:min(len(found), maxWatches)], fmt.Errorf("more than %d open files or %d inotify watches: the others are not looked at", maxFiles, maxWatches)
+		}
+	}
+	return found, nil
+}
+
+// parseInfo reads lines such as
+//
+//	inotify wd:1 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:7e9e0000640d1b6d
+//
+// (proc_pid_fdinfo(5)).
+func parseInfo(pid int, text string) []Watch {
+	var list []Watch
+	for line := range strings.Lines(text) {
+		fields, ok := strings.CutPrefix(line, "inotify ")
+		if !ok {
+			continue
+		}
+		w := Watch{PID: pid}
+		for field := range strings.FieldsSeq(fields) {
+			name, value, _ := strings.Cut(field, ":")
+			switch name {
+			case "ino":
+				w.Inode, _ = strconv.ParseUint(value, 16, 64)
+			case "sdev": // the kernel's own form, with 20 bits for the minor number
+				n, _ := strconv.ParseUint(value, 16, 32)
+				w.Device = unix.Mkdev(uint32(n>>20), uint32(n&0xfffff))
+			case "fhandle-type":
+				n, _ := strconv.ParseInt(value, 16, 32)
+				w.HandleType = int32(n)
+			case "f_handle":
+				w.Handle, _ = hex.DecodeString(value)
+			}
+		}
+		list = append(list, w)
+	}
+	return list
+}
+
+// place is where CRIU would find what is watched.
+type place struct {
+	watch Watch
+	kind  string // of the filesystem, "" if no mount shows it
+	path  string // that leads to it; "" if none does
+	shown string // where it is all the same, for people
+	gone  bool   // nothing has this handle any more
+}
+
+// locate looks for what is watched in the mount namespace of a container, as CRIU
+// does at a checkpoint (check_open_handle, criu/fsnotify.c).
+func locate(ctx context.Context, init *nsenter.Process, watches []Watch) ([]place, error) {
+	found := make(chan []place, 1)
+	err := init.InMountNamespace(ctx, func(t *nsenter.Thread) error {
+		f, err := t.OpenProc("mountinfo")
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		table, err := mounts.Read(f)
+		if err != nil {
+			return err
+		}
+		byDevice := map[uint64][]*mounts.Mount{}
+		for _, m := range table.Mounts {
+			if m.FSType != "autofs" { // what walks onto one may wait for its master
+				byDevice[mounts.DeviceOf(m)] = append(byDevice[mounts.DeviceOf(m)], m)
+			}
+		}
+		var places []place
+		for _, w := range watches {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			places = append(places, locateOne(t, w, byDevice[w.Device]))
+		}
+		found <- places
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return <-found, nil
+}
+
+func locateOne(t *nsenter.Thread, w Watch, list []*mounts.Mount) place {
+	p := place{watch: w}
+	handle := unix.NewFileHandle(w.HandleType, w.Handle)
+	for _, m := range list[:min(len(list), maxTries)] {
+		p.kind = m.FSType
+		dir, err := unix.Open(m.Mountpoint, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue // a file, or hidden
+		}
+		fd, err := unix.OpenByHandleAt(dir, handle, unix.O_PATH|unix.O_CLOEXEC)
+		unix.Close(dir)
+		if err != nil {
+			p.gone = p.gone || errors.Is(err, unix.ESTALE)
+			continue
+		}
+		name, err := t.Readlink("fd/" + strconv.Itoa(fd))
+		unix.Close(fd)
+		if err != nil || !path.IsAbs(name) {
+			continue
+		}
+		p.gone = false
+		var st unix.Stat_t
+		if unix.Stat(name, &st) == nil && st.Ino == w.Inode {
+			p.path = name
+			return p
+		}
+		// A bind mount of another folder shows a name that leads elsewhere.
+		if unix.Lstat(name, &st) == nil && st.Ino == w.Inode {
+			p.shown = name
+		}
+	}
+	return p
+}
+
+// Watches says which watches CRIU will not dump, or not restore elsewhere. init is
+// the container's first process, and own its control group if it has no cgroup
+// namespace.
+func Watches(ctx context.Context, init *nsenter.Process, pids []int, own string, m Machine) ([]Problem, error) {
+	list, err := Find(pids)
+	places, locateErr := locate(ctx, init, list)
+	return judge(places, own, m), errors.Join(err, locateErr)
+}
+
+// judge is the judgement about watches.
+func judge(places []place, own string, m Machine) []Problem {
+	var gone, lost, pinned, host []string
+	for _, p := range places {
+		of := fmt.Sprintf("process %d", p.watch.PID)
+		switch {
+		case p.path != "" && p.kind == "cgroup2":
+			if own != "" && strings.Contains(p.path+"/", own+"/") {
+				host = append(host, own)
+			}
+		case p.path != "" || p.kind == "": // found, or in another mount namespace
+		case p.kind == "cgroup2":
+			if p.gone {
+				gone = append(gone, of)
+			}
+		case p.kind == "tmpfs" || p.kind == "devtmpfs" || p.shown == "":
+			lost = append(lost, fmt.Sprintf("%s: inode %d on %s", of, p.watch.Inode, p.kind))
+		case !m.ForceIrmap:
+			pinned = append(pinned, p.shown)
+		}
+	}
+	var problems []Problem
+	add := func(list []string, when, what, next string) {
+		if names := named(list); names != "" {
+			problems = append(problems, Problem{when, fmt.Sprintf(what, names), next})
+		}
+	}
+	add(gone, atCheckpoint, "a control group is watched that does not exist any more (%s): CRIU says \"Can't dump that handle\"",
+		"have its systemd open its watches again: systemctl daemon-reexec in the container")
+	add(lost, atCheckpoint, "a file is watched that no path leads to (%s): CRIU finds it by its inode number in /etc, /var/log and few other folders, or says \"Can't dump that handle\"",
+		"restart the process that watches it, or mount the root filesystem from a folder instead of overlayfs")
+	add(pinned, atRestore, "%s is watched, and CRIU remembers a file handle instead of a path: restored on another root filesystem it fails with \"Stale file handle\"",
+		"autofs-restore-hook install --force-irmap before the checkpoint")
+	add(host, atRestore, "the container has no cgroup namespace, and watches %s by that path: it cannot be restored where its control group has another one",
+		"restore it under the same name, or create it with a cgroup namespace (podman run --cgroupns=private)")
+	return problems
+}

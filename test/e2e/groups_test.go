@@ -1,0 +1,212 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// noGroup is what CRIU says where a watched control group is absent.
+const noGroup = "cgroup.events: No such file or directory"
+
+// TestFailsWithoutGroups shows why the program creates control groups: the same
+// checkpoint cannot be restored without it, whatever else it would repair.
+func TestFailsWithoutGroups(t *testing.T) {
+	s := checkpoint(t)
+	lab.InstallActionScript(t, "")
+	r, err := s.TryRestore(t, lab.RestoreOptions{})
+	if err == nil {
+		r.Kill(t)
+		t.Fatal("restored without the program: then nothing shows that it creates what is missing")
+	}
+	if !strings.Contains(err.Error(), noGroup) {
+		t.Errorf("want the error %q: %v", noGroup, err)
+	}
+	restoreWithHook(t, s, lab.RestoreOptions{}).CheckAnswers(t, lab.Accesses)
+}
+
+// groupCase is a container that is restored in several ways.
+type groupCase struct {
+	name    string
+	options lab.Options
+	// others are the restores besides one with the same name and group.
+	others []groupRestore
+	fails  []string // CRIU's reasons, where no restore can work
+	// rootOnly says that CRIU puts all processes into the container's own group. Then
+	// the systemd does not know which service a process belongs to.
+	rootOnly bool
+}
+
+type groupRestore struct {
+	name    string
+	options lab.RestoreOptions
+	says    string // by the program, where the restore fails
+}
+
+// elsewhere are restores under another name, and in another control group.
+func elsewhere(says string) []groupRestore {
+	id := os.Getenv("LAB_ID") + "-other"
+	return []groupRestore{
+		{name: "other name", options: lab.RestoreOptions{ID: id + "1"}, says: says},
+		{name: "other group", options: lab.RestoreOptions{CgroupsPath: "/" + id + "2"}, says: says},
+	}
+}
+
+func groupCases() []groupCase {
+	var cases []groupCase
+	for _, runtime := range []string{"runc", "crun"} {
+		add := func(name string, c groupCase) {
+			c.name, c.options.Runtime = runtime+" "+name, runtime
+			cases = append(cases, c)
+		}
+		add("own view", groupCase{others: elsewhere("")})
+		hosts := groupCase{options: lab.Options{HostCgroups: true}, others: elsewhere("")}
+		if runtime == "crun" {
+			hosts.others = elsewhere("a container without a cgroup namespace can be restored only where its control group has the same path")
+			hosts.rootOnly = true
+		}
+		add("host's view", hosts)
+		for _, mode := range []string{"soft", "full", "ignore"} {
+			c := groupCase{options: lab.Options{ManageGroups: mode}}
+			if mode == "ignore" {
+				// crun, and runc from 1.2 on
+				c.fails = []string{"Can't move 1 into unified/", "Unable to open /sys/fs/cgroup/init.scope/"}
+			}
+			add(mode, c)
+		}
+	}
+	return cases
+}
+
+// TestGroups restores as people do, with the program installed and nothing
+// prepared: with and without a cgroup namespace, under the same name and another
+// one, in the same control group and elsewhere, and however CRIU is told to handle
+// control groups.
+func TestGroups(t *testing.T) {
+	requireHook(t)
+	for _, c := range groupCases() {
+		t.Run(c.name, func(t *testing.T) {
+			s := &snapshot{}
+			container := lab.Start(t, c.options)
+			container.Populate(t)
+			var err error
+			if s.Checkpoint, err = container.TryCheckpoint(t); err != nil {
+				if strings.Contains(err.Error(), "nvalid manage cgroups mode") {
+					t.Skipf("%s %s does not know the mode", c.options.Runtime, lab.Version(c.options.Runtime))
+				}
+				t.Fatal(err)
+			}
+			if len(c.fails) > 0 {
+				checkCannotRestore(t, s, lab.RestoreOptions{}, c.fails...)
+				return
+			}
+			for _, restore := range append([]groupRestore{{name: "same"}}, c.others...) {
+				t.Run(restore.name, func(t *testing.T) {
+					if restore.says != "" {
+						checkCannotRestore(t, s, restore.options, restore.says)
+						return
+					}
+					lab.InstallActionScript(t, lab.Hook())
+					r, err := s.TryRestore(t, restore.options)
+					if err != nil && strings.Contains(err.Error(), "cg: Failed writing") {
+						t.Skipf("CRIU cannot restore the host's version 1: %v", err)
+					}
+					if err != nil {
+						t.Fatalf("%v\n%s", err, hookLines(s.RestoreLog()))
+					}
+					own := r.OwnGroup(t)
+					checkGroups(t, s, own)
+					if c.rootOnly {
+						r.CheckAnswers(t, slices.DeleteFunc(slices.Clone(lab.Accesses), func(a lab.Access) bool {
+							return a.Stale && strings.HasPrefix(a.About, "automount,")
+						}))
+					} else {
+						checkPreserved(t, r)
+						r.CheckAnswers(t, lab.Accesses)
+					}
+					if said := strings.Contains(r.Log, "all processes are in the container's own control group"); said != c.rootOnly {
+						t.Errorf("said that all processes are in one group: %t, want %t:\n%s", said, c.rootOnly, hookLines(r.Log))
+					}
+					r.Delete(t)
+					switch left := lab.GroupsBeneath(t, own); {
+					case len(left) == 0:
+					case r.Named(own):
+						t.Errorf("left after the end of the container: %q", left)
+					default:
+						t.Logf("%s put the container into %q, which is not the group that it was to have, and leaves there %q", c.options.Runtime, own, left)
+					}
+				})
+			}
+		})
+	}
+}
+
+// checkGroups compares a restored container's control groups with those that it
+// had: some of those that only its systemd knows are removed at once, none is new.
+func checkGroups(t *testing.T, s *snapshot, own string) {
+	t.Helper()
+	had := map[string]bool{}
+	for _, name := range s.Groups() {
+		had[name] = true
+	}
+	groups := lab.GroupsBeneath(t, own)
+	for _, name := range groups {
+		if !had[name] {
+			t.Errorf("control group %q is new", name)
+		}
+	}
+	if !strings.Contains(strings.Join(groups, "\n"), "system.slice/mnt-covered.mount") {
+		t.Errorf("the control group of an active mount unit is absent; there are %q", groups)
+	}
+}
+
+// checkCannotRestore wants a restore to fail with one of the reasons in CRIU's log, and to
+// leave nothing behind.
+func checkCannotRestore(t *testing.T, s *snapshot, options lab.RestoreOptions, says ...string) {
+	t.Helper()
+	lab.InstallActionScript(t, lab.Hook())
+	r, err := s.TryRestore(t, options)
+	if err == nil {
+		defer r.Kill(t)
+		t.Errorf("restored; want the reason %q", says)
+		return
+	}
+	if log := s.RestoreLog(); !slices.ContainsFunc(says, func(text string) bool { return strings.Contains(log, text) }) {
+		t.Errorf("want %q in the log: %v\n%s", says, err, hookLines(log))
+	}
+}
+
+// TestFailedRestoreLeavesNoGroups fails restores after the program has created
+// control groups.
+func TestFailedRestoreLeavesNoGroups(t *testing.T) {
+	requireHook(t)
+	for _, options := range []lab.Options{{Runtime: "runc"}, {Runtime: "crun"}, {Runtime: "podman", OCI: "crun"}, {Runtime: "criu"}} {
+		t.Run(options.Runtime, func(t *testing.T) {
+			s := take(t, options)
+			seen := filepath.Join(lab.Scratch(t, s.ContainerID()+"-seen"), "groups")
+			lab.InstallWrappedScript(t, lab.Hook(), `if [ "$CRTOOLS_SCRIPT_ACTION" = post-restore ]; then
+	ls -R /sys/fs/cgroup >`+seen+`
+	exit 1
+fi
+`)
+			if r, err := s.TryRestore(t, lab.RestoreOptions{}); err == nil {
+				r.Kill(t)
+				t.Fatal("restored although an action script failed")
+			}
+			if !strings.Contains(readFile(t, seen), "mnt-covered.mount") {
+				t.Error("the program created no control group: the test shows nothing")
+			}
+			lab.WaitNoneRunning(t, watcherLimit)
+			// What CRIU makes by itself some engines leave.
+			for _, name := range s.GroupsLeft(t) {
+				if strings.HasSuffix(name, ".mount") || strings.HasSuffix(name, "system-modprobe.slice") {
+					t.Errorf("left: %s", name)
+				}
+			}
+		})
+	}
+}
