@@ -25,11 +25,11 @@ type work struct {
 	refused map[int]bool
 }
 
-// apply carries out the cures: systemd is told new device numbers, each automount
+// apply carries out the cures: systemd re-executes itself, each automount
 // daemon is respawned, and then units are restarted, the shortest path first, so
 // that an automount below another one is looked at when the outer one stands.
 func (w *work) apply(ctx context.Context) {
-	acted := w.retell(ctx)
+	acted := w.reexecute(ctx)
 	replaced := append(w.ordered(Respawned), w.ordered(Restarted)...)
 	if len(replaced) > 0 {
 		w.replace(ctx, replaced)
@@ -43,6 +43,9 @@ func (w *work) apply(ctx context.Context) {
 // runs meanwhile, and who waits on one of the mounts walks on when they are
 // served.
 func (w *work) replace(ctx context.Context, list []int) {
+	if err := w.openRoots(ctx, list); err != nil {
+		w.warn(err)
+	}
 	w.freeze(ctx, list)
 	defer w.thaw()
 	w.openClosed(ctx, list)
@@ -71,6 +74,20 @@ func (w *work) replace(ctx context.Context, list []int) {
 			w.fail(i, err)
 		}
 	}
+}
+
+// openRoots opens the roots of mounts, in every namespace that shows them.
+func (w *work) openRoots(ctx context.Context, list []int) error {
+	devices := map[uint64]bool{}
+	for _, i := range list {
+		devices[w.snapshot.Mounts[i].Device] = true
+	}
+	wanted := map[rootKey]bool{}
+	for i := range w.snapshot.Mounts {
+		m := &w.snapshot.Mounts[i]
+		wanted[rootKey{m.Namespace, m.ID}] = devices[m.Device]
+	}
+	return w.scene.openRoots(ctx, func(key rootKey) bool { return wanted[key] })
 }
 
 // ordered returns the mounts with a cure, the shortest path first.

@@ -11,36 +11,14 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
 
-// askSystemd adds what the masters' systemd says about their units. What
-// cannot be learned is noted as the mount's problem, not returned: one systemd
-// that does not answer must not keep the others from being repaired.
-func (s *scene) askSystemd(ctx context.Context, list []Mount) {
-	paths := map[int][]string{}
+// describeUnits names the unit of each mount, and asks the systemd of automount
+// daemons for their services. What cannot be learned is noted as the mount's
+// problem, not returned: one systemd that does not answer must not keep the
+// others from being repaired.
+func (s *scene) describeUnits(ctx context.Context, list []Mount) {
 	for i := range list {
-		m := &list[i]
-		if m.Master.Kind == master.Systemd {
+		if m := &list[i]; m.Master.Kind == master.Systemd {
 			m.Master.Unit = master.UnitNameFromPath(m.Path, "automount")
-		}
-		if m.Master.Kind == master.Systemd && m.Main && !m.knownHealthy() {
-			paths[m.Master.PID] = append(paths[m.Master.PID], m.Path)
-		}
-	}
-	for pid, wanted := range paths {
-		units, err := s.automountUnits(ctx, pid, wanted)
-		for i := range list {
-			if list[i].Master.Kind != master.Systemd || list[i].Master.PID != pid || list[i].knownHealthy() {
-				continue
-			}
-			m := &list[i].Master
-			unit, known := units[list[i].Path]
-			switch {
-			case err != nil:
-				m.Problem = err.Error()
-			case !known:
-				m.Problem = "systemd has no .automount unit for this path"
-			default:
-				m.Unit, m.UnitActive, m.UnitSince = unit.Name, unit.Active(), unit.Since
-			}
 		}
 	}
 	services := map[int]Master{}
@@ -81,24 +59,6 @@ func (s *scene) wake(ctx context.Context, list []Mount) error {
 	return errors.Join(errs...)
 }
 
-func (s *scene) automountUnits(ctx context.Context, pid int, paths []string) (map[string]master.Unit, error) {
-	manager, err := s.manager(ctx, pid)
-	if err != nil {
-		return nil, err
-	}
-	units, err := manager.Automounts(ctx, paths)
-	if err == nil || manager.Connected() {
-		return units, err
-	}
-	// It re-executes itself, as a run that was killed has asked it to.
-	wait, cancel := context.WithTimeout(ctx, returnTime)
-	defer cancel()
-	if err := s.awaitManager(wait, pid); err != nil {
-		return nil, err
-	}
-	return s.managers[pid].Automounts(ctx, paths)
-}
-
 // describeService asks the container's first process, if that is a systemd,
 // for the service that an automount daemon is the main process of.
 func (s *scene) describeService(ctx context.Context, m *Master) {
@@ -121,7 +81,7 @@ func (s *scene) describeService(ctx context.Context, m *Master) {
 		m.Problem = err.Error()
 		return
 	}
-	m.Unit, m.UnitActive, m.UnitSince = service.Name, true, service.Started
+	m.Unit = service
 }
 
 // returnTime is how long a systemd may be without its socket.

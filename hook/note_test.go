@@ -28,15 +28,14 @@ func TestNotesOnDisk(t *testing.T) {
 	_, ended := s.noteEnded(init, "autofs.service", init, 7)
 	_, renewing := s.beginRenewing(init, &m)
 	place := mounts.Place{Namespace: 1, Path: "/a", Old: 54, New: 55, Parent: 7, Kind: 1 << 18, Apart: true}
-	if err := errors.Join(ended, renewing, s.beginTelling(init), s.announceGate(init, 55),
-		s.settle(init, &Snapshot{Mounts: []Mount{m}}, []Decision{{Cure: Retold}}),
+	if err := errors.Join(ended, renewing, s.announceGate(init, 55),
+		s.settle(init, &Snapshot{Mounts: []Mount{m}}, []Decision{{Cure: Reexecuted}}),
 		replacingNote.of(s, init).save(replacingRecord{Version: recordVersion, Places: []mounts.Place{place}}),
 		daemonNote.of(s, init, 101).save(&daemon{Version: recordVersion, PID: 101, Twin: &respawn.Twin{}}),
 		keepingNote.of(s, init, 50).save(keepingRecord{Version: recordVersion, Path: "/a", Device: 54, Holder: holder.Ref{PID: 8, StartTime: 9, Files: 1}})); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"containers/ID.telling":         "",
 		"containers/ID.gate":            "55",
 		"containers/ID.7.service":       `{"version":1,"service":"autofs.service","daemon":7,"process":"` + init.Identity() + `"}`,
 		"containers/ID.50.renewing":     `{"version":1,"path":"/a","device":54}`,

@@ -1,9 +1,9 @@
 package hook
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -19,9 +19,9 @@ const (
 	// Preserved means that the mount was made anew with the device number that its master
 	// remembers.
 	Preserved Cure = "preserved"
-	// Retold means that systemd was told the new device number when it
-	// re-executed itself; nothing else changed.
-	Retold Cure = "retold"
+	// Reexecuted means that systemd remembered another device number, and that
+	// this was corrected when it re-executed itself; nothing else changed.
+	Reexecuted Cure = "reexecuted"
 	// Restarted means that the systemd unit is restarted, and what covered it kept.
 	Restarted Cure = "restarted"
 	// Respawned means that the automount daemon is killed with SIGKILL and started again
@@ -38,37 +38,29 @@ type Decision struct {
 	Reason string
 }
 
-// clockSlack is how far apart two dates of the same moment may be: process start
-// times come in ticks of 10 ms, inode times in ticks of up to 10 ms, and systemd
-// notes a unit's state just after it made the mount or the process.
-const clockSlack = 100 * time.Millisecond
-
-// tickSlack is how much older than it is a process may seem, or a mount: start
-// times and inode times come in ticks of up to 10 ms.
-const tickSlack = 11 * time.Millisecond
-
 // Plan decides for each mount of a snapshot what is to be done. It only thinks:
 // the same snapshot always gives the same plan.
 func Plan(s *Snapshot) []Decision {
 	decisions := make([]Decision, len(s.Mounts))
-	cured := map[uint64]bool{} // superblocks that a cure in the main namespace covers
+	main := map[uint64]Cure{} // of the superblocks that the main namespace shows
 	for i := range s.Mounts {
 		m := &s.Mounts[i]
 		cure, reason := decide(s, m)
 		decisions[i] = Decision{Mount: i, Cure: cure, Reason: reason}
-		if m.Main && (cure == Restarted || cure == Retold) {
-			cured[m.Device] = true
+		if m.Main {
+			main[m.Device] = cure
 		}
 	}
 	for i := range s.Mounts {
-		m := &s.Mounts[i]
-		if !m.Main && (decisions[i].Cure == Restarted || decisions[i].Cure == Retold) {
-			if cured[m.Device] {
-				decisions[i].Reason = "it shows the mount of the container's main mount namespace"
-			} else {
-				decisions[i].Cure = Unrepaired
-				decisions[i].Reason = "systemd renews mounts in the container's main mount namespace only, which does not show this one"
-			}
+		m, d := &s.Mounts[i], &decisions[i]
+		if m.Main || d.Cure != Restarted && d.Cure != Reexecuted {
+			continue
+		}
+		if cure, shown := main[m.Device]; shown {
+			d.Cure, d.Reason = cure, "it shows the mount of the container's main mount namespace"
+		} else {
+			d.Cure = Unrepaired
+			d.Reason = "systemd renews mounts in the container's main mount namespace only, which does not show this one"
 		}
 	}
 	return decisions
@@ -96,92 +88,49 @@ func decide(s *Snapshot, m *Mount) (Cure, string) {
 	return Unrepaired, "no process reads its pipe: start the program that served it"
 }
 
+// decideSystemd decides whether systemd is to re-execute itself. What it remembers
+// shows only then, and is what decides in the end.
 func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 	switch {
+	case s.Strategy == ReexecOnly:
+		return Reexecuted, cmp.Or(m.NotPreserved, "as demanded, if systemd remembers another device")
 	case m.Settled:
 		return Healthy, "an earlier run repaired it"
 	case m.Preserved:
 		return Preserved, "it has the device number that systemd remembers"
 	case m.knownHealthy():
 		return Healthy, "it came back with its old device number"
+	case !s.Restore && !m.Master.Restored && !m.Master.Waited:
+		return Healthy, "its systemd was started here, not restored"
 	}
-	if !s.Restore {
-		if healthy, reason := datedAsItsUnit(m); healthy {
-			return Healthy, reason
-		}
-	}
+	reason := m.NotPreserved
 	switch {
-	case s.Strategy == PreserveOnly && m.NotPreserved != "":
-		return Unrepaired, m.NotPreserved
-	case s.Strategy == PreserveOnly:
-		return Unrepaired, "the device number that systemd remembers is not known: name the checkpoint images with --images"
-	case m.Master.Problem != "":
-		return Unrepaired, m.Master.Problem
-	case m.Main && !m.Master.UnitActive:
-		return Unrepaired, fmt.Sprintf("%s is not active: start it with \"systemctl start %s\" in the container", m.Master.Unit, m.Master.Unit)
-	case m.DeviceBefore == 0 && s.Strategy == RetellOnly:
-		return Unrepaired, "the device number that systemd remembers is not known: name the checkpoint images with --images"
-	case m.DeviceBefore == 0:
-		return Restarted, "it was mounted after its unit became active: systemd remembers an older device"
+	case reason != "":
+	case m.DeviceBefore != 0:
+		reason = "it was device " + mounts.DeviceString(m.DeviceBefore)
+	case s.Strategy != RestartOnly:
+		reason = "if systemd remembers another device"
+	default:
+		reason = "as demanded"
 	}
-	cure := Retold
 	if s.Strategy == RestartOnly {
-		cure = Restarted
+		return Restarted, reason
 	}
-	if m.NotPreserved != "" {
-		return cure, m.NotPreserved
-	}
-	return cure, fmt.Sprintf("systemd remembers device %s", mounts.DeviceString(m.DeviceBefore))
-}
-
-// planRepair is what a person's repair would do, in advance: it tries first to
-// make mounts anew with their old numbers, which a repair after CRIU's
-// pre-resume has behind it.
-func planRepair(s *Snapshot) []Decision {
-	plan := Plan(s)
-	if s.Strategy == RetellOnly || s.Strategy == RestartOnly {
-		return plan
-	}
-	for _, i := range toPreserve(s.Mounts, s.Waiters) {
-		if plan[i].Cure == Healthy {
-			continue
-		}
-		for j := range plan {
-			if s.Mounts[plan[j].Mount].Device == s.Mounts[i].Device {
-				plan[j].Cure = Preserved
-				plan[j].Reason = fmt.Sprintf("if device number %s can be had", mounts.DeviceString(s.Mounts[i].DeviceBefore))
-			}
-		}
-	}
-	return plan
+	return Reexecuted, reason
 }
 
 // toPreserve picks the mounts that are to be made anew with the device number
-// that their systemd remembers. A mount that somebody waits on is left to be
-// told: then systemd answers him, which it cannot on another superblock.
-func toPreserve(list []Mount, waiters []Waiter) []int {
+// that their systemd remembers.
+func toPreserve(list []Mount) []int {
 	var picked []int
 	for i := range list {
 		m := &list[i]
-		if m.Main && m.Master.Kind == master.Systemd && m.Options.Type.Trigger() && !m.Settled && !m.LeftAlone &&
-			m.DeviceBefore != 0 && m.DeviceBefore != m.Device && len(waitersOn(waiters, m.Path)) == 0 {
+		if m.Main && m.Master.Kind == master.Systemd && m.Options.Type.Trigger() && !m.Settled &&
+			m.DeviceBefore != 0 && m.DeviceBefore != m.Device {
 			picked = append(picked, i)
 		}
 	}
 	return picked
-}
-
-// datedAsItsUnit compares the age of the mount with that of its unit. systemd
-// makes the mount when it activates the unit; CRIU makes it at the restore,
-// while systemd still remembers when the unit was activated.
-func datedAsItsUnit(m *Mount) (bool, string) {
-	if m.Created.IsZero() || m.Master.UnitSince.IsZero() {
-		return false, ""
-	}
-	if m.Created.After(m.Master.UnitSince.Add(clockSlack)) {
-		return false, ""
-	}
-	return true, "it is as old as its unit: systemd mounted it itself"
 }
 
 func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
@@ -194,10 +143,8 @@ func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
 	if m.Settled {
 		return Healthy, "an earlier run repaired it"
 	}
-	if !s.Restore {
-		if healthy, reason := daemonIsYoung(s, m); healthy {
-			return Healthy, reason
-		}
+	if !s.Restore && (m.Master.Executed || !s.Restored) {
+		return Healthy, "its daemon was started here, not restored"
 	}
 	if m.Master.Problem != "" {
 		return Unrepaired, m.Master.Problem
@@ -231,37 +178,3 @@ func decideAlone(s *Snapshot, a *Alone) (Cure, string) {
 // supervisors are programs that start their children again and do not end with
 // them: those of runit, s6, daemontools, perp, supervisord and circus.
 var supervisors = []string{"runsv", "s6-supervise", "supervise", "perpd", "supervisord", "circusd"}
-
-// daemonIsYoung compares when systemd started the daemon with when the kernel
-// made its process. They differ for a restored process only. A restored daemon
-// may have mounted some itself since: those are younger than its process.
-//
-// A daemon may need less than a tick from its start to its mount. What both dates
-// leave open the container's first process tells, whose start by a runtime, unlike
-// a restore, is an exec.
-func daemonIsYoung(s *Snapshot, m *Mount) (bool, string) {
-	since, process := m.Master.UnitSince, m.Master.ProcessSince
-	if m.Master.Executed {
-		return true, "its daemon was started here, not restored"
-	}
-	if m.Master.Alone != nil && !process.IsZero() {
-		slack := tickSlack
-		if s.Executed {
-			slack = -tickSlack
-		}
-		if m.Created.After(process.Add(slack)) {
-			return true, "its daemon mounted it itself"
-		}
-	}
-	if since.IsZero() || process.IsZero() {
-		return false, ""
-	}
-	if process.Before(since.Add(clockSlack)) {
-		return true, "its daemon was started here, not restored"
-	}
-	// CRIU makes all mounts before it makes the daemon's process.
-	if !m.Created.IsZero() && m.Created.After(process.Add(clockSlack)) {
-		return true, "its daemon mounted it after the restore"
-	}
-	return false, ""
-}

@@ -5,13 +5,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
-
-var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
 // systemdMount is one that its systemd does not know: device 54 became 60.
 func systemdMount(change func(*Mount)) Mount {
@@ -20,7 +17,7 @@ func systemdMount(change func(*Mount)) Mount {
 		Options: autofs.Options{FD: 9, HasPipe: true, Type: autofs.Direct},
 		Master: Master{
 			Identity: master.Identity{Kind: master.Systemd, PID: 100, ContainerPID: 1},
-			Unit:     "a.automount", UnitActive: true,
+			Unit:     "a.automount",
 		},
 	}
 	if change != nil {
@@ -32,7 +29,7 @@ func systemdMount(change func(*Mount)) Mount {
 // automountMount is one of a daemon that a service runs.
 func automountMount(change func(*Mount)) Mount {
 	m := systemdMount(nil)
-	m.Master = Master{Identity: master.Identity{Kind: master.Automount, PID: 101, ContainerPID: 7}, Unit: "autofs.service", UnitActive: true}
+	m.Master = Master{Identity: master.Identity{Kind: master.Automount, PID: 101, ContainerPID: 7}, Unit: "autofs.service"}
 	if change != nil {
 		change(&m)
 	}
@@ -42,7 +39,7 @@ func automountMount(change func(*Mount)) Mount {
 // aloneMount is one of a daemon that an entrypoint has started.
 func aloneMount(change func(*Mount)) Mount {
 	m := automountMount(nil)
-	m.Master.Unit, m.Master.UnitActive, m.Master.Alone = "", false, &Alone{ParentPID: 54, Parent: "sh"}
+	m.Master.Unit, m.Master.Alone = "", &Alone{ParentPID: 54, Parent: "sh"}
 	if change != nil {
 		change(&m)
 	}
@@ -55,6 +52,17 @@ func foreground(parent string) func(*Mount) {
 
 func unknown(m *Mount) { m.DeviceBefore = 0 }
 
+func executed(m *Mount) { m.Master.Executed = true }
+
+func same(m *Mount) { m.Device = 54 }
+
+func preserved(m *Mount) { m.Preserved, m.Device = true, 54 }
+
+// late is a mount that a person's repair finds.
+func late(restored, waited bool) func(*Mount) {
+	return func(m *Mount) { m.DeviceBefore, m.Master.Restored, m.Master.Waited = 0, restored, waited }
+}
+
 func TestDecide(t *testing.T) {
 	for name, test := range map[string]struct {
 		mount    Mount
@@ -63,58 +71,42 @@ func TestDecide(t *testing.T) {
 		cure     Cure
 		reason   string
 	}{
-		"systemd, stale":              {systemdMount(nil), Auto, true, Retold, "remembers device 0:54"},
-		"systemd, restart wanted":     {systemdMount(nil), RestartOnly, true, Restarted, "remembers device 0:54"},
-		"systemd, retell wanted":      {systemdMount(nil), RetellOnly, true, Retold, "remembers device 0:54"},
-		"systemd, preserve wanted":    {systemdMount(nil), PreserveOnly, true, Unrepaired, "--images"},
-		"systemd, same number":        {systemdMount(func(m *Mount) { m.Device = 54 }), Auto, true, Healthy, "old device number"},
-		"systemd, preserved":          {systemdMount(func(m *Mount) { m.Preserved = true; m.Device = 54 }), Auto, true, Preserved, "remembers"},
-		"systemd, not preserved":      {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), Auto, true, Retold, "taken"},
-		"systemd, only to preserve":   {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), PreserveOnly, true, Unrepaired, "taken"},
-		"systemd, not preserved, old": {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), RestartOnly, true, Restarted, "taken"},
-		"systemd does not answer":     {systemdMount(func(m *Mount) { m.Master.Problem = "silent" }), Auto, true, Unrepaired, "silent"},
-		"systemd, healthy, silent":    {systemdMount(func(m *Mount) { m.Device = 54; m.Master.Problem = "silent" }), Auto, true, Healthy, ""},
-		"systemd, inactive unit":      {systemdMount(func(m *Mount) { m.Master.UnitActive = false }), Auto, true, Unrepaired, `"systemctl start a.automount"`},
-		"systemd, unknown number":     {systemdMount(unknown), Auto, false, Restarted, "after its unit became active"},
-		"systemd, unknown, retell":    {systemdMount(unknown), RetellOnly, false, Unrepaired, "--images"},
-		"systemd, as old as its unit": {systemdMount(dates(noon, noon, time.Time{})), Auto, false, Healthy, "as old as its unit"},
-		"systemd, within the slack":   {systemdMount(dates(noon, noon.Add(clockSlack), time.Time{})), Auto, false, Healthy, "as old as its unit"},
-		"systemd, younger":            {systemdMount(dates(noon, noon.Add(clockSlack+1), time.Time{})), Auto, false, Restarted, "after its unit"},
-		"systemd, no date of it":      {systemdMount(dates(noon, time.Time{}, time.Time{})), Auto, false, Restarted, ""},
-		"systemd, no date of unit":    {systemdMount(dates(time.Time{}, noon, time.Time{})), Auto, false, Restarted, ""},
-		"systemd, images beat dates": {systemdMount(func(m *Mount) {
-			dates(noon, noon, noon)(m)
-			m.DeviceBefore = 54
-		}), Auto, true, Retold, "remembers device"},
+		"systemd, stale":               {systemdMount(nil), Auto, true, Reexecuted, "it was device 0:54"},
+		"systemd, restart wanted":      {systemdMount(nil), RestartOnly, true, Restarted, "it was device 0:54"},
+		"systemd, reexec wanted":       {systemdMount(nil), ReexecOnly, true, Reexecuted, "as demanded"},
+		"systemd, same number":         {systemdMount(same), Auto, true, Healthy, "old device number"},
+		"systemd, same, reexec wanted": {systemdMount(same), ReexecOnly, true, Reexecuted, "as demanded"},
+		"systemd, preserved":           {systemdMount(preserved), Auto, true, Preserved, "remembers"},
+		"systemd, preserved, reexec":   {systemdMount(preserved), ReexecOnly, true, Reexecuted, "as demanded"},
+		"systemd, not preserved":       {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), Auto, true, Reexecuted, "taken"},
+		"systemd, not preserved, old":  {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), RestartOnly, true, Restarted, "taken"},
+		"systemd, unknown number":      {systemdMount(unknown), Auto, true, Reexecuted, "if systemd remembers another"},
+		"systemd, later":               {systemdMount(late(true, false)), Auto, false, Reexecuted, "if systemd remembers another"},
+		"systemd, later, waiters":      {systemdMount(late(false, true)), Auto, false, Reexecuted, "if systemd remembers another"},
+		"systemd, later, restart":      {systemdMount(late(true, false)), RestartOnly, false, Restarted, "as demanded"},
+		"systemd, never restored":      {systemdMount(late(false, false)), Auto, false, Healthy, "started here"},
+		"systemd, never, restart":      {systemdMount(late(false, false)), RestartOnly, false, Healthy, "started here"},
+		"systemd, never, reexec":       {systemdMount(late(false, false)), ReexecOnly, false, Reexecuted, "as demanded"},
 		"systemd, catatonic": {
 			systemdMount(func(m *Mount) { m.Master = Master{Identity: master.Identity{Kind: master.None}}; m.Options.FD = -1 }),
 			Auto, true, Healthy, "catatonic",
 		},
 
-		"automount, restored":         {automountMount(nil), Auto, true, Respawned, "device and inode"},
-		"automount, offset":           {automountMount(func(m *Mount) { m.Options.Type = autofs.Offset }), Auto, true, Respawned, ""},
-		"automount, indirect":         {automountMount(func(m *Mount) { m.Options.Type = autofs.Indirect }), Auto, true, Healthy, "descriptor it holds"},
-		"automount, same number":      {automountMount(func(m *Mount) { m.Device = 54 }), Auto, true, Respawned, "inode"},
-		"automount, no service":       {automountMount(func(m *Mount) { m.Master.Problem = "no systemd" }), Auto, true, Unrepaired, "no systemd"},
-		"automount, started here":     {automountMount(dates(noon, noon, noon)), Auto, false, Healthy, "started here"},
-		"automount, dates, a restore": {automountMount(dates(noon, noon, noon)), Auto, true, Respawned, ""},
-		"automount, old service":      {automountMount(dates(noon, noon.Add(time.Hour), noon.Add(time.Hour))), Auto, false, Respawned, ""},
-		"automount, its own since":    {automountMount(dates(noon, noon.Add(2*time.Hour), noon.Add(time.Hour))), Auto, false, Healthy, "after the restore"},
-		"automount, no dates":         {automountMount(nil), Auto, false, Respawned, ""},
-		"automount, undated, young":   {automountMount(dates(noon, time.Time{}, noon)), Auto, false, Healthy, "started here"},
-		"automount, undated, old":     {automountMount(dates(noon, time.Time{}, noon.Add(time.Hour))), Auto, false, Respawned, ""},
+		"automount, restored":      {automountMount(nil), Auto, true, Respawned, "device and inode"},
+		"automount, offset":        {automountMount(func(m *Mount) { m.Options.Type = autofs.Offset }), Auto, true, Respawned, ""},
+		"automount, indirect":      {automountMount(func(m *Mount) { m.Options.Type = autofs.Indirect }), Auto, true, Healthy, "descriptor it holds"},
+		"automount, same number":   {automountMount(func(m *Mount) { m.Device = 54 }), Auto, true, Respawned, "inode"},
+		"automount, no service":    {automountMount(func(m *Mount) { m.Master.Problem = "no systemd" }), Auto, true, Unrepaired, "no systemd"},
+		"automount, executed here": {automountMount(executed), Auto, false, Healthy, "started here"},
+		"automount, no restore":    {automountMount(nil), Auto, false, Healthy, "started here"},
 
 		"automount, alone":            {aloneMount(nil), Auto, true, Respawned, "device and inode"},
-		"automount, alone, later":     {aloneMount(nil), Auto, false, Respawned, "device and inode"},
-		"automount, alone, young":     {aloneMount(func(m *Mount) { dates(time.Time{}, noon.Add(tickSlack+1), noon)(m) }), Auto, false, Healthy, "mounted it itself"},
-		"automount, alone, a tick":    {aloneMount(func(m *Mount) { dates(time.Time{}, noon.Add(tickSlack), noon)(m) }), Auto, false, Respawned, ""},
-		"automount, alone, executed":  {aloneMount(func(m *Mount) { m.Master.Executed = true }), Auto, false, Healthy, "not restored"},
-		"automount, executed, CRIU":   {aloneMount(func(m *Mount) { m.Master.Executed = true }), Auto, true, Respawned, ""},
-		"systemd, executed again":     {systemdMount(func(m *Mount) { m.Master.Executed = true }), Auto, false, Retold, ""},
+		"automount, alone, executed":  {aloneMount(executed), Auto, false, Healthy, "not restored"},
+		"automount, executed, CRIU":   {aloneMount(executed), Auto, true, Respawned, ""},
 		"automount, not to be copied": {aloneMount(func(m *Mount) { m.Master.Alone.Obstacle = "a user namespace" }), Auto, true, Unrepaired, "a user namespace: end all"},
 		"automount, forced":           {aloneMount(func(m *Mount) { m.Master.Alone.Forced = true }), Auto, true, Unrepaired, "--force"},
 		"automount, of a shell":       {aloneMount(foreground("sh")), Auto, true, Unrepaired, `of process 55 ("sh"), which may end with it: if that starts it again, run "autofs-restore-hook repair 54 --strategy restart"`},
-		"automount, of a shell, told": {aloneMount(foreground("sh")), RestartOnly, false, Respawned, ""},
+		"automount, of a shell, told": {aloneMount(foreground("sh")), RestartOnly, true, Respawned, ""},
 		"automount, supervised":       {aloneMount(foreground("s6-supervise")), Auto, true, Respawned, ""},
 		"automount, alone, killed":    {aloneMount(func(m *Mount) { m.Master.Alone = &Alone{Killed: true, Foreground: true} }), Auto, false, Respawned, "earlier run"},
 		"automount, killed, indirect": {aloneMount(func(m *Mount) { m.Master.Alone = &Alone{Killed: true}; m.Options.Type = autofs.Indirect }), Auto, false, Respawned, "earlier run"},
@@ -136,27 +128,18 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// TestPlanFreshContainer: a daemon that mounts in the tick in which it starts is
-// told from a restored one by how the container's first process was made.
-func TestPlanFreshContainer(t *testing.T) {
+// TestPlanLate: without CRIU's word the container's first process and the daemon
+// itself tell whether an automount daemon was restored.
+func TestPlanLate(t *testing.T) {
 	for _, test := range []struct {
-		after    time.Duration // of the mount after the process
-		executed bool
-		cure     Cure
-	}{
-		{tickSlack, true, Healthy},
-		{0, true, Healthy},
-		{-tickSlack + 1, true, Healthy},
-		{-tickSlack, true, Respawned},
-		{0, false, Respawned},
-		{tickSlack, false, Respawned},
-		{tickSlack + 1, false, Healthy},
-	} {
-		m := aloneMount(dates(time.Time{}, noon.Add(test.after), noon))
+		restored, executed bool
+		cure               Cure
+	}{{true, false, Respawned}, {true, true, Healthy}, {false, false, Healthy}, {false, true, Healthy}} {
+		m := automountMount(func(m *Mount) { m.Master.Executed = test.executed })
 		for restore, want := range map[bool]Cure{false: test.cure, true: Respawned} {
-			plan := Plan(&Snapshot{Restore: restore, Executed: test.executed, Strategy: Auto, Mounts: []Mount{m}})
+			plan := Plan(&Snapshot{Restore: restore, Restored: test.restored, Strategy: Auto, Mounts: []Mount{m}})
 			if plan[0].Cure != want {
-				t.Errorf("mounted %s after its start, first process executed: %v, restore: %v: %s, want %s", test.after, test.executed, restore, plan[0].Cure, want)
+				t.Errorf("%+v, restore %v: %s, want %s", test, restore, plan[0].Cure, want)
 			}
 		}
 	}
@@ -181,12 +164,6 @@ func other(holds bool) Mount {
 }
 
 // dates sets when the unit became active, the mount and the process were made.
-func dates(unit, mount, process time.Time) func(*Mount) {
-	return func(m *Mount) {
-		m.DeviceBefore = 0
-		m.Master.UnitSince, m.Created, m.Master.ProcessSince = unit, mount, process
-	}
-}
 
 // TestPlanNested: other mount namespaces follow the main one, or cannot be cured.
 func TestPlanNested(t *testing.T) {
@@ -202,16 +179,15 @@ func TestPlanNested(t *testing.T) {
 		reason string // of the last
 	}{
 		"empty":                       {nil, nil, ""},
-		"the main one's mount":        {[]Mount{systemdMount(nil), nested(nil)}, []Cure{Retold, Retold}, "main mount namespace"},
-		"listed first":                {[]Mount{nested(nil), systemdMount(nil)}, []Cure{Retold, Retold}, ""},
-		"another superblock":          {[]Mount{systemdMount(nil), nested(func(m *Mount) { m.Device = 61 })}, []Cure{Retold, Unrepaired}, "does not show"},
+		"the main one's mount":        {[]Mount{systemdMount(nil), nested(nil)}, []Cure{Reexecuted, Reexecuted}, "main mount namespace"},
+		"listed first":                {[]Mount{nested(nil), systemdMount(nil)}, []Cure{Reexecuted, Reexecuted}, ""},
+		"another superblock":          {[]Mount{systemdMount(nil), nested(func(m *Mount) { m.Device = 61 })}, []Cure{Reexecuted, Unrepaired}, "does not show"},
 		"the main one is healthy":     {[]Mount{systemdMount(healthy), nested(nil)}, []Cure{Healthy, Unrepaired}, "does not show"},
 		"not in the main one":         {[]Mount{nested(nil)}, []Cure{Unrepaired}, "does not show"},
 		"healthy without the main":    {[]Mount{nested(healthy)}, []Cure{Healthy}, ""},
-		"inactive unit, nested":       {[]Mount{systemdMount(nil), nested(func(m *Mount) { m.Master.UnitActive = false })}, []Cure{Retold, Retold}, ""},
-		"the main one not curable":    {[]Mount{systemdMount(func(m *Mount) { m.Master.UnitActive = false }), nested(nil)}, []Cure{Unrepaired, Unrepaired}, ""},
+		"the main one is settled":     {[]Mount{systemdMount(func(m *Mount) { m.Settled = true }), nested(nil)}, []Cure{Healthy, Healthy}, "main mount namespace"},
 		"automount in a nested one":   {[]Mount{func() Mount { m := automountMount(nil); m.Main = false; return m }()}, []Cure{Respawned}, ""},
-		"one bad does not hurt other": {[]Mount{other(false), systemdMount(nil)}, []Cure{Unrepaired, Retold}, ""},
+		"one bad does not hurt other": {[]Mount{other(false), systemdMount(nil)}, []Cure{Unrepaired, Reexecuted}, ""},
 	} {
 		plan := Plan(&Snapshot{Restore: true, Strategy: Auto, Mounts: test.mounts})
 		var got []Cure
@@ -240,7 +216,7 @@ func TestToPreserve(t *testing.T) {
 		automountMount(nil),
 		other(false),
 	}
-	if got := toPreserve(list, nil); !slices.Equal(got, []int{0, 5}) {
+	if got := toPreserve(list); !slices.Equal(got, []int{0, 5}) {
 		t.Errorf("%v", got)
 	}
 }

@@ -44,7 +44,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	}
 	if rec == nil {
 		if rec, err = r.lateRecord(e); err != nil {
-			r.Warn(err) // without images the mounts are judged by their dates, later
+			r.Warn(err) // without images systemd is asked, later
 			rec = &record{}
 		}
 	}
@@ -70,7 +70,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	if err := sc.openRoots(ctx, everyRoot); err != nil {
 		r.Warn(err)
 	}
-	if err := r.preserveIn(ctx, sc, rec, nil, nil); err != nil {
+	if err := r.preserveIn(ctx, sc, rec); err != nil {
 		r.Warn(err)
 	}
 	needed, err := sc.unserved(rec)

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -45,8 +44,6 @@ type record struct {
 	Preserved    []string          `json:"preserved"`
 	NotPreserved map[string]string `json:"not_preserved"`
 	Reports      []MountReport     `json:"reports,omitempty"`
-	// leftAlone are paths whose mounts are not made anew.
-	leftAlone []string
 	// Warnings are what the earlier moments warned of, for the report.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -129,7 +126,6 @@ func (r *record) describe(list []Mount) {
 		m.DeviceBefore = before[m.Path]
 		m.Preserved = preserved[m.Path] && m.Device == m.DeviceBefore
 		m.NotPreserved = r.NotPreserved[m.Path]
-		m.LeftAlone = slices.Contains(r.leftAlone, m.Path)
 	}
 }
 

@@ -17,8 +17,7 @@ import (
 
 // preserveIn gives the mounts their old numbers back. What it could not do is
 // noted in the record, with the reason.
-// fillers hold wanted numbers, beside those that the record's holder has.
-func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers []*os.File, waiters []Waiter) error {
+func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record) error {
 	rec.NotPreserved = map[string]string{}
 	list, err := sc.survey()
 	if err != nil {
@@ -28,12 +27,12 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 		r.Warn(err)
 	}
 	rec.describe(list)
-	picked := toPreserve(list, waiters)
+	picked := toPreserve(list)
 	lock, err := (store{r.Directory}).lockDevices(ctx)
 	if err != nil {
 		return err
 	}
-	pool, err := adopt(ctx, rec, list, picked, fillers)
+	pool, err := adopt(ctx, rec, list, picked)
 	if err != nil {
 		(store{r.Directory}).unlock(lock)
 		return err
@@ -65,16 +64,13 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, rec *record, fillers 
 
 // adopt takes over the numbers that Reserve held, and fills all other free
 // ones below the highest wanted.
-func adopt(ctx context.Context, rec *record, list []Mount, picked []int, fillers []*os.File) (*device.Pool, error) {
+func adopt(ctx context.Context, rec *record, list []Mount, picked []int) (*device.Pool, error) {
 	var wanted []uint64
 	for _, i := range picked {
 		wanted = append(wanted, list[i].DeviceBefore)
 	}
 	pool := device.New(wanted)
 	var errs []error
-	for _, f := range fillers {
-		errs = append(errs, pool.Adopt(f))
-	}
 	// A holder that is gone was ended by a run that was killed: the numbers may
 	// still be free.
 	held, err := rec.Holder.OpenAll()

@@ -55,8 +55,7 @@ type Report struct {
 	Error      string        `json:"error,omitempty"`
 	Warnings   []string      `json:"warnings,omitempty"`
 	Mounts     []MountReport `json:"mounts"`
-	// Unreadable is whether the run failed because what it was given could not be
-	// read: no such process, or broken images.
+	// Unreadable is whether the run failed because there is no such process.
 	Unreadable bool `json:"-"`
 	// Waiting are processes that are still blocked on an automount.
 	Waiting []Waiter `json:"waiting,omitempty"`
@@ -203,7 +202,7 @@ func (r *Report) Summary() string {
 	if r.Planned && r.Error == "" {
 		line = name + ": nothing was changed; planned"
 	}
-	for _, c := range []Cure{Healthy, Preserved, Retold, Restarted, Respawned, Unrepaired} {
+	for _, c := range []Cure{Healthy, Preserved, Reexecuted, Restarted, Respawned, Unrepaired} {
 		if counts[c] > 0 {
 			line += fmt.Sprintf(", %d %s", counts[c], c)
 		}

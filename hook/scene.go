@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -238,11 +237,4 @@ func openIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[
 	default:
 		return nil, err
 	}
-}
-
-// processSince is when the kernel made a process, from its start time in clock
-// ticks since boot.
-func processSince(p *nsenter.Process) time.Time {
-	const ticksPerSecond = 100 // USER_HZ, the same on all architectures Go runs on
-	return bootTime().Add(time.Duration(p.StartTime()) * (time.Second / ticksPerSecond))
 }

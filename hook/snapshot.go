@@ -1,8 +1,6 @@
 package hook
 
 import (
-	"time"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
@@ -11,11 +9,10 @@ import (
 type Snapshot struct {
 	PID int
 	// Restore is whether CRIU itself told us that the container has just been
-	// restored. If not, the mounts' own dates are the evidence.
+	// restored.
 	Restore bool
-	// Executed is whether the container's first process has executed a program
-	// since a fork made it: a runtime's start does that, a restore does not.
-	Executed bool
+	// Restored is whether CRIU has made the container's first process.
+	Restored bool
 	// Unstarted names services of automount daemons that earlier runs have ended
 	// and that do not start again, "" for none.
 	Unstarted string
@@ -43,23 +40,17 @@ type Mount struct {
 	// Covers are the mounts that lie exactly over it, the lowest first; Below
 	// are all mounts on it, in it and on those.
 	Covers, Below []Cover
-	// DeviceBefore is the st_dev that the checkpoint images have for the path,
-	// 0 if they are not known.
+	// DeviceBefore is the st_dev that the checkpoint images have for the path, or
+	// systemd's state; 0 if neither is known.
 	DeviceBefore uint64
 	// Settled is whether an earlier run has made sure that its master knows it,
 	// and nothing has changed since.
 	Settled bool
-	// LeftAlone is whether it is not made anew: its dates show that its master has
-	// mounted it itself, or that master does not answer.
-	LeftAlone bool
 	// Preserved is whether an earlier moment of this restore gave it its old
 	// number back; NotPreserved says why not, "" if it was not tried.
 	Preserved    bool
 	NotPreserved string
-	// Created is when the superblock was made (ctime of its root), zero if that
-	// could not be seen.
-	Created time.Time
-	Master  Master
+	Master       Master
 }
 
 // Cover is a mount on an autofs mount.
@@ -80,17 +71,12 @@ type Master struct {
 	// Unit is the .automount unit of a systemd master, or the service of an
 	// automount daemon; "" if systemd names none.
 	Unit string
-	// UnitActive is whether systemd believes the unit active.
-	UnitActive bool
-	// UnitSince is when the unit became active, or the service's main process
-	// was started, as systemd remembers it; zero if unknown.
-	UnitSince time.Time
-	// ProcessSince is when the kernel made the process: for a restored one,
-	// the moment of the restore.
-	ProcessSince time.Time
 	// Executed is whether it has executed its program since a fork made it. A
 	// restored daemon has not.
 	Executed bool
+	// Restored is whether CRIU has made the process of a systemd, Waited whether a
+	// process waits on one of its mounts.
+	Restored, Waited bool
 	// HoldsRoot is whether the process has a file descriptor on the mount, and
 	// so can answer without looking for it.
 	HoldsRoot bool

@@ -1,15 +1,10 @@
 package hook
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -72,36 +67,6 @@ func covers(list []*mounts.Mount) []Cover {
 	return found
 }
 
-// date opens those mounts that may be stale, and notes when each was made.
-func (s *scene) date(ctx context.Context, list []Mount) error {
-	stale := map[rootKey]bool{}
-	for i := range list {
-		if !list[i].knownHealthy() {
-			stale[rootKey{list[i].Namespace, list[i].ID}] = true
-		}
-	}
-	if len(stale) == 0 {
-		return nil
-	}
-	err := s.openRoots(ctx, func(key rootKey) bool { return stale[key] })
-	for i := range list {
-		if f := s.roots[rootKey{list[i].Namespace, list[i].ID}]; f != nil {
-			list[i].Created = created(f)
-		}
-	}
-	return err
-}
-
-// created is the ctime of an autofs root, which nobody changes after the kernel
-// has made it (fs/autofs/inode.c, autofs_get_inode).
-func created(root *os.File) time.Time {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(root.Fd()), &st); err != nil {
-		return time.Time{}
-	}
-	return time.Unix(st.Ctim.Unix())
-}
-
 // findMasters finds the process that reads each mount's pipe. That is nearly
 // always the leader of the process group in the mount options; else all of the
 // container's processes are searched.
@@ -161,7 +126,7 @@ func (s *scene) readerOf(pipe uint64, candidates []int, readers map[int]Master) 
 		if err != nil {
 			return none, err
 		}
-		readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, ProcessSince: processSince(p), Executed: p.Executed()}
+		readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, Executed: p.Executed()}
 		return readers[pid], nil
 	}
 	return none, nil

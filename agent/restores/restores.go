@@ -30,15 +30,13 @@ type Notice struct {
 	Namespace string // the engine's, "" if it has none
 	Container string
 	PID       int
-	// Images is the folder of the checkpoint's images, on the host.
-	Images string
 	// Started is when the engine said that it runs; zero if nobody said so.
 	Started time.Time
 }
 
 // Repairer is repair.Program, but for tests of its faults.
 type Repairer interface {
-	Repair(ctx context.Context, pid int, images string) (*hook.Report, error)
+	Repair(ctx context.Context, pid int) (*hook.Report, error)
 	Inspect(ctx context.Context, pid int) (*hook.Report, error)
 }
 
@@ -266,7 +264,7 @@ func (k *Keeper) repair(n Notice, p *nsenter.Process) bool {
 	for try := 1; try <= attempts; try++ {
 		// What has begun is finished, even if the agent is asked to end.
 		if !k.work(func() {
-			report, err = k.Repairer.Repair(context.WithoutCancel(k.ctx), n.PID, n.Images)
+			report, err = k.Repairer.Repair(context.WithoutCancel(k.ctx), n.PID)
 		}) {
 			return false
 		}

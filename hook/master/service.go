@@ -14,15 +14,6 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// Service is the systemd service that an automount daemon is the main process
-// of.
-type Service struct {
-	Name string
-	// Started is when the main process was started (CLOCK_REALTIME), as
-	// systemd remembers it: before the checkpoint, for a restored process.
-	Started time.Time
-}
-
 // settleInterval is the pause between two questions to systemd while it
 // notices the end of a main process, which takes it about 20 ms.
 const settleInterval = 2 * time.Millisecond
@@ -30,36 +21,32 @@ const settleInterval = 2 * time.Millisecond
 // reapTime is how long a process may have a number that nobody has reaped.
 const reapTime = 50 * time.Millisecond
 
-// ServiceOf asks systemd for the service whose main process has the given
+// ServiceOf asks systemd for the name of the service whose main process has the given
 // number inside the container. It is an error if there is none.
-func (m *Manager) ServiceOf(ctx context.Context, containerPID int) (Service, error) {
+func (m *Manager) ServiceOf(ctx context.Context, containerPID int) (string, error) {
 	if containerPID <= 0 || containerPID > math.MaxInt32 {
-		return Service{}, fmt.Errorf("service of process %d: not a process number", containerPID)
+		return "", fmt.Errorf("service of process %d: not a process number", containerPID)
 	}
-	fail := func(err error) (Service, error) {
-		return Service{}, fmt.Errorf("service of process %d: %w", containerPID, noAnswer(ctx, err))
+	fail := func(err error) (string, error) {
+		return "", fmt.Errorf("service of process %d: %w", containerPID, noAnswer(ctx, err))
 	}
 	var object dbus.ObjectPath
 	if err := m.call(ctx, "GetUnitByPID", []any{uint32(containerPID)}, &object); err != nil {
 		return fail(err)
 	}
-	s := Service{}
-	if err := m.property(ctx, object, busName+".Unit", "Id", &s.Name); err != nil {
+	var name string
+	if err := m.property(ctx, object, busName+".Unit", "Id", &name); err != nil {
 		return fail(err)
 	}
-	main, err := m.mainPID(ctx, s.Name)
+	main, err := m.mainPID(ctx, name)
 	if err != nil {
-		return Service{}, err
+		return "", err
 	}
 	if main != containerPID {
-		return Service{}, fmt.Errorf("process %d belongs to %s, whose main process is %d: systemd would not start it again",
-			containerPID, s.Name, main)
+		return "", fmt.Errorf("process %d belongs to %s, whose main process is %d: systemd would not start it again",
+			containerPID, name, main)
 	}
-	var usec uint64
-	if err := m.property(ctx, object, serviceType, "ExecMainStartTimestamp", &usec); err == nil && usec > 0 {
-		s.Started = time.UnixMicro(int64(usec))
-	}
-	return s, nil
+	return name, nil
 }
 
 const serviceType = busName + ".Service"

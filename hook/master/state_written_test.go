@@ -45,33 +45,42 @@ func TestEditRealState(t *testing.T) {
 		t.Run(strconv.Itoa(version), func(t *testing.T) {
 			text := realState(t, version)
 			want := readBack(text)
-			var changes []DeviceChange
+			var served []Served
 			for i, unit := range names {
-				old, err := strconv.ParseUint(want[unit]["dev-id"], 10, 64)
+				pipe, err := strconv.Atoi(want[unit]["pipe-fd"])
 				if err != nil {
 					t.Fatalf("%s: %v", unit, err)
 				}
-				change := DeviceChange{Unit: unit, Old: old, New: uint64(i)*1000 + 5}
-				changes = append(changes, change)
-				want[unit]["dev-id"] = strconv.FormatUint(change.New, 10)
+				mount := Served{Path: "/" + unit, Pipe: 1000 + uint64(pipe), Device: uint64(i)*1000 + 5}
+				served = append(served, mount)
+				want[unit]["dev-id"] = strconv.FormatUint(mount.Device, 10)
 			}
-			edit, err := EditState(text, changes)
+			edit, err := EditState(text, served, pipes)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(edit.Changed) != len(names) || len(edit.Left) != 0 {
-				t.Errorf("changed %q, left %q", edit.Changed, edit.Left)
+			if corrected(edit) != len(names) || len(edit.Units) != len(names) {
+				t.Errorf("%+v", edit.Units)
 			}
 			told := slices.Concat(text, edit.Addition)
 			if got := readBack(told); !reflect.DeepEqual(got, want) {
 				t.Error("systemd would not read the same with other numbers")
 			}
 			// It would all be right then.
-			if edit, err = EditState(told, changes); err != nil || len(edit.Addition) != 0 || len(edit.Changed) != len(names) {
+			if edit, err = EditState(told, served, pipes); err != nil || len(edit.Addition) != 0 || len(edit.Units) != len(names) {
 				t.Errorf("a second time: %+v, %v", edit, err)
 			}
 		})
 	}
+}
+
+func corrected(edit *StateEdit) (count int) {
+	for i := range edit.Units {
+		if edit.Units[i].Corrected() {
+			count++
+		}
+	}
+	return count
 }
 
 // TestEditLargeState corrects 1,000 of 2,000 units in more than 1 MB. Wherever
@@ -81,23 +90,23 @@ func TestEditLargeState(t *testing.T) {
 	filler := strings.Repeat("exported-log-rate-limit-interval=no\n", 14)
 	var text strings.Builder
 	text.WriteString(header)
-	var changes []DeviceChange
+	var served []Served
 	for i := range units {
 		unit := fmt.Sprintf(`srv-%d\x20%d.automount`, i, i)
-		text.WriteString(section(unit, fmt.Sprintf("dev-id=%d\n", i)+filler))
+		text.WriteString(section(unit, fmt.Sprintf("dev-id=%d\n", i)+filler, i+10))
 		if i%2 == 0 {
-			changes = append(changes, DeviceChange{Unit: unit, Old: uint64(i), New: uint64(1<<20 + i)})
+			served = append(served, Served{Path: unit, Pipe: uint64(1010 + i), Device: uint64(1<<20 + i)})
 		}
 	}
 	if text.Len() < 1<<20 {
 		t.Fatalf("only %d bytes", text.Len())
 	}
-	edit, err := EditState([]byte(text.String()), changes)
+	edit, err := EditState([]byte(text.String()), served, pipes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(edit.Changed) != len(changes) || len(edit.Left) != 0 {
-		t.Errorf("%d changed, %d left, want %d and none", len(edit.Changed), len(edit.Left), len(changes))
+	if corrected(edit) != len(served) || len(edit.Units) != units {
+		t.Errorf("%d of %d corrected, want %d of %d", corrected(edit), len(edit.Units), len(served), units)
 	}
 	before := readBack([]byte(text.String()))
 	written := []byte(text.String() + string(edit.Addition))
@@ -112,15 +121,16 @@ func TestEditLargeState(t *testing.T) {
 			t.Fatalf("cut at %d: %d units, want %d", cut, len(after), units)
 		}
 		corrected := 0
-		for _, c := range changes {
-			switch after[c.Unit]["dev-id"] {
-			case strconv.FormatUint(c.New, 10):
+		for _, c := range served {
+			unit := c.Path
+			switch after[unit]["dev-id"] {
+			case strconv.FormatUint(c.Device, 10):
 				corrected++
-			case strconv.FormatUint(c.Old, 10):
+			case before[unit]["dev-id"]:
 			default:
-				t.Fatalf("cut at %d: %s has %v", cut, c.Unit, after[c.Unit])
+				t.Fatalf("cut at %d: %s has %v", cut, unit, after[unit])
 			}
-			after[c.Unit]["dev-id"] = before[c.Unit]["dev-id"]
+			after[unit]["dev-id"] = before[unit]["dev-id"]
 		}
 		if !reflect.DeepEqual(after, before) {
 			t.Errorf("cut at %d: something else changed", cut)
@@ -134,8 +144,8 @@ func TestEditLargeState(t *testing.T) {
 		}
 		cuts++
 	}
-	if last != len(changes) || cuts < 5 {
-		t.Errorf("%d units corrected at last, want %d; %d cuts", last, len(changes), cuts)
+	if last != len(served) || cuts < 5 {
+		t.Errorf("%d units corrected at last, want %d; %d cuts", last, len(served), cuts)
 	}
 }
 

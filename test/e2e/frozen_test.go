@@ -75,12 +75,12 @@ func TestKilledWhileFrozen(t *testing.T) {
 			r := s.Restore(t, lab.RestoreOptions{})
 			t.Logf("thawed %s after the kill", thawedAfter(t, log))
 			checkThawed(t, r)
-			finishRepair(t, s, r)
+			finishRepair(t, r)
 		})
 	}
 	t.Run("by hand", func(t *testing.T) {
 		r := restoreStale(t, s)
-		killed := killFrozen(t, s, r)
+		killed := killFrozen(t, r)
 		waitUntil(t, "the container is thawed", func() bool { return !frozen(t, r) })
 		took := time.Since(killed)
 		t.Logf("thawed %s after the kill", took)
@@ -88,7 +88,7 @@ func TestKilledWhileFrozen(t *testing.T) {
 			t.Errorf("the container was frozen for %s after the kill", took)
 		}
 		checkThawed(t, r)
-		finishRepair(t, s, r)
+		finishRepair(t, r)
 	})
 }
 
@@ -117,10 +117,10 @@ func thawedAfter(t *testing.T, log string) time.Duration {
 }
 
 // killFrozen runs a repair by hand and kills it while the container is frozen.
-func killFrozen(t *testing.T, s *snapshot, r *lab.Restored) time.Time {
+func killFrozen(t *testing.T, r *lab.Restored) time.Time {
 	t.Helper()
 	cmd := exec.Command("strace", append(append([]string{}, slowed...),
-		lab.Hook(), "repair", strconv.Itoa(r.PID), "--images", s.Images)...)
+		lab.Hook(), "repair", strconv.Itoa(r.PID))...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -157,9 +157,9 @@ func frozen(t *testing.T, r *lab.Restored) bool {
 }
 
 // finishRepair repairs by hand, and wants everything served.
-func finishRepair(t *testing.T, s *snapshot, r *lab.Restored) {
+func finishRepair(t *testing.T, r *lab.Restored) {
 	t.Helper()
-	if report := repairByHand(t, s, r); report.Outcome != "nothing-to-do" { // the restore's own next run may have done it
+	if report := repairByHand(t, r); report.Outcome != "nothing-to-do" { // the restore's own next run may have done it
 		checkReport(t, report, r)
 	}
 	r.CheckAnswers(t, lab.Accesses)

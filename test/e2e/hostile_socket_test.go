@@ -65,7 +65,7 @@ func TestHostileSocket(t *testing.T) {
 	}
 	node.checkUnchanged(t)
 	r.Run(t, "mv", lab.PrivateSocket+".real", lab.PrivateSocket)
-	checkCure(t, repairByHand(t, s, r), "preserved")
+	checkCure(t, repairByHand(t, r), "preserved")
 	r.CheckAnswers(t, lab.Accesses)
 	r.CheckUntouched(t)
 }

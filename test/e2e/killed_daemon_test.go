@@ -16,7 +16,7 @@ import (
 func TestKilledBetweenDaemons(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
-	finishRepair(t, s, killedBetweenDaemons(t, s))
+	finishRepair(t, killedBetweenDaemons(t, s))
 }
 
 // TestNextDaemonHasItsNumber is the same, and systemd starts the service before the
@@ -47,7 +47,7 @@ func TestNextDaemonHasItsNumber(t *testing.T) {
 	if strings.Contains(state, "ActiveState=active") {
 		t.Fatal("the new daemon was started, so this shows nothing")
 	}
-	finishRepair(t, s, r)
+	finishRepair(t, r)
 }
 
 // killedBetweenDaemons restores a container and kills the program when it has

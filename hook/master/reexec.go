@@ -31,15 +31,16 @@ const (
 	firstSealing = 258
 )
 
-// ErrNotRetold means that systemd could not be told new device numbers; it runs
-// on with the state that it had.
-var ErrNotRetold = errors.New("systemd could not be told the new device number through its own re-execution")
+// ErrNotReexecuted means that systemd could not be re-executed; it runs on with the
+// state that it had.
+var ErrNotReexecuted = errors.New("systemd does not re-execute itself")
 
-// Telling is what a systemd is told.
-type Telling struct {
+// Reexecution is how a systemd re-executes itself.
+type Reexecution struct {
 	// Version is systemd's.
 	Version int
-	Changes []DeviceChange
+	// Served are the autofs mounts whose pipes it reads, in its own mount namespace.
+	Served []Served
 	// Replaced is whether it may run another version of its program then, if that
 	// was installed since it was started.
 	Replaced bool
@@ -48,14 +49,15 @@ type Telling struct {
 // errSealed means that a state that was taken for one that is not sealed is.
 var errSealed = errors.New("its state is sealed before it executes itself")
 
-// Retell tells the systemd that is the given process new device numbers for
-// automount units. systemd re-executes itself on SIGTERM, as it does when its
-// package is upgraded: it writes its state to a memory file and reads it back.
-// Between the two it is stopped and the numbers in that file are corrected.
-// Nothing else about systemd or its units changes. Connections to it break.
-func Retell(ctx context.Context, pid1 *nsenter.Process, telling Telling) (*StateEdit, error) {
-	if err := canReexecute(pid1, telling.Replaced); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotRetold, err)
+// Reexecute has the systemd that is the given process re-execute itself, and
+// corrects on the way what it remembers of its automounts. On SIGTERM systemd
+// re-executes itself, as it does when its package is upgraded: it writes its
+// state to a memory file and reads it back. Between the two it is stopped, and
+// its state is compared with what the kernel shows. Nothing else about systemd or
+// its units changes. Connections to it break.
+func Reexecute(ctx context.Context, pid1 *nsenter.Process, how Reexecution) (*StateEdit, error) {
+	if err := canReexecute(pid1, how.Replaced); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotReexecuted, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, reexecTime, fmt.Errorf("it did not re-execute itself within %s", reexecTime))
 	defer cancel()
@@ -65,20 +67,20 @@ func Retell(ctx context.Context, pid1 *nsenter.Process, telling Telling) (*State
 	}
 	done := make(chan answer, 1)
 	nsenter.GoThread(func() { // ptrace is a matter of the thread
-		edit, err := retell(ctx, pid1, telling.Changes, telling.Version >= firstSealing)
+		edit, err := reexecute(ctx, pid1, how.Served, how.Version >= firstSealing)
 		if errors.Is(err, errSealed) {
-			edit, err = retell(ctx, pid1, telling.Changes, true)
+			edit, err = reexecute(ctx, pid1, how.Served, true)
 		}
 		done <- answer{edit, err}
 	})
 	a := <-done
 	if a.err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotRetold, a.err)
+		return nil, fmt.Errorf("%w: %w", ErrNotReexecuted, a.err)
 	}
 	return a.edit, nil
 }
 
-func retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange, seals bool) (edit *StateEdit, err error) {
+func reexecute(ctx context.Context, pid1 *nsenter.Process, served []Served, seals bool) (edit *StateEdit, err error) {
 	t, err := seize(ctx, pid1)
 	if err != nil {
 		return nil, err
@@ -91,7 +93,7 @@ func retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange, 
 	if err != nil {
 		return nil, err
 	}
-	edit, err = correct(pid1, fd, changes)
+	edit, err = correct(pid1, fd, served)
 	if errors.Is(err, unix.EPERM) && !seals { // memfd_create(2), File sealing
 		err = fmt.Errorf("%w: %w", errSealed, err)
 	}
@@ -149,7 +151,7 @@ func findState(p *nsenter.Process) (int, error) {
 // correct adds to the state what is needed, and looks that nothing else changed.
 // It is one write: whenever this program is killed, systemd finds its state as
 // it was or as it is to be (see paged for more than a page of corrections).
-func correct(p *nsenter.Process, fd int, changes []DeviceChange) (*StateEdit, error) {
+func correct(p *nsenter.Process, fd int, served []Served) (*StateEdit, error) {
 	f, err := p.OpenFileDescriptor(fd, unix.S_IFREG, unix.O_RDWR)
 	if err != nil {
 		return nil, err
@@ -159,7 +161,7 @@ func correct(p *nsenter.Process, fd int, changes []DeviceChange) (*StateEdit, er
 	if err != nil {
 		return nil, err
 	}
-	edit, err := EditState(text, changes)
+	edit, err := EditState(text, served, func(fd int) (uint64, error) { return pipeAt(p, fd) })
 	if err != nil || len(edit.Addition) == 0 {
 		return edit, err
 	}
