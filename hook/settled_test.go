@@ -131,7 +131,7 @@ func TestSettledOtherVersion(t *testing.T) {
 func TestPlanSettled(t *testing.T) {
 	for name, m := range map[string]Mount{
 		"images have another": systemdMount(nil),
-		"restored":            systemdMount(late(true, true)),
+		"restored":            systemdMount(late(true, false)),
 		"not preserved":       systemdMount(func(m *Mount) { m.NotPreserved = "taken" }),
 		"nested":              systemdMount(func(m *Mount) { m.Main = false }),
 		"automount":           automountMount(nil),

@@ -120,5 +120,10 @@ type Waiter struct {
 // knownHealthy reports whether the device numbers alone show that the master
 // knows the mount, so that nobody has to be asked.
 func (m *Mount) knownHealthy() bool {
-	return m.Settled || m.Preserved || m.Master.Kind == master.Systemd && m.DeviceBefore != 0 && m.DeviceBefore == m.Device
+	return m.Settled || m.Preserved || m.hasOldNumber()
+}
+
+// hasOldNumber reports whether it is a systemd's with the number in the images.
+func (m *Mount) hasOldNumber() bool {
+	return m.Master.Kind == master.Systemd && m.DeviceBefore != 0 && m.DeviceBefore == m.Device
 }
