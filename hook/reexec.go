@@ -18,8 +18,10 @@ const returnInterval = 2 * time.Millisecond
 // took before: a mount over a network may not come.
 const answerTime = 2 * time.Second
 
-// oldestReexecuted is the oldest version of systemd whose state is corrected.
-const oldestReexecuted = 240
+// oldestReexecuted is the oldest version of systemd whose state is corrected. An
+// older one gives up all the rest at a section that it cannot read
+// (manager_deserialize), and before 233 the state is no memory file.
+const oldestReexecuted = 235
 
 // reexecute has each systemd re-execute itself that may remember other device
 // numbers. What it remembers decides, whatever was planned. It reports whether

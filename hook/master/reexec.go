@@ -67,9 +67,9 @@ func Reexecute(ctx context.Context, pid1 *nsenter.Process, how Reexecution) (*St
 	}
 	done := make(chan answer, 1)
 	nsenter.GoThread(func() { // ptrace is a matter of the thread
-		edit, err := reexecute(ctx, pid1, how.Served, how.Version >= firstSealing)
+		edit, err := reexecute(ctx, pid1, how, how.Version >= firstSealing)
 		if errors.Is(err, errSealed) {
-			edit, err = reexecute(ctx, pid1, how.Served, true)
+			edit, err = reexecute(ctx, pid1, how, true)
 		}
 		done <- answer{edit, err}
 	})
@@ -80,7 +80,7 @@ func Reexecute(ctx context.Context, pid1 *nsenter.Process, how Reexecution) (*St
 	return a.edit, nil
 }
 
-func reexecute(ctx context.Context, pid1 *nsenter.Process, served []Served, seals bool) (edit *StateEdit, err error) {
+func reexecute(ctx context.Context, pid1 *nsenter.Process, how Reexecution, seals bool) (edit *StateEdit, err error) {
 	t, err := seize(ctx, pid1)
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func reexecute(ctx context.Context, pid1 *nsenter.Process, served []Served, seal
 	if err != nil {
 		return nil, err
 	}
-	edit, err = correct(pid1, fd, served)
+	edit, err = correct(pid1, fd, how)
 	if errors.Is(err, unix.EPERM) && !seals { // memfd_create(2), File sealing
 		err = fmt.Errorf("%w: %w", errSealed, err)
 	}
@@ -151,7 +151,7 @@ func findState(p *nsenter.Process) (int, error) {
 // correct adds to the state what is needed, and looks that nothing else changed.
 // It is one write: whenever this program is killed, systemd finds its state as
 // it was or as it is to be (see paged for more than a page of corrections).
-func correct(p *nsenter.Process, fd int, served []Served) (*StateEdit, error) {
+func correct(p *nsenter.Process, fd int, how Reexecution) (*StateEdit, error) {
 	f, err := p.OpenFileDescriptor(fd, unix.S_IFREG, unix.O_RDWR)
 	if err != nil {
 		return nil, err
@@ -161,7 +161,7 @@ func correct(p *nsenter.Process, fd int, served []Served) (*StateEdit, error) {
 	if err != nil {
 		return nil, err
 	}
-	edit, err := EditState(text, served, func(fd int) (uint64, error) { return pipeAt(p, fd) })
+	edit, err := EditState(text, how.Version, how.Served, func(fd int) (uint64, error) { return pipeAt(p, fd) })
 	if err != nil || len(edit.Addition) == 0 {
 		return edit, err
 	}

@@ -147,7 +147,7 @@ func reexecuteOnThread(ctx context.Context, p *nsenter.Process, seals bool) (edi
 	onThread(func() {
 		var pipe uint64
 		if pipe, err = pipeAt(p, 0); err == nil {
-			edit, err = reexecute(ctx, p, []Served{{Path: "/mnt/idle", Pipe: pipe, Device: 1048576}}, seals)
+			edit, err = reexecute(ctx, p, Reexecution{Version: 252, Served: []Served{{Path: "/mnt/idle", Pipe: pipe, Device: 1048576}}}, seals)
 		}
 	})
 	return edit, err

@@ -50,9 +50,9 @@ type StateEdit struct {
 //
 // Nothing in the text changes. systemd reads the file to its end and takes a
 // value that comes later instead of an earlier one, also from a second section
-// of the same unit (manager_deserialize_units, unit_deserialize_state: 240 to
+// of the same unit (manager_deserialize_units, unit_deserialize_state: 235 to
 // 262), so what is needed is added behind.
-func EditState(text []byte, served []Served, pipeOf func(fd int) (uint64, error)) (*StateEdit, error) {
+func EditState(text []byte, version int, served []Served, pipeOf func(fd int) (uint64, error)) (*StateEdit, error) {
 	units, err := automountSections(text)
 	if err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func EditState(text []byte, served []Served, pipeOf func(fd int) (uint64, error)
 		}
 		edit.Units = append(edit.Units, u)
 	}
-	edit.Addition = paged(len(text), sections)
+	edit.Addition = paged(len(text), version, sections)
 	return edit, nil
 }
 
@@ -182,10 +182,8 @@ const statePage = 4096
 // file. When this program is killed, the kernel may leave a write between two
 // pages (mm/filemap.c, generic_perform_write: fatal_signal_pending), nowhere
 // else. So no section goes across a page, and if all together fit into one, they
-// lie in one: then either all are written or none. systemd strips the blanks in
-// between; alone, where a write was left, they are a unit without a name, which
-// it skips.
-func paged(offset int, sections []string) []byte {
+// lie in one: then either all are written or none.
+func paged(offset, version int, sections []string) []byte {
 	total := 0
 	for _, s := range sections {
 		total += len(s)
@@ -197,9 +195,30 @@ func paged(offset int, sections []string) []byte {
 			need = total
 		}
 		if room := statePage - (offset+len(out))%statePage; need > room {
-			out = append(out, bytes.Repeat([]byte{' '}, room)...)
+			out = append(out, padding(room, version)...)
 		}
 		out = append(out, s...)
 	}
 	return out
+}
+
+// firstLongLines is the version from which on systemd reads lines of any length.
+// Older ones read the name of a unit into a buffer (UNIT_NAME_MAX+2).
+const firstLongLines = 240
+
+// padding is what systemd skips. It strips the blanks before the name of a unit;
+// alone, where a write was left, they are a unit without a name, which it skips.
+// One that reads no long lines gets several such units (unit_deserialize_skip).
+func padding(size, version int) []byte {
+	const longest = 254 // and a line feed; beside the longest name no blank but one has room
+	var out []byte
+	for version < firstLongLines && size-len(out) > 1 {
+		piece := min(size-len(out), longest+2)
+		if size-len(out)-piece == 1 {
+			piece--
+		}
+		out = append(out, bytes.Repeat([]byte{' '}, piece-2)...)
+		out = append(out, "\n\n"...)
+	}
+	return append(out, bytes.Repeat([]byte{' '}, size-len(out))...)
 }
