@@ -125,13 +125,8 @@ func (w *work) follow(i int) {
 		if m.Main || m.Master.Kind != master.Systemd || m.Device != main.Device {
 			continue
 		}
-		switch w.plan[j].Cure {
-		case Reexecuted:
+		if w.plan[j].Cure == Reexecuted || w.plan[i].Cure == Reexecuted {
 			w.plan[j].Cure, m.Settled = w.plan[i].Cure, main.Settled
-		case Healthy, Preserved:
-			if w.plan[i].Cure == Reexecuted {
-				w.plan[j].Cure = Reexecuted
-			}
 		}
 		m.DeviceBefore, m.Master.Unit = main.DeviceBefore, main.Master.Unit
 	}
@@ -144,11 +139,10 @@ func (w *work) answer(ctx context.Context, pid int, edit *master.StateEdit) {
 	defer cancel()
 	for i := range edit.Units {
 		u := &edit.Units[i]
-		if !u.Waiting && !(u.Corrected() && w.waitsFor(u)) {
-			continue
-		}
-		if err := w.scene.managers[pid].StartMount(ctx, u.Unit); err != nil {
-			w.warn(fmt.Errorf("%q: answer the processes that wait: %w", u.Unit, err))
+		if u.Waiting || u.Corrected() && w.waitsFor(u) {
+			if err := w.scene.managers[pid].StartMount(ctx, u.Unit); err != nil {
+				w.warn(fmt.Errorf("%q: answer the processes that wait: %w", u.Unit, err))
+			}
 		}
 	}
 }

@@ -125,7 +125,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
 		killWaiters: e.KillWaiters, refused: map[int]bool{},
 	}
 	w.apply(ctx)
-	if err := sc.wake(ctx, snapshot.Mounts); err != nil {
+	if err := sc.wake(ctx, snapshot); err != nil {
 		r.Warn(err)
 	}
 	report.describe(w.snapshot, w.plan)
