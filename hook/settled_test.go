@@ -126,8 +126,8 @@ func TestSettledOtherVersion(t *testing.T) {
 	}
 }
 
-// TestPlanSettled: a settled mount is healthy whatever images say, if nobody
-// demands to look.
+// TestPlanSettled: a settled mount is healthy whatever images say, unless a person
+// demands a look.
 func TestPlanSettled(t *testing.T) {
 	for name, m := range map[string]Mount{
 		"images have another": systemdMount(nil),

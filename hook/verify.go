@@ -74,7 +74,7 @@ func check(before, after *Mount, cure Cure) error {
 	case after.Master.Kind != before.Master.Kind || after.Master.Kind == master.None:
 		return fmt.Errorf("after the repair the pipe of %q has no reader that is a %s", before.Path, before.Master.Kind)
 	case cure == Reexecuted && (after.ID != before.ID || after.Device != before.Device):
-		return fmt.Errorf("%q was mounted anew while systemd re-executed itself", before.Path)
+		return fmt.Errorf("%q was mounted again while systemd re-executed itself", before.Path)
 	case cure == Restarted && after.ID == before.ID:
 		return fmt.Errorf("mount %d is still at %q: its mount namespace receives no changes from the container's", before.ID, before.Path)
 	case cure == Respawned && after.Master.PID == before.Master.PID:
