@@ -2,6 +2,7 @@ package hook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -62,6 +63,10 @@ func (w *work) reexecuteOne(ctx context.Context, pid int) {
 	} else {
 		w.judge(list, edit)
 	}
+	if errors.Is(err, master.ErrRefused) {
+		return
+	}
+	w.scene.forgetManager(pid) // its connection is broken
 	if err := w.scene.awaitManager(ctx, pid); err != nil {
 		w.warn(err)
 		return
@@ -73,9 +78,8 @@ func (w *work) reexecuteOne(ctx context.Context, pid int) {
 
 func (w *work) correct(ctx context.Context, pid, version int, served []master.Served) (*master.StateEdit, error) {
 	if version < oldestReexecuted {
-		return nil, fmt.Errorf("%w: it is version %d, older than %d", master.ErrNotReexecuted, version, oldestReexecuted)
+		return nil, fmt.Errorf("%w: it is version %d, older than %d", master.ErrRefused, version, oldestReexecuted)
 	}
-	w.scene.forgetManager(pid) // its connection breaks
 	return master.Reexecute(ctx, w.scene.masters[pid], master.Reexecution{
 		Version: version, Served: served, Replaced: w.snapshot.ReexecuteReplaced,
 	})

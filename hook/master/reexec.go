@@ -31,9 +31,13 @@ const (
 	firstSealing = 258
 )
 
-// ErrNotReexecuted means that systemd could not be re-executed; it runs on with the
-// state that it had.
-var ErrNotReexecuted = errors.New("systemd does not re-execute itself")
+// ErrRefused means that systemd cannot re-execute itself, or must not: nothing was
+// tried.
+var ErrRefused = errors.New("systemd is not made to re-execute itself")
+
+// ErrNotReexecuted means that its re-execution failed; it runs on with the state
+// that it had.
+var ErrNotReexecuted = errors.New("systemd did not re-execute itself, or its state could not be corrected")
 
 // Reexecution is how a systemd re-executes itself.
 type Reexecution struct {
@@ -57,7 +61,7 @@ var errSealed = errors.New("its state is sealed before it executes itself")
 // its units changes. Connections to it break.
 func Reexecute(ctx context.Context, pid1 *nsenter.Process, how Reexecution) (*StateEdit, error) {
 	if err := canReexecute(pid1, how.Replaced); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotReexecuted, err)
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, reexecTime, fmt.Errorf("it did not re-execute itself within %s", reexecTime))
 	defer cancel()

@@ -24,7 +24,8 @@ func TestHostileNames(t *testing.T) {
 	for _, name := range forged {
 		paths = append(paths, "/mnt/"+name)
 	}
-	c := lab.StartHostile(t, "names", paths...)
+	s := &snapshot{Checkpoint: lab.StartHostile(t, "names", paths...).Checkpoint(t)}
+	c := restoreStale(t, s)
 	node := lookAtNode(t)
 	for i, name := range []string{"x\nlevel=error", "automount", "y\x1b[2Jz"} {
 		c.Attack(t, lab.RoleProgram, "hold-pipe", name, "/held/"+forged[i])
