@@ -111,7 +111,7 @@ func (w *work) judge(list []int, edit *master.StateEdit) {
 			}
 			d.Cure, m.DeviceBefore = Reexecuted, u.Was
 		default:
-			m.Settled = true
+			m.DeviceBefore, m.Settled = u.Was, true
 			if d.Cure != Preserved {
 				d.Cure, d.Reason = Healthy, "nothing had to be corrected: systemd remembers its device"
 			}

@@ -138,8 +138,8 @@ func TestJudge(t *testing.T) {
 			if m.Settled != (w.plan[i].Cure == Healthy || w.plan[i].Cure == Preserved && len(test.units) > 0 && test.units[len(test.units)-1].Problem == "") {
 				t.Errorf("%s: %d: %s, settled %v", name, i, w.plan[i].Cure, m.Settled)
 			}
-			if w.plan[i].Cure == Reexecuted && m.DeviceBefore != 50 {
-				t.Errorf("%s: %d: was device %d, want 50", name, i, m.DeviceBefore)
+			if want := map[Cure]uint64{Reexecuted: 50, Healthy: 60}[w.plan[i].Cure]; want != 0 && m.DeviceBefore != want {
+				t.Errorf("%s: %d: was device %d, want %d", name, i, m.DeviceBefore, want)
 			}
 		}
 	}
