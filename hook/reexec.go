@@ -185,9 +185,9 @@ func (w *work) leave(i int, cure Cure, reason string) {
 	}
 	device := w.snapshot.Mounts[i].Device
 	for j := range w.plan {
-		if d := &w.plan[j]; d.Cure == Reexecuted && w.snapshot.Mounts[j].Device == device {
-			d.Cure = cure
-			d.Reason = strings.TrimPrefix(d.Reason+"; "+reason, "; ")
+		d, m := &w.plan[j], &w.snapshot.Mounts[j]
+		if d.Cure == Reexecuted && m.Device == device {
+			d.Cure, d.Reason = cure, strings.TrimPrefix(m.NotPreserved+"; "+reason, "; ")
 		}
 	}
 }

@@ -95,9 +95,10 @@ func TestRestartInstead(t *testing.T) {
 		want     Cure
 		reason   string
 	}{
-		"stale by the images": {Auto, nil, Restarted, "old; too old"},
-		"only reexec":         {ReexecOnly, nil, Unrepaired, "old; too old"},
-		"unknown":             {Auto, unknown, Unrepaired, `old; too old; whether systemd knows its device is unknown: if accesses hang, run "autofs-restore-hook repair 54 --strategy restart"`},
+		"stale by the images": {Auto, nil, Restarted, "too old"},
+		"not preserved":       {Auto, func(m *Mount) { m.NotPreserved = "taken" }, Restarted, "taken; too old"},
+		"only reexec":         {ReexecOnly, nil, Unrepaired, "too old"},
+		"unknown":             {Auto, unknown, Unrepaired, `too old; whether systemd knows its device is unknown: if accesses hang, run "autofs-restore-hook repair 54 --strategy restart"`},
 	} {
 		w := reexecWork(test.strategy, test.change)
 		for _, i := range []int{0, 3} {
