@@ -184,7 +184,7 @@ func TestNeverRestored(t *testing.T) {
 	check := func(what, reason string, options ...string) {
 		t.Helper()
 		report := repairByHand(t, &lab.Restored{Container: c}, options...)
-		if report.Outcome != "nothing-to-do" {
+		if report.Outcome != "nothing-to-do" && len(options) == 0 { // on demand automount may reload
 			t.Errorf("%s: outcome %s", what, report.Outcome)
 		}
 		for _, m := range report.Mounts {
@@ -209,7 +209,7 @@ func TestNeverRestored(t *testing.T) {
 	if now := listens(); now == before {
 		t.Error("systemd did not re-execute itself")
 	}
-	for _, change := range lab.UnitChanges(units, c.Settle(t)) {
+	for _, change := range unitsThatNoticed(units, c.Settle(t)) {
 		t.Errorf("a unit noticed: %s", change)
 	}
 }
