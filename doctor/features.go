@@ -13,8 +13,8 @@ import (
 // What cannot be done without a feature of the kernel.
 const (
 	everything = "nothing can be repaired"
-	preserved  = "no mount is preserved; masters are told or restarted instead"
-	retold     = "systemd cannot be told new numbers; units are restarted instead"
+	preserved  = "no mount is preserved; systemd re-executes itself or units are restarted instead"
+	reexecuted = "systemd's state cannot be corrected; units are restarted instead"
 )
 
 // features tries what the cures need. None of it changes anything.
@@ -37,7 +37,7 @@ func features() []Feature {
 	try("close_range (5.9)", "processes that outlive a run keep files open", false, unix.CloseRange(1<<30, 1<<30, unix.CLOSE_RANGE_CLOEXEC))
 	try("clone3 (5.7)", "systemd cannot be asked: its units are not repaired", false, clone3())
 	try("/proc/PID/task/TID/children (CONFIG_PROC_CHILDREN)", everything, true, children())
-	try("ptrace", retold, false, ptraceAllowed())
+	try("ptrace", reexecuted, false, ptraceAllowed())
 	return list
 }
 

@@ -20,22 +20,25 @@ type work struct {
 	refused map[int]bool
 }
 
-// apply carries out the cures: automount daemons reload, systemd is told new device
-// numbers, and then units are restarted, the shortest path first, so that an
-// automount below another one is looked at when the outer one stands.
+// apply carries out the cures: automount daemons reload, systemd re-executes itself, and
+// then units are restarted, the shortest path first, so that an automount below
+// another one is looked at when the outer one stands.
 func (w *work) apply(ctx context.Context) {
 	reloaded := w.reload(ctx)
-	retold := w.retell(ctx)
+	reexecuted := w.reexecute(ctx)
 	restarts := w.coveredLast(w.ordered(Restarted))
 	if len(restarts) > 0 {
 		w.restartAll(ctx, restarts)
 	}
-	if reloaded || retold || len(restarts) > 0 {
+	if reloaded || reexecuted || len(restarts) > 0 {
 		w.verify()
 	}
 }
 
 func (w *work) restartAll(ctx context.Context, list []int) {
+	if err := w.openRoots(ctx, list); err != nil {
+		w.warn(err)
+	}
 	w.openClosed(ctx, list)
 	resume := w.divert(ctx, list)
 	defer resume()
@@ -47,6 +50,20 @@ func (w *work) restartAll(ctx context.Context, list []int) {
 			w.fail(i, err)
 		}
 	}
+}
+
+// openRoots opens the roots of mounts, in every namespace that shows them.
+func (w *work) openRoots(ctx context.Context, list []int) error {
+	devices := map[uint64]bool{}
+	for _, i := range list {
+		devices[w.snapshot.Mounts[i].Device] = true
+	}
+	wanted := map[rootKey]bool{}
+	for i := range w.snapshot.Mounts {
+		m := &w.snapshot.Mounts[i]
+		wanted[rootKey{m.Namespace, m.ID}] = devices[m.Device]
+	}
+	return w.scene.openRoots(ctx, func(key rootKey) bool { return wanted[key] })
 }
 
 // ordered returns the mounts with a cure, the shortest path first.

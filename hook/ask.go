@@ -13,50 +13,26 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 )
 
-// askSystemd adds what the masters' systemd says about their units. What
-// cannot be learned is noted as the mount's problem, not returned: one systemd
-// that does not answer must not keep the others from being repaired.
-func (s *scene) askSystemd(ctx context.Context, list []Mount) {
-	paths := map[int][]string{}
+// nameUnits names the unit of each mount that a systemd serves.
+func nameUnits(list []Mount) {
 	for i := range list {
-		m := &list[i]
-		if m.Master.Kind == master.Systemd {
+		if m := &list[i]; m.Master.Kind == master.Systemd {
 			m.Master.Unit = master.UnitNameFromPath(m.Path, "automount")
-		}
-		if m.Master.Kind == master.Systemd && m.Main && !m.knownHealthy() {
-			paths[m.Master.PID] = append(paths[m.Master.PID], m.Path)
-		}
-	}
-	for pid, wanted := range paths {
-		units, err := s.automountUnits(ctx, pid, wanted)
-		for i := range list {
-			if list[i].Master.Kind != master.Systemd || list[i].Master.PID != pid || list[i].knownHealthy() {
-				continue
-			}
-			m := &list[i].Master
-			unit, known := units[list[i].Path]
-			switch {
-			case err != nil:
-				m.Problem, m.Unanswered = err.Error(), true
-			case !known:
-				m.Problem = "systemd has no .automount unit for this path"
-			default:
-				m.Unit, m.UnitActive, m.UnitSince = unit.Name, unit.Active(), unit.Since
-			}
 		}
 	}
 }
 
-// wake has every systemd that serves a mount go through its events once. A
-// systemd that was checkpointed while it ignored mount events for a moment
+// wake has every restored systemd that serves a mount go through its events once.
+// A systemd that was checkpointed while it ignored mount events for a moment
 // (src/core/mount.c, a rate limit) is not woken by its timer after the restore,
-// and would hear of no mount until something else happens to it.
-func (s *scene) wake(ctx context.Context, list []Mount) error {
+// and would hear of no mount until something else happens to it. One whose mounts
+// all were settled is awake.
+func (s *scene) wake(ctx context.Context, snapshot *Snapshot) error {
 	var errs []error
 	seen := map[int]bool{}
-	for i := range list {
-		m := &list[i].Master
-		if m.Kind != master.Systemd || seen[m.PID] {
+	for i := range snapshot.Mounts {
+		m := &snapshot.Mounts[i].Master
+		if m.Kind != master.Systemd || seen[m.PID] || snapshot.Mounts[i].Settled || !snapshot.Restore && !m.Restored {
 			continue
 		}
 		seen[m.PID] = true
@@ -67,24 +43,6 @@ func (s *scene) wake(ctx context.Context, list []Mount) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
-}
-
-func (s *scene) automountUnits(ctx context.Context, pid int, paths []string) (map[string]master.Unit, error) {
-	manager, err := s.manager(ctx, pid)
-	if err != nil {
-		return nil, err
-	}
-	units, err := manager.Automounts(ctx, paths)
-	if err == nil || manager.Connected() {
-		return units, err
-	}
-	// It re-executes itself, as a run that was killed has asked it to.
-	wait, cancel := context.WithTimeout(ctx, returnTime)
-	defer cancel()
-	if err := s.awaitManager(wait, pid); err != nil {
-		return nil, err
-	}
-	return s.managers[pid].Automounts(ctx, paths)
 }
 
 // returnTime is how long a systemd may be without its socket.

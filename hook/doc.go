@@ -20,7 +20,7 @@
 // The mounts that a systemd serves are made anew with the numbers held, beneath
 // whatever covers them, in every mount namespace. If a master is left that must
 // be told or replaced, the rest of the container is frozen. Repair, at
-// post-resume: systemd is told new numbers through its own re-execution, or its
+// post-resume: systemd re-executes itself and its state is corrected, or its
 // units are restarted; automount is respawned; the container is thawed; the
 // result is verified and reported. Each moment is complete alone.
 //
@@ -37,13 +37,14 @@
 // No OCI runtime runs poststart at a restore, so an OCI hook called at that
 // stage is asked by a start, by a person or by a future runtime. The command
 // line of the calling runtime says "create", "start" or "run" when it is a
-// fresh start, and then nothing is looked at. Otherwise the mounts decide: a
-// systemd automount that is older than its unit's activation was mounted by
-// that systemd and is left alone, one that is younger was made by CRIU.
+// fresh start, and then nothing is looked at. Otherwise the master decides: CRIU
+// forks processes and does not execute their programs, as a runtime does
+// (restored). What a restored systemd remembers is in the state that it writes
+// when it re-executes itself, and only that decides which of its mounts are stale.
 //
-// None of this can be forged from inside a container: the caller's command line
-// and environment belong to the host, and the age of a superblock is the
-// kernel's word. What the container's own systemd says about its units it can
+// None of this can be forged from inside a container to the harm of another one:
+// the caller's command line and environment belong to the host, and whether a
+// process was executed is the kernel's word. What the container's own systemd says about its units it can
 // invent, but only about its own units, and all that follows happens to itself:
 // it is re-executed, its units are restarted, its services killed and started
 // through itself. Annotations are never looked at: they travel inside checkpoint

@@ -38,7 +38,7 @@ type Event struct {
 	ContainerID string
 	// CRIU is the process that restores, 0 if unknown.
 	CRIU int
-	// ImageDir is the directory of the checkpoint images, "" if unknown.
+	// ImageDir is the directory of the checkpoint images, "" at Repair.
 	ImageDir string
 	// Strategy limits the cures that are tried.
 	Strategy Strategy
@@ -70,17 +70,16 @@ type Strategy string
 const (
 	// Auto tries all cures, the mildest first.
 	Auto Strategy = "auto"
-	// PreserveOnly only makes mounts anew with their old device numbers.
-	PreserveOnly Strategy = "preserve"
-	// RetellOnly only tells systemd the new device numbers.
-	RetellOnly Strategy = "retell"
+	// ReexecOnly has systemd re-execute itself, also where nothing shows that it was
+	// restored, and restarts no unit.
+	ReexecOnly Strategy = "reexec"
 	// RestartOnly restarts units at once.
 	RestartOnly Strategy = "restart"
 )
 
 // Valid reports whether it is one of the strategies.
 func (s Strategy) Valid() bool {
-	return s == Auto || s == PreserveOnly || s == RetellOnly || s == RestartOnly
+	return s == Auto || s == ReexecOnly || s == RestartOnly
 }
 
 // Environment variables with which CRIU calls an action script, beside

@@ -24,15 +24,14 @@ func TestNotesOnDisk(t *testing.T) {
 	m := Mount{ID: 50, Path: "/a", Device: 54}
 	_, renewing := s.beginRenewing(init, &m)
 	place := mounts.Place{Namespace: 1, Path: "/a", Old: 54, New: 55, Parent: 7, Kind: 1 << 18, Apart: true}
-	if err := errors.Join(renewing, s.beginTelling(init), s.announceGate(init, 55),
-		s.settle(init, &Snapshot{Mounts: []Mount{m}}, []Decision{{Cure: Retold}}),
+	if err := errors.Join(renewing, s.announceGate(init, 55),
+		s.settle(init, &Snapshot{Mounts: []Mount{m}}, []Decision{{Cure: Reexecuted}}),
 		replacingNote.of(s, init).save(replacingRecord{Version: recordVersion, Places: []mounts.Place{place}}),
 		parkingNote.of(s, init, 101, 66).save(parkingRecord{Version: recordVersion, Daemon: 101, DaemonStart: 5, Mounts: []parkedTrigger{{"/a", 66, 54}}}),
 		keepingNote.of(s, init, 50).save(keepingRecord{Version: recordVersion, Path: "/a", Device: 54, Holder: helper.Ref{PID: 8, StartTime: 9, Files: 1}})); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"containers/ID.telling":        "",
 		"containers/ID.gate":           "55",
 		"containers/ID.50.renewing":    `{"version":1,"path":"/a","device":54}`,
 		"containers/ID.json":           `{"version":1,"mounts":[{"namespace":0,"path":"/a","device":54,"mount":50,"master":"0-0"}]}`,

@@ -1,8 +1,8 @@
 package hook
 
 import (
+	"cmp"
 	"fmt"
-	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -18,9 +18,9 @@ const (
 	// Preserved means that the mount was made anew with the device number that its master
 	// remembers.
 	Preserved Cure = "preserved"
-	// Retold means that systemd was told the new device number when it
-	// re-executed itself; nothing else changed.
-	Retold Cure = "retold"
+	// Reexecuted means that systemd remembered another device number, and that
+	// this was corrected when it re-executed itself; nothing else changed.
+	Reexecuted Cure = "reexecuted"
 	// Restarted means that the systemd unit is restarted, and what covered it kept.
 	Restarted Cure = "restarted"
 	// Reloaded means that the automount daemon has mounted its trigger again, on SIGHUP.
@@ -36,16 +36,11 @@ type Decision struct {
 	Reason string
 }
 
-// clockSlack is how far apart two dates of the same moment may be: process start
-// times come in ticks of 10 ms, inode times in ticks of up to 10 ms, and systemd
-// notes a unit's state just after it made the mount or the process.
-const clockSlack = 100 * time.Millisecond
-
 // Plan decides for each mount of a snapshot what is to be done. It only thinks:
 // the same snapshot always gives the same plan.
 func Plan(s *Snapshot) []Decision {
 	decisions := make([]Decision, len(s.Mounts))
-	cured := map[uint64]bool{} // superblocks that a cure in their master's namespace covers
+	main := map[uint64]Cure{} // of the superblocks that the main namespace shows
 	for i := range s.Mounts {
 		m := &s.Mounts[i]
 		cure, reason := decide(s, m)
@@ -53,19 +48,20 @@ func Plan(s *Snapshot) []Decision {
 			cure, reason = Unrepaired, restartThere(m)
 		}
 		decisions[i] = Decision{Mount: i, Cure: cure, Reason: reason}
-		if m.Main && (cure == Restarted || cure == Retold) {
-			cured[m.Device] = true
+		if m.Main {
+			main[m.Device] = cure
 		}
 	}
 	for i := range s.Mounts {
-		m := &s.Mounts[i]
-		if !m.Main && (decisions[i].Cure == Restarted || decisions[i].Cure == Retold) {
-			if cured[m.Device] {
-				decisions[i].Reason = "it shows the mount in the mount namespace of its systemd"
-			} else {
-				decisions[i].Cure = Unrepaired
-				decisions[i].Reason = "systemd renews mounts in its own mount namespace only, which does not show this one"
-			}
+		m, d := &s.Mounts[i], &decisions[i]
+		if m.Main || d.Cure != Restarted && d.Cure != Reexecuted {
+			continue
+		}
+		if cure, shown := main[m.Device]; shown {
+			d.Cure, d.Reason = cure, "it shows the mount in the mount namespace of its systemd"
+		} else {
+			d.Cure = Unrepaired
+			d.Reason = "systemd renews mounts in its own mount namespace only, which does not show this one"
 		}
 	}
 	return decisions
@@ -98,108 +94,53 @@ func decide(s *Snapshot, m *Mount) (Cure, string) {
 	return Unrepaired, "no process reads its pipe: start the program that served it"
 }
 
+// decideSystemd decides whether systemd is to re-execute itself. What it remembers
+// shows only then, and is what decides in the end.
 func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 	switch {
-	case m.Preserved: // and settled, since the same moment
-		return Preserved, "it has the device number that systemd remembers"
-	case m.Settled:
+	case s.Strategy == ReexecOnly:
+		return Reexecuted, cmp.Or(m.NotPreserved, "as demanded, if systemd remembers another device")
+	case m.Settled && (s.Restore || !m.Master.Waited): // a cache: a waiter is a reason to ask
 		return Healthy, "an earlier run repaired it"
-	case m.knownHealthy():
+	case m.Preserved:
+		return Preserved, "it has the device number that systemd remembers"
+	case m.hasOldNumber():
 		return Healthy, "it came back with its old device number"
+	case !s.Restore && !m.Master.Restored && !m.Master.Waited:
+		return Healthy, "its systemd was started here, not restored"
 	}
-	if !s.Restore {
-		if healthy, reason := datedAsItsUnit(m); healthy {
-			return Healthy, reason
-		}
-	}
+	reason := m.NotPreserved
 	switch {
-	case s.Strategy == PreserveOnly && m.NotPreserved != "":
-		return Unrepaired, m.NotPreserved
-	case s.Strategy == PreserveOnly:
-		return Unrepaired, "the device number that systemd remembers is not known: name the checkpoint images with --images"
-	case m.Master.Unanswered && !s.Restore && m.DeviceBefore == 0:
-		return Unrepaired, CannotJudge + ": " + m.Master.Problem
-	case m.Master.Problem != "":
-		return Unrepaired, m.Master.Problem
-	case m.Main && !m.Master.UnitActive:
-		return Unrepaired, fmt.Sprintf("%s is not active: start it with \"systemctl start %s\" in the container", m.Master.Unit, m.Master.Unit)
-	case m.DeviceBefore == 0 && s.Strategy == RetellOnly:
-		return Unrepaired, "the device number that systemd remembers is not known: name the checkpoint images with --images"
-	case m.DeviceBefore == 0 && !s.Restore && (m.Created.IsZero() || m.Master.UnitSince.IsZero()) && s.Strategy != RestartOnly:
-		return Unrepaired, CannotJudge + ": " + unseen(m)
-	case m.DeviceBefore == 0:
-		return Restarted, "it was mounted after its unit became active: systemd remembers an older device"
+	case reason != "":
+	case m.DeviceBefore != 0:
+		reason = "it was device " + mounts.DeviceString(m.DeviceBefore)
+	case s.Strategy != RestartOnly:
+		reason = "if systemd remembers another device"
+	default:
+		reason = "as demanded"
 	}
-	cure := Retold
 	if s.Strategy == RestartOnly {
-		cure = Restarted
+		return Restarted, reason
 	}
-	if m.NotPreserved != "" {
-		return cure, m.NotPreserved
-	}
-	return cure, fmt.Sprintf("systemd remembers device %s", mounts.DeviceString(m.DeviceBefore))
+	return Reexecuted, reason
 }
 
 // CannotJudge begins the reason of a mount of which it is not known whether it is
 // stale. Nothing is done with it.
 const CannotJudge = "cannot be judged now"
 
-// unseen says what could not be seen of a mount.
-func unseen(m *Mount) string {
-	if m.Created.IsZero() {
-		return "it could not be opened, as while a process waits on it"
-	}
-	return "systemd does not say since when its unit is active"
-}
-
-// planRepair is what a person's repair would do, in advance: it tries first to
-// make mounts anew with their old numbers, which a repair after CRIU's
-// pre-resume has behind it.
-func planRepair(s *Snapshot) []Decision {
-	plan := Plan(s)
-	if s.Strategy == RetellOnly || s.Strategy == RestartOnly {
-		return plan
-	}
-	for _, i := range toPreserve(s.Mounts, s.Waiters) {
-		if plan[i].Cure == Healthy {
-			continue
-		}
-		for j := range plan {
-			if s.Mounts[plan[j].Mount].Device == s.Mounts[i].Device {
-				plan[j].Cure = Preserved
-				plan[j].Reason = fmt.Sprintf("if device number %s can be had", mounts.DeviceString(s.Mounts[i].DeviceBefore))
-			}
-		}
-	}
-	return plan
-}
-
 // toPreserve picks the mounts that are to be made anew with the device number
-// that their systemd remembers. A mount that somebody waits on is left to be
-// told: then systemd answers him, which it cannot on another superblock.
-func toPreserve(list []Mount, waiters []Waiter) []int {
+// that their systemd remembers.
+func toPreserve(list []Mount) []int {
 	var picked []int
 	for i := range list {
 		m := &list[i]
-		if m.Main && m.Master.Kind == master.Systemd && m.Options.Type.Trigger() && !m.Settled && !m.LeftAlone &&
-			m.DeviceBefore != 0 && m.DeviceBefore != m.Device && len(waitersOn(waiters, m.Path)) == 0 {
+		if m.Main && m.Master.Kind == master.Systemd && m.Options.Type.Trigger() && !m.Settled &&
+			m.DeviceBefore != 0 && m.DeviceBefore != m.Device {
 			picked = append(picked, i)
 		}
 	}
 	return picked
-}
-
-// datedAsItsUnit compares the age of the mount with that of its unit. systemd
-// makes the mount when it activates the unit; CRIU makes it at the restore,
-// while systemd still remembers when the unit was activated.
-func datedAsItsUnit(m *Mount) (bool, string) {
-	if m.Created.IsZero() || m.Master.UnitSince.IsZero() {
-		return false, ""
-	}
-	if m.Created.After(m.Master.UnitSince.Add(clockSlack)) {
-		return false, ""
-	}
-	return true, "it is as old as its unit: systemd mounted it itself"
 }
 
 func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
@@ -215,10 +156,8 @@ func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
 		return Healthy, "a mount covers it, so that accesses do not ask automount"
 	case s.Restore, s.Strategy != Auto && s.Strategy != "":
 		return Reloaded, stale
-	case m.Master.Executed:
+	case m.Master.Executed || !s.Restored:
 		return Healthy, "its daemon was started here, not restored"
-	case s.Executed:
-		return Healthy, "the container's first process was started here, not restored"
 	}
 	return Reloaded, stale
 }

@@ -5,13 +5,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
-
-var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
 // systemdMount is one that its systemd does not know: device 54 became 60.
 func systemdMount(change func(*Mount)) Mount {
@@ -20,7 +17,7 @@ func systemdMount(change func(*Mount)) Mount {
 		Options: autofs.Options{FD: 9, HasPipe: true, Type: autofs.Direct},
 		Master: Master{
 			Identity: master.Identity{Kind: master.Systemd, PID: 100, ContainerPID: 1},
-			Unit:     "a.automount", UnitActive: true,
+			Unit:     "a.automount",
 		},
 	}
 	if change != nil {
@@ -32,7 +29,7 @@ func systemdMount(change func(*Mount)) Mount {
 // automountMount is one of a daemon that a service runs.
 func automountMount(change func(*Mount)) Mount {
 	m := systemdMount(nil)
-	m.Master = Master{Identity: master.Identity{Kind: master.Automount, PID: 101, ContainerPID: 7}, Unit: "autofs.service", UnitActive: true}
+	m.Master = Master{Identity: master.Identity{Kind: master.Automount, PID: 101, ContainerPID: 7}, Unit: "autofs.service"}
 	if change != nil {
 		change(&m)
 	}
@@ -40,6 +37,17 @@ func automountMount(change func(*Mount)) Mount {
 }
 
 func unknown(m *Mount) { m.DeviceBefore = 0 }
+
+func executed(m *Mount) { m.Master.Executed = true }
+
+func same(m *Mount) { m.Device = 54 }
+
+func preserved(m *Mount) { m.Preserved, m.Device = true, 54 }
+
+// late is a mount that a person's repair finds.
+func late(restored, waited bool) func(*Mount) {
+	return func(m *Mount) { m.DeviceBefore, m.Master.Restored, m.Master.Waited = 0, restored, waited }
+}
 
 func TestDecide(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -49,34 +57,25 @@ func TestDecide(t *testing.T) {
 		cure     Cure
 		reason   string
 	}{
-		"systemd, stale":              {systemdMount(nil), Auto, true, Retold, "remembers device 0:54"},
-		"systemd, restart wanted":     {systemdMount(nil), RestartOnly, true, Restarted, "remembers device 0:54"},
-		"systemd, retell wanted":      {systemdMount(nil), RetellOnly, true, Retold, "remembers device 0:54"},
-		"systemd, preserve wanted":    {systemdMount(nil), PreserveOnly, true, Unrepaired, "--images"},
-		"systemd, same number":        {systemdMount(func(m *Mount) { m.Device = 54 }), Auto, true, Healthy, "old device number"},
-		"systemd, preserved":          {systemdMount(func(m *Mount) { m.Preserved = true; m.Device = 54 }), Auto, true, Preserved, "remembers"},
-		"systemd, preserved, settled": {systemdMount(func(m *Mount) { m.Preserved, m.Settled = true, true; m.Device = 54 }), Auto, true, Preserved, "remembers"},
-		"systemd, not preserved":      {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), Auto, true, Retold, "taken"},
-		"systemd, only to preserve":   {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), PreserveOnly, true, Unrepaired, "taken"},
-		"systemd, not preserved, old": {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), RestartOnly, true, Restarted, "taken"},
-		"systemd does not answer":     {systemdMount(func(m *Mount) { m.Master.Problem = "silent" }), Auto, true, Unrepaired, "silent"},
-		"systemd, silent, undated":    {systemdMount(func(m *Mount) { unknown(m); m.Master.Problem, m.Master.Unanswered = "silent", true }), Auto, false, Unrepaired, "cannot be judged now: silent"},
-		"systemd, no such unit":       {systemdMount(func(m *Mount) { unknown(m); m.Master.Problem = "no unit" }), Auto, false, Unrepaired, "no unit"},
-		"systemd, healthy, silent":    {systemdMount(func(m *Mount) { m.Device = 54; m.Master.Problem = "silent" }), Auto, true, Healthy, ""},
-		"systemd, inactive unit":      {systemdMount(func(m *Mount) { m.Master.UnitActive = false }), Auto, true, Unrepaired, `"systemctl start a.automount"`},
-		"systemd, unknown number":     {systemdMount(unknown), Auto, true, Restarted, "after its unit became active"},
-		"systemd, unknown, retell":    {systemdMount(unknown), RetellOnly, false, Unrepaired, "--images"},
-		"systemd, as old as its unit": {systemdMount(dates(noon, noon)), Auto, false, Healthy, "as old as its unit"},
-		"systemd, within the slack":   {systemdMount(dates(noon, noon.Add(clockSlack))), Auto, false, Healthy, "as old as its unit"},
-		"systemd, younger":            {systemdMount(dates(noon, noon.Add(clockSlack+1))), Auto, false, Restarted, "after its unit"},
-		"systemd, no date of it":      {systemdMount(dates(noon, time.Time{})), Auto, false, Unrepaired, "cannot be judged now: it could not be opened"},
-		"systemd, no date of unit":    {systemdMount(dates(time.Time{}, noon)), Auto, false, Unrepaired, "cannot be judged now: systemd does not say"},
-		"systemd, no date, a restore": {systemdMount(dates(noon, time.Time{})), Auto, true, Restarted, ""},
-		"systemd, no date, wanted":    {systemdMount(dates(noon, time.Time{})), RestartOnly, false, Restarted, ""},
-		"systemd, images beat dates": {systemdMount(func(m *Mount) {
-			dates(noon, noon)(m)
-			m.DeviceBefore = 54
-		}), Auto, true, Retold, "remembers device"},
+		"systemd, stale":               {systemdMount(nil), Auto, true, Reexecuted, "it was device 0:54"},
+		"systemd, restart wanted":      {systemdMount(nil), RestartOnly, true, Restarted, "it was device 0:54"},
+		"systemd, reexec wanted":       {systemdMount(nil), ReexecOnly, true, Reexecuted, "as demanded"},
+		"systemd, same number":         {systemdMount(same), Auto, true, Healthy, "old device number"},
+		"systemd, same, reexec wanted": {systemdMount(same), ReexecOnly, true, Reexecuted, "as demanded"},
+		"systemd, preserved":           {systemdMount(preserved), Auto, true, Preserved, "remembers"},
+		"systemd, preserved, reexec":   {systemdMount(preserved), ReexecOnly, true, Reexecuted, "as demanded"},
+		"systemd, not preserved":       {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), Auto, true, Reexecuted, "taken"},
+		"systemd, not preserved, old":  {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), RestartOnly, true, Restarted, "taken"},
+		"systemd, unknown number":      {systemdMount(unknown), Auto, true, Reexecuted, "if systemd remembers another"},
+		"systemd, later":               {systemdMount(late(true, false)), Auto, false, Reexecuted, "if systemd remembers another"},
+		"systemd, later, waiters":      {systemdMount(late(false, true)), Auto, false, Reexecuted, "if systemd remembers another"},
+		"systemd, later, settled":      {systemdMount(func(m *Mount) { late(true, false)(m); m.Settled = true }), Auto, false, Healthy, "earlier run"},
+		"systemd, settled, waiters":    {systemdMount(func(m *Mount) { late(true, true)(m); m.Settled = true }), Auto, false, Reexecuted, "if systemd remembers another"},
+		"systemd, settled, restore":    {systemdMount(func(m *Mount) { late(true, true)(m); m.Settled = true }), Auto, true, Healthy, "earlier run"},
+		"systemd, later, restart":      {systemdMount(late(true, false)), RestartOnly, false, Restarted, "as demanded"},
+		"systemd, never restored":      {systemdMount(late(false, false)), Auto, false, Healthy, "started here"},
+		"systemd, never, restart":      {systemdMount(late(false, false)), RestartOnly, false, Healthy, "started here"},
+		"systemd, never, reexec":       {systemdMount(late(false, false)), ReexecOnly, false, Reexecuted, "as demanded"},
 		"systemd, catatonic": {
 			systemdMount(func(m *Mount) { m.Master = Master{Identity: master.Identity{Kind: master.None}}; m.Options.FD = -1 }),
 			Auto, true, Healthy, "catatonic",
@@ -90,11 +89,10 @@ func TestDecide(t *testing.T) {
 		"automount, covered":        {automountMount(func(m *Mount) { m.Covers = []Cover{{ID: 7}} }), Auto, true, Healthy, "covers it"},
 		"automount, parked":         {automountMount(func(m *Mount) { m.Parking = true }), Auto, false, Reloaded, "inode"},
 		"automount, parked above":   {automountMount(func(m *Mount) { m.UnderParking, m.Covers = true, []Cover{{ID: 7}} }), Auto, false, Reloaded, "inode"},
-		"automount, later":          {automountMount(nil), Auto, false, Reloaded, "inode"},
 		"automount, executed":       {automountMount(func(m *Mount) { m.Master.Executed = true }), Auto, false, Healthy, "started here"},
 		"automount, executed, told": {automountMount(func(m *Mount) { m.Master.Executed = true }), RestartOnly, false, Reloaded, ""},
 		"automount, executed, CRIU": {automountMount(func(m *Mount) { m.Master.Executed = true }), Auto, true, Reloaded, ""},
-		"systemd, executed again":   {systemdMount(func(m *Mount) { m.Master.Executed = true }), Auto, false, Retold, ""},
+		"automount, no restore":     {automountMount(nil), Auto, false, Healthy, "started here"},
 
 		"other":               {other(false), Auto, true, Unrepaired, "process 102"},
 		"other, holding it":   {other(true), Auto, true, Healthy, "holds the mount open"},
@@ -111,13 +109,19 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// TestPlanFreshContainer: where the first process was started by a runtime, the
-// daemons were not restored.
-func TestPlanFreshContainer(t *testing.T) {
-	for executed, want := range map[bool]Cure{true: Healthy, false: Reloaded} {
-		plan := Plan(&Snapshot{Executed: executed, Strategy: Auto, Mounts: []Mount{automountMount(nil)}})
-		if plan[0].Cure != want {
-			t.Errorf("first process executed: %t: %s, want %s", executed, plan[0].Cure, want)
+// TestPlanLate: without CRIU's word the container's first process and the daemon
+// itself tell whether an automount daemon was restored.
+func TestPlanLate(t *testing.T) {
+	for _, test := range []struct {
+		restored, executed bool
+		cure               Cure
+	}{{true, false, Reloaded}, {true, true, Healthy}, {false, false, Healthy}, {false, true, Healthy}} {
+		m := automountMount(func(m *Mount) { m.Master.Executed = test.executed })
+		for restore, want := range map[bool]Cure{false: test.cure, true: Reloaded} {
+			plan := Plan(&Snapshot{Restore: restore, Restored: test.restored, Strategy: Auto, Mounts: []Mount{m}})
+			if plan[0].Cure != want {
+				t.Errorf("%+v, restore %v: %s, want %s", test, restore, plan[0].Cure, want)
+			}
 		}
 	}
 }
@@ -126,14 +130,6 @@ func other(holds bool) Mount {
 	return systemdMount(func(m *Mount) {
 		m.Master = Master{Identity: master.Identity{Kind: master.Other, PID: 102}, HoldsRoot: holds}
 	})
-}
-
-// dates sets when the unit became active and the mount was made.
-func dates(unit, mount time.Time) func(*Mount) {
-	return func(m *Mount) {
-		m.DeviceBefore = 0
-		m.Master.UnitSince, m.Created = unit, mount
-	}
 }
 
 // TestPlanNested: other mount namespaces follow the main one, or cannot be cured.
@@ -150,16 +146,15 @@ func TestPlanNested(t *testing.T) {
 		reason string // of the last
 	}{
 		"empty":                       {nil, nil, ""},
-		"the main one's mount":        {[]Mount{systemdMount(nil), nested(nil)}, []Cure{Retold, Retold}, "mount namespace of its systemd"},
-		"listed first":                {[]Mount{nested(nil), systemdMount(nil)}, []Cure{Retold, Retold}, ""},
-		"another superblock":          {[]Mount{systemdMount(nil), nested(func(m *Mount) { m.Device = 61 })}, []Cure{Retold, Unrepaired}, "does not show"},
+		"the main one's mount":        {[]Mount{systemdMount(nil), nested(nil)}, []Cure{Reexecuted, Reexecuted}, "mount namespace of its systemd"},
+		"listed first":                {[]Mount{nested(nil), systemdMount(nil)}, []Cure{Reexecuted, Reexecuted}, ""},
+		"another superblock":          {[]Mount{systemdMount(nil), nested(func(m *Mount) { m.Device = 61 })}, []Cure{Reexecuted, Unrepaired}, "does not show"},
 		"the main one is healthy":     {[]Mount{systemdMount(healthy), nested(nil)}, []Cure{Healthy, Unrepaired}, "does not show"},
 		"not in the main one":         {[]Mount{nested(nil)}, []Cure{Unrepaired}, "does not show"},
 		"healthy without the main":    {[]Mount{nested(healthy)}, []Cure{Healthy}, ""},
-		"inactive unit, nested":       {[]Mount{systemdMount(nil), nested(func(m *Mount) { m.Master.UnitActive = false })}, []Cure{Retold, Retold}, ""},
-		"the main one not curable":    {[]Mount{systemdMount(func(m *Mount) { m.Master.UnitActive = false }), nested(nil)}, []Cure{Unrepaired, Unrepaired}, ""},
+		"the main one is settled":     {[]Mount{systemdMount(func(m *Mount) { m.Settled = true }), nested(nil)}, []Cure{Healthy, Healthy}, "mount namespace of its systemd"},
 		"automount in a nested one":   {[]Mount{func() Mount { m := automountMount(nil); m.Main = false; return m }()}, []Cure{Reloaded}, ""},
-		"one bad does not hurt other": {[]Mount{other(false), systemdMount(nil)}, []Cure{Unrepaired, Retold}, ""},
+		"one bad does not hurt other": {[]Mount{other(false), systemdMount(nil)}, []Cure{Unrepaired, Reexecuted}, ""},
 	} {
 		plan := Plan(&Snapshot{Restore: true, Strategy: Auto, Mounts: test.mounts})
 		var got []Cure
@@ -182,25 +177,22 @@ func TestPlanNested(t *testing.T) {
 func TestPlanOutside(t *testing.T) {
 	for name, change := range map[string]func(*Mount){
 		"another number": nil,
-		"no dates":       unknown,
-		"younger":        dates(noon, noon.Add(time.Hour)),
+		"no images":      unknown,
+		"restored":       late(true, true),
 		"catatonic":      func(m *Mount) { m.Options.FD = -1 },
-		"a problem":      func(m *Mount) { m.Master.Problem = "silent" },
 		"not preserved":  func(m *Mount) { m.NotPreserved = "taken" },
 	} {
 		m := systemdMount(change)
 		m.Master.Kind, m.Master.ContainerPID = master.Outside, 0
 		for _, restore := range []bool{false, true} {
-			for _, strategy := range []Strategy{Auto, PreserveOnly, RetellOnly, RestartOnly} {
-				s := &Snapshot{Restore: restore, Strategy: strategy, Mounts: []Mount{m}}
-				for _, plan := range [][]Decision{Plan(s), planRepair(s)} {
-					if plan[0].Cure != Healthy || plan[0].Reason != "served from outside the container" {
-						t.Errorf("%s, restore %v, %s: %+v", name, restore, strategy, plan[0])
-					}
+			for _, strategy := range []Strategy{Auto, ReexecOnly, RestartOnly} {
+				plan := Plan(&Snapshot{Restore: restore, Strategy: strategy, Mounts: []Mount{m}})
+				if plan[0].Cure != Healthy || plan[0].Reason != "served from outside the container" {
+					t.Errorf("%s, restore %v, %s: %+v", name, restore, strategy, plan[0])
 				}
 			}
 		}
-		if picked := toPreserve([]Mount{m}, nil); picked != nil {
+		if picked := toPreserve([]Mount{m}); picked != nil {
 			t.Errorf("%s: is to be preserved", name)
 		}
 		if m.needsRepair() {
@@ -226,9 +218,9 @@ func TestPlanNestedSystemd(t *testing.T) {
 		cure     Cure
 		reason   string
 	}{
-		"stale":          {nested(nil), Auto, Retold, "remembers"},
+		"stale":          {nested(nil), Auto, Reexecuted, "it was device"},
 		"restart":        {nested(nil), RestartOnly, Unrepaired, `(process 200): run "systemctl restart a.automount" there`},
-		"unknown number": {nested(unknown), Auto, Unrepaired, "restart a.automount"},
+		"unknown number": {nested(unknown), Auto, Reexecuted, "if systemd remembers"},
 		"healthy":        {nested(func(m *Mount) { m.Device = 54 }), Auto, Healthy, ""},
 	} {
 		outer := systemdMount(func(m *Mount) { m.Device = 70 })
@@ -277,7 +269,7 @@ func TestToPreserve(t *testing.T) {
 		automountMount(nil),
 		other(false),
 	}
-	if got := toPreserve(list, nil); !slices.Equal(got, []int{0, 5}) {
+	if got := toPreserve(list); !slices.Equal(got, []int{0, 5}) {
 		t.Errorf("%v", got)
 	}
 }

@@ -44,7 +44,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	}
 	if rec == nil {
 		if rec, err = r.lateRecord(e); err != nil {
-			r.Warn(err) // without images the mounts are judged by their dates, later
+			r.Warn(err) // without images systemd is asked, later
 			rec = &record{}
 		}
 	}

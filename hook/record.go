@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -45,8 +44,6 @@ type record struct {
 	// Unmounted are the paths of offset triggers whose keys are unmounted.
 	Unmounted []string      `json:"unmounted,omitempty"`
 	Reports   []MountReport `json:"reports,omitempty"`
-	// leftAlone are paths whose mounts are not made anew.
-	leftAlone []string
 	// Warnings are what the earlier moments warned of, for the report.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -148,7 +145,6 @@ func (r *record) describe(list []Mount, main uint64) {
 		m.DeviceBefore = before[m.Path]
 		m.Preserved = preserved[m.Path] && m.Device == m.DeviceBefore
 		m.NotPreserved = r.NotPreserved[m.Path]
-		m.LeftAlone = slices.Contains(r.leftAlone, m.Path)
 	}
 }
 

@@ -58,7 +58,7 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, criu *nsenter.Process
 
 // recreateAll makes superblocks with the old numbers for systemd's mounts.
 func (r Runner) recreateAll(ctx context.Context, sc *scene, rec *record, list []Mount) ([]*mounts.Replacement, error) {
-	picked := toPreserve(list, nil)
+	picked := toPreserve(list)
 	if len(picked) == 0 {
 		err := rec.Holder.Stop(ctx)
 		rec.Holder = helper.Ref{}

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -16,16 +14,10 @@ import (
 // repair works while the container runs: it cures what is stale, verifies it
 // and reports.
 func (r Runner) repair(ctx context.Context, e Event) (*Report, error) {
-	return r.repairWith(ctx, e, nil, nil)
-}
-
-// repairWith is repair with a record that the caller has, and fillers that hold
-// device numbers.
-func (r Runner) repairWith(ctx context.Context, e Event, rec *record, fillers []*os.File) (*Report, error) {
 	begin := time.Now()
 	report := &Report{PID: e.PID, Trigger: e.Trigger, Moment: e.Moment, Mounts: []MountReport{}}
 	r.Warn = collect(r.Warn, &report.Warnings)
-	err := r.repairInto(ctx, e, report, rec, fillers)
+	err := r.repairInto(ctx, e, report)
 	report.finish(begin, err)
 	if report.Container != "" && (report.Outcome != NothingToDo || len(report.Mounts) > 0) {
 		if saveErr := report.save(r.Directory); saveErr != nil {
@@ -35,7 +27,7 @@ func (r Runner) repairWith(ctx context.Context, e Event, rec *record, fillers []
 	return report, err
 }
 
-func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *record, fillers []*os.File) error {
+func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
 	init, err := nsenter.Open(e.PID)
 	if err != nil {
 		return err
@@ -46,14 +38,12 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	}
 	s := store{r.Directory}
 	report.Container = s.containerName(e, init)
-	var criu *nsenter.Process
-	if rec == nil {
-		if rec, criu, err = r.recordOf(s, e); err != nil {
-			r.Warn(err)
-		}
-		if criu != nil {
-			defer criu.Close()
-		}
+	rec, criu, err := r.recordOf(s, e)
+	if err != nil {
+		r.Warn(err)
+	}
+	if criu != nil {
+		defer criu.Close()
 	}
 	if rec != nil {
 		r.protect(init)
@@ -66,8 +56,6 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	if rec != nil {
 		if rec.Init != init.Identity() && (rec.Init != "" || rec.Moment != Reserve) {
 			rec = nil // of another container that the same CRIU restored
-		} else if criu == nil {
-			// The record came from the caller.
 		} else if again, err := s.load(criu); err == nil && again != nil && again.Moment == Repair {
 			report.Mounts = append(report.Mounts, again.Reports...)
 			return nil // called twice for this stage
@@ -79,7 +67,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	}
 	defer sc.close()
 	if rec == nil {
-		if !sc.hasAutofs() && !s.hasNotes(init) && e.ImageDir == "" {
+		if !sc.hasAutofs() && !s.hasNotes(init) {
 			return nil
 		}
 		r.protect(init)
@@ -95,9 +83,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 	}
 	known := rec
 	if rec == nil {
-		if known, err = recordFromImages(e); err != nil {
-			return err
-		}
+		known = &record{}
 	}
 	if undone, err := s.undoReplacing(ctx, init, sc.mountSpaces()); err != nil {
 		r.Warn(err)
@@ -130,17 +116,13 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report, rec *re
 		killWaiters: e.KillWaiters, refused: map[int]bool{},
 	}
 	w.apply(ctx)
-	if err := sc.wake(ctx, snapshot.Mounts); err != nil {
+	if err := sc.wake(ctx, snapshot); err != nil {
 		r.Warn(err)
 	}
 	report.describe(w.snapshot, w.plan)
 	report.addUnmounted(sc.main().id, known.Unmounted)
 	w.countWaiters(report)
-	err = s.settle(init, w.snapshot, w.plan)
-	if err == nil && w.knowsSystemd() {
-		err = s.endTelling(init)
-	}
-	if err != nil {
+	if err := s.settle(init, w.snapshot, w.plan); err != nil {
 		r.Warn(err)
 	}
 	if criu != nil && rec != nil {
@@ -196,8 +178,7 @@ func (r *Report) finish(begin time.Time, err error) {
 	r.DurationMS = float64(time.Since(begin).Microseconds()) / 1000
 	if err != nil {
 		r.Error = brief(err.Error())
-		var format *images.FormatError
-		r.Unreadable = errors.Is(err, fs.ErrNotExist) || errors.Is(err, images.ErrNoImages) || errors.As(err, &format)
+		r.Unreadable = errors.Is(err, fs.ErrNotExist)
 	}
 	r.conclude()
 }

@@ -61,8 +61,7 @@ type Report struct {
 	// Checkpoint is what CRIU would fail at if the container were checkpointed now.
 	// Only an inspection looks for that; it is empty then if nothing was found.
 	Checkpoint []forecast.Problem `json:"checkpoint,omitzero"`
-	// Unreadable is whether the run failed because what it was given could not be
-	// read: no such process, or broken images.
+	// Unreadable is whether the run failed because there is no such process.
 	Unreadable bool `json:"-"`
 	// Waiting are processes that are still blocked on an automount.
 	Waiting []Waiter `json:"waiting,omitempty"`
@@ -216,7 +215,7 @@ func (r *Report) Summary() string {
 	if r.Planned && r.Error == "" {
 		line = name + ": nothing was changed; planned"
 	}
-	for _, c := range []Cure{Healthy, Preserved, Retold, Restarted, Reloaded, Unrepaired} {
+	for _, c := range []Cure{Healthy, Preserved, Reexecuted, Restarted, Reloaded, Unrepaired} {
 		if counts[c] > 0 {
 			line += fmt.Sprintf(", %d %s", counts[c], c)
 		}

@@ -12,7 +12,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
 
@@ -26,7 +25,7 @@ func TestConclude(t *testing.T) {
 		{nil, "", NothingToDo, 0},
 		{[]Cure{Healthy, Healthy}, "", NothingToDo, 0},
 		{[]Cure{Preserved}, "", Repaired, 0},
-		{[]Cure{Retold, Healthy}, "", Repaired, 0},
+		{[]Cure{Reexecuted, Healthy}, "", Repaired, 0},
 		{[]Cure{Restarted, Reloaded}, "", Repaired, 0},
 		{[]Cure{Restarted, Unrepaired}, "", Partial, 3},
 		{[]Cure{Unrepaired}, "", Failed, 1},
@@ -50,11 +49,9 @@ func TestFinish(t *testing.T) {
 		err        error
 		unreadable bool
 	}{
-		"none":          {nil, false},
-		"any":           {errors.New("any"), false},
-		"no process":    {fmt.Errorf("process 5: %w", fs.ErrNotExist), true},
-		"no images":     {fmt.Errorf("images: %w", images.ErrNoImages), true},
-		"broken images": {fmt.Errorf("images: %w", &images.FormatError{File: "x", Err: images.ErrMagic}), true},
+		"none":       {nil, false},
+		"any":        {errors.New("any"), false},
+		"no process": {fmt.Errorf("process 5: %w", fs.ErrNotExist), true},
 	} {
 		r := Report{}
 		r.finish(time.Now().Add(-1500*time.Microsecond), test.err)

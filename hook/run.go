@@ -68,7 +68,7 @@ func (r Runner) Run(ctx context.Context, e Event) (*Report, error) {
 	switch e.Moment {
 	case Reserve:
 		if e.PID > 0 {
-			return nil, r.reserveAndWatch(ctx, e)
+			return nil, r.leaveWatcher(e)
 		}
 		return nil, r.reserve(ctx, e)
 	case Prepare:
@@ -123,15 +123,11 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 	if err := sc.loadParkings(store{r.Directory}); err != nil {
 		r.Warn(err)
 	}
-	rec, err := recordFromImages(e)
+	snapshot, err := r.snapshot(ctx, e, sc, &record{})
 	if err != nil {
 		return err
 	}
-	snapshot, err := r.snapshot(ctx, e, sc, rec)
-	if err != nil {
-		return err
-	}
-	report.describe(snapshot, planRepair(snapshot))
+	report.describe(snapshot, Plan(snapshot))
 	if r.Machine != nil {
 		report.Checkpoint = r.obstacles(ctx, sc, snapshot)
 	}
@@ -142,10 +138,10 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 }
 
 // snapshot describes the container and asks its masters. rec is what earlier
-// moments of the restore left, or what the images say.
+// moments of the restore left.
 func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (*Snapshot, error) {
 	snapshot := &Snapshot{
-		PID: e.PID, Strategy: e.Strategy, Restore: rec.Moment != "", Executed: sc.init.Executed(),
+		PID: e.PID, Strategy: e.Strategy, Restore: rec.Moment != "" || e.Watch, Restored: restored(sc.init),
 		ReexecuteReplaced: r.Config.ReexecuteReplaced,
 	}
 	if !sc.hasAutofs() {
@@ -164,27 +160,16 @@ func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (
 		r.Warn(err)
 	}
 	rec.describe(snapshot.Mounts, sc.main().id)
-	if err := sc.date(ctx, snapshot.Mounts); err != nil {
-		r.Warn(err)
-	}
-	sc.askSystemd(ctx, snapshot.Mounts)
+	nameUnits(snapshot.Mounts)
 	waiting, err := sc.waiters()
 	if err != nil {
 		return nil, err
 	}
 	snapshot.Waiters = waitersInside(waiting, snapshot.Mounts)
-	return snapshot, nil
-}
-
-// recordFromImages makes a record for an event without earlier moments. A
-// person who names a directory of images wants them used: what is wrong with
-// them is an error.
-func recordFromImages(e Event) (*record, error) {
-	set, err := readImages(e.ImageDir)
-	if err != nil {
-		return nil, err
+	if !snapshot.Restore {
+		sc.markRestored(snapshot)
 	}
-	return &record{Devices: devicesOf(set)}, nil
+	return snapshot, nil
 }
 
 // takeRoots copies the roots that the holder keeps.

@@ -1,8 +1,6 @@
 package hook
 
 import (
-	"time"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
@@ -11,11 +9,10 @@ import (
 type Snapshot struct {
 	PID int
 	// Restore is whether CRIU itself told us that the container has just been
-	// restored. If not, the mounts' own dates are the evidence.
+	// restored.
 	Restore bool
-	// Executed is whether the container's first process has executed a program
-	// since a fork made it: a runtime's start does that, a restore does not.
-	Executed bool
+	// Restored is whether CRIU has made the container's first process.
+	Restored bool
 	// Strategy limits the cures.
 	Strategy Strategy
 	// ReexecuteReplaced is the administrator's choice of that name.
@@ -40,22 +37,16 @@ type Mount struct {
 	// Covers are the mounts that lie exactly over it, the lowest first; Below
 	// are all mounts on it, in it and on those.
 	Covers, Below []Cover
-	// DeviceBefore is the st_dev that the checkpoint images have for the path,
-	// 0 if they are not known.
+	// DeviceBefore is the st_dev that the checkpoint images have for the path, or
+	// systemd's state; 0 if neither is known.
 	DeviceBefore uint64
 	// Settled is whether an earlier run has made sure that its master knows it,
 	// and nothing has changed since.
 	Settled bool
-	// LeftAlone is whether it is not made anew: its dates show that its master has
-	// mounted it itself, or that master does not answer.
-	LeftAlone bool
 	// Preserved is whether an earlier moment of this restore gave it its old
 	// number back; NotPreserved says why not, "" if it was not tried.
 	Preserved    bool
 	NotPreserved string
-	// Created is when the superblock was made (ctime of its root), zero if that
-	// could not be seen.
-	Created time.Time
 	// Parking is whether it is a parking mount of ours, in the place of a trigger of
 	// Master; UnderParking whether one covers it.
 	Parking, UnderParking bool
@@ -80,25 +71,18 @@ type Master struct {
 	// Unit is the .automount unit of a systemd master, or the service of an
 	// automount daemon; "" if systemd names none.
 	Unit string
-	// UnitActive is whether systemd believes the unit active.
-	UnitActive bool
-	// UnitSince is when the unit became active, or the service's main process
-	// was started, as systemd remembers it; zero if unknown.
-	UnitSince time.Time
 	// Executed is whether it has executed its program since a fork made it. A
 	// restored daemon has not.
 	Executed bool
+	// Restored is whether CRIU has made the process of a systemd, Waited whether a
+	// process waits on one of its mounts.
+	Restored, Waited bool
 	// HoldsRoot is whether the process has a file descriptor on the mount, and
 	// so can answer without looking for it.
 	HoldsRoot bool
 	// Nested is whether it is in another mount namespace than the container's first
 	// process: a daemon of a service with its own, or a container in the container.
 	Nested bool
-	// Problem says why systemd could not be asked about this mount, "" if it
-	// could.
-	Problem string
-	// Unanswered is whether that is because it did not answer.
-	Unanswered bool
 }
 
 // Waiter is a process that is blocked in the kernel on an autofs mount.
@@ -119,5 +103,10 @@ func (m *Mount) outside() bool { return m.Master.Kind == master.Outside }
 // knownHealthy reports whether the device numbers alone show that the master
 // knows the mount, so that nobody has to be asked.
 func (m *Mount) knownHealthy() bool {
-	return m.Settled || m.Preserved || m.Master.Kind == master.Systemd && m.DeviceBefore != 0 && m.DeviceBefore == m.Device
+	return m.Settled || m.Preserved || m.hasOldNumber()
+}
+
+// hasOldNumber reports whether it is a systemd's with the number in the images.
+func (m *Mount) hasOldNumber() bool {
+	return m.Master.Kind == master.Systemd && m.DeviceBefore != 0 && m.DeviceBefore == m.Device
 }

@@ -1,16 +1,11 @@
 package hook
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -91,36 +86,6 @@ func covers(list []*mounts.Mount) []Cover {
 		found = append(found, Cover{ID: m.ID, Type: m.FSType, Path: m.Mountpoint, Device: mounts.DeviceOf(m)})
 	}
 	return found
-}
-
-// date opens those mounts that may be stale, and notes when each was made.
-func (s *scene) date(ctx context.Context, list []Mount) error {
-	stale := map[rootKey]bool{}
-	for i := range list {
-		if !list[i].knownHealthy() {
-			stale[rootKey{list[i].Namespace, list[i].ID}] = true
-		}
-	}
-	if len(stale) == 0 {
-		return nil
-	}
-	err := s.openRoots(ctx, func(key rootKey) bool { return stale[key] })
-	for i := range list {
-		if f := s.roots[rootKey{list[i].Namespace, list[i].ID}]; f != nil {
-			list[i].Created = created(f)
-		}
-	}
-	return err
-}
-
-// created is the ctime of an autofs root, which nobody changes after the kernel
-// has made it (fs/autofs/inode.c, autofs_get_inode).
-func created(root *os.File) time.Time {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(root.Fd()), &st); err != nil {
-		return time.Time{}
-	}
-	return time.Unix(st.Ctim.Unix())
 }
 
 // findMasters finds the process that reads each mount's pipe, and whose it is. That

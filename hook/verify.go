@@ -23,7 +23,7 @@ func (w *work) verify() {
 	shown := placesOf(now)
 	for i := range w.plan {
 		d := &w.plan[i]
-		if d.Cure != Retold && d.Cure != Restarted && d.Cure != Reloaded {
+		if d.Cure != Reexecuted && d.Cure != Restarted && d.Cure != Reloaded {
 			continue
 		}
 		before := &w.snapshot.Mounts[d.Mount]
@@ -44,7 +44,7 @@ func (w *work) verify() {
 
 func (w *work) failAll(err error) {
 	for i := range w.plan {
-		if w.plan[i].Cure == Retold || w.plan[i].Cure == Restarted || w.plan[i].Cure == Reloaded {
+		if w.plan[i].Cure == Reexecuted || w.plan[i].Cure == Restarted || w.plan[i].Cure == Reloaded {
 			w.fail(i, fmt.Errorf("the repair could not be verified: %w", err))
 		}
 	}
@@ -76,8 +76,8 @@ func check(before, after *Mount, cure Cure) error {
 		return fmt.Errorf("after the repair %q does not show exactly one autofs mount", before.Path)
 	case after.Master.Kind != before.Master.Kind || after.Master.Kind == master.None:
 		return fmt.Errorf("after the repair the pipe of %q has no reader that is a %s", before.Path, before.Master.Kind)
-	case cure == Retold && (after.ID != before.ID || after.Device != before.Device):
-		return fmt.Errorf("%q was mounted anew while systemd was told its device number", before.Path)
+	case cure == Reexecuted && (after.ID != before.ID || after.Device != before.Device):
+		return fmt.Errorf("%q was mounted again while systemd re-executed itself", before.Path)
 	case cure == Restarted && after.ID == before.ID:
 		return fmt.Errorf("mount %d is still at %q: its mount namespace receives no changes from the container's", before.ID, before.Path)
 	case cure == Reloaded && (after.ID == before.ID || after.Parking || after.Master.PID != before.Master.PID):

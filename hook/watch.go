@@ -10,18 +10,13 @@ import (
 	"strconv"
 	"strings"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // WatchVerb is the hidden command with which the program runs as a watcher.
 const WatchVerb = "watch-restore"
-
-// firstFiller is the watcher's descriptor of the first filler it inherits.
-const firstFiller = 3
 
 // restoringProcess finds the CRIU that restores the container's first process,
 // at the createRuntime hook of a restore: it traces that process, which is
@@ -65,10 +60,10 @@ func imageDirectory(criu *nsenter.Process) (string, error) {
 	return "", fmt.Errorf("process %d has no directory of checkpoint images open: %w", criu.PID(), fs.ErrNotExist)
 }
 
-// reserveAndWatch is what a createRuntime hook does at a restore where CRIU
-// calls no action script of ours: it holds the device numbers, and leaves a
-// watcher behind that repairs the container when the restore has ended.
-func (r Runner) reserveAndWatch(ctx context.Context, e Event) error {
+// leaveWatcher is what a createRuntime hook does at a restore where CRIU calls no
+// action script of ours: it leaves a process behind that repairs the container
+// when the restore has ended.
+func (r Runner) leaveWatcher(e Event) error {
 	init, err := nsenter.Open(e.PID)
 	if err != nil {
 		return err
@@ -92,38 +87,24 @@ func (r Runner) reserveAndWatch(ctx context.Context, e Event) error {
 	if has, err := hasAutofs(dir); err != nil || !has {
 		return err
 	}
-	set, err := readImages(dir)
-	if err != nil {
-		return err
-	}
 	store{r.Directory}.sweep() // a restore that fails is not repaired
-	rec := &record{Moment: Reserve, Devices: devicesOf(set)}
-	pool := r.reserveNumbers(ctx, store{r.Directory}, rec)
-	defer pool.Close()
 	// The cgroup namespace does not exist yet.
 	if err := r.createGroups(init, criu, dir, anyView); err != nil {
 		r.Warn(err)
 	}
-	var fillers []*os.File
-	for _, f := range pool.Held() {
-		fillers = append(fillers, f)
-	}
-	if err := (store{r.Directory}).save(criu, rec); err != nil {
-		return err
-	}
-	return startWatcher(e, init, criu, fillers)
+	return startWatcher(e, init, criu)
 }
 
-// startWatcher starts the watcher, with nothing of ours but the fillers: a
-// runtime waits for everybody who has its hook's output open.
-func startWatcher(e Event, init, criu *nsenter.Process, fillers []*os.File) error {
+// startWatcher starts the watcher, with nothing of ours: a runtime waits for every
+// process that has its hook's output open.
+func startWatcher(e Event, init, criu *nsenter.Process) error {
 	model, err := nsenter.Open(parentOf(criu.PID()))
 	if err == nil {
 		defer model.Close()
 	} else {
 		model = nil // the watcher stays where it is
 	}
-	p, err := spawn.Self([]string{WatchVerb, criu.Identity(), init.Identity(), e.ContainerID}, fillers, model, spawn.All)
+	p, err := spawn.Self([]string{WatchVerb, criu.Identity(), init.Identity(), e.ContainerID}, nil, model, spawn.All)
 	if p != nil {
 		defer p.Close()
 	}
@@ -163,21 +144,11 @@ func parseIdentity(text string) (pid int, start uint64, err error) {
 
 // watch waits for the end of the restore and repairs the container then.
 func (r Runner) watch(ctx context.Context, e Event) (*Report, error) {
-	fillers := inheritedFillers()
-	defer func() {
-		for _, f := range fillers {
-			f.Close()
-		}
-	}()
 	criu, err := nsenter.OpenIdentity(e.CRIU, e.criuStart)
 	if err != nil {
 		return nil, err
 	}
 	defer criu.Close()
-	rec, err := (store{r.Directory}).load(criu)
-	if err != nil || rec == nil {
-		return nil, errors.Join(errors.New("the reservation of this restore is gone"), err)
-	}
 	init, err := nsenter.OpenIdentity(e.PID, e.initStart)
 	if err != nil {
 		return nil, err
@@ -193,22 +164,7 @@ func (r Runner) watch(ctx context.Context, e Event) (*Report, error) {
 	}
 	ctx, cancel = context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
 	defer cancel()
-	rec.Init = init.Identity()
-	return r.repairWith(ctx, e, rec, fillers)
-}
-
-// inheritedFillers are the files that startWatcher passed on: all that is open
-// beyond standard input, output and error and is not the runtime's own.
-func inheritedFillers() []*os.File {
-	var found []*os.File
-	for fd := firstFiller; ; fd++ {
-		var st unix.Statfs_t
-		if err := unix.Fstatfs(fd, &st); err != nil || st.Type != unix.RAMFS_MAGIC {
-			return found
-		}
-		unix.CloseOnExec(fd)
-		found = append(found, os.NewFile(uintptr(fd), "filler"))
-	}
+	return r.repair(ctx, e)
 }
 
 // isRestore reports whether a state at createRuntime is one of a restore: runc

@@ -106,7 +106,7 @@ func (w *Watcher) connected(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer c.Close()
-	s := &session{Watcher: w, client: c, created: map[task]string{}}
+	s := &session{Watcher: w, client: c, created: map[task]bool{}}
 	heard, ended := c.EventService().Subscribe(ctx, filters...)
 	announcing, stop := context.WithCancel(ctx)
 	defer stop()
@@ -148,8 +148,8 @@ type session struct {
 	client    *client.Client
 	listening bool
 	// created are the tasks whose creation was heard of and that did not start
-	// yet, with the images that they come out of, "" if they are not restored.
-	created map[task]string
+	// yet, and whether they are restored.
+	created map[task]bool
 }
 
 // announce publishes our event until ctx ends: the first ones may come before
@@ -177,17 +177,17 @@ func (s *session) take(e *events.Envelope) {
 	}
 	switch body := body.(type) {
 	case *eventsapi.TaskCreate:
-		s.created[task{e.Namespace, body.GetContainerID()}] = body.GetCheckpoint()
+		s.created[task{e.Namespace, body.GetContainerID()}] = body.GetCheckpoint() != ""
 	case *eventsapi.TaskStart:
 		name := task{e.Namespace, body.GetContainerID()}
-		images, known := s.created[name]
+		restored, known := s.created[name]
 		delete(s.created, name)
 		n := restores.Notice{
 			Namespace: e.Namespace, Container: body.GetContainerID(), PID: int(body.GetPid()),
-			Images: images, Started: e.Timestamp,
+			Started: e.Timestamp,
 		}
 		switch {
-		case images != "":
+		case restored:
 			s.Handler.Restored(n)
 		case !known:
 			s.Handler.Running(n)

@@ -24,7 +24,7 @@ func (r *recorder) Restored(n restores.Notice) { r.note("restored", n) }
 func (r *recorder) Running(n restores.Notice)  { r.note("running", n) }
 
 func (r *recorder) note(what string, n restores.Notice) {
-	r.told = append(r.told, fmt.Sprintf("%s %s/%s %d %s", what, n.Namespace, n.Container, n.PID, n.Images))
+	r.told = append(r.told, fmt.Sprintf("%s %s/%s %d", what, n.Namespace, n.Container, n.PID))
 }
 
 // TestTake hears events in an order that containerd has.
@@ -41,22 +41,22 @@ func TestTake(t *testing.T) {
 		want  []string
 	}{
 		"a start":        {[]heard{{"k", create("c", "")}, {"k", start("c", 7)}}, nil},
-		"a restore":      {[]heard{{"k", create("c", "/i")}, {"k", start("c", 7)}}, []string{"restored k/c 7 /i"}},
-		"only the start": {[]heard{{"k", start("c", 7)}}, []string{"running k/c 7 "}},
-		"the same name":  {[]heard{{"k", create("c", "/i")}, {"m", create("c", "")}, {"m", start("c", 8)}, {"k", start("c", 7)}}, []string{"restored k/c 7 /i"}},
+		"a restore":      {[]heard{{"k", create("c", "/i")}, {"k", start("c", 7)}}, []string{"restored k/c 7"}},
+		"only the start": {[]heard{{"k", start("c", 7)}}, []string{"running k/c 7"}},
+		"the same name":  {[]heard{{"k", create("c", "/i")}, {"m", create("c", "")}, {"m", start("c", 8)}, {"k", start("c", 7)}}, []string{"restored k/c 7"}},
 		"a restore that fails": {
 			[]heard{{"k", create("c", "/i")}, {"k", &eventsapi.TaskDelete{ContainerID: "c"}}, {"k", create("c", "")}, {"k", start("c", 7)}}, nil,
 		},
-		"an end before": {[]heard{{"k", create("c", "/i")}, {"k", exit("c", "c")}, {"k", start("c", 7)}}, []string{"running k/c 7 "}},
-		"an exec ends":  {[]heard{{"k", create("c", "/i")}, {"k", exit("c", "exec")}, {"k", start("c", 7)}}, []string{"restored k/c 7 /i"}},
+		"an end before": {[]heard{{"k", create("c", "/i")}, {"k", exit("c", "c")}, {"k", start("c", 7)}}, []string{"running k/c 7"}},
+		"an exec ends":  {[]heard{{"k", create("c", "/i")}, {"k", exit("c", "exec")}, {"k", start("c", 7)}}, []string{"restored k/c 7"}},
 		"again": {
 			[]heard{{"k", create("c", "/i")}, {"k", start("c", 7)}, {"k", exit("c", "c")}, {"k", create("c", "/j")}, {"k", start("c", 8)}},
-			[]string{"restored k/c 7 /i", "restored k/c 8 /j"},
+			[]string{"restored k/c 7", "restored k/c 8"},
 		},
 		"something else": {[]heard{{"k", &eventsapi.NamespaceUpdate{Name: "x"}}}, nil},
 	} {
 		r := &recorder{}
-		s := &session{Watcher: &Watcher{Handler: r, Log: slog.New(slog.DiscardHandler)}, created: map[task]string{}}
+		s := &session{Watcher: &Watcher{Handler: r, Log: slog.New(slog.DiscardHandler)}, created: map[task]bool{}}
 		for _, h := range test.heard {
 			body, err := typeurl.MarshalAny(h.body)
 			if err != nil {

@@ -3,9 +3,8 @@
 //
 // # Why not in the pod
 //
-// A repair needs the host's /dev/autofs, its folder of reports and locks, its
-// control groups and the path of the checkpoint images that the engine names.
-// And a pod that is not privileged may open no device but a few harmless ones:
+// A repair needs the host's /dev/autofs, its folder of reports and locks and its
+// control groups. And a pod that is not privileged may open no device but a few harmless ones:
 // that rule hangs on its control group, not on what is mounted, so no mounted
 // /dev helps (Linux: kernel/bpf/cgroup.c, BPF_CGROUP_DEVICE). A process that is
 // born in the host's group is not bound by it, and it outlives an agent that is

@@ -154,7 +154,7 @@ func outcome(o hook.Outcome) string {
 
 func cure(c hook.Cure) string {
 	switch c {
-	case hook.Healthy, hook.Preserved, hook.Retold, hook.Restarted, hook.Reloaded, hook.Unrepaired:
+	case hook.Healthy, hook.Preserved, hook.Reexecuted, hook.Restarted, hook.Reloaded, hook.Unrepaired:
 		return string(c)
 	default:
 		return byOther

@@ -5,7 +5,6 @@ package repair
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -19,25 +18,17 @@ import (
 // limit is when a run is killed that did not end by its own deadline.
 const limit = hook.Deadline + 2*time.Second
 
-// exitUnreadable is the light binary's exit status for "no such process" and
-// for checkpoint images that cannot be read.
+// exitUnreadable is the light binary's exit status for wrong usage and "no such
+// process".
 const exitUnreadable = 2
 
 // Program is the light binary.
 type Program struct{ *host.Program }
 
-// Repair repairs a container, given its first process, and returns the report.
-// images is the folder of the checkpoint's images on the host, "" if unknown; if
-// they cannot be read (any more), it goes on without them. An error means that
-// there is no report: it could not be started, crashed or was killed.
-func (p Program) Repair(ctx context.Context, pid int, images string) (*hook.Report, error) {
-	if images != "" {
-		r, err := p.call(ctx, "repair", strconv.Itoa(pid), "--json", "--images", images)
-		var unreadable *unreadableError
-		if !errors.As(err, &unreadable) {
-			return r, err
-		}
-	}
+// Repair repairs a container, given its first process, and returns the report. An
+// error means that there is no report: it could not be started, crashed or was
+// killed.
+func (p Program) Repair(ctx context.Context, pid int) (*hook.Report, error) {
 	return p.call(ctx, "repair", strconv.Itoa(pid), "--json")
 }
 
@@ -62,11 +53,6 @@ func (p Program) Version(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(r.Stdout)), nil
 }
 
-// unreadableError is wrong usage, no such process, or unreadable images.
-type unreadableError struct{ text string }
-
-func (e *unreadableError) Error() string { return e.text }
-
 func (p Program) call(ctx context.Context, args ...string) (*hook.Report, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not finished within %s", limit))
 	defer cancel()
@@ -75,7 +61,7 @@ func (p Program) call(ctx context.Context, args ...string) (*hook.Report, error)
 		return nil, fmt.Errorf("%w%s", err, because(r.Stderr))
 	}
 	if r.Status == exitUnreadable {
-		return nil, &unreadableError{fmt.Sprintf("%q: exit status %d%s", args, r.Status, because(r.Stderr))}
+		return nil, fmt.Errorf("%q: exit status %d%s", args, r.Status, because(r.Stderr))
 	}
 	report, err := reports.Parse(bytes.TrimSpace(r.Stdout))
 	if err != nil {

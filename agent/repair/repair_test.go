@@ -17,8 +17,7 @@ import (
 // scripts are light binaries with faults that the real one does not have, by the
 // process that they are called for; that one is at work in test/agent.
 var scripts = map[string]string{
-	"1":  `[ "$*" = "repair 1 --json --images /i" ] || exit 1; echo "$REPORT"; exit 3`,
-	"2":  `case $* in *--images*) exit 2;; esac; echo "$REPORT"`,
+	"1":  `[ "$*" = "repair 1 --json" ] || exit 1; echo "$REPORT"; exit 3`,
 	"10": "echo 'panic: no' >&2; kill -SEGV $$",
 	"11": "exit 0",
 	"12": `echo '{"outcome":"rep'; exit 1`,
@@ -61,15 +60,8 @@ func program(t *testing.T) Program {
 const report = `{"pid":42,"outcome":"partial","trigger":"command:repair","mounts":[{"path":"/a","outcome":"unrepaired","covered_by":[]}]}`
 
 func TestRepair(t *testing.T) {
-	r, err := program(t).Repair(t.Context(), 1, "/i")
+	r, err := program(t).Repair(t.Context(), 1)
 	if err != nil || r.Outcome != hook.Partial || len(r.Mounts) != 1 || r.Mounts[0].Outcome != hook.Unrepaired {
-		t.Errorf("%+v, %v", r, err)
-	}
-}
-
-// TestImagesGone: without the images it is the same call without them.
-func TestImagesGone(t *testing.T) {
-	if r, err := program(t).Repair(t.Context(), 2, "/i"); err != nil || r.Outcome != hook.Partial {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -79,7 +71,7 @@ func TestNoReport(t *testing.T) {
 	for pid, says := range map[int]string{
 		10: `"panic: no"`, 11: "no report", 12: "no report", 13: "no outcome", 14: "no such process", 15: `"\x1b[31mlevel=info"`,
 	} {
-		r, err := p.Repair(t.Context(), pid, "/i")
+		r, err := p.Repair(t.Context(), pid)
 		if err == nil || !strings.Contains(err.Error(), says) || strings.ContainsAny(err.Error(), "\n\x1b") {
 			t.Errorf("%s: %+v, %v, want an error with %s", scripts[strconv.Itoa(pid)], r, err, says)
 		}

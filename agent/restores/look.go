@@ -44,7 +44,7 @@ func (k *Keeper) run(n Notice, p *nsenter.Process) (report *hook.Report, ended b
 	for try := 1; try <= attempts; try++ {
 		// What has begun is finished, even if the agent is asked to end.
 		if !k.work(func() {
-			report, err = k.Repairer.Repair(context.WithoutCancel(k.ctx), n.PID, n.Images)
+			report, err = k.Repairer.Repair(context.WithoutCancel(k.ctx), n.PID)
 		}) {
 			return nil, false
 		}

@@ -40,7 +40,7 @@ func (u *unsure) report(call string) (*hook.Report, error) {
 }
 
 func (u *unsure) Inspect(context.Context, int) (*hook.Report, error) { return u.report("inspect") }
-func (u *unsure) Repair(context.Context, int, string) (*hook.Report, error) {
+func (u *unsure) Repair(context.Context, int) (*hook.Report, error) {
 	return u.report("repair")
 }
 
@@ -62,10 +62,10 @@ func TestLooksAgain(t *testing.T) {
 		outcome  string // that is counted, "" for none
 	}{
 		"healthy":            {unsure{2, hook.Healthy, nil}, false, []string{"inspect", "inspect", "inspect"}, ""},
-		"stale":              {unsure{1, hook.Retold, nil}, false, []string{"inspect", "inspect", "repair"}, "repaired"},
+		"stale":              {unsure{1, hook.Reexecuted, nil}, false, []string{"inspect", "inspect", "repair"}, "repaired"},
 		"never known":        {unsure{9, hook.Healthy, nil}, false, []string{"inspect", "inspect", "inspect"}, ""},
-		"restored":           {unsure{1, hook.Retold, nil}, true, []string{"repair", "repair"}, "repaired"},
-		"restored, no judge": {unsure{9, hook.Retold, nil}, true, []string{"repair", "repair", "repair"}, "failed"},
+		"restored":           {unsure{1, hook.Reexecuted, nil}, true, []string{"repair", "repair"}, "repaired"},
+		"restored, no judge": {unsure{9, hook.Reexecuted, nil}, true, []string{"repair", "repair", "repair"}, "failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			program := test.program

@@ -30,15 +30,13 @@ type Notice struct {
 	Namespace string // the engine's, "" if it has none
 	Container string
 	PID       int
-	// Images is the folder of the checkpoint's images, on the host.
-	Images string
 	// Started is when the engine said that it runs; zero if nobody said so.
 	Started time.Time
 }
 
 // Repairer is repair.Program, but for tests of its faults.
 type Repairer interface {
-	Repair(ctx context.Context, pid int, images string) (*hook.Report, error)
+	Repair(ctx context.Context, pid int) (*hook.Report, error)
 	Inspect(ctx context.Context, pid int) (*hook.Report, error)
 }
 

@@ -35,7 +35,7 @@ type faulty struct {
 	running, most atomic.Int32
 }
 
-func (f *faulty) Repair(_ context.Context, pid int, _ string) (*hook.Report, error) {
+func (f *faulty) Repair(_ context.Context, pid int) (*hook.Report, error) {
 	n := f.running.Add(1)
 	defer f.running.Add(-1)
 	for most := f.most.Load(); n > most && !f.most.CompareAndSwap(most, n); most = f.most.Load() {

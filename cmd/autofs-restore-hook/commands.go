@@ -14,7 +14,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
 	"github.com/autofs-restore-hook/autofs-restore-hook/install"
-	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 )
 
 // versionNumber is set by the linker.
@@ -23,11 +22,10 @@ var versionNumber = "development"
 const usage = `autofs-restore-hook makes automounts work again in a container that CRIU has restored.
 
 Called by people:
-  inspect PID [--json] [--images DIR]   show every automount of a container, its master, and what would be done;
+  inspect PID [--json]                  show every automount of a container, its master, and what would be done;
                                         and what CRIU would fail at in a checkpoint, or in a restore elsewhere
-  repair PID [--json] [--images DIR] [--strategy auto|preserve|retell|restart] [--kill-waiters]
-                                        repair them; DIR holds the checkpoint images, if they still exist;
-                                        end processes that wait on an automount and cannot be let go
+  repair PID [--json] [--strategy auto|reexec|restart] [--kill-waiters]
+                                        repair them; end processes that wait on an automount and cannot be released
   install   [--engine criu|podman|crio|containerd|all] [--force-irmap] [--root DIR] [--prefix DIR] [--dry-run]
   uninstall [the same]                  make engines call the program, or undo that; without --engine what the
                                         machine needs; --dry-run shows the changes; with --force-irmap checkpoints
@@ -52,7 +50,6 @@ func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.BoolVar(&asJSON, "json", false, "")
-	images := flags.String("images", "", "")
 	strategy := string(hook.Auto)
 	if name == "repair" {
 		flags.StringVar(&strategy, "strategy", strategy, "")
@@ -75,20 +72,12 @@ func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
 		fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: %q: %v\n", name, words[0], errOneProcess)
 		return e, false, false
 	}
-	named := false
-	flags.Visit(func(f *flag.Flag) { named = named || f.Name == "images" })
-	if named {
-		if _, err := dirs.Entries(*images); err != nil {
-			fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: checkpoint images: %v\n", name, err)
-			return e, false, false
-		}
-	}
 	if !hook.Strategy(strategy).Valid() {
-		fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: strategy %q: want auto, preserve, retell or restart\n", name, strategy)
+		fmt.Fprintf(os.Stderr, "autofs-restore-hook %s: strategy %q: want auto, reexec or restart\n", name, strategy)
 		return e, false, false
 	}
 	return hook.Event{
-		Trigger: "command:" + name, Moment: hook.Repair, PID: pid, ImageDir: *images, Everyone: true,
+		Trigger: "command:" + name, Moment: hook.Repair, PID: pid, Everyone: true,
 		Strategy: hook.Strategy(strategy), KillWaiters: e.KillWaiters,
 	}, asJSON, true
 }

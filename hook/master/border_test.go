@@ -69,7 +69,7 @@ func TestBorder(t *testing.T) {
 	if manager, err := Connect(t.Context(), m); !errors.Is(err, owner.ErrOutside) {
 		t.Errorf("connected: %v, %v", manager, err)
 	}
-	if edit, err := Retell(t.Context(), m, Telling{Version: 252}); !errors.Is(err, owner.ErrOutside) {
+	if edit, err := Reexecute(t.Context(), m, Reexecution{Version: 252}); !errors.Is(err, owner.ErrOutside) {
 		t.Errorf("told: %v, %v", edit, err)
 	}
 	if files, err := OpenRoots(t.Context(), m, []Root{{Path: "/", Device: 1}}); !errors.Is(err, owner.ErrOutside) || len(files) != 1 || files[0] != nil {

@@ -58,14 +58,9 @@ func Pipes(p *nsenter.Process) (map[uint64]int, error) {
 	}
 	found := map[uint64]int{}
 	for _, name := range names {
-		link, err := p.Readlink("fd/" + name)
+		inode, err := pipeBehind(p, name)
 		if err != nil {
-			continue // closed meanwhile
-		}
-		text, isPipe := strings.CutPrefix(link, "pipe:[")
-		inode, err := strconv.ParseUint(strings.TrimSuffix(text, "]"), 10, 64)
-		if !isPipe || err != nil {
-			continue
+			continue // something else, or closed meanwhile
 		}
 		if mode, err := p.LinkMode("fd/" + name); err != nil || mode&0o400 == 0 {
 			continue
@@ -77,6 +72,21 @@ func Pipes(p *nsenter.Process) (map[uint64]int, error) {
 		found[inode] = fd
 	}
 	return found, nil
+}
+
+// pipeAt returns the inode number of the pipe that the process has open.
+func pipeAt(p *nsenter.Process, fd int) (uint64, error) { return pipeBehind(p, strconv.Itoa(fd)) }
+
+func pipeBehind(p *nsenter.Process, name string) (uint64, error) {
+	link, err := p.Readlink("fd/" + name)
+	if err != nil {
+		return 0, err
+	}
+	text, isPipe := strings.CutPrefix(link, "pipe:[")
+	if !isPipe {
+		return 0, fmt.Errorf("%.40q is not a pipe", link)
+	}
+	return strconv.ParseUint(strings.TrimSuffix(text, "]"), 10, 64)
 }
 
 // containerPID is the last number in the line "NSpid:" of /proc/<pid>/status.

@@ -12,13 +12,24 @@ import (
 
 // readBack reads a state as systemd does (manager_deserialize_units,
 // unit_deserialize_state): lines are stripped, of several values of one name in
-// sections of one unit the last one counts. Jobs are not understood.
-func readBack(text []byte) map[string]map[string]string {
+// sections of one unit the last one counts. Jobs are not understood. Before
+// version 240 lines are read into buffers: UNIT_NAME_MAX+2 and LINE_MAX.
+func readBack(text []byte, version int) map[string]map[string]string {
 	units := map[string]map[string]string{}
 	_, rest, _ := strings.Cut(string(text), "\n\n")
 	name, inside := "", false
-	for line := range strings.Lines(rest) {
-		line = strings.TrimSpace(line)
+	for len(rest) > 0 {
+		size := len(rest)
+		if version < 240 && inside {
+			size = min(size, 2048-1)
+		} else if version < 240 {
+			size = min(size, 256+2-1)
+		}
+		if end := strings.IndexByte(rest, '\n'); end >= 0 {
+			size = min(size, end+1)
+		}
+		line := strings.TrimSpace(rest[:size])
+		rest = rest[size:]
 		switch {
 		case !inside:
 			name, inside = line, true
@@ -44,66 +55,81 @@ func TestEditRealState(t *testing.T) {
 	for _, version := range []int{252, 257, 262} {
 		t.Run(strconv.Itoa(version), func(t *testing.T) {
 			text := realState(t, version)
-			want := readBack(text)
-			var changes []DeviceChange
+			want := readBack(text, version)
+			var served []Served
 			for i, unit := range names {
-				old, err := strconv.ParseUint(want[unit]["dev-id"], 10, 64)
+				pipe, err := strconv.Atoi(want[unit]["pipe-fd"])
 				if err != nil {
 					t.Fatalf("%s: %v", unit, err)
 				}
-				change := DeviceChange{Unit: unit, Old: old, New: uint64(i)*1000 + 5}
-				changes = append(changes, change)
-				want[unit]["dev-id"] = strconv.FormatUint(change.New, 10)
+				mount := Served{Path: "/" + unit, Pipe: 1000 + uint64(pipe), Device: uint64(i)*1000 + 5}
+				served = append(served, mount)
+				want[unit]["dev-id"] = strconv.FormatUint(mount.Device, 10)
 			}
-			edit, err := EditState(text, changes)
+			edit, err := EditState(text, version, served, pipes)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(edit.Changed) != len(names) || len(edit.Left) != 0 {
-				t.Errorf("changed %q, left %q", edit.Changed, edit.Left)
+			if corrected(edit) != len(names) || len(edit.Units) != len(names) {
+				t.Errorf("%+v", edit.Units)
 			}
 			told := slices.Concat(text, edit.Addition)
-			if got := readBack(told); !reflect.DeepEqual(got, want) {
+			if got := readBack(told, version); !reflect.DeepEqual(got, want) {
 				t.Error("systemd would not read the same with other numbers")
 			}
 			// It would all be right then.
-			if edit, err = EditState(told, changes); err != nil || len(edit.Addition) != 0 || len(edit.Changed) != len(names) {
+			if edit, err = EditState(told, version, served, pipes); err != nil || len(edit.Addition) != 0 || len(edit.Units) != len(names) {
 				t.Errorf("a second time: %+v, %v", edit, err)
 			}
 		})
 	}
 }
 
+func corrected(edit *StateEdit) (count int) {
+	for i := range edit.Units {
+		if edit.Units[i].Corrected() {
+			count++
+		}
+	}
+	return count
+}
+
 // TestEditLargeState corrects 1,000 of 2,000 units in more than 1 MB. Wherever
 // the kernel may leave the write, each unit has its old or its new number.
 func TestEditLargeState(t *testing.T) {
+	for _, version := range []int{239, 252} {
+		t.Run(strconv.Itoa(version), func(t *testing.T) { editLargeState(t, version) })
+	}
+}
+
+func editLargeState(t *testing.T, version int) {
 	const units = 2000
 	filler := strings.Repeat("exported-log-rate-limit-interval=no\n", 14)
 	var text strings.Builder
 	text.WriteString(header)
-	var changes []DeviceChange
+	var served []Served
 	for i := range units {
 		unit := fmt.Sprintf(`srv-%d\x20%d.automount`, i, i)
-		text.WriteString(section(unit, fmt.Sprintf("dev-id=%d\n", i)+filler))
+		text.WriteString(section(unit, fmt.Sprintf("dev-id=%d\n", i)+filler, i+10))
 		if i%2 == 0 {
-			changes = append(changes, DeviceChange{Unit: unit, Old: uint64(i), New: uint64(1<<20 + i)})
+			served = append(served, Served{Path: unit, Pipe: uint64(1010 + i), Device: uint64(1<<20 + i)})
 		}
 	}
 	if text.Len() < 1<<20 {
 		t.Fatalf("only %d bytes", text.Len())
 	}
-	edit, err := EditState([]byte(text.String()), changes)
+	edit, err := EditState([]byte(text.String()), version, served, pipes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(edit.Changed) != len(changes) || len(edit.Left) != 0 {
-		t.Errorf("%d changed, %d left, want %d and none", len(edit.Changed), len(edit.Left), len(changes))
+	if corrected(edit) != len(served) || len(edit.Units) != units {
+		t.Errorf("%d of %d corrected, want %d of %d", corrected(edit), len(edit.Units), len(served), units)
 	}
-	before := readBack([]byte(text.String()))
+	before := readBack([]byte(text.String()), version)
 	written := []byte(text.String() + string(edit.Addition))
 	cuts, last := 0, 0
 	for cut := (text.Len() + statePage - 1) / statePage * statePage; ; cut += statePage {
-		after := readBack(written[:min(cut, len(written))])
+		after := readBack(written[:min(cut, len(written))], version)
 		if nameless := after[""]; len(nameless) > 0 {
 			t.Errorf("cut at %d: a unit without a name has %v", cut, nameless)
 		}
@@ -112,15 +138,16 @@ func TestEditLargeState(t *testing.T) {
 			t.Fatalf("cut at %d: %d units, want %d", cut, len(after), units)
 		}
 		corrected := 0
-		for _, c := range changes {
-			switch after[c.Unit]["dev-id"] {
-			case strconv.FormatUint(c.New, 10):
+		for _, c := range served {
+			unit := c.Path
+			switch after[unit]["dev-id"] {
+			case strconv.FormatUint(c.Device, 10):
 				corrected++
-			case strconv.FormatUint(c.Old, 10):
+			case before[unit]["dev-id"]:
 			default:
-				t.Fatalf("cut at %d: %s has %v", cut, c.Unit, after[c.Unit])
+				t.Fatalf("cut at %d: %s has %v", cut, unit, after[unit])
 			}
-			after[c.Unit]["dev-id"] = before[c.Unit]["dev-id"]
+			after[unit]["dev-id"] = before[unit]["dev-id"]
 		}
 		if !reflect.DeepEqual(after, before) {
 			t.Errorf("cut at %d: something else changed", cut)
@@ -134,8 +161,8 @@ func TestEditLargeState(t *testing.T) {
 		}
 		cuts++
 	}
-	if last != len(changes) || cuts < 5 {
-		t.Errorf("%d units corrected at last, want %d; %d cuts", last, len(changes), cuts)
+	if last != len(served) || cuts < 5 {
+		t.Errorf("%d units corrected at last, want %d; %d cuts", last, len(served), cuts)
 	}
 }
 
@@ -149,7 +176,7 @@ func TestPaged(t *testing.T) {
 		}
 		joined := strings.Join(sections, "")
 		for offset := range 2 * statePage {
-			out := paged(offset, sections)
+			out := paged(offset, 252, sections)
 			if strings.ReplaceAll(string(out), " ", "") != joined {
 				t.Fatalf("%d sections at %d: %q", count, offset, out)
 			}
@@ -170,7 +197,28 @@ func TestPaged(t *testing.T) {
 			}
 		}
 	}
-	if out := paged(1, nil); len(out) != 0 {
+	if out := paged(1, 252, nil); len(out) != 0 {
 		t.Errorf("nothing to add: %q", out)
+	}
+}
+
+// TestPadding: whatever its size, systemd reads the unit behind it, and another one
+// without a name at most.
+func TestPadding(t *testing.T) {
+	longest := strings.Repeat("x", 245) + ".automount" // UNIT_NAME_MAX
+	for size := range statePage + 1 {
+		for _, version := range []int{235, 239, 240, 262} {
+			text := header + string(padding(size, version)) + told(longest, 7)
+			if len(text) != len(header)+size+len(told(longest, 7)) {
+				t.Fatalf("%d, version %d: %d bytes", size, version, len(text))
+			}
+			units := readBack([]byte(text), version)
+			if units[longest]["dev-id"] != "7" || len(units[""]) > 0 {
+				t.Fatalf("%d, version %d: %v", size, version, units)
+			}
+		}
+	}
+	if units := readBack([]byte(header+string(padding(4000, 252))+told(longest, 7)), 239); units[longest]["dev-id"] == "7" {
+		t.Error("version 239 reads long lines: this test shows nothing")
 	}
 }

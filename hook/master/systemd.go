@@ -4,124 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/godbus/dbus/v5"
 )
-
-// Unit is what systemd says about one .automount unit.
-type Unit struct {
-	Name, Where           string
-	ActiveState, SubState string
-	// Since is when the unit last became active (CLOCK_REALTIME). systemd keeps
-	// it through a checkpoint and restore.
-	Since time.Time
-}
-
-// Active reports whether systemd believes that it serves the unit's mount.
-func (u Unit) Active() bool { return u.ActiveState == "active" }
-
-// maxUnitName is how long the name of a unit may be, in bytes
-// (src/basic/unit-name.h, UNIT_NAME_MAX, with the zero at its end).
-const maxUnitName = 255
-
-// Automounts returns the active .automount units that serve the given mount
-// points, by mount point. Where several units could serve a path, the one that
-// says so itself (its property Where) wins.
-func (m *Manager) Automounts(ctx context.Context, paths []string) (map[string]Unit, error) {
-	var listed []listedUnit
-	if err := m.call(ctx, "ListUnitsByPatterns", []any{[]string{}, []string{"*.automount"}}, &listed); err != nil {
-		return nil, fmt.Errorf("list automount units: %w", noAnswer(ctx, err))
-	}
-	wanted := make(map[string]bool, len(paths))
-	byName := make(map[string]string, len(paths))
-	shortened := false
-	for _, path := range paths {
-		wanted[path] = true
-		name := UnitNameFromPath(path, "automount")
-		byName[name] = path
-		shortened = shortened || len(name) > maxUnitName
-	}
-	// systemd shortens the name of a unit for a very long path to a hash, so a
-	// name that is not expected may still belong to a wanted path.
-	listed = slices.DeleteFunc(listed, func(u listedUnit) bool {
-		return byName[u.Name] == "" && (!shortened || len(u.Name) != maxUnitName)
-	})
-	units := make(map[string]Unit, len(paths))
-	for some := range slices.Chunk(listed, maxQuestions) {
-		asked, err := m.automounts(ctx, some)
-		if err != nil {
-			return nil, err
-		}
-		for _, unit := range asked {
-			if wanted[unit.Where] && (units[unit.Where].Name == "" || unit.Active()) {
-				units[unit.Where] = unit
-			}
-		}
-	}
-	return units, nil
-}
-
-// maxQuestions bounds for how many units questions are open at a time.
-const maxQuestions = 64
-
-// automounts asks for the rest of what is to be known about units.
-func (m *Manager) automounts(ctx context.Context, listed []listedUnit) ([]Unit, error) {
-	where, since := make([]question, len(listed)), make([]question, len(listed))
-	for i := range listed {
-		where[i] = m.askProperty(ctx, listed[i].Object, busName+".Automount", "Where")
-		since[i] = m.askProperty(ctx, listed[i].Object, busName+".Unit", "ActiveEnterTimestamp")
-	}
-	var units []Unit
-	for i := range listed {
-		unit, err := automount(ctx, &listed[i], where[i], since[i])
-		var answer dbus.Error
-		switch {
-		case err == nil:
-			units = append(units, unit)
-		case errors.Is(err, errNoAutomount), errors.As(err, &answer):
-			// The file of an active unit may be gone, and systemd reloaded: then it
-			// serves a mount that it does not know. The others are not worse for it.
-		default:
-			return nil, err
-		}
-	}
-	return units, nil
-}
-
-var errNoAutomount = errors.New("systemd named no ActiveState or no Where")
-
-// listedUnit is an element of what ListUnitsByPatterns returns.
-type listedUnit struct {
-	Name, Description, LoadState, ActiveState, SubState, Following string
-
-	Object  dbus.ObjectPath
-	Job     uint32
-	JobType string
-	JobPath dbus.ObjectPath
-}
-
-func automount(ctx context.Context, listed *listedUnit, where, since question) (Unit, error) {
-	u := Unit{Name: listed.Name, ActiveState: listed.ActiveState, SubState: listed.SubState}
-	var usec uint64
-	err := where.answer(ctx, &u.Where)
-	if err == nil {
-		err = since.answer(ctx, &usec)
-	}
-	if err == nil && (u.ActiveState == "" || u.Where == "") {
-		err = errNoAutomount
-	}
-	if err != nil {
-		return Unit{}, fmt.Errorf("%s: %w", listed.Name, err)
-	}
-	if usec > 0 {
-		u.Since = time.UnixMicro(int64(usec))
-	}
-	return u, nil
-}
 
 // Restart restarts a unit and waits for the result. A unit that ran into its
 // start limit, or failed for another passing reason, is reset and started once

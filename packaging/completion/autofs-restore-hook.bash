@@ -4,15 +4,15 @@ _autofs_restore_hook() {
 	COMPREPLY=()
 	case $previous in
 	--engine) words='criu podman crio containerd all' ;;
-	--strategy) words='auto preserve retell restart' ;;
-	--images | --root | --prefix)
+	--strategy) words='auto reexec restart' ;;
+	--root | --prefix)
 		mapfile -t COMPREPLY < <(compgen -d -- "$current")
 		return
 		;;
 	*)
 		case ${COMP_WORDS[1]} in
-		inspect) words='--json --images' ;;
-		repair) words='--json --images --strategy --kill-waiters' ;;
+		inspect) words='--json' ;;
+		repair) words='--json --strategy --kill-waiters' ;;
 		install) words='--engine --force-irmap --root --prefix --dry-run' ;;
 		uninstall) words='--engine --root --prefix --dry-run' ;;
 		doctor | version) words='--json' ;;

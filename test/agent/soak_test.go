@@ -53,7 +53,7 @@ func TestSoak(t *testing.T) {
 		"restores_total{by=action-script,outcome=repaired}": by,
 		"restores_total{by=agent,outcome=repaired}":         own,
 		"mounts_total{master=systemd,outcome=preserved}":    c.mounts.systemd * float64(rounds),
-		"mounts_total{master=automount,outcome=reloaded}":  c.mounts.direct * float64(rounds),
+		"mounts_total{master=automount,outcome=reloaded}":   c.mounts.direct * float64(rounds),
 		"mounts_total{master=automount,outcome=healthy}":    c.mounts.indirect * float64(rounds),
 		"reaction_seconds":        own,
 		"missed_restores_total":   0,

@@ -14,31 +14,31 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// BenchmarkRetold compares telling systemd the new numbers with what of that is
+// BenchmarkReexecuted compares a re-execution that corrects numbers with what of that is
 // systemd's own: a re-execution without anybody's help.
-func BenchmarkRetold(b *testing.B) {
+func BenchmarkReexecuted(b *testing.B) {
 	lab.RequireNode(b)
 	const rounds = 5
-	fmt.Print("\n" + machine() + "\nretold: \"repair --strategy retell\", the whole command. bare: from SIGTERM to the moment when systemd listens again.\n\n")
+	fmt.Print("\n" + machine() + "\nreexecuted: \"repair --strategy reexec\", the whole command. bare: from SIGTERM to the moment when systemd listens again.\n\n")
 	for _, size := range []int{4, 100} {
 		widenSockets(b)
 		checkpoint := checkpointOf(b, size)
 		checkpoint.InstallGroupsOnly(b)
-		var retold, bare series
+		var reexecuted, bare series
 		for range rounds {
 			restored := checkpoint.Restore(b, lab.RestoreOptions{})
-			result := lab.RunHook(b, nil, nil, "repair", strconv.Itoa(restored.PID), "--images", checkpoint.Images, "--strategy", "retell", "--json")
+			result := lab.RunHook(b, nil, nil, "repair", strconv.Itoa(restored.PID), "--strategy", "reexec", "--json")
 			for _, m := range lab.ParseReport(b, result.Stdout).Mounts {
 				// Some may have got their old numbers by chance.
-				if m.Outcome != "retold" && m.Outcome != "healthy" {
+				if m.Outcome != "reexecuted" && m.Outcome != "healthy" {
 					b.Errorf("%s: %s (%s)", m.Path, m.Outcome, m.Reason)
 				}
 			}
-			retold.add(result.Took)
+			reexecuted.add(result.Took)
 			bare.add(reexecute(b, restored.PID))
 			end(b, restored)
 		}
-		fmt.Printf("%d automounts: retold %s ms, bare %s ms, ratio %.2f\n", size, retold, bare, quotient(retold, bare))
+		fmt.Printf("%d automounts: reexecuted %s ms, bare %s ms, ratio %.2f\n", size, reexecuted, bare, quotient(reexecuted, bare))
 	}
 }
 
@@ -89,11 +89,11 @@ func BenchmarkFrozen(b *testing.B) {
 		checkpoint.InstallGroupsOnly(b)
 		restored = checkpoint.Restore(b, lab.RestoreOptions{})
 		command.add(frozen(func() {
-			lab.RunHook(b, nil, nil, "repair", strconv.Itoa(restored.PID), "--images", checkpoint.Images)
+			lab.RunHook(b, nil, nil, "repair", strconv.Itoa(restored.PID))
 		}))
 		end(b, restored)
 	}
-	fmt.Printf("\n%s\nFrozen by the program, with %d automounts: milliseconds, medians. as action script %s, by the command \"repair --images\" %s (%.2f a mount)\n",
+	fmt.Printf("\n%s\nFrozen by the program, with %d automounts: milliseconds, medians. as action script %s, by the command \"repair\" %s (%.2f a mount)\n",
 		machine(), size, script, command, float64(command.median().Microseconds())/1000/size)
 }
 

@@ -39,19 +39,19 @@ func printTable(rows []row) {
 Milliseconds, medians. Reserve, prepare, preserve and repair: how long CRIU waits for
 the program at pre-restore, post-setup-namespaces, pre-resume and post-resume, its start included; other: at
 the stages where it has nothing to do; added: the sum of all. Command: restored
-without it, then "repair PID --images DIR", and how many that could preserve. Script: CRIU's own, with our units,
+without it, then "repair PID". Script: CRIU's own, with our units,
 run by hand after the restore. Restart: one "systemctl restart" of all units.
 
 `)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "automounts\truns\treserve\tprepare\tpreserve\trepair\tother\tadded\ta mount\tcommand\tpreserved\tscript\tscript/added\trestart\trestart/added\trestore without\twith\t")
+	fmt.Fprintln(w, "automounts\truns\treserve\tprepare\tpreserve\trepair\tother\tadded\ta mount\tcommand\tscript\tscript/added\trestart\trestart/added\trestore without\twith\t")
 	for _, r := range rows {
 		script, ratio := r.script.String(), fmt.Sprintf("%.0f", quotient(r.script, r.added))
 		if r.stopped {
 			script, ratio = ">"+script, ">"+ratio
 		}
-		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%.1f\t%s\t%s\t\n", r.size, len(r.added),
-			r.reserve, r.prepare, r.preserve, r.repair, r.others, r.added, milliseconds(r.added.median()/time.Duration(r.size)), r.command, r.late,
+		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t%s\t%s\t\n", r.size, len(r.added),
+			r.reserve, r.prepare, r.preserve, r.repair, r.others, r.added, milliseconds(r.added.median()/time.Duration(r.size)), r.command,
 			script, ratio, r.restart, quotient(r.restart, r.added), r.plain, r.hook)
 	}
 	w.Flush()

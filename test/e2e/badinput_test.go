@@ -105,13 +105,32 @@ func TestBadAction(t *testing.T) {
 	}
 }
 
-// TestBadImages gives the repair a folder that is no checkpoint. Not one mount
-// may change.
+// asCRIU calls the program as CRIU does at a stage of a restore, with a folder of
+// images, and returns what it wrote. The restoring process is this one.
+func asCRIU(t *testing.T, r *lab.Restored, stage, images string) lab.Result {
+	t.Helper()
+	return lab.RunHook(t, nil, []string{
+		"CRTOOLS_SCRIPT_ACTION=" + stage, "CRTOOLS_INIT_PID=" + strconv.Itoa(r.PID), "CRTOOLS_IMAGE_DIR=" + images,
+	})
+}
+
+// endAsCRIU calls it at the last stage, and forgets the restore.
+func endAsCRIU(t *testing.T, r *lab.Restored) lab.Result {
+	t.Helper()
+	result := asCRIU(t, r, "post-resume", "")
+	for _, file := range matchesAny("/run/autofs-restore-hook/restores/*") {
+		if err := os.Remove(file); err != nil {
+			t.Error(err)
+		}
+	}
+	return result
+}
+
+// TestBadImages gives the program a folder that is no checkpoint. Not one mount
+// may change at pre-resume; what systemd says at post-resume is enough.
 func TestBadImages(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
-	r := restoreStale(t, s)
-	before := r.MountTable(t)
 	for name, dir := range map[string]string{
 		"missing":   "/nonexistent",
 		"empty":     t.TempDir(),
@@ -124,10 +143,19 @@ func TestBadImages(t *testing.T) {
 		}),
 	} {
 		t.Run(name, func(t *testing.T) {
-			refused(t, lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--images", dir), 1, 2)
+			r := restoreStale(t, s)
+			before := r.MountTable(t)
+			asCRIU(t, r, "pre-restore", dir)
+			result := asCRIU(t, r, "pre-resume", dir)
 			if after := r.MountTable(t); after != before {
 				t.Errorf("the mounts changed:\n%s\nbefore:\n%s", after, before)
 			}
+			end := endAsCRIU(t, r)
+			result.Stderr += end.Stderr
+			refused(t, result, 0)
+			checkCure(t, r.ReadReport(t), "reexecuted")
+			r.CheckAnswers(t, lab.Accesses)
+			r.Kill(t)
 		})
 	}
 }

@@ -55,7 +55,7 @@ fi
 			}
 			waitUntil(t, "the subshell has undone it", func() bool { return exists(freed) })
 			r.CheckUntouched(t)
-			repairByHand(t, s, r)
+			repairByHand(t, r)
 			r.CheckAnswers(t, lab.Accesses)
 			checkNoWaiters(t, r.Container)
 			checkUncovered(t, r.Container)
@@ -72,9 +72,9 @@ func TestHungInLateRepair(t *testing.T) {
 	t.Run("traced", func(t *testing.T) {
 		r := restoreStale(t, s)
 		release := stopByTracing(t, r.PID)
-		late(t, s, r, "retell")
+		late(t, r, "reexec")
 		release()
-		finishLate(t, s, r)
+		finishLate(t, r)
 	})
 	t.Run("frozen", func(t *testing.T) {
 		r := restoreStale(t, s)
@@ -85,25 +85,25 @@ func TestHungInLateRepair(t *testing.T) {
 			}
 		}
 		write("1")
-		late(t, s, r, "restart")
+		late(t, r, "restart")
 		write("0")
-		finishLate(t, s, r)
+		finishLate(t, r)
 	})
 }
 
 // late runs a repair that cannot cure everything. RunHook checks that it ends.
-func late(t *testing.T, s *snapshot, r *lab.Restored, strategy string) {
+func late(t *testing.T, r *lab.Restored, strategy string) {
 	t.Helper()
-	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--images", s.Images, "--strategy", strategy)
+	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--strategy", strategy)
 	t.Logf("exit status %d after %s", result.Status, result.Took.Round(time.Millisecond))
 	if result.Status == 0 || result.Took > runLimit {
 		t.Errorf("exit status %d after %s, though systemd does not run\n%s", result.Status, result.Took, result.Stderr)
 	}
 }
 
-func finishLate(t *testing.T, s *snapshot, r *lab.Restored) {
+func finishLate(t *testing.T, r *lab.Restored) {
 	t.Helper()
-	repairByHand(t, s, r)
+	repairByHand(t, r)
 	if t.Failed() {
 		for _, name := range []string{"wchan", "syscall", "status"} {
 			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", r.PID, name))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -15,15 +14,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestHostileImages gives the repair images that somebody made for it. Where
-// they cannot be read nothing is done; else their lies concern mounts of this
+// TestHostileImages gives the program images that an attacker made. Where they
+// cannot be read nothing is preserved; else their lies concern mounts of this
 // very container, and are checked against what the kernel says.
 func TestHostileImages(t *testing.T) {
 	s := hostileCheckpoint(t)
-	r := restoreStale(t, s)
 	node := lookAtNode(t)
 	same := func(b []byte) []byte { return b }
-	mounts := r.MountTable(t)
 	for name, change := range map[string]func(file string) error{
 		"huge":            func(file string) error { return os.Truncate(file, 1<<40) },
 		"fifo":            func(file string) error { return replace(file, func() error { return unix.Mkfifo(file, 0o600) }) },
@@ -44,12 +41,17 @@ func TestHostileImages(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--images", dir)
-			refused(t, result, 1, 2)
-			checkLog(t, result.Stderr)
+			r := restoreStale(t, s)
+			mounts := r.MountTable(t)
+			asCRIU(t, r, "pre-restore", dir)
+			result := asCRIU(t, r, "pre-resume", dir)
 			if now := r.MountTable(t); now != mounts {
 				t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
 			}
+			result.Stderr += endAsCRIU(t, r).Stderr
+			refused(t, result, 0)
+			checkLog(t, result.Stderr)
+			r.Kill(t)
 		})
 	}
 	for name, spoil := range map[string]func([]byte) []byte{
@@ -59,14 +61,18 @@ func TestHostileImages(t *testing.T) {
 		"one name for all":      func(b []byte) []byte { return swap("/mnt/stacked", "/mnt/covered")(b) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			result, report := attacked(t, r.PID, "--images", damage(t, s.Images, spoil), "--strategy", "preserve")
-			t.Log(result.Status, summary(report))
+			r := restoreStale(t, s)
+			dir := damage(t, s.Images, spoil)
+			for _, stage := range []string{"pre-restore", "pre-resume"} {
+				checkLog(t, asCRIU(t, r, stage, dir).Stderr)
+			}
+			checkLog(t, endAsCRIU(t, r).Stderr)
+			t.Log(summary(r.ReadReport(t)))
+			r.CheckAnswers(t, lab.Accesses)
 			node.checkUnchanged(t)
+			r.Kill(t)
 		})
 	}
-	repairByHand(t, s, r) // a lie may have left nothing to be done
-	r.CheckAnswers(t, lab.Accesses)
-	node.checkUnchanged(t)
 }
 
 func matches(t *testing.T, dir, pattern string) []string {

@@ -46,7 +46,7 @@ func TestHostileImpostors(t *testing.T) {
 		pids[name] = r.Attack(t, args...).PID
 	}
 	units := r.Units(t)
-	result, report := attacked(t, r.PID, "--images", s.Images)
+	result, report := attacked(t, r.PID)
 	if result.Status != 3 {
 		t.Errorf("exit status %d, want 3", result.Status)
 	}
@@ -120,7 +120,7 @@ func TestHostileDaemonProgram(t *testing.T) {
 	old := r.HostPID(t, strconv.Itoa(daemon))
 	want := rights(t, old)
 	t.Setenv("HOSTILE_CANARY", "of the host")
-	_, report := attacked(t, r.PID, "--images", s.Images)
+	_, report := attacked(t, r.PID)
 	t.Log(outcomes(report))
 	got := readFile(t, filepath.Join(s.Root(), "witness.rights"))
 	for _, line := range want {
@@ -173,7 +173,7 @@ func TestHostileDaemonDies(t *testing.T) {
 		node := lookAtNode(t)
 		daemon := r.HostPID(t, r.Units(t)["autofs.service"].MainPID)
 		time.AfterFunc(time.Duration(i)*7*time.Millisecond, func() { _ = syscall.Kill(daemon, syscall.SIGKILL) })
-		result, report := attacked(t, r.PID, "--images", s.Images)
+		result, report := attacked(t, r.PID)
 		for _, m := range report.Mounts {
 			if m.Master.Kind == "systemd" && m.Outcome == "unrepaired" {
 				t.Errorf("%d ms: %s: %s", i*7, m.Path, m.Reason)

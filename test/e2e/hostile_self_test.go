@@ -64,7 +64,7 @@ func TestHostileSnoopPtrace(t *testing.T) {
 func snooped(t *testing.T, s *snapshot, attack ...string) string {
 	t.Helper()
 	var said strings.Builder
-	for _, options := range [][]string{{"--strategy", "restart"}, {"--images", s.Images}} {
+	for _, options := range [][]string{{"--strategy", "restart"}, {"--strategy", "auto"}} {
 		r := restoreStale(t, s)
 		a := r.Attack(t, attack...)
 		if _, report := attacked(t, r.PID, options...); report.Outcome == "nothing-to-do" {
@@ -110,7 +110,7 @@ func TestHostileEnvironment(t *testing.T) {
 		"GODEBUG=gctrace=0,madvdontneed=1", "GOTRACEBACK=crash", "GOGC=off", "DBUS_SYSTEM_BUS_ADDRESS=unix:path=" + dir + "/bus",
 		"DBUS_SESSION_BUS_ADDRESS=unixexec:path=" + dir + "/sh", "TMPDIR=/proc/1/root/tmp", "BASH_ENV=" + dir + "/sh", "HOSTILE=1",
 	}
-	for _, options := range [][]string{{"--strategy", "restart"}, {"--images", s.Images}} {
+	for _, options := range [][]string{{"--strategy", "restart"}, {"--strategy", "auto"}} {
 		args := append([]string{"repair", strconv.Itoa(r.PID), "--json"}, options...)
 		result := lab.RunHook(t, nil, env, args...)
 		if result.Status != 0 {

@@ -46,7 +46,7 @@ func TestLateRepairFreesEverybody(t *testing.T) {
 		t.Fatalf("%d accesses, want 20", len(waiting))
 	}
 	ended := startAccesses(t, r, waiting)
-	report := repairByHand(t, s, r)
+	report := repairByHand(t, r)
 	checkAnswered(t, waiting, <-ended)
 	if report.Outcome != "repaired" {
 		t.Errorf("report: outcome %q, want repaired", report.Outcome)

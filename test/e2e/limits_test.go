@@ -82,11 +82,11 @@ func TestMemory(t *testing.T) {
 			r.Kill(t)
 		})
 	}
-	for _, strategy := range []string{"auto", "retell", "restart"} {
+	for _, strategy := range []string{"auto", "reexec", "restart"} {
 		t.Run("late, "+strategy, func(t *testing.T) {
 			k := lab.NewKiller(t, 0)
 			r := restoreStale(t, s)
-			crashCase{strategy: strategy}.runByHand(t, s, r, k)
+			crashCase{strategy: strategy}.runByHand(t, r, k)
 			checkPeak(t, k, bound)
 			r.Kill(t)
 		})

@@ -49,7 +49,7 @@ func TestNestedNamespaces(t *testing.T) {
 	control.Kill(t)
 	t.Logf("without a checkpoint:\n%s", strings.Join(want, "\n"))
 
-	for _, cure := range []string{"retold", "restarted"} {
+	for _, cure := range []string{"reexecuted", "restarted"} {
 		t.Run(cure, func(t *testing.T) {
 			r := restoreTo(t, s, cure, nil)
 			checkReport(t, r.ReadReport(t), r)

@@ -69,7 +69,7 @@ func checkRestarted(t *testing.T, report lab.Report, paths ...string) {
 		if !slices.Contains(paths, m.Path) {
 			continue
 		}
-		if !slices.Contains([]string{"restarted", "retold"}, m.Outcome) {
+		if !slices.Contains([]string{"restarted", "reexecuted"}, m.Outcome) {
 			t.Errorf("report: %s: outcome %q (%s), but its old number belongs to another file system", m.Path, m.Outcome, m.Reason)
 		}
 		if strings.Contains(m.Reason, m.DeviceBefore) && strings.Contains(m.Reason, "another file system") {

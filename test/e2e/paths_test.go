@@ -11,7 +11,7 @@ import (
 
 // systemdCures are the ways in which a mount of systemd is repaired by an
 // action script.
-var systemdCures = []string{"preserved", "retold", "restarted"}
+var systemdCures = []string{"preserved", "reexecuted", "restarted"}
 
 // restoreTo restores with the program as CRIU's action script, where the mounts
 // of systemd can be cured in one way only. before is called right before the

@@ -40,8 +40,8 @@ var limitedRepairs = []struct {
 		defer r.Kill(t)
 		return append(unanswered(t, r), notCured(r.ReadReport(t), "preserved")...)
 	}},
-	{"retold", func(t *testing.T, s *snapshot, capabilities []string) []string {
-		return limitedByHand(t, s, capabilities, "retold", func() { lab.HoldNumbersUpTo(t, s.highest) }, "--images", s.Images)
+	{"reexecuted", func(t *testing.T, s *snapshot, capabilities []string) []string {
+		return limitedByHand(t, s, capabilities, "reexecuted", func() { lab.HoldNumbersUpTo(t, s.highest) })
 	}},
 	{"restarted", func(t *testing.T, s *snapshot, capabilities []string) []string {
 		return limitedByHand(t, s, capabilities, "restarted", func() {}, "--strategy", "restart")

@@ -9,7 +9,7 @@ import (
 )
 
 // cures are the outcomes of a mount that works.
-var cures = []string{"healthy", "preserved", "retold", "restarted", "reloaded"}
+var cures = []string{"healthy", "preserved", "reexecuted", "restarted", "reloaded"}
 
 func TestRepairedByActionScript(t *testing.T) {
 	s := checkpoint(t)
@@ -53,7 +53,7 @@ func TestOldNumbersOccupied(t *testing.T) {
 	report := r.ReadReport(t)
 	checkReport(t, report, r)
 	for _, m := range report.Mounts {
-		if m.Master.Kind == "systemd" && !slices.Contains([]string{"restarted", "retold"}, m.Outcome) {
+		if m.Master.Kind == "systemd" && !slices.Contains([]string{"restarted", "reexecuted"}, m.Outcome) {
 			t.Errorf("report: %s: outcome %q, but its old number belongs to another file system", m.Path, m.Outcome)
 		}
 	}

@@ -42,7 +42,7 @@ func TestKilledWhileSystemdRestarts(t *testing.T) {
 	if now := r.Run(t, "systemctl", "list-jobs", "--no-legend"); !strings.Contains(now, automount) {
 		t.Fatal("the job is done, so this shows nothing")
 	}
-	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--strategy", "retell", "--json")
+	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--strategy", "reexec", "--json")
 	t.Logf("the next run, exit status %d, %s:\n%s%s", result.Status, result.Took, result.Stderr, outcomes(lab.ParseReport(t, result.Stdout)))
 	if result.Status != 0 {
 		t.Errorf("exit status %d", result.Status)

@@ -18,7 +18,7 @@ func TestRestartRefused(t *testing.T) {
 	c.Populate(t)
 	s := checkpointOf(t, c)
 	r := restoreStale(t, s)
-	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--images", s.Images, "--strategy", "restart", "--json")
+	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--strategy", "restart", "--json")
 	report := lab.ParseReport(t, result.Stdout)
 	if report.Outcome != "partial" {
 		t.Errorf("outcome %s", report.Outcome)
@@ -37,9 +37,9 @@ func TestRestartRefused(t *testing.T) {
 		t.Errorf("%s is %+v", unit, state)
 	}
 	// It is told its number when that is allowed.
-	for _, m := range repairByHand(t, s, r, "--strategy", "retell").Mounts {
-		if m.Path == lab.Covered && m.Outcome != "retold" {
-			t.Errorf("%s: %s (%s), want retold", m.Path, m.Outcome, m.Reason)
+	for _, m := range repairByHand(t, r, "--strategy", "reexec").Mounts {
+		if m.Path == lab.Covered && m.Outcome != "reexecuted" {
+			t.Errorf("%s: %s (%s), want reexecuted", m.Path, m.Outcome, m.Reason)
 		}
 	}
 	r.CheckAnswers(t, lab.Accesses)
@@ -56,11 +56,11 @@ func TestUnitFileGone(t *testing.T) {
 	c.Run(t, "sh", "-ec", `rm /etc/systemd/system/"$1"; systemctl daemon-reload`, "gone", lab.UnitName(lab.Idle, "automount"))
 	s := checkpointOf(t, c)
 	r := restoreStale(t, s)
-	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--images", s.Images, "--strategy", "retell", "--json")
+	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--strategy", "reexec", "--json")
 	for _, m := range lab.ParseReport(t, result.Stdout).Mounts {
 		t.Logf("%s: %s (%s)", m.Path, m.Outcome, m.Reason)
-		if m.Master.Kind == "systemd" && m.Path != lab.Idle && m.Outcome != "retold" {
-			t.Errorf("%s: %s (%s), want retold", m.Path, m.Outcome, m.Reason)
+		if m.Master.Kind == "systemd" && m.Path != lab.Idle && m.Outcome != "reexecuted" {
+			t.Errorf("%s: %s (%s), want reexecuted", m.Path, m.Outcome, m.Reason)
 		}
 	}
 	for _, a := range systemdAccesses() {

@@ -41,7 +41,7 @@ func TestWatcher(t *testing.T) {
 	}
 	t.Logf("the watcher ended %s later", lab.WaitNoneRunning(t, watcherLimit))
 	checkUnits(t, s, r)
-	checkPreserved(t, r)
+	checkReexecuted(t, r)
 	checkThawed(t, r)
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)

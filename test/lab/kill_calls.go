@@ -31,7 +31,7 @@ func (s *syscallInfo) read(tid int) (int, error) {
 
 // always are the calls that change something outside of the process, whatever
 // their arguments. ptrace is not among them: the program makes thousands of
-// these calls while it tells systemd numbers, and [TestRetoldKilled] walks over
+// these calls while it tells systemd numbers, and [TestReexecutedKilled] walks over
 // them.
 var always = map[uint64]string{
 	unix.SYS_MOUNT: "mount", unix.SYS_UMOUNT2: "umount2", unix.SYS_MOVE_MOUNT: "move_mount",

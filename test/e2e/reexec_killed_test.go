@@ -21,7 +21,7 @@ func traced(t *testing.T, s *snapshot, r *lab.Restored, call string, options ...
 	t.Helper()
 	log := filepath.Join(lab.Scratch(t, r.ID+"-strace"), call)
 	args := append([]string{"-f", "-qq", "-o", log, "-e", "trace=" + call}, options...)
-	args = append(args, lab.Hook(), "repair", strconv.Itoa(r.PID), "--images", s.Images, "--strategy", "retell")
+	args = append(args, lab.Hook(), "repair", strconv.Itoa(r.PID), "--strategy", "reexec")
 	cmd := exec.Command("strace", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stop := time.AfterFunc(30*time.Second, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
@@ -72,11 +72,11 @@ func checkRunsOn(t *testing.T, r *lab.Restored) {
 	t.Fatalf("systemd does not run on: %s", o)
 }
 
-// TestRetoldKilled kills the program at its ptrace calls and where it reads and
+// TestReexecutedKilled kills the program at its ptrace calls and where it reads and
 // writes systemd's state: at all of them, or, for a systemd that seals its state,
-// at a sample. RETOLD_WALK=1-200 walks over these calls of ptrace, RETOLD_WALK=1-
+// at a sample. REEXEC_WALK=1-200 walks over these calls of ptrace, REEXEC_WALK=1-
 // over all (make test-chaos).
-func TestRetoldKilled(t *testing.T) {
+func TestReexecutedKilled(t *testing.T) {
 	requireHook(t)
 	for _, suite := range systemdVersions {
 		t.Run(suite, func(t *testing.T) {
@@ -110,11 +110,11 @@ func walked(t *testing.T, total int) []int {
 	t.Helper()
 	const sample = 30
 	first, last, step := 1, total, max(1, float64(total-1)/(sample-1))
-	if text := os.Getenv("RETOLD_WALK"); text != "" {
+	if text := os.Getenv("REEXEC_WALK"); text != "" {
 		from, to, _ := strings.Cut(text, "-")
 		var err error
 		if first, err = strconv.Atoi(from); err != nil {
-			t.Fatalf("RETOLD_WALK=%q: want FIRST-LAST or FIRST-", text)
+			t.Fatalf("REEXEC_WALK=%q: want FIRST-LAST or FIRST-", text)
 		}
 		if n, err := strconv.Atoi(to); err == nil {
 			last = min(last, n)

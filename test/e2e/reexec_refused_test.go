@@ -66,10 +66,10 @@ var refusals = map[string]struct {
 	},
 }
 
-// TestRetoldRefused has the numbers occupied and a systemd that cannot be told
-// others: with nothing else allowed, nothing changes; else its units are
-// restarted, for that reason.
-func TestRetoldRefused(t *testing.T) {
+// TestReexecutedRefused has a systemd that cannot re-execute itself: what it
+// remembers is unknown, and nothing changes, until a person wants its units
+// restarted.
+func TestReexecutedRefused(t *testing.T) {
 	requireHook(t)
 	for name, refusal := range refusals {
 		t.Run(name, func(t *testing.T) {
@@ -84,9 +84,9 @@ func TestRetoldRefused(t *testing.T) {
 			end := refusal.prepare(t, r)
 			mounts, units := r.MountTable(t), r.Settle(t)
 
-			result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--images", s.Images, "--strategy", "retell")
+			result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--strategy", "reexec")
 			if result.Status != 3 && result.Status != 1 {
-				t.Errorf("repair --strategy retell: exit status %d, want 1 or 3: %s", result.Status, result.Stderr)
+				t.Errorf("repair --strategy reexec: exit status %d, want 1 or 3: %s", result.Status, result.Stderr)
 			}
 			report := lab.ParseReport(t, result.Stdout)
 			checkReasons(t, report, "unrepaired", refusal.reason)
@@ -100,9 +100,13 @@ func TestRetoldRefused(t *testing.T) {
 				t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
 			}
 
-			report = repairByHand(t, s, r)
+			// Without CRIU's word nothing shows that they are stale.
+			report = lab.ParseReport(t, lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json").Stdout)
+			checkReasons(t, report, "unrepaired", refusal.reason)
+			checkReasons(t, report, "unrepaired", fmt.Sprintf("repair %d --strategy restart", r.PID))
+			report = repairByHand(t, r, "--strategy", "restart")
 			t.Logf("the repair took %.0f ms", report.DurationMS)
-			checkReasons(t, report, "restarted", refusal.reason)
+			checkCure(t, report, "restarted")
 			end()
 			r.CheckUntouched(t)
 			r.CheckAnswers(t, lab.Accesses)
@@ -114,9 +118,9 @@ func TestRetoldRefused(t *testing.T) {
 	}
 }
 
-// TestRetoldReplaced has a systemd whose program file was replaced, and an
+// TestReexecutedReplaced has a systemd whose program file was replaced, and an
 // administrator who allows it to execute the new one.
-func TestRetoldReplaced(t *testing.T) {
+func TestReexecutedReplaced(t *testing.T) {
 	requireHook(t)
 	s := take(t, lab.Options{}) // of its own: its files change
 	r := restoreStale(t, s)
@@ -132,7 +136,7 @@ func TestRetoldReplaced(t *testing.T) {
 		if err := os.WriteFile(config, fmt.Appendf(nil, "reexecute-replaced = %t\n", allowed), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--images", s.Images, "--strategy", "retell")
+		result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--strategy", "reexec")
 		report := lab.ParseReport(t, result.Stdout)
 		now, err := os.Stat(program)
 		if err != nil {
@@ -142,7 +146,7 @@ func TestRetoldReplaced(t *testing.T) {
 			t.Errorf("allowed: %t; systemd runs another file: %t", allowed, replaced)
 		}
 		if allowed {
-			checkCure(t, report, "retold")
+			checkCure(t, report, "reexecuted")
 		} else {
 			checkReasons(t, report, "unrepaired", "would load another version")
 		}
@@ -223,9 +227,9 @@ exec 7>&-
 echo >/ready
 `
 
-// TestRetoldImpostor has a PID 1 that is no systemd but has its name. It is not
+// TestReexecutedImpostor has a PID 1 that is no systemd but has its name. It is not
 // sent any signal, and not traced.
-func TestRetoldImpostor(t *testing.T) {
+func TestReexecutedImpostor(t *testing.T) {
 	requireHook(t)
 	c := lab.Start(t, lab.Options{
 		Plain: true,
@@ -239,8 +243,8 @@ func TestRetoldImpostor(t *testing.T) {
 	})
 	s := &snapshot{Checkpoint: c.Checkpoint(t)}
 	r := restoreStale(t, s)
-	for _, strategy := range []string{"retell", "restart"} {
-		result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--images", s.Images, "--strategy", strategy)
+	for _, strategy := range []string{"reexec", "restart"} {
+		result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--strategy", strategy)
 		report := lab.ParseReport(t, result.Stdout)
 		if result.Status != 1 || len(report.Mounts) != 1 || report.Mounts[0].Outcome != "unrepaired" || report.Mounts[0].Reason == "" {
 			t.Errorf("repair --strategy %s: exit status %d, want 1\n%s%s", strategy, result.Status, result.Stderr, outcomes(report))

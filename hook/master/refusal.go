@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -29,16 +30,23 @@ func canReexecute(pid1 *nsenter.Process, replaced bool) error {
 	if err := checkProgram(pid1, replaced); err != nil {
 		return err
 	}
-	if err := checkProc(pid1); err != nil {
+	// Where /proc is something else, a systemd that executes itself gives up, and the
+	// container ends; without its control groups and /dev/autofs it serves nothing.
+	if err := checkType(pid1, "/proc", unix.PROC_SUPER_MAGIC); err != nil {
+		return err
+	}
+	if err := checkType(pid1, "/sys/fs/cgroup", unix.CGROUP2_SUPER_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.TMPFS_MAGIC); err != nil {
+		return err
+	}
+	if err := checkDevice(pid1); err != nil {
 		return err
 	}
 	return checkRoom(pid1)
 }
 
-// checkProc looks at /proc of the container: a systemd that executes itself
-// where that is something else gives up, and the container ends.
-func checkProc(pid1 *nsenter.Process) error {
-	dir, err := pid1.OpenInRoot("/proc", unix.O_PATH)
+// checkType wants a file system of the container to be of one of the types.
+func checkType(pid1 *nsenter.Process, path string, types ...int64) error {
+	dir, err := pid1.OpenInRoot(path, unix.O_PATH)
 	if err != nil {
 		return err
 	}
@@ -47,8 +55,26 @@ func checkProc(pid1 *nsenter.Process) error {
 	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
 		return os.NewSyscallError("fstatfs", err)
 	}
-	if st.Type != unix.PROC_SUPER_MAGIC {
-		return fmt.Errorf("its /proc is something else (type %#x): it would end when it re-executes itself", st.Type)
+	if !slices.Contains(types, st.Type) {
+		return fmt.Errorf("its %s is something else (type %#x): it would not work when it has re-executed itself", path, st.Type)
+	}
+	return nil
+}
+
+// checkDevice wants the container to have /dev/autofs: systemd opens it again.
+func checkDevice(pid1 *nsenter.Process) error {
+	const major, minor = 10, 235 // Documentation/admin-guide/devices.txt
+	f, err := pid1.OpenInRoot("/dev/autofs", unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(major, minor) {
+		return errors.New("its /dev/autofs is something else: it would serve no automount when it has re-executed itself")
 	}
 	return nil
 }

@@ -32,15 +32,20 @@ const (
 	firstSealing = 258
 )
 
-// ErrNotRetold means that systemd could not be told new device numbers; it runs
-// on with the state that it had.
-var ErrNotRetold = errors.New("systemd could not be told the new device number through its own re-execution")
+// ErrRefused means that systemd cannot re-execute itself, or must not: nothing was
+// tried.
+var ErrRefused = errors.New("systemd is not made to re-execute itself")
 
-// Telling is what a systemd is told.
-type Telling struct {
+// ErrNotReexecuted means that its re-execution failed; it runs on with the state
+// that it had.
+var ErrNotReexecuted = errors.New("systemd did not re-execute itself, or its state could not be corrected")
+
+// Reexecution is how a systemd re-executes itself.
+type Reexecution struct {
 	// Version is systemd's.
 	Version int
-	Changes []DeviceChange
+	// Served are the autofs mounts whose pipes it reads, in its own mount namespace.
+	Served []Served
 	// Replaced is whether it may run another version of its program then, if that
 	// was installed since it was started.
 	Replaced bool
@@ -49,19 +54,20 @@ type Telling struct {
 // errSealed means that a state that was taken for one that is not sealed is.
 var errSealed = errors.New("its state is sealed before it executes itself")
 
-// Retell tells the systemd that is the given process new device numbers for
-// automount units. systemd re-executes itself on SIGTERM, as it does when its
-// package is upgraded: it writes its state to a memory file and reads it back.
-// Between the two it is stopped and the numbers in that file are corrected.
-// Nothing else about systemd or its units changes. Connections to it break.
-func Retell(ctx context.Context, systemd *owner.Member, telling Telling) (*StateEdit, error) {
+// Reexecute has the systemd that is the given process re-execute itself, and
+// corrects on the way what it remembers of its automounts. On SIGTERM systemd
+// re-executes itself, as it does when its package is upgraded: it writes its
+// state to a memory file and reads it back. Between the two it is stopped, and
+// its state is compared with what the kernel shows. Nothing else about systemd or
+// its units changes. Connections to it break.
+func Reexecute(ctx context.Context, systemd *owner.Member, how Reexecution) (*StateEdit, error) {
 	pid1 := systemd.Process
 	err := systemd.Check()
 	if err == nil {
-		err = canReexecute(pid1, telling.Replaced)
+		err = canReexecute(pid1, how.Replaced)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotRetold, err)
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, reexecTime, fmt.Errorf("it did not re-execute itself within %s", reexecTime))
 	defer cancel()
@@ -71,20 +77,20 @@ func Retell(ctx context.Context, systemd *owner.Member, telling Telling) (*State
 	}
 	done := make(chan answer, 1)
 	nsenter.GoThread(func() { // ptrace is a matter of the thread
-		edit, err := retell(ctx, pid1, telling.Changes, telling.Version >= firstSealing)
+		edit, err := reexecute(ctx, pid1, how, how.Version >= firstSealing)
 		if errors.Is(err, errSealed) {
-			edit, err = retell(ctx, pid1, telling.Changes, true)
+			edit, err = reexecute(ctx, pid1, how, true)
 		}
 		done <- answer{edit, err}
 	})
 	a := <-done
 	if a.err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotRetold, a.err)
+		return nil, fmt.Errorf("%w: %w", ErrNotReexecuted, a.err)
 	}
 	return a.edit, nil
 }
 
-func retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange, seals bool) (edit *StateEdit, err error) {
+func reexecute(ctx context.Context, pid1 *nsenter.Process, how Reexecution, seals bool) (edit *StateEdit, err error) {
 	t, err := seize(ctx, pid1)
 	if err != nil {
 		return nil, err
@@ -97,7 +103,7 @@ func retell(ctx context.Context, pid1 *nsenter.Process, changes []DeviceChange, 
 	if err != nil {
 		return nil, err
 	}
-	edit, err = correct(pid1, fd, changes)
+	edit, err = correct(pid1, fd, how)
 	if errors.Is(err, unix.EPERM) && !seals { // memfd_create(2), File sealing
 		err = fmt.Errorf("%w: %w", errSealed, err)
 	}
@@ -150,7 +156,7 @@ func findState(p *nsenter.Process) (int, error) {
 // correct adds to the state what is needed, and looks that nothing else changed.
 // It is one write: whenever this program is killed, systemd finds its state as
 // it was or as it is to be (see paged for more than a page of corrections).
-func correct(p *nsenter.Process, fd int, changes []DeviceChange) (*StateEdit, error) {
+func correct(p *nsenter.Process, fd int, how Reexecution) (*StateEdit, error) {
 	f, err := openState(p, fd)
 	if err != nil {
 		return nil, err
@@ -160,7 +166,7 @@ func correct(p *nsenter.Process, fd int, changes []DeviceChange) (*StateEdit, er
 	if err != nil {
 		return nil, err
 	}
-	edit, err := EditState(text, changes)
+	edit, err := EditState(text, how.Version, how.Served, func(fd int) (uint64, error) { return pipeAt(p, fd) })
 	if err != nil || len(edit.Addition) == 0 {
 		return edit, err
 	}

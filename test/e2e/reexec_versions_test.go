@@ -12,16 +12,16 @@ import (
 // the newest.
 var systemdVersions = []string{"bookworm", "trixie", "sid"}
 
-// TestRetold restores where all old numbers are occupied: each systemd is told
+// TestReexecuted restores where all old numbers are occupied: each systemd is told
 // the new ones, and nothing else changes.
-func TestRetold(t *testing.T) {
+func TestReexecuted(t *testing.T) {
 	requireHook(t)
 	for _, suite := range systemdVersions {
-		t.Run(suite, func(t *testing.T) { retold(t, suite) })
+		t.Run(suite, func(t *testing.T) { reexecuted(t, suite) })
 	}
 }
 
-func retold(t *testing.T, suite string) {
+func reexecuted(t *testing.T, suite string) {
 	c := lab.Start(t, lab.Options{Systemd: suite})
 	t.Log(strings.SplitN(c.Run(t, "systemctl", "--version"), "\n", 2)[0])
 	c.Populate(t)
@@ -40,7 +40,7 @@ func retold(t *testing.T, suite string) {
 			t.Errorf("only %d numbers are occupied", held)
 		}
 	}})
-	checkRetold(t, r)
+	checkReexecuted(t, r)
 	r.CheckUntouched(t)
 	for _, change := range unitsThatNoticed(s.units, r.Settle(t)) {
 		t.Errorf("a unit noticed: %s", change)
@@ -72,9 +72,9 @@ func withoutDescriptor(lines []string) []string {
 	return lines
 }
 
-// checkRetold reads the report: every mount of systemd was retold, for the
+// checkReexecuted reads the report: every mount of systemd was reexecuted, for the
 // reason that its number is occupied.
-func checkRetold(t *testing.T, r *lab.Restored) {
+func checkReexecuted(t *testing.T, r *lab.Restored) {
 	t.Helper()
 	report := r.ReadReport(t)
 	checkReport(t, report, r)
@@ -85,7 +85,7 @@ func checkRetold(t *testing.T, r *lab.Restored) {
 			continue
 		}
 		found++
-		if m.Outcome != "retold" || m.DeviceBefore == m.DeviceNow || m.DeviceBefore == "" {
+		if m.Outcome != "reexecuted" || m.DeviceBefore == m.DeviceNow || m.DeviceBefore == "" {
 			t.Errorf("report: %s: %s (%s), device %s, at the checkpoint %s", m.Path, m.Outcome, m.Reason, m.DeviceNow, m.DeviceBefore)
 		}
 	}

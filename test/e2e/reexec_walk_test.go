@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -25,8 +26,9 @@ type walk struct {
 	s       *snapshot
 	r       *lab.Restored
 	pid1    *nsenter.Process
-	version int                   // systemd's
-	changes []master.DeviceChange // from the numbers of the checkpoint to those of now
+	version int             // systemd's
+	now     []master.Served // its mounts
+	before  []master.Served // the same with the numbers of the checkpoint
 	units   map[string]lab.Unit
 	files   []string
 
@@ -39,13 +41,15 @@ func startWalk(t *testing.T, s *snapshot) *walk {
 	t.Helper()
 	w := &walk{s: s, r: restoreStale(t, s)}
 	w.version = w.r.SystemdVersion(t)
-	report := repairByHand(t, s, w.r, "--strategy", "retell")
-	checkCure(t, report, "retold")
+	report := repairByHand(t, w.r, "--strategy", "reexec")
+	checkCure(t, report, "reexecuted")
 	seen := make(map[string]bool)
+	mounts := lab.Autofs(t, w.r.PID)
 	for _, m := range report.Mounts {
-		if unit := m.Master.Unit; m.Outcome == "retold" && !seen[unit] {
-			seen[unit] = true
-			w.changes = append(w.changes, master.DeviceChange{Unit: unit, Old: device(t, m.DeviceBefore), New: device(t, m.DeviceNow)})
+		if m.Outcome == "reexecuted" && m.Master.Kind == "systemd" && !seen[m.Path] {
+			seen[m.Path] = true
+			w.now = append(w.now, master.Served{Path: m.Path, Pipe: pipeOf(t, mounts[m.Path]), Device: device(t, m.DeviceNow)})
+			w.before = append(w.before, master.Served{Path: m.Path, Pipe: pipeOf(t, mounts[m.Path]), Device: device(t, m.DeviceBefore)})
 		}
 	}
 	var err error
@@ -83,13 +87,29 @@ func device(t *testing.T, text string) uint64 {
 	return unix.Mkdev(major, minor)
 }
 
-// tell tells systemd numbers without the program, and returns which units have
-// their new one.
-func (w *walk) tell(t *testing.T, changes []master.DeviceChange) *master.StateEdit {
+// pipeOf is the inode number of the pipe of an autofs mount.
+func pipeOf(t *testing.T, m *mountinfo.Info) uint64 {
+	t.Helper()
+	for word := range strings.SplitSeq(m.VFSOptions, ",") {
+		if text, ok := strings.CutPrefix(word, "pipe_ino="); ok {
+			pipe, err := strconv.ParseUint(text, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return pipe
+		}
+	}
+	t.Fatalf("%s: no pipe in %q", m.Mountpoint, m.VFSOptions)
+	return 0
+}
+
+// tell gives systemd numbers without the program; none changes nothing. It returns
+// what its units remembered.
+func (w *walk) tell(t *testing.T, served []master.Served) *master.StateEdit {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*lab.TouchLimit)
 	defer cancel()
-	edit, err := master.Retell(ctx, owner.Of(w.pid1).First(), master.Telling{Version: w.version, Changes: changes})
+	edit, err := master.Reexecute(ctx, owner.Of(w.pid1).First(), master.Reexecution{Version: w.version, Served: served})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,12 +119,8 @@ func (w *walk) tell(t *testing.T, changes []master.DeviceChange) *master.StateEd
 // goStale makes systemd remember the numbers of the checkpoint.
 func (w *walk) goStale(t *testing.T) {
 	t.Helper()
-	var back []master.DeviceChange
-	for _, c := range w.changes {
-		back = append(back, master.DeviceChange{Unit: c.Unit, Old: c.New, New: c.Old})
-	}
-	if edit := w.tell(t, back); len(edit.Changed) != len(back) {
-		t.Fatalf("back to the old numbers: only %q, left %q", edit.Changed, edit.Left)
+	if edit := w.tell(t, w.before); countCorrected(edit) != len(w.before) {
+		t.Fatalf("back to the old numbers: %+v", edit.Units)
 	}
 	records, err := filepath.Glob("/run/autofs-restore-hook/containers/" + w.pid1.Identity() + "*")
 	if err != nil {
@@ -122,17 +138,34 @@ func (w *walk) goStale(t *testing.T) {
 // both, or others.
 func (w *walk) isCorrected(t *testing.T) bool {
 	t.Helper()
-	edit := w.tell(t, w.same())
+	edit := w.tell(t, nil)
 	checkRunsOn(t, w.r)
-	if len(edit.Changed) == len(w.changes) {
-		return true
+	old, fresh := remembered(edit, w.before), remembered(edit, w.now)
+	if fresh != len(w.now) && old != len(w.before) {
+		t.Errorf("neither all old numbers nor all new ones: %+v", edit.Units)
 	}
-	for _, c := range w.changes {
-		if want := fmt.Sprintf("remembers device %d,", c.Old); !strings.Contains(edit.Left[c.Unit], want) {
-			t.Errorf("%s: neither all old numbers nor all new ones: changed %q, left %q", c.Unit, edit.Changed, edit.Left)
+	return fresh == len(w.now)
+}
+
+// remembered counts the mounts that systemd remembers with their number.
+func remembered(edit *master.StateEdit, mounts []master.Served) (count int) {
+	for _, m := range mounts {
+		for i := range edit.Units {
+			if u := &edit.Units[i]; u.Pipe == m.Pipe && u.Was == m.Device {
+				count++
+			}
 		}
 	}
-	return false
+	return count
+}
+
+func countCorrected(edit *master.StateEdit) (count int) {
+	for i := range edit.Units {
+		if edit.Units[i].Corrected() {
+			count++
+		}
+	}
+	return count
 }
 
 // unmount takes away what accesses have mounted, and waits until systemd knows.
@@ -169,9 +202,9 @@ func (w *walk) kill(t *testing.T, call string, list ...int) {
 				w.old++
 			}
 			// "healthy" where this run came to its end before that call.
-			report := repairByHand(t, w.s, w.r)
+			report := repairByHand(t, w.r)
 			for _, m := range report.Mounts {
-				if m.Master.Kind == "systemd" && m.Outcome != "retold" && m.Reason != "an earlier run repaired it" {
+				if m.Master.Kind == "systemd" && m.Outcome != "reexecuted" && m.Outcome != "healthy" {
 					t.Errorf("%s: %s (%s)", m.Path, m.Outcome, m.Reason)
 				}
 			}

@@ -26,7 +26,7 @@ import (
 // back. Its value says in which manner.
 const fakeVariable = "TEST_FAKE_SYSTEMD"
 
-const fakeState = header + "mnt-idle.automount\nstate=waiting\ndev-id=148\n\n" + "mnt-other.automount\ndev-id=148\n\n"
+const fakeState = header + "mnt-idle.automount\nstate=waiting\ndev-id=148\npipe-fd=0\n\n" + "mnt-other.automount\ndev-id=148\npipe-fd=1\n\n"
 
 func init() {
 	switch os.Getenv(fakeVariable) {
@@ -53,7 +53,7 @@ func fakeSystemd(manner string) {
 		case "ends":
 			_ = unix.Kill(os.Getpid(), unix.SIGKILL) // os.Exit waits for the race detector
 		case "executes without":
-			reexecute(-1)
+			execute(-1)
 		}
 		fd, err := unix.MemfdCreate("systemd-state", unix.MFD_ALLOW_SEALING)
 		if err != nil {
@@ -76,11 +76,11 @@ func fakeSystemd(manner string) {
 			}
 			unix.Close(other)
 		}
-		reexecute(fd)
+		execute(fd)
 	}
 }
 
-func reexecute(fd int) {
+func execute(fd int) {
 	env := []string{fakeVariable + "=executed", "FAKE_STATE=" + strconv.Itoa(fd)}
 	panic(unix.Exec("/proc/self/exe", os.Args[:1], env))
 }
@@ -102,6 +102,11 @@ func startFake(t *testing.T, manner string) (*nsenter.Process, *exec.Cmd, *bufio
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = []string{fakeVariable + "=" + manner}
 	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe() // an automount's pipe
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -138,14 +143,17 @@ func onThread(f func()) {
 	<-done
 }
 
-func retellOnThread(ctx context.Context, p *nsenter.Process, seals bool) (edit *StateEdit, err error) {
+func reexecuteOnThread(ctx context.Context, p *nsenter.Process, seals bool) (edit *StateEdit, err error) {
 	onThread(func() {
-		edit, err = retell(ctx, p, []DeviceChange{{Unit: "mnt-idle.automount", Old: 148, New: 1048576}}, seals)
+		var pipe uint64
+		if pipe, err = pipeAt(p, 0); err == nil {
+			edit, err = reexecute(ctx, p, Reexecution{Version: 252, Served: []Served{{Path: "/mnt/idle", Pipe: pipe, Device: 1048576}}}, seals)
+		}
 	})
 	return edit, err
 }
 
-func TestRetell(t *testing.T) {
+func TestReexecute(t *testing.T) {
 	requireRoot(t)
 	for _, test := range []struct {
 		manner string
@@ -155,12 +163,12 @@ func TestRetell(t *testing.T) {
 			p, _, out := startFake(t, test.manner)
 			ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 			defer cancel()
-			edit, err := retellOnThread(ctx, p, test.seals)
+			edit, err := reexecuteOnThread(ctx, p, test.seals)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(edit.Changed) != 1 || edit.Changed[0] != "mnt-idle.automount" || len(edit.Left) != 0 {
-				t.Errorf("changed %q, left %q", edit.Changed, edit.Left)
+			if len(edit.Units) != 2 || !edit.Units[0].Corrected() || edit.Units[0].Was != 148 || edit.Units[1].Corrected() {
+				t.Errorf("%+v", edit.Units)
 			}
 			got, err := io.ReadAll(out)
 			if err != nil {
@@ -173,13 +181,13 @@ func TestRetell(t *testing.T) {
 	}
 }
 
-// TestRetellSealed: one that seals against all belief is told nothing, and runs on.
-func TestRetellSealed(t *testing.T) {
+// TestReexecuteSealed: one that seals against all belief is told nothing, and runs on.
+func TestReexecuteSealed(t *testing.T) {
 	requireRoot(t)
 	p, _, out := startFake(t, "seals")
 	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
-	if _, err := retellOnThread(ctx, p, false); !errors.Is(err, errSealed) {
+	if _, err := reexecuteOnThread(ctx, p, false); !errors.Is(err, errSealed) {
 		t.Errorf("error %v, want %v", err, errSealed)
 	}
 	if got, err := io.ReadAll(out); err != nil || string(got) != fakeState {
@@ -187,8 +195,8 @@ func TestRetellSealed(t *testing.T) {
 	}
 }
 
-// TestRetellFails wants an error, and a process that nobody traces any more.
-func TestRetellFails(t *testing.T) {
+// TestReexecuteFails wants an error, and a process that nobody traces any more.
+func TestReexecuteFails(t *testing.T) {
 	requireRoot(t)
 	for manner, reason := range map[string]string{
 		"refuses":          "wait for its next stop",
@@ -204,7 +212,7 @@ func TestRetellFails(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
-			_, err := retellOnThread(ctx, p, true)
+			_, err := reexecuteOnThread(ctx, p, true)
 			if err == nil || !strings.Contains(err.Error(), reason) {
 				t.Errorf("error %v, want %q", err, reason)
 			}

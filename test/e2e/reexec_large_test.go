@@ -33,17 +33,17 @@ func init() {
 	if err != nil {
 		return
 	}
-	var telling master.Telling
+	var how master.Reexecution
 	text, err := os.ReadFile(tellFile)
 	if err == nil {
-		err = json.Unmarshal(text, &telling)
+		err = json.Unmarshal(text, &how)
 	}
 	var p *nsenter.Process
 	if err == nil {
 		p, err = nsenter.Open(pid)
 	}
 	if err == nil {
-		_, err = master.Retell(context.Background(), owner.Of(p).First(), telling)
+		_, err = master.Reexecute(context.Background(), owner.Of(p).First(), how)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -81,17 +81,17 @@ func many() (files map[string]string, paths []string) {
 	return files, paths
 }
 
-// TestRetoldLarge tells numbers to systemds with more than 1 MB of state, whose
+// TestReexecutedLarge tells numbers to systemds with more than 1 MB of state, whose
 // automounts all have the same stale number. Between, the program is killed
 // where the kernel may leave a write: between two pages.
-func TestRetoldLarge(t *testing.T) {
+func TestReexecutedLarge(t *testing.T) {
 	requireHook(t)
 	for _, suite := range []string{"bookworm", "sid"} { // one does not seal its state, the other does
-		t.Run(suite, func(t *testing.T) { retoldLarge(t, suite) })
+		t.Run(suite, func(t *testing.T) { reexecutedLarge(t, suite) })
 	}
 }
 
-func retoldLarge(t *testing.T, suite string) {
+func reexecutedLarge(t *testing.T, suite string) {
 	files, paths := many()
 	c := lab.Start(t, lab.Options{Systemd: suite, Plain: true, Files: files})
 	start := []string{"systemctl", "start", "many.target"}
@@ -111,22 +111,20 @@ func retoldLarge(t *testing.T, suite string) {
 		if mounts[path] == nil {
 			t.Fatalf("%s is not mounted", path)
 		}
-		w.changes = append(w.changes, master.DeviceChange{
-			Unit: lab.UnitName(path, "automount"), Old: unix.Mkdev(0, stale), New: unix.Mkdev(0, uint32(mounts[path].Minor)),
-		})
+		w.now = append(w.now, master.Served{Path: path, Pipe: pipeOf(t, mounts[path]), Device: unix.Mkdev(0, uint32(mounts[path].Minor))})
 	}
 	units := unitList(t, c)
 
-	var away, back []master.DeviceChange
-	for _, change := range w.changes {
-		away = append(away, master.DeviceChange{Unit: change.Unit, Old: change.New, New: unix.Mkdev(0, stale+1)})
-		back = append(back, master.DeviceChange{Unit: change.Unit, Old: unix.Mkdev(0, stale+1), New: change.Old})
+	var away []master.Served
+	for _, mount := range w.now {
+		away = append(away, master.Served{Path: mount.Path, Pipe: mount.Pipe, Device: unix.Mkdev(0, stale+1)})
+		w.before = append(w.before, master.Served{Path: mount.Path, Pipe: mount.Pipe, Device: unix.Mkdev(0, stale)})
 	}
 	begin := time.Now()
 	w.tell(t, away)
 	took := time.Since(begin)
 	checkRunsOn(t, w.r)
-	size, added, _ := w.tellTraced(t, back)
+	size, added, _ := w.tellTraced(t, w.before)
 	t.Logf("%d units, %d bytes of state, %d bytes added for %d automounts; told in %s",
 		len(units), size, added, len(paths), took.Round(time.Millisecond))
 	if len(units) < 1900 || size < 1<<20 || added < 2*4096 {
@@ -140,29 +138,26 @@ func retoldLarge(t *testing.T, suite string) {
 	// The limit ends the first write between two pages, and before the rest is
 	// written the program is killed.
 	cut := (size+4095)/4096*4096 + 4096
-	if _, _, killed := w.tellTraced(t, w.changes, "-e", "inject=pwrite64:signal=KILL:when=2", "prlimit", "--fsize="+strconv.Itoa(cut)); !killed {
+	if _, _, killed := w.tellTraced(t, w.now, "-e", "inject=pwrite64:signal=KILL:when=2", "prlimit", "--fsize="+strconv.Itoa(cut)); !killed {
 		t.Error("the program was not killed at its second write")
 	}
 	checkRunsOn(t, w.r)
-	edit := w.tell(t, w.same())
-	t.Logf("killed between two pages: %d of %d have their new number", len(edit.Changed), len(paths))
-	if len(edit.Changed) < 10 || len(edit.Left) < 10 {
-		t.Errorf("changed %d, left %d", len(edit.Changed), len(edit.Left))
-	}
-	for unit, reason := range edit.Left {
-		if !strings.Contains(reason, fmt.Sprintf("remembers device %d,", unix.Mkdev(0, stale))) {
-			t.Errorf("%s: %s", unit, reason)
-		}
+	edit := w.tell(t, nil)
+	old, fresh := remembered(edit, w.before), remembered(edit, w.now)
+	t.Logf("killed between two pages: %d of %d have their new number", fresh, len(paths))
+	if old < 10 || fresh < 10 || old+fresh != len(paths) {
+		t.Errorf("%d have their old number, %d their new one", old, fresh)
 	}
 	checkRunsOn(t, w.r)
 
-	dead := master.DeviceChange{Unit: "dead.automount", Old: unix.Mkdev(0, stale), New: 7}
-	edit = w.tell(t, append(w.changes, dead))
-	if len(edit.Changed) != len(paths) || !strings.Contains(edit.Left[dead.Unit], "remembers device 0,") {
-		t.Errorf("changed %d, left %q", len(edit.Changed), edit.Left)
+	edit = w.tell(t, w.now)
+	if countCorrected(edit) != old || len(edit.Units) != len(paths) { // dead.automount has no pipe
+		t.Errorf("%d of %d units are corrected, want %d of %d", countCorrected(edit), len(edit.Units), old, len(paths))
 	}
-	if want := w.changes[1].Unit; len(edit.Waiting) != 1 || edit.Waiting[0] != want {
-		t.Errorf("requests that wait: %q, want %s", edit.Waiting, want)
+	for i := range edit.Units {
+		if u := &edit.Units[i]; u.Waiting != (u.Unit == lab.UnitName(paths[1], "automount")) {
+			t.Errorf("%s: requests that wait: %v", u.Unit, u.Waiting)
+		}
 	}
 	checkRunsOn(t, w.r)
 	c.Run(t, "systemctl", "start", lab.UnitName(paths[1], "mount")) // answers the request, as a repair does
@@ -191,22 +186,13 @@ func unitList(t *testing.T, c *lab.Container) []string {
 	return list
 }
 
-// same are changes that change nothing.
-func (w *walk) same() []master.DeviceChange {
-	var list []master.DeviceChange
-	for _, c := range w.changes {
-		list = append(list, master.DeviceChange{Unit: c.Unit, Old: c.New, New: c.New})
-	}
-	return list
-}
-
 var writes = regexp.MustCompile(`pwrite64\(.*, (\d+), (\d+)\) += (\d+)\n`)
 
 // tellTraced tells systemd numbers in a process under strace, and returns how
 // long systemd's state was and how many bytes were added in the first write.
-func (w *walk) tellTraced(t *testing.T, changes []master.DeviceChange, options ...string) (size, added int, killed bool) {
+func (w *walk) tellTraced(t *testing.T, served []master.Served, options ...string) (size, added int, killed bool) {
 	t.Helper()
-	text, err := json.Marshal(master.Telling{Version: w.version, Changes: changes})
+	text, err := json.Marshal(master.Reexecution{Version: w.version, Served: served})
 	if err != nil {
 		t.Fatal(err)
 	}

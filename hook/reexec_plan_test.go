@@ -1,0 +1,157 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+)
+
+// TestConcludePlanned: an inspection found work, or none; who still waits keeps
+// a repair from being whole.
+func TestConcludePlanned(t *testing.T) {
+	for _, test := range []struct {
+		cures          []Cure
+		planned, stuck bool
+		err            string
+		want           Outcome
+		status         int
+	}{
+		{nil, true, false, "", NothingToDo, 0},
+		{[]Cure{Healthy}, true, false, "", NothingToDo, 0},
+		{[]Cure{Reexecuted, Healthy}, true, false, "", Planned, 0},
+		{[]Cure{Unrepaired}, true, false, "", Planned, 0},
+		{[]Cure{Restarted, Unrepaired}, true, false, "", Planned, 0},
+		{[]Cure{Reexecuted}, true, false, "broken", Failed, 1},
+		{[]Cure{Reexecuted}, false, true, "", Partial, 3},
+		{[]Cure{Reexecuted, Healthy}, false, true, "", Partial, 3},
+		{[]Cure{Reexecuted, Unrepaired}, false, true, "", Partial, 3},
+		{[]Cure{Unrepaired}, false, true, "", Failed, 1},
+		{[]Cure{Reexecuted}, false, true, "broken", Failed, 1},
+	} {
+		r := Report{Container: "c1", Error: test.err, Planned: test.planned, stuck: test.stuck}
+		for _, c := range test.cures {
+			r.Mounts = append(r.Mounts, MountReport{Outcome: c})
+		}
+		r.conclude()
+		if r.Outcome != test.want || r.Outcome.ExitStatus() != test.status {
+			t.Errorf("%+v: %s (%d)", test, r.Outcome, r.Outcome.ExitStatus())
+		}
+		if says := strings.HasPrefix(r.Summary(), "c1: nothing was changed; planned"); says != (test.planned && test.err == "") {
+			t.Errorf("%+v: %q", test, r.Summary())
+		}
+	}
+}
+
+func TestCollect(t *testing.T) {
+	var told []error
+	notes := []string{"before"}
+	warn := collect(func(err error) { told = append(told, err) }, &notes)
+	first, second := errors.New("first"), errors.New("second")
+	warn(first)
+	warn(second)
+	if !slices.Equal(notes, []string{"before", "first", "second"}) || !slices.Equal(told, []error{first, second}) {
+		t.Errorf("noted %q, told %v", notes, told)
+	}
+}
+
+// work with systemd's mounts: the main one, the same in another namespace, a
+// second one, and one that is preserved.
+func reexecWork(strategy Strategy, change func(*Mount)) *work {
+	nested := systemdMount(change)
+	nested.Main, nested.Namespace = false, 2
+	second := systemdMount(change)
+	second.Path, second.Device, second.Options.PipeInode = "/b", 61, 8
+	done := systemdMount(preserved)
+	done.Path, done.Options.PipeInode = "/c", 9
+	w := &work{snapshot: &Snapshot{PID: 54, Strategy: strategy, Mounts: []Mount{systemdMount(change), nested, second, done}}}
+	for i, cure := range []Cure{Reexecuted, Reexecuted, Reexecuted, Preserved} {
+		w.plan = append(w.plan, Decision{Mount: i, Cure: cure, Reason: "old"})
+		w.snapshot.Mounts[i].Master.PID = 100
+	}
+	for i := range 2 {
+		w.snapshot.Mounts[i].Options.PipeInode = 7
+	}
+	return w
+}
+
+func curesOf(w *work) []Cure {
+	var list []Cure
+	for _, d := range w.plan {
+		list = append(list, d.Cure)
+	}
+	return list
+}
+
+// TestRestartInstead: what is known to be stale is restarted in every namespace
+// if its systemd does not re-execute itself; what is not known is left.
+func TestRestartInstead(t *testing.T) {
+	for name, test := range map[string]struct {
+		strategy Strategy
+		change   func(*Mount)
+		want     Cure
+		reason   string
+	}{
+		"stale by the images": {Auto, nil, Restarted, "too old"},
+		"not preserved":       {Auto, func(m *Mount) { m.NotPreserved = "taken" }, Restarted, "taken; too old"},
+		"only reexec":         {ReexecOnly, nil, Unrepaired, "too old"},
+		"unknown":             {Auto, unknown, Unrepaired, `too old; whether systemd knows its device is unknown: if accesses hang, run "autofs-restore-hook repair 54 --strategy restart"`},
+	} {
+		w := reexecWork(test.strategy, test.change)
+		for _, i := range []int{0, 3} {
+			w.restartInstead(i, "too old")
+		}
+		if got := curesOf(w); !slices.Equal(got, []Cure{test.want, test.want, Reexecuted, Preserved}) || w.plan[0].Reason != test.reason {
+			t.Errorf("%s: %v because of %q", name, got, w.plan[0].Reason)
+		}
+	}
+}
+
+// TestJudge: what systemd's state says decides, whatever was planned.
+func TestJudge(t *testing.T) {
+	stale := func(pipe uint64) master.UnitState {
+		return master.UnitState{Unit: "x.automount", Pipe: pipe, Was: 50, Device: 60}
+	}
+	right := func(pipe uint64) master.UnitState {
+		return master.UnitState{Unit: "x.automount", Pipe: pipe, Was: 60, Device: 60}
+	}
+	odd := func(pipe uint64) master.UnitState { return master.UnitState{Pipe: pipe, Problem: "odd"} }
+	for name, test := range map[string]struct {
+		units []master.UnitState
+		want  []Cure
+	}{
+		"all stale":              {[]master.UnitState{stale(7), stale(8), stale(9)}, []Cure{Reexecuted, Reexecuted, Reexecuted, Reexecuted}},
+		"all right":              {[]master.UnitState{right(7), right(8), right(9)}, []Cure{Healthy, Healthy, Healthy, Preserved}},
+		"one stale":              {[]master.UnitState{right(7), stale(8), right(9)}, []Cure{Healthy, Healthy, Reexecuted, Preserved}},
+		"no such units":          {nil, []Cure{Unrepaired, Unrepaired, Unrepaired, Preserved}},
+		"a problem with the one": {[]master.UnitState{odd(7), stale(8), odd(9)}, []Cure{Unrepaired, Unrepaired, Reexecuted, Preserved}},
+	} {
+		w := reexecWork(Auto, unknown)
+		w.judge([]int{0, 2, 3}, &master.StateEdit{Units: test.units})
+		if got := curesOf(w); !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+		for i := range w.plan {
+			m := &w.snapshot.Mounts[i]
+			if m.Settled != (w.plan[i].Cure == Healthy || w.plan[i].Cure == Preserved && len(test.units) > 0 && test.units[len(test.units)-1].Problem == "") {
+				t.Errorf("%s: %d: %s, settled %v", name, i, w.plan[i].Cure, m.Settled)
+			}
+			if want := map[Cure]uint64{Reexecuted: 50, Healthy: 60}[w.plan[i].Cure]; want != 0 && m.DeviceBefore != want {
+				t.Errorf("%s: %d: was device %d, want %d", name, i, m.DeviceBefore, want)
+			}
+		}
+	}
+}
+
+// TestReexecuteNothing: no systemd re-executes itself if nothing of it is in the
+// main namespace.
+func TestReexecuteNothing(t *testing.T) {
+	nested := systemdMount(func(m *Mount) { m.Main = false; m.Master.Identity = master.Identity{Kind: master.Systemd, PID: 1} })
+	w := &work{snapshot: &Snapshot{Mounts: []Mount{nested, automountMount(nil)}}, plan: []Decision{{0, Reexecuted, ""}, {1, Reloaded, ""}}}
+	if w.reexecute(context.Background()) {
+		t.Error("something was tried")
+	}
+}

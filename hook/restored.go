@@ -1,0 +1,70 @@
+package hook
+
+import (
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// restored reports whether CRIU has made the process: it forks processes and does
+// not execute their programs, as a runtime does at a fresh start. A systemd that
+// has re-executed itself looks like a fresh one. Its arguments say so, and then
+// its oldest child tells: a restore makes the children at once.
+func restored(p *nsenter.Process) bool {
+	if !p.Executed() {
+		return true
+	}
+	if arguments, err := p.ReadFile("cmdline", 1<<20); err != nil || !strings.Contains(string(arguments), "\x00--deserialize") {
+		return false
+	}
+	number := strconv.Itoa(p.PID())
+	children, err := p.ReadFile("task/"+number+"/children", 1<<20)
+	if err != nil {
+		return true // unknown: a question too many does no harm
+	}
+	oldest, forked := uint64(math.MaxUint64), true
+	for word := range strings.FieldsSeq(string(children)) {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			continue
+		}
+		child, err := nsenter.Open(pid)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		switch start := child.StartTime(); {
+		case start < oldest:
+			oldest, forked = start, !child.Executed()
+		case start == oldest:
+			forked = forked || !child.Executed()
+		}
+		child.Close()
+	}
+	return forked
+}
+
+// markRestored notes which systemds were restored, and on whose mounts a process
+// waits: these are the ones that may remember other numbers.
+func (s *scene) markRestored(snapshot *Snapshot) {
+	known := map[int]bool{}
+	waited := map[int]bool{}
+	for i := range snapshot.Mounts {
+		m := &snapshot.Mounts[i]
+		if m.Master.Kind != master.Systemd {
+			continue
+		}
+		if _, seen := known[m.Master.PID]; !seen && s.masters[m.Master.PID] != nil {
+			known[m.Master.PID] = restored(s.masters[m.Master.PID].Process)
+		}
+		if len(waitersOn(snapshot.Waiters, m.Path)) > 0 {
+			waited[m.Master.PID] = true
+		}
+	}
+	for i := range snapshot.Mounts {
+		m := &snapshot.Mounts[i].Master
+		m.Restored, m.Waited = known[m.PID], waited[m.PID]
+	}
+}

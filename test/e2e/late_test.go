@@ -1,0 +1,253 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// TestLateRepair restores without the program and repairs by hand, without
+// images, while two processes wait: systemd's state tells what is stale, and no
+// unit notices.
+func TestLateRepair(t *testing.T) {
+	requireHook(t)
+	for _, suite := range systemdVersions {
+		t.Run(suite, func(t *testing.T) {
+			c := lab.Start(t, lab.Options{Systemd: suite, Files: nestedFiles()})
+			c.Populate(t)
+			units := c.Units(t)
+			covers := nestedCovers(t, c, units)
+			s := checkpointOf(t, c)
+			r := restoreStale(t, s)
+			waiting := []lab.Access{systemdAccesses()[0], automountAccesses()[0]}
+			ended := startAccesses(t, r, waiting)
+			report := repairByHand(t, r)
+			t.Logf("repaired in %.0f ms", report.DurationMS)
+			checkAnswered(t, waiting, <-ended)
+			checkCure(t, report, "reexecuted")
+			checkReport(t, report, r)
+			for _, m := range report.Mounts {
+				if m.Master.Kind == "systemd" && (m.DeviceBefore == "" || m.DeviceBefore == m.DeviceNow) {
+					t.Errorf("%s: device %q, now %s", m.Path, m.DeviceBefore, m.DeviceNow)
+				}
+			}
+			checkUnitsButMounted(t, s, r, report, waiting)
+			for _, change := range lab.Changes(covers, nestedCovers(t, r.Container, units)) {
+				if !strings.Contains(change, waiting[0].Path[:len(lab.Idle)]) && !strings.Contains(change, "/direct/") { // what the waiters had mounted
+					t.Errorf("covers: %s", change)
+				}
+			}
+			checkOneSuperblock(t, r, units)
+			r.CheckAnswers(t, lab.Accesses)
+			checkNoWaiters(t, r.Container)
+			checkUncovered(t, r.Container)
+			r.CheckUntouched(t)
+		})
+	}
+}
+
+// checkUnitsButMounted reports every unit that is not as it was at the
+// checkpoint, but for the mounts that the waiters asked for, and for
+// autofs.service where the report says that its daemon was replaced.
+func checkUnitsButMounted(t *testing.T, s *snapshot, r *lab.Restored, report lab.Report, waiting []lab.Access) {
+	t.Helper()
+	reloaded := slices.ContainsFunc(report.Mounts, func(m lab.ReportMount) bool { return m.Outcome == "reloaded" })
+	for _, change := range lab.UnitChanges(s.units, r.Settle(t)) {
+		unit, _, _ := strings.Cut(change, ": ")
+		mounted := slices.ContainsFunc(waiting, func(a lab.Access) bool { return unit == lab.UnitName(filepath.Dir(a.Path), "mount") })
+		automount := mounted || slices.ContainsFunc(waiting, func(a lab.Access) bool {
+			return unit == lab.UnitName(filepath.Dir(a.Path), "automount") && strings.Contains(change, "SubState:running")
+		})
+		if !automount && !strings.HasPrefix(unit, "tmp-auto") && (unit != "autofs.service" || !reloaded) {
+			t.Errorf("a unit noticed the repair: %s", change)
+		}
+	}
+}
+
+// TestOtherClock has a systemd that remembers the activation of its units as an
+// hour earlier or later than the node's clock would have it.
+func TestOtherClock(t *testing.T) {
+	requireHook(t)
+	for name, shift := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			c := lab.Start(t, lab.Options{})
+			c.Populate(t)
+			shiftActivation(t, c, shift)
+			s := checkpointOf(t, c)
+			r := restoreStale(t, s)
+			report := repairByHand(t, r)
+			checkCure(t, report, "reexecuted")
+			checkUnitsButMounted(t, s, r, report, nil)
+			r.CheckAnswers(t, lab.Accesses)
+			checkNoWaiters(t, r.Container)
+			r.Kill(t)
+		})
+	}
+}
+
+// shiftActivation has a systemd of version 252 remember another time of the
+// activation of its automounts: while it is about to execute itself, lines are
+// added to its state.
+func shiftActivation(t *testing.T, c *lab.Container, shift time.Duration) {
+	t.Helper()
+	cmd := exec.Command("strace", "-qq", "-o", "/dev/null", "-e", "trace=execve", "-e", "inject=execve:delay_enter=1000000", "-p", strconv.Itoa(c.PID))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Signal(syscall.SIGTERM); _ = cmd.Wait() }()
+	waitUntil(t, "strace is attached", func() bool { return tracer(t, c.PID) == strconv.Itoa(cmd.Process.Pid) })
+	if err := syscall.Kill(c.PID, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	var state string
+	waitUntil(t, "systemd has written its state", func() bool {
+		links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", c.PID))
+		for _, link := range links {
+			if target, err := os.Readlink(link); err == nil && strings.Contains(target, "memfd:systemd-state") {
+				text, err := os.ReadFile(link)
+				state = link
+				return err == nil && bytes.HasSuffix(text, []byte("\n\n"))
+			}
+		}
+		return false
+	})
+	f, err := os.OpenFile(state, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	at := time.Now().Add(shift).UnixMicro()
+	for path := range lab.Autofs(t, c.PID) {
+		if _, err := fmt.Fprintf(f, "%s\nactive-enter-timestamp=%d %[2]d\n\n", lab.UnitName(path, "automount"), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitUntil(t, "systemd runs on", func() bool {
+		return strings.TrimSpace(c.Try(t, lab.TouchLimit, "systemctl", "is-system-running").Output) == "running"
+	})
+	text := c.Run(t, "systemctl", "show", "--timestamp=unix", "--property=ActiveEnterTimestamp", lab.UnitName(lab.Idle, "automount"))
+	if want := fmt.Sprintf("ActiveEnterTimestamp=@%d\n", at/1_000_000); text != want {
+		t.Fatalf("%q, want %q: this shows nothing", text, want)
+	}
+}
+
+// TestRecordsLost has all that the program recorded removed between Preserve and
+// Repair, and before a second repair: systemd is asked, and nothing is restarted.
+func TestRecordsLost(t *testing.T) {
+	requireHook(t)
+	s := checkpoint(t)
+	const forget = "rm -rf /run/autofs-restore-hook/restores /run/autofs-restore-hook/containers\n"
+	lab.InstallWrappedScript(t, lab.Hook(), "if [ \"$CRTOOLS_SCRIPT_ACTION\" = post-resume ]; then "+forget+"fi\n")
+	r := s.Restore(t, lab.RestoreOptions{})
+	for i := range 3 {
+		report := r.ReadReport(t)
+		for _, m := range report.Mounts {
+			if m.Master.Kind == "systemd" && (m.Outcome != "healthy" || i < 2 && !strings.Contains(m.Reason, "nothing had to be corrected") && !strings.Contains(m.Reason, "main mount namespace")) {
+				t.Errorf("run %d: %s: %s (%s)", i, m.Path, m.Outcome, m.Reason)
+			}
+		}
+		for _, change := range unitsThatNoticed(s.units, r.Settle(t)) {
+			t.Errorf("run %d: a unit noticed: %s", i, change)
+		}
+		if i == 0 {
+			if out, err := exec.Command("sh", "-c", forget).CombinedOutput(); err != nil {
+				t.Fatal(err, string(out))
+			}
+		}
+		if i < 2 {
+			repairByHand(t, r) // at last it remembers
+		}
+	}
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+	checkUncovered(t, r.Container)
+	r.CheckUntouched(t)
+}
+
+// TestNeverRestored: a systemd that was started here does not re-execute itself,
+// also if it did so before, but on demand, and then nothing is to be corrected.
+func TestNeverRestored(t *testing.T) {
+	requireHook(t)
+	c := lab.Start(t, lab.Options{})
+	units := c.Settle(t)
+	listens := func() string { return c.Run(t, "stat", "-c", "%i", "/run/systemd/private") }
+	check := func(what, reason string, options ...string) {
+		t.Helper()
+		report := repairByHand(t, &lab.Restored{Container: c}, options...)
+		if report.Outcome != "nothing-to-do" && len(options) == 0 { // on demand automount may reload
+			t.Errorf("%s: outcome %s", what, report.Outcome)
+		}
+		for _, m := range report.Mounts {
+			if m.Master.Kind == "systemd" && (m.Outcome != "healthy" || !strings.Contains(m.Reason, reason) && m.Reason != "it shows the mount of the container's main mount namespace") {
+				t.Errorf("%s: %s: %s (%s), want it because %q", what, m.Path, m.Outcome, m.Reason, reason)
+			}
+		}
+	}
+	before := listens()
+	check("fresh", "started here")
+	c.Run(t, "systemctl", "daemon-reexec")
+	waitUntil(t, "systemd has re-executed itself", func() bool {
+		o := c.Try(t, lab.TouchLimit, "stat", "-c", "%i", "/run/systemd/private")
+		return !o.Failed && o.Output != before
+	})
+	before = listens()
+	check("re-executed by hand", "started here")
+	if now := listens(); now != before {
+		t.Error("systemd was made to re-execute itself")
+	}
+	check("on demand", "nothing had to be corrected", "--strategy", "reexec")
+	if now := listens(); now == before {
+		t.Error("systemd did not re-execute itself")
+	}
+	for _, change := range unitsThatNoticed(units, c.Settle(t)) {
+		t.Errorf("a unit noticed: %s", change)
+	}
+}
+
+// TestReexecutedBeforeRepair has a restored systemd re-execute itself, as the
+// upgrade of its package does: it keeps the wrong numbers, and looks like one that
+// was started here.
+func TestReexecutedBeforeRepair(t *testing.T) {
+	requireHook(t)
+	s := checkpoint(t)
+	r := restoreStale(t, s)
+	r.Run(t, "systemctl", "daemon-reexec")
+	report := repairByHand(t, r)
+	checkCure(t, report, "reexecuted")
+	checkUnitsButMounted(t, s, r, report, nil)
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+}
+
+// TestCheckpointedWhileBroken has a container checkpointed that was restored
+// without the program: its systemd remembers numbers that the images do not have.
+// They cannot show that, but its state does.
+func TestCheckpointedWhileBroken(t *testing.T) {
+	requireHook(t)
+	c := lab.Start(t, lab.Options{})
+	c.Populate(t)
+	s := checkpointOf(t, c)
+	broken := checkpointOf(t, restoreStale(t, s).Container)
+	r := restoreWithHook(t, broken, lab.RestoreOptions{})
+	waiting := systemdAccesses()[:1]
+	ended := startAccesses(t, r, waiting)
+	report := repairByHand(t, r) // a waiter is a reason to ask, whatever was preserved
+	checkAnswered(t, waiting, <-ended)
+	for _, m := range report.Mounts {
+		if m.Master.Kind == "systemd" && m.Outcome != "reexecuted" {
+			t.Errorf("%s: %s (%s)", m.Path, m.Outcome, m.Reason)
+		}
+	}
+	r.CheckAnswers(t, lab.Accesses)
+	checkNoWaiters(t, r.Container)
+}
