@@ -98,7 +98,7 @@ func TestRestartInstead(t *testing.T) {
 		"stale by the images": {Auto, nil, Restarted, "too old"},
 		"not preserved":       {Auto, func(m *Mount) { m.NotPreserved = "taken" }, Restarted, "taken; too old"},
 		"only reexec":         {ReexecOnly, nil, Unrepaired, "too old"},
-		"unknown":             {Auto, unknown, Unrepaired, `too old; whether systemd knows its device is unknown: if accesses hang, run "autofs-restore-hook repair 54 --strategy restart"`},
+		"unknown":             {Auto, unknown, Unrepaired, `cannot be judged now: too old; whether systemd knows its device is unknown: if accesses hang, run "autofs-restore-hook repair 54 --strategy restart"`},
 	} {
 		w := reexecWork(test.strategy, test.change)
 		for _, i := range []int{0, 3} {
