@@ -98,7 +98,7 @@ var moments = map[string]Moment{
 }
 
 // criuOf finds the restoring process. Its environment names its image directory as
-// /proc/CRIU/fd/N, at every stage, whoever is between us and it: a script may call
+// /proc/CRIU/fd/N, at every stage: a script between us and it may call
 // ours without exec. Without that it is our parent (criu/action-scripts.c, cr_system).
 func criuOf(imageDir string) int {
 	if rest, found := strings.CutPrefix(imageDir, "/proc/"); found {

@@ -186,8 +186,12 @@ func stackLot(ctx context.Context, lot *park.Lot, places []park.Place, device ui
 }
 
 // signalAndAwait has the daemon read its maps, and waits until its triggers are on
-// the parking mounts. What is missing after the time is found by finishParking.
+// the parking mounts. They may be there: Preserve has sent the signal. What is
+// missing after the time is found by finishParking.
 func signalAndAwait(ctx context.Context, daemon *owner.Member, parkings []*parking) error {
+	if t, err := mounts.Of(daemon.Process); err == nil && allServed(t, parkings) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, reloadTime)
 	defer cancel()
 	for ctx.Err() == nil {

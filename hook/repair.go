@@ -85,27 +85,8 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
 	if rec == nil {
 		known = &record{}
 	}
-	if undone, err := s.undoReplacing(ctx, init, sc.mountSpaces()); err != nil {
-		r.Warn(err)
-	} else if undone {
-		r.Warn(errors.New("an earlier run was ended while it replaced mounts: undone"))
-		if err := sc.readTables(); err != nil {
-			return err
-		}
-	}
-	if err := errors.Join(sc.loadParkings(s), sc.removeFills(ctx, s)); err != nil {
-		r.Warn(err)
-	}
-	if err := s.finishRestarts(ctx, sc); err != nil {
-		r.Warn(err)
-	}
 	report.Warnings = append(report.Warnings, known.Warnings...)
-	if err := s.finishGate(ctx, sc); err != nil {
-		r.Warn(err)
-	}
-	if err := sc.resumeParkings(ctx, s); err != nil {
-		r.Warn(err)
-	}
+	r.recover(ctx, s, sc)
 	r.takeRoots(sc, known)
 	snapshot, err := r.snapshot(ctx, e, sc, known)
 	if err != nil {

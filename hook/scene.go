@@ -184,7 +184,7 @@ func (s *scene) close() {
 
 // openRoots opens the roots of the wanted autofs mounts that are not open yet,
 // however covered they are. It never blocks for a container with a pid namespace of its
-// own: there a request that nobody answers is refused to us (ENOENT). On the mount of
+// own: there an unanswered request is refused to us (ENOENT). On the mount of
 // a master outside it might: only mounts are opened that a survey has found to be the
 // container's own. Mounts that could not be opened are simply missing; the errors are
 // joined.

@@ -146,7 +146,7 @@ func (s *scene) findMasters(list []Mount) error {
 
 // noteHome notes the mount namespace of a master.
 func (s *scene) noteHome(homes map[int]uint64, pid int) {
-	if p := s.masters[pid]; p != nil {
+	if p := s.masters[pid]; p != nil && homes[pid] == 0 {
 		if id, err := p.Namespace("mnt"); err == nil {
 			homes[pid] = id.Inode
 		}

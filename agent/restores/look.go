@@ -14,7 +14,7 @@ import (
 // for a slow server.
 var Later = []time.Duration{5 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute}
 
-// repair repairs a container that nobody else has repaired. It is false if the
+// repair repairs a container that no hook has repaired. It is false if the
 // agent ends before.
 func (k *Keeper) repair(n Notice, p *nsenter.Process) bool {
 	for look := 0; ; look++ {
@@ -42,7 +42,7 @@ func (k *Keeper) run(n Notice, p *nsenter.Process) (report *hook.Report, ended b
 	var err error
 	pause := 100 * time.Millisecond
 	for try := 1; try <= attempts; try++ {
-		// What has begun is finished, even if the agent is asked to end.
+		// A repair that runs is finished, even if the agent is asked to end.
 		if !k.work(func() {
 			report, err = k.Repairer.Repair(context.WithoutCancel(k.ctx), n.PID)
 		}) {

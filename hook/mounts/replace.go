@@ -77,6 +77,12 @@ func newWorkspace(spaces []Space, list []*Replacement) *workspace {
 
 func (w *workspace) replace(ctx context.Context) error {
 	defer w.close()
+	// Here: in the container's namespaces the name may be anything, or absent.
+	control, err := autofs.OpenControl()
+	if err != nil {
+		return err
+	}
+	defer control.Close()
 	var errs []error
 	for i := range w.spaces {
 		if w.mountsIn(i) {
@@ -86,14 +92,13 @@ func (w *workspace) replace(ctx context.Context) error {
 			}))
 		}
 	}
-	err := errors.Join(errs...)
-	if err == nil {
+	if err = errors.Join(errs...); err == nil {
 		err = w.swap(ctx)
 	}
 	for i := range w.spaces {
 		if w.changes(i) {
 			err = errors.Join(err, w.spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
-				return w.restore(i)
+				return w.restore(i, control)
 			}))
 		}
 	}
@@ -282,18 +287,13 @@ func (w *workspace) share(t *target) error {
 
 // restore runs in one of the namespaces: it gives the parents back the
 // propagation they had, and the new mounts that of the old ones.
-func (w *workspace) restore(space int) error {
+func (w *workspace) restore(space int, control *autofs.Control) error {
 	var errs []error
 	for key, p := range w.parents {
 		if key.space == space && p.changed {
 			errs = append(errs, setPropagation(p.root, kindOf(PropagationOf(p.mount))))
 		}
 	}
-	control, err := autofs.OpenControl()
-	if err != nil {
-		return errors.Join(append(errs, err)...)
-	}
-	defer control.Close()
 	for _, t := range w.shown {
 		if t.space != space || t.replacement.Err != nil || t.replacement.remove || !w.apart(t) {
 			continue

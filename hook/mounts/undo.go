@@ -64,6 +64,11 @@ func Undo(ctx context.Context, spaces []Space, places []Place) (undone bool, err
 			byNamespace[id.Inode] = s
 		}
 	}
+	control, err := autofs.OpenControl() // not in the container's namespaces
+	if err != nil {
+		return false, err
+	}
+	defer control.Close()
 	var errs []error
 	each := func(f func(*Table, Place) (bool, error)) {
 		for _, p := range places {
@@ -92,7 +97,7 @@ func Undo(ctx context.Context, spaces []Space, places []Place) (undone bool, err
 			break
 		}
 	}
-	each(undoPeers)
+	each(func(t *Table, p Place) (bool, error) { return undoPeers(control, t, p) })
 	return undone, errors.Join(errs...)
 }
 
@@ -114,16 +119,11 @@ func undoParent(table *Table, p Place) (bool, error) {
 }
 
 // undoPeers takes a new mount out of the peer group it came in.
-func undoPeers(table *Table, p Place) (bool, error) {
+func undoPeers(control *autofs.Control, table *Table, p Place) (bool, error) {
 	now := Space{Table: table}.find(p.Path, p.New)
 	if now == nil || !p.Apart || PropagationOf(now).Shared == 0 {
 		return false, nil
 	}
-	control, err := autofs.OpenControl()
-	if err != nil {
-		return false, err
-	}
-	defer control.Close()
 	root, err := control.OpenMount(p.Path, p.New)
 	if err != nil {
 		return false, err

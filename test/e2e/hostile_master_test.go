@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -83,22 +82,14 @@ func TestHostileImpostors(t *testing.T) {
 	node.checkUnchanged(t)
 }
 
-// witness takes the place of automount's program and writes down what it was
-// given, before it does the same as that.
+// witness takes the place of automount's program and says that it was started.
 const witness = `#!/bin/bash
-{
-	grep -E '^(Uid|Gid|Cap[A-Za-z]*|NoNewPrivs|Seccomp):' /proc/self/status
-	readlink /proc/self/ns/{mnt,pid,ipc,uts,net,cgroup,user}
-	cat /proc/self/cgroup
-} >/witness.rights
-tr '\0' '\n' </proc/self/environ >/witness.environ
-ls -l /proc/self/fd >/witness.files
+touch /witness
 exec -a "$0" /opt/real/automount "$@"
 `
 
-// TestHostileDaemonProgram replaces automount's program while the daemon runs.
-// The new file is started, by the container's own systemd: with the rights that
-// the daemon has had, and nothing of the program's.
+// TestHostileDaemonProgram replaces automount's program while the daemon runs. The
+// new file is not started: the daemon reloads.
 func TestHostileDaemonProgram(t *testing.T) {
 	s := hostileCheckpoint(t)
 	r := restoreStale(t, s)
@@ -113,54 +104,18 @@ func TestHostileDaemonProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	node := lookAtNode(t)
-	daemon, err := strconv.Atoi(r.Units(t)["autofs.service"].MainPID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	old := r.HostPID(t, strconv.Itoa(daemon))
-	want := rights(t, old)
-	t.Setenv("HOSTILE_CANARY", "of the host")
 	_, report := attacked(t, r.PID)
 	t.Log(outcomes(report))
-	got := readFile(t, filepath.Join(s.Root(), "witness.rights"))
-	for _, line := range want {
-		if !strings.Contains(got, line+"\n") {
-			t.Errorf("the new daemon has not %q, as the old one had:\n%s", line, got)
-		}
+	if _, err := os.Stat(filepath.Join(s.Root(), "witness")); err == nil {
+		t.Error("the file in the place of the daemon's program was started")
 	}
-	if environ := readFile(t, filepath.Join(s.Root(), "witness.environ")); strings.Contains(environ, "HOSTILE_CANARY") || strings.Contains(environ, "LAB_") {
-		t.Errorf("its environment:\n%s", environ)
-	}
-	for line := range strings.Lines(readFile(t, filepath.Join(s.Root(), "witness.files"))) {
-		_, target, isLink := strings.Cut(line, " -> ")
-		target = strings.TrimSpace(target)
-		if isLink && !strings.HasPrefix(target, "/dev/null") && !strings.HasPrefix(target, "/witness") && !strings.HasPrefix(target, "/proc/") &&
-			!strings.Contains(target, "/automount") && !strings.HasPrefix(target, "socket:") {
-			t.Errorf("it has a file open: %s", line)
+	for _, m := range report.Mounts {
+		if m.Master.Kind == "automount" && m.Type == "direct" && m.Outcome != "reloaded" {
+			t.Errorf("report: %s: %s (%s), want reloaded", m.Path, m.Outcome, m.Reason)
 		}
 	}
 	node.checkUnchanged(t)
 	r.CheckUntouched(t)
-}
-
-// rights are what a process may do and where it is.
-func rights(t *testing.T, pid int) []string {
-	t.Helper()
-	var list []string
-	for line := range strings.Lines(readFile(t, fmt.Sprintf("/proc/%d/status", pid))) {
-		name, _, _ := strings.Cut(line, ":")
-		if strings.HasPrefix(name, "Cap") || name == "Uid" || name == "Gid" || name == "NoNewPrivs" || name == "Seccomp" {
-			list = append(list, strings.TrimSuffix(line, "\n"))
-		}
-	}
-	for _, kind := range []string{"mnt", "pid", "ipc", "uts", "net", "cgroup", "user"} {
-		link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, link)
-	}
-	return list
 }
 
 // TestHostileDaemonDies ends automount at moments all over the repair. The run

@@ -40,7 +40,7 @@ func TestHostilePipe(t *testing.T) {
 	for _, command := range []string{"inspect", "repair"} {
 		report, trace := tracedHook(t, command, c.PID)
 		checkOutside(t, report, "/mnt/fake")
-		checkNobodyContacted(t, command, trace)
+		checkNoContact(t, command, trace)
 		for _, m := range report.Mounts {
 			if m.Master.PID != os.Getpid() {
 				t.Errorf("%s: master %d, want this process, %d", command, m.Master.PID, os.Getpid())
@@ -50,9 +50,9 @@ func TestHostilePipe(t *testing.T) {
 	node.checkUnchanged(t)
 }
 
-// checkNobodyContacted reports system calls with which another process is connected
+// checkNoContact reports system calls with which another process is connected
 // to, signalled or traced.
-func checkNobodyContacted(t *testing.T, command, trace string) {
+func checkNoContact(t *testing.T, command, trace string) {
 	t.Helper()
 	for line := range strings.Lines(trace) {
 		if strings.Contains(line, " connect(") && !strings.Contains(line, "journal") || strings.Contains(line, "ptrace(") ||
@@ -80,7 +80,7 @@ func TestInjectedMaster(t *testing.T) {
 	for _, command := range []string{"inspect", "repair"} {
 		report, trace := tracedHook(t, command, c.PID)
 		checkOutside(t, report, path)
-		checkNobodyContacted(t, command, trace)
+		checkNoContact(t, command, trace)
 	}
 	c.CheckAnswers(t, []lab.Access{{Path: path + "/" + lab.Marker, Content: path, About: "an injected master"}})
 }

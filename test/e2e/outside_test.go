@@ -116,7 +116,7 @@ func checkHost(t *testing.T, host *lab.Host, c *lab.Container, propagation strin
 }
 
 // TestHostDirectMap has a process of the node wait on a direct map that a container
-// shows. Whoever opens its root then, in the node's pid namespace, waits too. CRIU
+// shows. A process of the node's pid namespace that opens its root then waits too. CRIU
 // dumps no such container ("autofs pipe is not empty", "unreachable sharing").
 func TestHostDirectMap(t *testing.T) {
 	requireHook(t)
@@ -167,7 +167,7 @@ func TestSibling(t *testing.T) {
 		for _, path := range []string{auto, "/other/auto"} {
 			checkOutside(t, report, path)
 		}
-		checkNobodyContacted(t, command, trace)
+		checkNoContact(t, command, trace)
 	}
 	for _, change := range lab.UnitChanges(before, a.Units(t)) {
 		t.Errorf("the other container's systemd: %s", change)

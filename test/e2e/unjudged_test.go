@@ -24,7 +24,7 @@ func TestSlowServer(t *testing.T) {
 	c.Populate(t)
 	before := c.Units(t)
 	access := lab.Access{Path: lab.Idle + "/" + lab.Marker, Content: lab.Idle, About: "behind a slow server"}
-	begun := time.Now()
+	started := time.Now()
 	done := make(chan lab.Touch, 1)
 	go func() { done <- c.TouchAccesses(t, []lab.Access{access}, 2*slow)[0] }()
 	waitUntil(t, "a process waits", func() bool { return len(c.Waiters(t)) > 0 })
@@ -46,7 +46,7 @@ func TestSlowServer(t *testing.T) {
 		}
 	}
 	now := c.Units(t)
-	if time.Since(begun) >= slow {
+	if time.Since(started) >= slow {
 		t.Skip("skipped: the machine is so busy that the server has answered")
 	}
 	for _, change := range lab.UnitChanges(waiting, now) {
