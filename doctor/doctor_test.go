@@ -103,6 +103,7 @@ func TestJudge(t *testing.T) {
 		"no force-irmap":    {func(*Facts) {}, 0, []string{"OK checkpoints: no force-irmap"}},
 		"force-irmap":       {func(f *Facts) { f.Survey.ForceIrmap = []string{conf} }, 0, []string{"OK checkpoints: " + conf + " sets force-irmap"}},
 		"crun's groups":     {func(*Facts) {}, 0, []string{"OK crun: without a cgroup namespace"}},
+		"runc's groups":     {func(f *Facts) { f.Survey.Programs[1].Version = install.Version{1, 3, 6} }, 0, []string{"OK runc: without a cgroup namespace"}},
 		"home":              {both(noScript, script("/root/.criu/default.conf", here)), 0, []string{"OK runc: once", "OK crun: once"}},
 		"runc.conf":         {both(noScript, script("/etc/criu/runc.conf", here)), 2, []string{"OK runc: calls the program 2 times", "FAIL crun: nothing calls"}},
 		"runc.conf, 4.2":    {both(noScript, script("/etc/criu/runc.conf", here), criu(4, 2)), 2, []string{"OK runc: once", "FAIL crun: nothing calls"}},

@@ -15,6 +15,9 @@ var (
 	parsedOnce = install.Version{4, 2}
 	// crunConfig is the first crun that names a configuration file.
 	crunConfig = install.Version{1, 26}
+	// oneGroup is a runc that puts the processes of a container without a cgroup
+	// namespace into one control group; 1.1.15 does not, 1.3.6 does.
+	oneGroup = install.Version{1, 3}
 )
 
 // oldest is the oldest CRIU of the machine; false if there is none whose version
@@ -105,8 +108,8 @@ func (j *judgement) runtimes() {
 			j.add(OK, p.Name, text+", and has containers restored by runc or crun", "")
 			continue
 		}
-		if p.Name == "crun" {
-			j.add(OK, "crun", "it restores a container without a cgroup namespace into one control group: its systemd then does not know which service a process belongs to; "+
+		if p.Name == "crun" || p.Name == "runc" && p.Problem == "" && !p.Version.Less(oneGroup) {
+			j.add(OK, p.Name, "it restores a container without a cgroup namespace into one control group: its systemd then does not know which service a process belongs to; "+
 				"create systemd containers with a cgroup namespace (podman run --cgroupns=private)", "")
 		}
 		times := j.calls(p, v)

@@ -142,5 +142,5 @@ func (s *scene) misplaced() string {
 		return ""
 	}
 	return fmt.Sprintf("all processes are in the container's own control group %q, none in that of its unit: its systemd does not know which service a process "+
-		"belongs to, and systemctl stop ends none; crun restores a container without a cgroup namespace like that: create it with one (podman run --cgroupns=private)", own)
+		"belongs to, and systemctl stop ends none; crun and runc 1.3 restore a container without a cgroup namespace like that: create it with one (podman run --cgroupns=private)", own)
 }

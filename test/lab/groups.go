@@ -113,8 +113,8 @@ func (cp *Checkpoint) RemoveFailed(t testing.TB) {
 }
 
 // OwnGroup is the control group that the container's systemd has as its top, as the
-// kernel says. runc restores a container into the one that it was checkpointed in,
-// whatever its name is now.
+// kernel says. runc 1.1 restores a container into the one that it was checkpointed
+// in, whatever its name is now.
 func (c *Container) OwnGroup(t testing.TB) string {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.PID))
