@@ -24,7 +24,7 @@ const (
 func healthy() *Facts {
 	return &Facts{
 		Version: "v1", Root: true, InitialUser: true, InitialPID: true, Kernel: "6.18", Autofs: true,
-		Features: []Feature{{Name: "fsopen"}}, Cgroup: "2", Freezer: true,
+		Features: []Feature{{Name: "fsopen"}}, Cgroup: "2",
 		Survey: &install.Survey{
 			Programs: []install.Program{
 				{Name: "criu", Path: "/usr/sbin/criu", Version: install.Version{4, 1, 1}},
@@ -90,8 +90,6 @@ func TestJudge(t *testing.T) {
 		"an essential one": {
 			func(f *Facts) { f.Features[0] = Feature{Name: "x", Error: "no", Essential: true} }, 2, []string{"FAIL kernel feature: x: no"},
 		},
-		"cgroups 1":         {func(f *Facts) { f.Cgroup, f.Freezer = "1", false }, 1, []string{"WARN cgroups: version 1"}},
-		"cgroups, empty":    {func(f *Facts) { f.Freezer = false }, 0, []string{"OK cgroups: not known"}},
 		"SELinux":           {func(f *Facts) { f.Security = []string{"SELinux, enforcing"} }, 0, []string{"OK security module: SELinux"}},
 		"no CRIU":           {func(f *Facts) { f.Survey.Programs = f.Survey.Programs[1:] }, 2, []string{"FAIL criu: not found"}},
 		"a broken CRIU":     {func(f *Facts) { f.Survey.Programs[0].Problem = "exit status 1" }, 2, []string{"FAIL criu: exit status 1"}},

@@ -23,8 +23,6 @@ type Facts struct {
 
 	// Cgroup is the version, "1", "2" or "1+2" (both, with 2 below unified).
 	Cgroup string
-	// Freezer is whether control groups of version 2 can be frozen.
-	Freezer bool
 	// Security names what may forbid things: "SELinux, enforcing", "AppArmor".
 	Security []string
 

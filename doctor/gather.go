@@ -65,7 +65,7 @@ func Gather(ctx context.Context, version, reports string) (*Facts, error) {
 		d.Close()
 	}
 	f.Features = features()
-	f.Cgroup, f.Freezer = cgroups()
+	f.Cgroup = cgroups()
 	switch strings.TrimSpace(text("/sys/fs/selinux/enforce")) {
 	case "1":
 		f.Security = append(f.Security, "SELinux, enforcing")
@@ -98,23 +98,19 @@ func text(name string) string {
 	return string(data)
 }
 
-// cgroups finds the version of control groups, and whether those of version 2
-// can be frozen. The root itself never has the file.
-func cgroups() (version string, freezer bool) {
-	root := "/sys/fs/cgroup"
+// cgroups finds the version of control groups; "" if there are none.
+func cgroups() string {
+	const root = "/sys/fs/cgroup"
 	var st unix.Statfs_t
 	switch err := unix.Statfs(root, &st); {
 	case err != nil:
-		return "", false
+		return ""
 	case st.Type == unix.CGROUP2_SUPER_MAGIC:
-		version = "2"
+		return "2"
 	case unix.Statfs(root+"/unified", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC:
-		version, root = "1+2", root+"/unified"
-	default:
-		return "1", false
+		return "1+2"
 	}
-	files, _ := filepath.Glob(root + "/*/cgroup.freeze")
-	return version, len(files) > 0
+	return "1"
 }
 
 // maxReports is how many of the newest reports are looked at.

@@ -16,13 +16,14 @@
 // Reserve, at CRIU's pre-restore: no restored process exists. The checkpoint
 // images tell which device numbers a systemd remembers; those that are free are
 // held. Prepare, at post-setup-namespaces: the control groups that systemd watches
-// and CRIU does not recreate are created, without which the restore fails. Preserve, at pre-resume: all mounts are final, all processes stopped.
-// The mounts that a systemd serves are made anew with the numbers held, beneath
-// whatever covers them, in every mount namespace. If a master is left that must
-// be told or replaced, the rest of the container is frozen. Repair, at
-// post-resume: systemd re-executes itself and its state is corrected, or its
-// units are restarted; automount is respawned; the container is thawed; the
-// result is verified and reported. Each moment is complete alone.
+// and CRIU does not recreate are created, without which the restore fails.
+// Preserve, at pre-resume: all mounts are final, all processes stopped. The mounts
+// that a systemd serves are recreated with the numbers held, beneath whatever
+// covers them, in every mount namespace; a parking mount takes the place of each
+// stale trigger of an automount daemon. Repair, at post-resume: the daemon reloads
+// and mounts its triggers on the parking mounts, systemd re-executes itself and its
+// state is corrected, or its units are restarted; waiters are released, the result
+// is verified and reported. Each moment is complete alone.
 //
 // Between the moments a record goes from run to run, and files that must stay
 // open are kept by a process of our own (package holder).
@@ -46,16 +47,13 @@
 // the caller's command line and environment belong to the host, and whether a
 // process was executed is the kernel's word. What the container's own systemd says about its units it can
 // invent, but only about its own units, and all that follows happens to itself:
-// it is re-executed, its units are restarted, its services killed and started
-// through itself. Annotations are never looked at: they travel inside checkpoint
+// it is re-executed, its units are restarted. Annotations are never looked at: they travel inside checkpoint
 // archives, and whoever made the archive wrote them.
 //
 // # What is never done
 //
 // No path of the container is walked in a way that triggers an automount, no
-// program of the container is run by us but an automount daemon again, with
-// exactly the rights it had (package respawn), and nothing is done in a mount
-// namespace that is the host's own. No process is asked, signalled or traced that
+// program of the container is run, and nothing is done in a mount namespace that is the host's own. No process is asked, signalled or traced that
 // is not the container's (package owner), whatever mount it serves there. While the container runs, nothing is done to
 // a mount before its master has answered: a container that does not answer is
 // left as it is.
