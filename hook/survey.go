@@ -139,7 +139,7 @@ func (s *scene) findMasters(list []Mount) error {
 				}
 			}
 			byPipe[options.PipeInode] = m
-			if p := s.masters[m.PID]; p != nil && homes[m.PID] == 0 {
+			if p := s.masters[m.PID]; p != nil {
 				if id, err := p.Namespace("mnt"); err == nil {
 					homes[m.PID] = id.Inode
 				}
