@@ -63,6 +63,7 @@ func TestDecide(t *testing.T) {
 		"systemd, same number":         {systemdMount(same), Auto, true, Healthy, "old device number"},
 		"systemd, same, reexec wanted": {systemdMount(same), ReexecOnly, true, Reexecuted, "as demanded"},
 		"systemd, preserved":           {systemdMount(preserved), Auto, true, Preserved, "remembers"},
+		"systemd, preserved, settled":  {systemdMount(func(m *Mount) { preserved(m); m.Settled = true }), Auto, true, Preserved, "remembers"},
 		"systemd, preserved, reexec":   {systemdMount(preserved), ReexecOnly, true, Reexecuted, "as demanded"},
 		"systemd, not preserved":       {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), Auto, true, Reexecuted, "taken"},
 		"systemd, not preserved, old":  {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), RestartOnly, true, Restarted, "taken"},
