@@ -38,8 +38,6 @@ func automountMount(change func(*Mount)) Mount {
 
 func unknown(m *Mount) { m.DeviceBefore = 0 }
 
-func executed(m *Mount) { m.Master.Executed = true }
-
 func same(m *Mount) { m.Device = 54 }
 
 func preserved(m *Mount) { m.Preserved, m.Device = true, 54 }

@@ -88,7 +88,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
 	report.Warnings = append(report.Warnings, known.Warnings...)
 	r.recover(ctx, s, sc)
 	r.takeRoots(sc, known)
-	snapshot, err := r.snapshot(ctx, e, sc, known)
+	snapshot, err := r.snapshot(e, sc, known)
 	if err != nil {
 		return err
 	}

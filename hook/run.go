@@ -123,7 +123,7 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 	if err := sc.loadParkings(store{r.Directory}); err != nil {
 		r.Warn(err)
 	}
-	snapshot, err := r.snapshot(ctx, e, sc, &record{})
+	snapshot, err := r.snapshot(e, sc, &record{})
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 
 // snapshot describes the container and asks its masters. rec is what earlier
 // moments of the restore left.
-func (r Runner) snapshot(ctx context.Context, e Event, sc *scene, rec *record) (*Snapshot, error) {
+func (r Runner) snapshot(e Event, sc *scene, rec *record) (*Snapshot, error) {
 	snapshot := &Snapshot{
 		PID: e.PID, Strategy: e.Strategy, Restore: rec.Moment != "" || e.Watch, Restored: restored(sc.init),
 		ReexecuteReplaced: r.Config.ReexecuteReplaced,

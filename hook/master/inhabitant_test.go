@@ -23,27 +23,6 @@ func container(t *testing.T) *nsenter.Process {
 	return open(t, testenv.Start(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS}))
 }
 
-// numbered finds the process with the given number in the container.
-func numbered(t *testing.T, pid1 *nsenter.Process, number int) *nsenter.Process {
-	t.Helper()
-	members, err := pid1.Members()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, pid := range members {
-		p, err := nsenter.Open(pid)
-		if err != nil {
-			continue
-		}
-		if inner, err := containerPID(p); err == nil && inner == number {
-			t.Cleanup(func() { p.Close() })
-			return p
-		}
-		p.Close()
-	}
-	return nil
-}
-
 // checkHarmless: it has nothing that the container's own processes have not.
 func checkHarmless(t *testing.T, p, pid1 *nsenter.Process, capabilities uint64) {
 	t.Helper()

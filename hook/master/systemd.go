@@ -2,13 +2,10 @@ package master
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/godbus/dbus/v5"
 )
 
 // Restart restarts a unit and waits for the result. A unit that ran into its
@@ -144,10 +141,4 @@ func UnitNameFromPath(path, suffix string) string {
 		}
 	}
 	return b.String() + "." + suffix
-}
-
-// isNoSuchUnit recognises systemd's answer for a unit that it has not loaded.
-func isNoSuchUnit(err error) bool {
-	var dbusErr dbus.Error
-	return errors.As(err, &dbusErr) && dbusErr.Name == "org.freedesktop.systemd1.NoSuchUnit"
 }
