@@ -40,14 +40,13 @@ func (s *scene) describeUnits(ctx context.Context, list []Mount) {
 // wake has every restored systemd that serves a mount go through its events once.
 // A systemd that was checkpointed while it ignored mount events for a moment
 // (src/core/mount.c, a rate limit) is not woken by its timer after the restore,
-// and would hear of no mount until something else happens to it. One whose mounts
-// all were settled is awake.
+// and would hear of no mount until something else happens to it.
 func (s *scene) wake(ctx context.Context, snapshot *Snapshot) error {
 	var errs []error
 	seen := map[int]bool{}
 	for i := range snapshot.Mounts {
 		m := &snapshot.Mounts[i].Master
-		if m.Kind != master.Systemd || seen[m.PID] || snapshot.Mounts[i].Settled || !snapshot.Restore && !m.Restored {
+		if m.Kind != master.Systemd || seen[m.PID] || !snapshot.Restore && !m.Restored {
 			continue
 		}
 		seen[m.PID] = true

@@ -94,10 +94,10 @@ func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 	switch {
 	case s.Strategy == ReexecOnly:
 		return Reexecuted, cmp.Or(m.NotPreserved, "as demanded, if systemd remembers another device")
-	case m.Settled && (s.Restore || !m.Master.Waited): // a cache: a waiter is a reason to ask
-		return Healthy, "an earlier run repaired it"
 	case m.Preserved:
 		return Preserved, "it has the device number that systemd remembers"
+	case m.Settled && (s.Restore || !m.Master.Waited): // a cache: a waiter is a reason to ask
+		return Healthy, "an earlier run repaired it"
 	case m.hasOldNumber():
 		return Healthy, "it came back with its old device number"
 	case !s.Restore && !m.Master.Restored && !m.Master.Waited:
