@@ -127,7 +127,7 @@ func endAsCRIU(t *testing.T, r *lab.Restored) lab.Result {
 }
 
 // TestBadImages gives the program a folder that is no checkpoint. Not one mount
-// may change at pre-resume; what systemd says at post-resume is enough.
+// of systemd may change at pre-resume; what systemd says at post-resume is enough.
 func TestBadImages(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
@@ -147,7 +147,7 @@ func TestBadImages(t *testing.T) {
 			before := r.MountTable(t)
 			asCRIU(t, r, "pre-restore", dir)
 			result := asCRIU(t, r, "pre-resume", dir)
-			if after := r.MountTable(t); after != before {
+			if after := withoutDaemon(r.MountTable(t)); after != withoutDaemon(before) {
 				t.Errorf("the mounts changed:\n%s\nbefore:\n%s", after, before)
 			}
 			end := endAsCRIU(t, r)
