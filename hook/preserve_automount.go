@@ -2,11 +2,6 @@ package hook
 
 import (
 	"context"
-	"errors"
-	"strconv"
-	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
@@ -73,41 +68,4 @@ func (r Runner) parkTriggers(ctx context.Context, sc *scene, criu *nsenter.Proce
 		}
 	}
 	return replacements
-}
-
-// announceReload sends SIGHUP to the daemons whose triggers are parked. They are
-// stopped, so that the signal waits for them: they reload when they run again, and
-// may be ready before Repair begins.
-//
-// A daemon blocks the signal in all of its threads and asks for it (sigwait(3)). One
-// that does not block it now is left to Repair: CRIU would see the signal arrive.
-func (s *scene) announceReload() error {
-	var errs []error
-	for _, p := range s.parkings {
-		daemon, err := s.daemon(p)
-		if daemon == nil || err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if blocks(daemon.Process, unix.SIGHUP) {
-			errs = append(errs, daemon.Signal(unix.SIGHUP))
-		}
-		daemon.Close()
-	}
-	return errors.Join(errs...)
-}
-
-// blocks reports whether all threads of a process block a signal.
-func blocks(p *nsenter.Process, sig unix.Signal) bool {
-	tasks, err := p.ReadDirNames("task")
-	for _, task := range tasks {
-		status, readErr := p.ReadFile("task/"+task+"/status", 1<<16)
-		_, rest, _ := strings.Cut(string(status), "\nSigBlk:\t")
-		mask, _, _ := strings.Cut(rest, "\n")
-		blocked, parseErr := strconv.ParseUint(mask, 16, 64)
-		if err = errors.Join(err, readErr, parseErr); err != nil || blocked&(1<<(sig-1)) == 0 {
-			return false
-		}
-	}
-	return err == nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
@@ -84,7 +85,11 @@ func (w *work) detachKeys(ctx context.Context, daemon *owner.Member, list []int)
 const unmountedReason = "its entry was not in use and is unmounted: the next access mounts it with a new trigger"
 
 func (w *work) reloadDaemon(ctx context.Context, daemon *owner.Member, list []int) {
-	late, err := w.parkLate(ctx, daemon, list)
+	var late []waiters.Waiter
+	err := master.CanReload(ctx, daemon.Process)
+	if err == nil {
+		late, err = w.parkLate(ctx, daemon, list)
+	}
 	parkings := w.scene.parkingsOf(daemon)
 	if err == nil {
 		err = signalAndAwait(ctx, daemon, parkings)
@@ -186,12 +191,8 @@ func stackLot(ctx context.Context, lot *park.Lot, places []park.Place, device ui
 }
 
 // signalAndAwait has the daemon read its maps, and waits until its triggers are on
-// the parking mounts. They may be there: Preserve has sent the signal. What is
-// missing after the time is found by finishParking.
+// the parking mounts. What is missing after the time is found by finishParking.
 func signalAndAwait(ctx context.Context, daemon *owner.Member, parkings []*parking) error {
-	if t, err := mounts.Of(daemon.Process); err == nil && allServed(t, parkings) {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, reloadTime)
 	defer cancel()
 	for ctx.Err() == nil {

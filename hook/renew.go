@@ -53,9 +53,6 @@ func (r Runner) preserveIn(ctx context.Context, sc *scene, criu *nsenter.Process
 			r.Warn(p.Err) // Repair parks it
 		}
 	}
-	if err := sc.announceReload(); err != nil {
-		r.Warn(err) // Repair sends the signal
-	}
 	return r.verifyPreserved(sc, rec, list, replacements)
 }
 

@@ -126,18 +126,6 @@ func endAsCRIU(t *testing.T, r *lab.Restored) lab.Result {
 	return result
 }
 
-// withoutDirectMaps is a mount table without the triggers of automount, which
-// reloads whatever becomes of systemd.
-func withoutDirectMaps(table string) string {
-	var kept strings.Builder
-	for line := range strings.Lines(table) {
-		if !strings.Contains(line, " "+lab.Direct+" ") && !strings.Contains(line, " "+lab.Direct2+" ") {
-			kept.WriteString(line)
-		}
-	}
-	return kept.String()
-}
-
 // TestBadImages gives the program a folder that is no checkpoint. Not one of
 // systemd's mounts may change at pre-resume; what it says at post-resume is enough.
 func TestBadImages(t *testing.T) {
@@ -156,10 +144,10 @@ func TestBadImages(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := restoreStale(t, s)
-			before := withoutDirectMaps(r.MountTable(t))
+			before := withoutDaemon(r.MountTable(t))
 			asCRIU(t, r, "pre-restore", dir)
 			result := asCRIU(t, r, "pre-resume", dir)
-			if after := withoutDirectMaps(r.MountTable(t)); after != before {
+			if after := withoutDaemon(r.MountTable(t)); after != before {
 				t.Errorf("the mounts changed:\n%s\nbefore:\n%s", after, before)
 			}
 			end := endAsCRIU(t, r)
@@ -245,14 +233,14 @@ func TestOddMountPoints(t *testing.T) {
 func TestStoppedInit(t *testing.T) {
 	requireHook(t)
 	r := restoreStale(t, checkpoint(t))
-	before := withoutDirectMaps(r.MountTable(t))
+	before := withoutDaemon(r.MountTable(t))
 	if err := syscall.Kill(r.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID))
 	refused(t, result, 1, 3)
 	t.Logf("ended after %s", result.Took)
-	if after := withoutDirectMaps(r.MountTable(t)); after != before {
+	if after := withoutDaemon(r.MountTable(t)); after != before {
 		t.Errorf("the mounts changed:\n%s\nbefore:\n%s", after, before)
 	}
 	if err := syscall.Kill(r.PID, syscall.SIGCONT); err != nil {

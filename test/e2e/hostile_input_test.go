@@ -42,10 +42,10 @@ func TestHostileImages(t *testing.T) {
 				}
 			}
 			r := restoreStale(t, s)
-			mounts := withoutDirectMaps(r.MountTable(t))
+			mounts := withoutDaemon(r.MountTable(t))
 			asCRIU(t, r, "pre-restore", dir)
 			result := asCRIU(t, r, "pre-resume", dir)
-			if now := withoutDirectMaps(r.MountTable(t)); now != mounts {
+			if now := withoutDaemon(r.MountTable(t)); now != mounts {
 				t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
 			}
 			result.Stderr += endAsCRIU(t, r).Stderr

@@ -1,0 +1,139 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// ErrNoMasterMap means that an automount daemon would not find its master map.
+var ErrNoMasterMap = errors.New("its master map is missing: on SIGHUP it would give up all of its mounts; restore the map, then repair again")
+
+// CanReload reports, with ErrNoMasterMap, that an automount daemon must not be sent
+// SIGHUP: it would shut down each mount whose entry it does not read from the
+// master map then, also because there is no map (daemon/master.c,
+// master_mount_mounts, autofs 5.1.9). It looks for a map in a file; one that comes
+// from a directory service is taken to be there.
+//
+// The container's files may be on a file system that does not answer: then the
+// error comes after 2 seconds.
+func CanReload(ctx context.Context, daemon *nsenter.Process) error {
+	line, err := daemon.ReadFile("cmdline", 1<<20)
+	if err != nil {
+		return err
+	}
+	args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	ctx, cancel := context.WithTimeout(ctx, configTime)
+	defer cancel()
+	found := make(chan error, 1)
+	go func() {
+		found <- findMasterMap(args, func(path string) (string, error) { return readInRoot(daemon, path) })
+	}()
+	select {
+	case err = <-found:
+	case <-ctx.Done():
+		err = fmt.Errorf("read its configuration: %w", context.Cause(ctx))
+	}
+	if err != nil {
+		return fmt.Errorf("automount %d: %w", daemon.PID(), err)
+	}
+	return nil
+}
+
+// findMasterMap is CanReload for a daemon with these arguments, whose files read
+// reads.
+func findMasterMap(args []string, read func(path string) (string, error)) error {
+	if services, _ := read("/etc/nsswitch.conf"); otherSources(services) {
+		return nil
+	}
+	names := []string{"/etc/auto.master", "/etc/auto_master"}
+	if name := masterName(args, read); name != "" {
+		if strings.Contains(name, ":") {
+			return nil // "ldap:...", "sss:..."
+		}
+		if !strings.HasPrefix(name, "/") {
+			name = "/etc/" + name
+		}
+		names = []string{name}
+	}
+	for _, name := range names {
+		// Any other error means that it is there, where the daemon may read it.
+		if _, err := read(name); !errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%q: %w", names[0], ErrNoMasterMap)
+}
+
+// otherSources reports whether the name service switch has automount maps come from
+// elsewhere than files (nsswitch.conf(5)).
+func otherSources(text string) bool {
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		database, sources, _ := strings.Cut(line, ":")
+		if strings.TrimSpace(database) != "automount" {
+			continue
+		}
+		for source := range strings.FieldsSeq(sources) {
+			if source != "files" && !strings.HasPrefix(source, "[") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// masterName is the master map that a daemon was told, as its last argument or in
+// its configuration; "" for none.
+func masterName(args []string, read func(path string) (string, error)) string {
+	last := args[len(args)-1]
+	if len(args) > 1 && strings.HasPrefix(last, "/") && !strings.HasPrefix(args[len(args)-2], "-p") {
+		return last // the value of another option is no path
+	}
+	for _, config := range []struct{ path, key string }{
+		{"/etc/autofs.conf", "master_map_name"},
+		{"/etc/default/autofs", "MASTER_MAP_NAME"},
+		{"/etc/sysconfig/autofs", "MASTER_MAP_NAME"},
+	} {
+		text, _ := read(config.path)
+		for line := range strings.Lines(text) {
+			name, value, _ := strings.Cut(line, "=")
+			value = strings.Trim(strings.TrimSpace(value), `"`)
+			if strings.TrimSpace(name) == config.key && value != "" {
+				return value
+			}
+		}
+	}
+	return ""
+}
+
+// Bounds for the reading of configuration files: bytes of each, and the time for
+// all.
+const (
+	maxConfig  = 1 << 20
+	configTime = 2 * time.Second
+)
+
+// readInRoot reads a regular file in the root of a process.
+func readInRoot(p *nsenter.Process, path string) (string, error) {
+	look, err := p.OpenInRoot(path, unix.O_PATH)
+	if err != nil {
+		return "", err
+	}
+	defer look.Close()
+	f, err := p.Reopen(look, unix.O_RDONLY, func(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFREG })
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig))
+	return string(text), err
+}
