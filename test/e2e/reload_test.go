@@ -58,13 +58,21 @@ func TestReloaded(t *testing.T) {
 	}
 }
 
-// TestReloadedWithoutMap: where the map is gone the stale triggers are there as
-// before, and the next repair works when the map is back.
+// TestReloadedWithoutMap: where a map is gone no mount is lost, the stale triggers
+// are there as before, and the next repair works when the map is back. Without its
+// master map the daemon would shut down each mount: it is not asked to reload.
 func TestReloadedWithoutMap(t *testing.T) {
 	requireHook(t)
+	for name, file := range map[string]string{"direct": "etc/auto.direct", "master": "etc/auto.master"} {
+		t.Run(name, func(t *testing.T) { checkWithoutMap(t, file) })
+	}
+}
+
+func checkWithoutMap(t *testing.T, file string) {
+	t.Helper()
 	s := takeAutomount(t, "automount"+reaper, lab.Options{})
-	direct := filepath.Join(s.Root(), "etc/auto.direct")
-	if err := os.Rename(direct, direct+".away"); err != nil {
+	file = filepath.Join(s.Root(), file)
+	if err := os.Rename(file, file+".away"); err != nil {
 		t.Fatal(err)
 	}
 	r := restoreWithHook(t, s, lab.RestoreOptions{})
@@ -84,7 +92,7 @@ func TestReloadedWithoutMap(t *testing.T) {
 			t.Errorf("%s: %s, want one autofs", path, stack)
 		}
 	}
-	if err := os.Rename(direct+".away", direct); err != nil {
+	if err := os.Rename(file+".away", file); err != nil {
 		t.Fatal(err)
 	}
 	result := lab.RunHook(t, nil, nil, "repair", "--json", strconv.Itoa(r.PID))
