@@ -22,12 +22,10 @@ var capabilities = []struct {
 }{
 	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"},
 	{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE"},
+	{unix.CAP_SYS_CHROOT, "CAP_SYS_CHROOT"},
 	{unix.CAP_KILL, "CAP_KILL"},
 	{unix.CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE"},
-	{unix.CAP_SYS_CHROOT, "CAP_SYS_CHROOT"},
-	{unix.CAP_SETUID, "CAP_SETUID"},
-	{unix.CAP_SETGID, "CAP_SETGID"},
-	{unix.CAP_SETPCAP, "CAP_SETPCAP"},
+	{unix.CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"},
 }
 
 // Inode numbers of the machine's own namespaces (include/linux/proc_ns.h).

@@ -29,7 +29,6 @@ func TestStrategies(t *testing.T) {
 				}
 			}
 			checkUnits(t, s, r)
-			checkThawed(t, r)
 			lab.WaitNoneRunning(t, 0)
 			r.CheckAnswers(t, lab.Accesses)
 			checkNoWaiters(t, r.Container)

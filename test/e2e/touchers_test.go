@@ -25,24 +25,7 @@ func TestTouchersAtResume(t *testing.T) {
 			checkReport(t, report, r)
 			checkCure(t, report, cure)
 			r.CheckAnswers(t, lab.Accesses)
-			checkThawed(t, r)
 			r.Kill(t) // the next one has the same name
 		})
 	}
-}
-
-// TestTouchersNeverFrozen is the same in a container that systemd alone serves:
-// when all numbers are back at the resume, nothing is frozen, and the processes
-// are at the automounts at once.
-func TestTouchersNeverFrozen(t *testing.T) {
-	requireHook(t)
-	const count = 8
-	files := lab.ToucherFiles(count, systemdAccesses())
-	files["/etc/systemd/system/autofs.service"] = "" // masked
-	c := lab.Start(t, lab.Options{Roles: true, Files: files})
-	touchers := c.StartTouchers(t, count)
-	r := restoreTo(t, checkpointOf(t, c), "preserved", func() { touchers.Release(t) })
-	t.Logf("the slowest read took %s", touchers.Check(t))
-	checkNoWaiters(t, r.Container)
-	checkCure(t, r.ReadReport(t), "preserved")
 }

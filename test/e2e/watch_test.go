@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +40,6 @@ func TestWatcher(t *testing.T) {
 	t.Logf("the watcher ended %s later", lab.WaitNoneRunning(t, watcherLimit))
 	checkUnits(t, s, r)
 	checkReexecuted(t, r)
-	checkThawed(t, r)
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
 	checkUncovered(t, r.Container)
@@ -63,27 +60,6 @@ func TestWatcherAndActionScript(t *testing.T) {
 	}
 	checkUnits(t, s, r)
 	checkPreserved(t, r)
-	checkThawed(t, r)
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
-}
-
-// checkThawed reports cgroups of the container that are frozen, or shall be.
-func checkThawed(t *testing.T, r *lab.Restored) {
-	t.Helper()
-	err := filepath.WalkDir("/sys/fs/cgroup/"+r.ID, func(path string, d os.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return err
-		}
-		if freeze := readFile(t, path+"/cgroup.freeze"); strings.TrimSpace(freeze) != "0" {
-			t.Errorf("%s: cgroup.freeze is %s", path, freeze)
-		}
-		if events := readFile(t, path+"/cgroup.events"); strings.Contains(events, "frozen 1") {
-			t.Errorf("%s is frozen", path)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Error(err)
-	}
 }
