@@ -1,11 +1,13 @@
 package master
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,15 +19,22 @@ import (
 // ErrNoMasterMap means that an automount daemon would not find its master map.
 var ErrNoMasterMap = errors.New("its master map is missing: on SIGHUP it would give up all of its mounts; restore the map, then repair again")
 
-// CanReload reports, with ErrNoMasterMap, that an automount daemon must not be sent
-// SIGHUP: it would shut down each mount whose entry it does not read from the
-// master map then, also because there is no map (daemon/master.c,
-// master_mount_mounts, autofs 5.1.9). It looks for a map in a file; one that comes
-// from a directory service is taken to be there.
+// ErrSignalKills means that SIGHUP would end a process.
+var ErrSignalKills = errors.New("it does not handle SIGHUP, which would end it: restart it by its own means, then repair again")
+
+// CanReload reports, with ErrSignalKills or ErrNoMasterMap, that an automount daemon
+// must not be sent SIGHUP. The daemon takes signals by sigwait(3), as soon as it is
+// ready (daemon/automount.c, autofs 5.1.9). It would shut down each mount whose entry
+// it does not read from the master map then, also because there is no map
+// (daemon/master.c, master_mount_mounts). CanReload looks for a map in a file; one
+// that comes from a directory service is taken to be there.
 //
 // The container's files may be on a file system that does not answer: then the
 // error comes after 2 seconds.
 func CanReload(ctx context.Context, daemon *nsenter.Process) error {
+	if handled, err := handlesHangup(daemon); err != nil || !handled {
+		return cmp.Or(err, fmt.Errorf("automount %d: %w", daemon.PID(), ErrSignalKills))
+	}
 	line, err := daemon.ReadFile("cmdline", 1<<20)
 	if err != nil {
 		return err
@@ -46,6 +55,24 @@ func CanReload(ctx context.Context, daemon *nsenter.Process) error {
 		return fmt.Errorf("automount %d: %w", daemon.PID(), err)
 	}
 	return nil
+}
+
+// handlesHangup reports whether a process blocks, ignores or catches SIGHUP (proc_pid_status(5)).
+func handlesHangup(p *nsenter.Process) (bool, error) {
+	for _, name := range []string{"SigBlk", "SigIgn", "SigCgt"} {
+		text, err := p.Status(name)
+		if err != nil {
+			return false, err
+		}
+		set, err := strconv.ParseUint(text, 16, 64)
+		if err != nil {
+			return false, fmt.Errorf("process %d: %s in /proc/%d/status: %w", p.PID(), name, p.PID(), err)
+		}
+		if set&(1<<(unix.SIGHUP-1)) != 0 {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // findMasterMap is CanReload for a daemon with these arguments, whose files read

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"io/fs"
 	"testing"
+	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,5 +50,33 @@ func TestFindMasterMap(t *testing.T) {
 	denied := func(string) (string, error) { return "", unix.EACCES }
 	if err := findMasterMap([]string{"automount"}, denied); err != nil {
 		t.Errorf("a map that only the daemon can read: %v", err)
+	}
+}
+
+// TestHandlesHangup: cat does not, nohup has it ignored, and a shell can catch it.
+func TestHandlesHangup(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		want bool
+	}{
+		"default": {[]string{"cat"}, false},
+		"ignored": {[]string{"nohup", "cat"}, true},
+		"caught":  {[]string{"sh", "-c", "trap : HUP; cat"}, true},
+		"blocked": {[]string{"env", "--block-signal=HUP", "cat"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := testenv.Open(t, testenv.StartCommand(t, nil, c.args...), nsenter.Open)
+			deadline := time.Now().Add(testenv.Patience) // until the program has got that far
+			for {
+				handled, err := handlesHangup(p)
+				if err == nil && handled == c.want {
+					return
+				}
+				if err != nil || time.Now().After(deadline) {
+					t.Fatalf("%v, %v", handled, err)
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
 	}
 }
