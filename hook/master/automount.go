@@ -57,19 +57,31 @@ func CanReload(ctx context.Context, daemon *nsenter.Process) error {
 	return nil
 }
 
-// handlesHangup reports whether a process blocks, ignores or catches SIGHUP (proc_pid_status(5)).
+// handlesHangup reports whether a process ignores, catches or blocks SIGHUP
+// (proc_pid_status(5)). One blocking thread is enough: while another takes signals by
+// sigwait(3), the kernel shows these as not blocked there.
 func handlesHangup(p *nsenter.Process) (bool, error) {
-	for _, name := range []string{"SigBlk", "SigIgn", "SigCgt"} {
-		text, err := p.Status(name)
+	tasks, err := p.ReadDirNames("task")
+	if err != nil {
+		return false, err
+	}
+	for _, task := range tasks {
+		status, err := p.ReadFile("task/"+task+"/status", 1<<16)
 		if err != nil {
-			return false, err
+			continue // the thread has ended
 		}
-		set, err := strconv.ParseUint(text, 16, 64)
-		if err != nil {
-			return false, fmt.Errorf("process %d: %s in /proc/%d/status: %w", p.PID(), name, p.PID(), err)
-		}
-		if set&(1<<(unix.SIGHUP-1)) != 0 {
-			return true, nil
+		for line := range strings.Lines(string(status)) {
+			name, value, _ := strings.Cut(line, ":")
+			if name != "SigBlk" && name != "SigIgn" && name != "SigCgt" {
+				continue
+			}
+			set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+			if err != nil {
+				return false, fmt.Errorf("process %d: %s in /proc/%d/task/%s/status: %w", p.PID(), name, p.PID(), task, err)
+			}
+			if set&(1<<(unix.SIGHUP-1)) != 0 {
+				return true, nil
+			}
 		}
 	}
 	return false, nil

@@ -182,7 +182,7 @@ func checkReasons(t *testing.T, report lab.Report, outcome, reason string) {
 }
 
 // withoutDaemon leaves out of a mount table the mounts of the automount daemon:
-// that is started anew.
+// a reload replaces them.
 func withoutDaemon(table string) string {
 	var out []string
 	for line := range strings.Lines(table) {
