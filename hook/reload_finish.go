@@ -52,7 +52,7 @@ func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Membe
 		s.readTables(), s.removeCovered(ctx, st, p.parkingPlaces()),
 	}
 	for _, t := range p.Mounts {
-		errs = append(errs, s.spread(ctx, st, home, t))
+		errs = append(errs, s.spread(ctx, st, daemon, t))
 	}
 	for _, f := range old {
 		errs = append(errs, releaseTree(f))
@@ -87,7 +87,7 @@ func (s *scene) attachStale(ctx context.Context, daemon *owner.Member, p *parkin
 	if p.stale[i] == nil {
 		return fmt.Errorf("%q: the stale trigger is lost with the process that held it", t.Path)
 	}
-	root, err := s.openParking(ctx, daemon, t)
+	root, err := s.openRoot(ctx, daemon, t.Path, t.Parking)
 	if err != nil {
 		return err
 	}
@@ -97,9 +97,9 @@ func (s *scene) attachStale(ctx context.Context, daemon *owner.Member, p *parkin
 	})
 }
 
-// openParking opens the root of a parking mount where the daemon is. Only the daemon
-// can while processes wait there.
-func (s *scene) openParking(ctx context.Context, daemon *owner.Member, t parkedTrigger) (*os.File, error) {
+// openRoot opens the root of an autofs mount where the daemon is, or where systemd is
+// for a nil daemon. Only the daemon can while processes wait there.
+func (s *scene) openRoot(ctx context.Context, daemon *owner.Member, path string, device uint64) (*os.File, error) {
 	control, err := autofs.OpenControl()
 	if err != nil {
 		return nil, err
@@ -107,7 +107,7 @@ func (s *scene) openParking(ctx context.Context, daemon *owner.Member, t parkedT
 	defer control.Close()
 	opened := make(chan *os.File, 1)
 	err = s.home(daemon).process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
-		root, err := control.OpenMount(t.Path, t.Parking)
+		root, err := control.OpenMount(path, device)
 		if err == nil {
 			opened <- root
 		}
@@ -119,7 +119,7 @@ func (s *scene) openParking(ctx context.Context, daemon *owner.Member, t parkedT
 	case daemon == nil:
 		return nil, err
 	}
-	files, err := master.OpenRoots(ctx, daemon, []master.Root{{Path: t.Path, Device: t.Parking}})
+	files, err := master.OpenRoots(ctx, daemon, []master.Root{{Path: path, Device: device}})
 	if err != nil {
 		return nil, err
 	}
@@ -200,8 +200,8 @@ func (s *scene) removeIn(ctx context.Context, st store, spaces []mounts.Space, p
 
 // spread brings a new trigger to the namespaces that it has not propagated to: they
 // still show the parking mount or the stale trigger.
-func (s *scene) spread(ctx context.Context, st store, home *space, t parkedTrigger) error {
-	table, err := mounts.Of(home.process)
+func (s *scene) spread(ctx context.Context, st store, daemon *owner.Member, t parkedTrigger) error {
+	table, err := mounts.Of(s.home(daemon).process)
 	if err != nil {
 		return err
 	}
@@ -210,9 +210,11 @@ func (s *scene) spread(ctx context.Context, st store, home *space, t parkedTrigg
 		if now.Mountpoint != t.Path || device == t.Parking {
 			continue
 		}
-		err := st.renewElsewhere(ctx, s, home.process, t.Path, t.Parking, device)
+		// Processes that were released may wait for the new trigger's mount already.
+		copied := s.copier(ctx, daemon, t.Path, device)
+		err := st.renewElsewhere(ctx, s, t.Path, t.Parking, device, copied)
 		if device != t.Stale {
-			err = errors.Join(err, st.renewElsewhere(ctx, s, home.process, t.Path, t.Stale, device))
+			err = errors.Join(err, st.renewElsewhere(ctx, s, t.Path, t.Stale, device, copied))
 		}
 		return err
 	}

@@ -3,8 +3,10 @@ package hook
 import (
 	"context"
 	"errors"
+	"os"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -51,17 +53,16 @@ func (s store) finishOneRenewing(ctx context.Context, sc *scene, n *note) error 
 		return nil // its unit may still mount it: the next run looks again
 	}
 	if fresh := mounts.DeviceOf(now); fresh != rec.Device {
-		if err := s.renewElsewhere(ctx, sc, sc.main().process, rec.Path, rec.Device, fresh); err != nil {
+		if err := s.renewElsewhere(ctx, sc, rec.Path, rec.Device, fresh, sc.copier(ctx, nil, rec.Path, fresh)); err != nil {
 			return err
 		}
 	}
 	return errors.Join(n.remove(), sc.readTables())
 }
 
-// renewElsewhere copies the mount that a master has recreated in the namespace of
-// a process to the mount namespaces that it does not propagate to, in the place of
-// the old one.
-func (s store) renewElsewhere(ctx context.Context, sc *scene, from *nsenter.Process, path string, old, fresh uint64) error {
+// renewElsewhere puts copies of the mount that a master has recreated in the place
+// of the old one, in the mount namespaces that it has not propagated to.
+func (s store) renewElsewhere(ctx context.Context, sc *scene, path string, old, fresh uint64, copied func() (*os.File, error)) error {
 	if err := sc.readTables(); err != nil {
 		return err
 	}
@@ -74,11 +75,35 @@ func (s store) renewElsewhere(ctx context.Context, sc *scene, from *nsenter.Proc
 	if len(others) == 0 {
 		return nil
 	}
-	copied, err := mounts.CopyOfAutofs(ctx, from, path, fresh)
+	tree, err := copied()
 	if err != nil {
 		return err
 	}
-	defer copied.Close()
-	r := &mounts.Replacement{Path: path, Old: old, New: copied, Device: fresh}
+	defer tree.Close()
+	r := &mounts.Replacement{Path: path, Old: old, New: tree, Device: fresh}
 	return errors.Join(s.replace(ctx, sc.init, others, []*mounts.Replacement{r}), r.Err)
+}
+
+// copier returns a function that copies the autofs mount with the given st_dev
+// where its daemon is, or where systemd is for a nil daemon.
+func (s *scene) copier(ctx context.Context, daemon *owner.Member, path string, device uint64) func() (*os.File, error) {
+	return func() (*os.File, error) {
+		root, err := s.openRoot(ctx, daemon, path, device)
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		copied := make(chan *os.File, 1)
+		err = s.home(daemon).process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
+			tree, err := mounts.Clone(root)
+			if err == nil {
+				copied <- tree
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		return <-copied, nil
+	}
 }

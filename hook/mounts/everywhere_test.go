@@ -1,7 +1,6 @@
 package mounts
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -62,7 +61,7 @@ func TestOldSuperblockGoes(t *testing.T) {
 			}
 			tree := root
 			if i > 0 { // a mount that is in no namespace cannot be copied before Linux 6.15
-				copied, err := CopyOfAutofs(context.Background(), h.process, path, device)
+				copied, err := h.copyOf(path, device)
 				if err != nil {
 					return err
 				}

@@ -167,14 +167,14 @@ func TestReplaceRefuses(t *testing.T) {
 	}
 }
 
-// TestCopyOfAutofs copies the autofs beneath its cover.
-func TestCopyOfAutofs(t *testing.T) {
+// TestClone copies the autofs beneath its cover.
+func TestClone(t *testing.T) {
 	h := newHouse(t, unix.MS_SHARED)
 	path := filepath.Join(h.base, "auto")
 	device := h.automount(t, path)
 	h.cover(t, path, "cover")
 	before := h.text(t)
-	tree, err := CopyOfAutofs(context.Background(), h.process, path, device)
+	tree, err := h.copyOf(path, device)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestCopyOfAutofs(t *testing.T) {
 	if got, err := autofs.Device(tree); err != nil || got != device {
 		t.Errorf("device %d, %v", got, err)
 	}
-	if _, err := CopyOfAutofs(context.Background(), h.process, path, device+1000); !errors.Is(err, os.ErrNotExist) {
+	if _, err := h.copyOf(path, device+1000); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("another device: %v", err)
 	}
 	if now := h.text(t); now != before {

@@ -132,6 +132,24 @@ func (h *house) automount(t *testing.T, path string) uint64 {
 	return device
 }
 
+// copyOf copies the autofs with the given number, without what covers it.
+func (h *house) copyOf(path string, device uint64) (tree *os.File, err error) {
+	control, err := autofs.OpenControl()
+	if err != nil {
+		return nil, err
+	}
+	defer control.Close()
+	err = h.process.InMountNamespace(context.Background(), func(*nsenter.Thread) error {
+		root, err := control.OpenMount(path, device)
+		if err == nil {
+			tree, err = Clone(root)
+			root.Close()
+		}
+		return err
+	})
+	return tree, err
+}
+
 // cover mounts a tmpfs with the file name on the topmost mount at path.
 func (h *house) cover(t *testing.T, path, name string) {
 	t.Helper()

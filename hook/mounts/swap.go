@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -226,33 +225,6 @@ func cloneTree(dir *os.File, name string) (*os.File, error) {
 		return nil, mountError("copy", name, "open_tree", err)
 	}
 	return os.NewFile(uintptr(fd), name), nil
-}
-
-// CopyOfAutofs makes a detached, private copy of an autofs mount of the process's
-// namespace, without what covers it.
-func CopyOfAutofs(ctx context.Context, p *nsenter.Process, path string, device uint64) (*os.File, error) {
-	control, err := autofs.OpenControl()
-	if err != nil {
-		return nil, err
-	}
-	defer control.Close()
-	copied := make(chan *os.File, 1)
-	err = p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
-		root, err := control.OpenMount(path, device)
-		if err != nil {
-			return err
-		}
-		defer root.Close()
-		tree, err := Clone(root)
-		if err == nil {
-			copied <- tree
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return <-copied, nil
 }
 
 // Clone makes a detached, private copy of the mount whose root is open, without
