@@ -131,9 +131,18 @@ func (p *parking) record(st store, init *nsenter.Process, h helper.Request) erro
 	return errors.Join(p.note.save(p.parkingRecord), recorded())
 }
 
-// end forgets the parking mounts. Processes in one that is still mounted get
-// ENOENT. The note goes last: without it no run would find the helper.
+// end forgets the parking mounts. The note goes last: without it no run would find
+// the helper.
 func (p *parking) end(ctx context.Context) error {
+	if err := p.release(ctx); err != nil || p.note == nil {
+		return err
+	}
+	return p.note.remove()
+}
+
+// release closes all files. Processes in a parking mount that is still mounted get
+// ENOENT.
+func (p *parking) release(ctx context.Context) error {
 	var errs []error
 	for _, lot := range p.lots {
 		if lot != nil {
@@ -143,11 +152,7 @@ func (p *parking) end(ctx context.Context) error {
 	for _, f := range p.stale {
 		f.Close()
 	}
-	errs = append(errs, p.Helper.Stop(ctx))
-	if err := errors.Join(errs...); err != nil || p.note == nil {
-		return err
-	}
-	return p.note.remove()
+	return errors.Join(append(errs, p.Helper.Stop(ctx))...)
 }
 
 // close closes our files: the helper has its own.

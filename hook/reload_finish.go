@@ -46,11 +46,9 @@ func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Membe
 			served = append(served, p.lots[i])
 		}
 	}
+	errs := []error{park.Ready(served), s.readTables()}
 	// A trigger that an interrupted run has parked may still be beneath.
-	errs := []error{
-		park.Ready(served), s.readTables(), s.removeCovered(ctx, st, s.stalePlaces(daemon)),
-		s.readTables(), s.removeCovered(ctx, st, p.parkingPlaces()),
-	}
+	removeErr := errors.Join(s.removeCovered(ctx, st, s.stalePlaces(daemon)), s.readTables(), s.removeCovered(ctx, st, p.parkingPlaces()))
 	for _, t := range p.Mounts {
 		errs = append(errs, s.spread(ctx, st, daemon, t))
 	}
@@ -58,9 +56,12 @@ func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Membe
 		errs = append(errs, releaseTree(f))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return failed, err
+		return failed, errors.Join(removeErr, err) // processes may still be parked in another namespace
 	}
 	s.dropParking(p)
+	if removeErr != nil { // no process can reach it: only its note is kept, for the next run
+		return failed, errors.Join(removeErr, p.release(ctx))
+	}
 	return failed, p.end(ctx)
 }
 
