@@ -270,9 +270,9 @@ func nameWaiters(list []Waiter) string {
 	return strings.Join(names, ", ")
 }
 
-// servingTime bounds how long we wait for those who were let go: a master mounts
-// for them what they asked for.
-const servingTime = 300 * time.Millisecond
+// servingTime bounds how long a repair waits for the processes that it has
+// released: a master mounts what they asked for.
+const servingTime = time.Second
 
 // countWaiters notes how many of those who waited before wait no more, and who
 // still does.
