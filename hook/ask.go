@@ -25,15 +25,13 @@ func nameUnits(list []Mount) {
 // wake has every restored systemd that serves a mount go through its events once.
 // A systemd that was checkpointed while it ignored mount events for a moment
 // (src/core/mount.c, a rate limit) is not woken by its timer after the restore,
-// and would hear of no mount until something else happens to it. One whose mounts
-// an earlier run has settled is awake; what Preserve has settled says nothing.
+// and would hear of no mount until something else happens to it.
 func (s *scene) wake(ctx context.Context, snapshot *Snapshot) error {
 	var errs []error
 	seen := map[int]bool{}
 	for i := range snapshot.Mounts {
 		m := &snapshot.Mounts[i].Master
-		awake := snapshot.Mounts[i].Settled && !snapshot.Mounts[i].Preserved
-		if m.Kind != master.Systemd || seen[m.PID] || awake || !snapshot.Restore && !m.Restored {
+		if m.Kind != master.Systemd || seen[m.PID] || !snapshot.Restore && !m.Restored {
 			continue
 		}
 		seen[m.PID] = true

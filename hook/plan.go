@@ -154,9 +154,7 @@ func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
 		return Healthy, "an earlier run repaired it"
 	case len(m.Covers) > 0:
 		return Healthy, "a mount covers it, so that accesses do not ask automount"
-	case s.Restore, s.Strategy != Auto && s.Strategy != "":
-		return Reloaded, stale
-	case m.Master.Executed || !s.Restored:
+	case !s.Restore && (m.Master.Executed || !s.Restored):
 		return Healthy, "its daemon was started here, not restored"
 	}
 	return Reloaded, stale

@@ -89,7 +89,7 @@ func TestDecide(t *testing.T) {
 		"automount, parked":         {automountMount(func(m *Mount) { m.Parking = true }), Auto, false, Reloaded, "inode"},
 		"automount, parked above":   {automountMount(func(m *Mount) { m.UnderParking, m.Covers = true, []Cover{{ID: 7}} }), Auto, false, Reloaded, "inode"},
 		"automount, executed":       {automountMount(func(m *Mount) { m.Master.Executed = true }), Auto, false, Healthy, "started here"},
-		"automount, executed, told": {automountMount(func(m *Mount) { m.Master.Executed = true }), RestartOnly, false, Reloaded, ""},
+		"automount, executed, told": {automountMount(func(m *Mount) { m.Master.Executed = true }), RestartOnly, false, Healthy, "started here"},
 		"automount, executed, CRIU": {automountMount(func(m *Mount) { m.Master.Executed = true }), Auto, true, Reloaded, ""},
 		"automount, no restore":     {automountMount(nil), Auto, false, Healthy, "started here"},
 

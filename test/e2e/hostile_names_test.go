@@ -34,8 +34,12 @@ func TestHostileNames(t *testing.T) {
 		t.Errorf("%d mounts in the report, want %d", n, len(forged)+3)
 	}
 	for _, m := range report.Mounts {
-		if m.Outcome != "unrepaired" {
-			t.Errorf("%q: %s (%s), want unrepaired", m.Path, m.Outcome, m.Reason)
+		want := "unrepaired"
+		if m.Path == "/held/"+forged[1] {
+			want = "healthy" // the one that calls itself automount was started here
+		}
+		if m.Outcome != want {
+			t.Errorf("%q: %s (%s), want %s", m.Path, m.Outcome, m.Reason, want)
 		}
 	}
 	errors := 0
