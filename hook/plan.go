@@ -106,7 +106,9 @@ func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 		return Healthy, "an earlier run repaired it"
 	case m.hasOldNumber():
 		return Healthy, "it came back with its old device number"
-	case !s.Restore && !m.Master.Restored && !m.Master.Waited:
+	case !s.Restore && !m.Master.Restored && len(waitersOn(s.Waiters, m.Path)) > 0:
+		return Unrepaired, fmt.Sprintf("%s: a process waits on it, perhaps for a slow server: its systemd was started here, not restored; if nothing comes, run \"autofs-restore-hook repair --strategy reexec %d\"", CannotJudge, s.PID)
+	case !s.Restore && !m.Master.Restored:
 		return Healthy, "its systemd was started here, not restored"
 	}
 	reason := m.NotPreserved

@@ -67,7 +67,7 @@ func TestDecide(t *testing.T) {
 		"systemd, not preserved, old":  {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), RestartOnly, true, Restarted, "taken"},
 		"systemd, unknown number":      {systemdMount(unknown), Auto, true, Reexecuted, "if systemd remembers another"},
 		"systemd, later":               {systemdMount(late(true, false)), Auto, false, Reexecuted, "if systemd remembers another"},
-		"systemd, later, waiters":      {systemdMount(late(false, true)), Auto, false, Reexecuted, "if systemd remembers another"},
+		"systemd, later, waiters":      {systemdMount(late(true, true)), Auto, false, Reexecuted, "if systemd remembers another"},
 		"systemd, later, settled":      {systemdMount(func(m *Mount) { late(true, false)(m); m.Settled = true }), Auto, false, Healthy, "earlier run"},
 		"systemd, settled, waiters":    {systemdMount(func(m *Mount) { late(true, true)(m); m.Settled = true }), Auto, false, Reexecuted, "if systemd remembers another"},
 		"systemd, settled, restore":    {systemdMount(func(m *Mount) { late(true, true)(m); m.Settled = true }), Auto, true, Healthy, "earlier run"},
@@ -104,6 +104,24 @@ func TestDecide(t *testing.T) {
 		}
 		if !reflect.DeepEqual(first, again) {
 			t.Errorf("%s: another plan for the same snapshot: %v, %v", name, first, again)
+		}
+	}
+}
+
+// TestPlanWaited: a process that waits does not make a systemd suspect that was never
+// restored. Only its own mount cannot be judged.
+func TestPlanWaited(t *testing.T) {
+	waited, other := systemdMount(late(false, true)), systemdMount(late(false, true))
+	waited.Path, other.Path = "/mnt/waited", "/mnt/waited-not"
+	s := &Snapshot{PID: 54, Mounts: []Mount{waited, other}, Waiters: []Waiter{{PID: 60, Path: "/mnt/waited/file"}}}
+	plan := Plan(s)
+	if plan[0].Cure != Unrepaired || !strings.HasPrefix(plan[0].Reason, CannotJudge) || plan[1].Cure != Healthy {
+		t.Errorf("%+v", plan)
+	}
+	s.Strategy = ReexecOnly
+	for _, d := range Plan(s) {
+		if d.Cure != Reexecuted {
+			t.Errorf("as demanded: %+v", d)
 		}
 	}
 }
