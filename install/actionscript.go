@@ -123,7 +123,6 @@ func (p *plan) removeLine() error {
 	if err != nil || before == nil {
 		return err
 	}
-	p.direct = slices.Contains(ActionScripts(string(have)), p.program)
 	text := replaceLines(have, []string{p.script.Name, p.program}, "", recorded != nil && recorded.Newline)
 	if !bytes.Equal(text, have) {
 		p.rewrite(name, before, pending, text, recorded != nil && recorded.Created)

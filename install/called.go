@@ -33,9 +33,9 @@ func (p *plan) checkCalled(ctx context.Context) error {
 // criuPatience is how long a removal waits for CRIU to end: most restores take less.
 const criuPatience = 2 * time.Second
 
-// unlessCRIU keeps a file that CRIU calls as long as a CRIU runs, which may have
-// read its name: it would abort its restore or dump if the file were missing. The
-// action script does nothing where the program is missing.
+// unlessCRIU keeps a file as long as a CRIU runs, which may have read the action
+// script's name: it would abort its restore or dump without the script, and cannot
+// restore a systemd container without the control groups that the program creates.
 func (p *plan) unlessCRIU(name string) func() bool {
 	return func() bool {
 		if !p.tree.isOwnRoot() {

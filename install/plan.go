@@ -30,7 +30,6 @@ type plan struct {
 	kept     []string
 	calling  []string // of what is kept, who calls the program
 	clean    bool     // nothing is left of an installation
-	direct   bool     // CRIU called the program itself
 	check    func() error
 	line     string // the file with CRIU's line
 	called   string // what that line calls

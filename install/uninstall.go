@@ -154,11 +154,7 @@ func (p *plan) removeProgram() error {
 		case !isProgram(f.data):
 			p.keep(p.program, "is another program now: remove it by hand")
 		default:
-			c := &change{path: p.program, before: f, remove: true}
-			if p.direct {
-				c.unless = p.unlessCRIU(p.program)
-			}
-			p.changes = append(p.changes, c)
+			p.changes = append(p.changes, &change{path: p.program, before: f, remove: true, unless: p.unlessCRIU(p.program)})
 		}
 	}
 	r, err := p.tree.readText(RecordFile)
