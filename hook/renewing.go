@@ -68,7 +68,7 @@ func (s store) renewElsewhere(ctx context.Context, sc *scene, path string, old, 
 	}
 	var others []mounts.Space
 	for _, sp := range sc.mountSpaces() {
-		if sp.Shows(path, old) {
+		if sp.Shows(path, old) && !sp.Shows(path, fresh) {
 			others = append(others, sp)
 		}
 	}
