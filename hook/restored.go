@@ -35,11 +35,10 @@ func restored(p *nsenter.Process) bool {
 		if err != nil {
 			continue // ended meanwhile
 		}
-		switch start := child.StartTime(); {
-		case start < oldest:
+		// Of several in a tick of the clock the first is the oldest: the kernel lists
+		// children in the order in which they came.
+		if start := child.StartTime(); start < oldest {
 			oldest, forked = start, !child.Executed()
-		case start == oldest:
-			forked = forked || !child.Executed()
 		}
 		child.Close()
 	}

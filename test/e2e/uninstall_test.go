@@ -30,7 +30,7 @@ func TestUninstallDuringCRIU(t *testing.T) {
 		"restore": {"setup-namespaces", []string{lab.Hook(), "install"}, []string{lab.Hook(), "uninstall"}, []string{lab.Hook(), "uninstall"}},
 		"dump":    {"pre-dump", []string{lab.Hook(), "install"}, []string{lab.Hook(), "uninstall"}, []string{lab.Hook(), "uninstall"}},
 		"package": { // dpkg removes the program itself: only after it has created the control groups
-			"post-setup-namespaces",
+			"post-restore",
 			[]string{"dpkg", "--install", file},
 			[]string{"dpkg", "--remove", "autofs-restore-hook"},
 			[]string{"dpkg", "--purge", "autofs-restore-hook"},
@@ -67,7 +67,7 @@ func TestUninstallDuringCRIU(t *testing.T) {
 	}
 }
 
-// removeAt makes CRIU run a command at a stage, after the action script of the
+// removeAt makes CRIU run a command at a stage, beside the action script of the
 // installed program. It returns where that command writes.
 func removeAt(t *testing.T, stage string, command []string) string {
 	t.Helper()
