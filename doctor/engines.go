@@ -85,7 +85,7 @@ func (j *judgement) forceIrmap() {
 	j.add(OK, "checkpoints", text, "")
 }
 
-// runtimes says for everybody who starts CRIU how often it will call the
+// runtimes says for each program that starts CRIU how often it will call the
 // program.
 func (j *judgement) runtimes() {
 	v, known := j.oldest()
@@ -168,7 +168,7 @@ func (j *judgement) hooks() {
 		}
 		switch {
 		case h.Problem != "":
-			j.add(Fail, "hook file", fmt.Sprintf("%s: %q: engines that read it start no container", h.File, h.Problem), "mend or remove it")
+			j.add(Fail, "hook file", fmt.Sprintf("%s: %q: engines that read it start no container", h.File, h.Problem), "fix or remove it")
 		case t.Problem != "":
 			j.add(Fail, "hook file", fmt.Sprintf("%s calls %q: %s; containers with this hook do not start", h.File, h.Program, t.Problem),
 				"put the program there, or remove the file")

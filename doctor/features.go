@@ -13,7 +13,7 @@ import (
 // What cannot be done without a feature of the kernel.
 const (
 	everything = "nothing can be repaired"
-	preserved  = "no mount is preserved; systemd re-executes itself or units are restarted instead"
+	preserved  = "no mount is preserved, and no automount daemon reloads; systemd re-executes itself or units are restarted instead"
 	reexecuted = "systemd's state cannot be corrected; units are restarted instead"
 )
 
@@ -91,7 +91,7 @@ func children() error {
 	return f.Close()
 }
 
-var errYama = errors.New("kernel.yama.ptrace_scope is 3: nobody may trace until the next boot")
+var errYama = errors.New("kernel.yama.ptrace_scope is 3: no process may trace until the next boot")
 
 func ptraceAllowed() error {
 	if strings.TrimSpace(text("/proc/sys/kernel/yama/ptrace_scope")) == "3" {

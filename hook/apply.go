@@ -14,9 +14,9 @@ type work struct {
 	plan     []Decision
 	warn     func(error)
 	// killWaiters is the administrator's permission to end processes that wait
-	// on a mount from which nobody can be let go.
+	// on a mount from which no process can be released.
 	killWaiters bool
-	// refused are the waiters who got an error.
+	// refused are the waiters that got an error.
 	refused map[int]bool
 }
 

@@ -47,7 +47,7 @@ func (s *scene) wake(ctx context.Context, snapshot *Snapshot) error {
 // returnTime is how long a systemd may be without its socket.
 const returnTime = time.Second
 
-// absent reports whether nobody listens on systemd's socket.
+// absent reports whether no process listens on systemd's socket.
 func absent(err error) bool {
 	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
 }

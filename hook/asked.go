@@ -9,7 +9,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
 
-// errBegun refuses to begin what an earlier run has begun and nobody finished.
+// errBegun refuses an operation that an earlier run has left unfinished.
 var errBegun = errors.New("what an earlier run began with it is not finished yet: repair again")
 
 // finishTime bounds how long a run waits for what an earlier one has asked for: the

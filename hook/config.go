@@ -23,12 +23,12 @@ const maxConfig = 64 << 10
 type Config struct {
 	// Strict makes what fails the exit status of the hook and the action script
 	// too. CRIU and runc heed it before the container's processes exist
-	// (pre-restore, createRuntime): there it fails the restore. Later CRIU only
-	// logs it.
+	// (pre-restore, post-setup-namespaces, createRuntime): there it fails the
+	// restore. Later CRIU only logs it.
 	Strict bool
-	// ReexecuteReplaced allows a container's systemd to execute itself, so that
-	// it can be told device numbers, even if its program file was replaced since
-	// it was started. It then runs the new version.
+	// ReexecuteReplaced allows a container's systemd to re-execute itself, so that
+	// its state can be corrected, even if its program file was replaced since it
+	// was started. It then runs the new version.
 	ReexecuteReplaced bool
 }
 

@@ -26,7 +26,7 @@
 // is verified and reported. Each moment is complete alone.
 //
 // Between the moments a record goes from run to run, and files that must stay
-// open are kept by a process of our own (package holder).
+// open are kept by a process of our own (package helper).
 //
 // # How a restore is told from a start
 //
@@ -36,7 +36,7 @@
 // directory in it, /proc/CRIU/fd/N, says which CRIU it is.
 //
 // No OCI runtime runs poststart at a restore, so an OCI hook called at that
-// stage is asked by a start, by a person or by a future runtime. The command
+// stage is called at a start, by a person or by a future runtime. The command
 // line of the calling runtime says "create", "start" or "run" when it is a
 // fresh start, and then nothing is looked at. Otherwise the master decides: CRIU
 // forks processes and does not execute their programs, as a runtime does
@@ -45,16 +45,19 @@
 //
 // None of this can be forged from inside a container to the harm of another one:
 // the caller's command line and environment belong to the host, and whether a
-// process was executed is the kernel's word. What the container's own systemd says about its units it can
-// invent, but only about its own units, and all that follows happens to itself:
-// it is re-executed, its units are restarted. Annotations are never looked at: they travel inside checkpoint
-// archives, and whoever made the archive wrote them.
+// process was executed is the kernel's word. What the container's own systemd says
+// about its units it can invent, but only about its own units, and all that follows
+// happens to itself: it is re-executed, its units are restarted. Annotations are
+// never looked at: they travel inside checkpoint archives, and the author of the
+// archive wrote them.
 //
 // # What is never done
 //
 // No path of the container is walked in a way that triggers an automount, no
-// program of the container is run, and nothing is done in a mount namespace that is the host's own. No process is asked, signalled or traced that
-// is not the container's (package owner), whatever mount it serves there. While the container runs, nothing is done to
-// a mount before its master has answered: a container that does not answer is
-// left as it is.
+// program of the container is run, and nothing is done in a mount namespace that is
+// the host's own. No process is asked, signalled or traced that is not the
+// container's (package owner), whatever mount it serves there. While the container
+// runs, nothing is done to a mount of a systemd before that has answered, and an
+// automount daemon gets a SIGHUP only if it handles that and will find its master
+// map.
 package hook

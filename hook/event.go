@@ -25,9 +25,9 @@ const (
 	Repair Moment = "repair"
 )
 
-// Event says who is being restored, at which moment, and who told us.
+// Event says which process is being restored, at which moment, and what called us.
 type Event struct {
-	// Trigger names who told us, for the report: "criu:post-resume",
+	// Trigger names the caller, for the report: "criu:post-resume",
 	// "oci:poststart", "command:repair".
 	Trigger string
 	Moment  Moment
@@ -45,8 +45,8 @@ type Event struct {
 	// Everyone makes the snapshot look at every process on the host, and so
 	// find those that entered the container from outside.
 	Everyone bool
-	// KillWaiters permits to end processes that wait on a mount from which nobody
-	// can be let go.
+	// KillWaiters permits to end processes that wait on a mount from which none
+	// can be released.
 	KillWaiters bool
 	// Watch is whether to wait for the end of the restore first; the start times
 	// are those of CRIU and of the first process.

@@ -22,7 +22,7 @@ var gateNote = noteKind{"containers", ".gate", "note of a gate"}
 func (s store) announceGate(init *nsenter.Process, device uint64) error {
 	n := gateNote.of(s, init)
 	if n.exists() {
-		return errBegun // with another gate, which nobody would find without it
+		return errBegun // with another gate, which no run would find without it
 	}
 	return n.write([]byte(strconv.FormatUint(device, 10)))
 }
@@ -33,7 +33,7 @@ func (s store) forgetGate(init *nsenter.Process) error {
 }
 
 // finishGate takes away what a killed run has left of its gate. The run's guard
-// has let go of everybody who waited in it.
+// has released the processes that waited in it.
 func (s store) finishGate(ctx context.Context, sc *scene) error {
 	n := gateNote.of(s, sc.init)
 	data, err := n.read()
@@ -73,7 +73,7 @@ func (s store) finishGate(ctx context.Context, sc *scene) error {
 	return errors.Join(n.remove(), sc.readTables())
 }
 
-// removeThrough takes away a gate from a mount that somebody still waits on, and
+// removeThrough takes away a gate from a mount that a process still waits on, and
 // that is closed to us therefore: its daemon opens the gate.
 func (s *scene) removeThrough(ctx context.Context, sp *space, path string, device uint64) error {
 	list, err := s.survey()
@@ -93,5 +93,5 @@ func (s *scene) removeThrough(ctx context.Context, sp *space, path string, devic
 		defer files[0].Close()
 		return park.Detach(ctx, sp.process, files[0])
 	}
-	return fmt.Errorf("%q: somebody waits on the mount beneath, and no automount daemon serves it", path)
+	return fmt.Errorf("%q: a process waits on the mount beneath, and no automount daemon serves it", path)
 }

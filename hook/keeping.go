@@ -62,8 +62,8 @@ func (s store) keep(ctx context.Context, init, in *nsenter.Process, m *Mount) (*
 	return k, nil
 }
 
-// drop lets go of the copies, once the covers are back. The record goes last:
-// without it nobody would find the holder.
+// drop closes the copies, once the covers are back. The record goes last: without
+// it no run would find the holder.
 func (k *keeping) drop(ctx context.Context) error {
 	return errors.Join(k.kept.Close(), forgetKeeping(ctx, k.helper, k.note))
 }

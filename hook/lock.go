@@ -36,7 +36,7 @@ func (s store) lock(ctx context.Context, p *nsenter.Process) (*os.File, error) {
 		if err == nil && isFile(f, path) {
 			return f, nil
 		}
-		f.Close() // somebody else's, or removed by who had it before
+		f.Close() // another run's, or removed by the run that had it before
 		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return nil, fmt.Errorf("lock %q: %w", name, os.NewSyscallError("flock", err))
 		}

@@ -262,7 +262,7 @@ func (p *parking) open() error {
 	n := len(p.Mounts)
 	p.lots, p.stale = make([]*park.Lot, n), make([]*os.File, n)
 	files, err := p.Helper.OpenAll()
-	if errors.Is(err, helper.ErrGone) {
+	if errors.Is(err, helper.ErrGone) || p.Helper == (helper.Ref{}) { // or the record is lost
 		return nil
 	}
 	if err != nil || len(files) != 3*n {

@@ -15,8 +15,8 @@ type Cure string
 const (
 	// Healthy means that the master knows the mount as it is; nothing to do.
 	Healthy Cure = "healthy"
-	// Preserved means that the mount was made anew with the device number that its master
-	// remembers.
+	// Preserved means that the mount was recreated with the device number that its
+	// master remembers.
 	Preserved Cure = "preserved"
 	// Reexecuted means that systemd remembered another device number, and that
 	// this was corrected when it re-executed itself; nothing else changed.
@@ -89,7 +89,7 @@ func decide(s *Snapshot, m *Mount) (Cure, string) {
 	case master.None:
 	}
 	if m.Options.Catatonic() {
-		return Healthy, "nobody serves it: it was catatonic before"
+		return Healthy, "no process serves it: it was catatonic before"
 	}
 	return Unrepaired, "no process reads its pipe: start the program that served it"
 }
@@ -131,7 +131,7 @@ func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 // stale. Nothing is done with it.
 const CannotJudge = "cannot be judged now"
 
-// toPreserve picks the mounts that are to be made anew with the device number
+// toPreserve picks the mounts that are to be recreated with the device number
 // that their systemd remembers.
 func toPreserve(list []Mount) []int {
 	var picked []int

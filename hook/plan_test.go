@@ -16,7 +16,7 @@ func systemdMount(change func(*Mount)) Mount {
 		Main: true, Namespace: 1, Path: "/a", Device: 60, DeviceBefore: 54,
 		Options: autofs.Options{FD: 9, HasPipe: true, Type: autofs.Direct},
 		Master: Master{
-			Identity: master.Identity{Kind: master.Systemd, PID: 100, ContainerPID: 1},
+			Identity: master.Identity{Kind: master.Systemd, PID: 100},
 			Unit:     "a.automount",
 		},
 	}
@@ -29,7 +29,7 @@ func systemdMount(change func(*Mount)) Mount {
 // automountMount is one of a daemon that a service runs.
 func automountMount(change func(*Mount)) Mount {
 	m := systemdMount(nil)
-	m.Master = Master{Identity: master.Identity{Kind: master.Automount, PID: 101, ContainerPID: 7}, Unit: "autofs.service"}
+	m.Master = Master{Identity: master.Identity{Kind: master.Automount, PID: 101}}
 	if change != nil {
 		change(&m)
 	}
@@ -200,7 +200,7 @@ func TestPlanOutside(t *testing.T) {
 		"not preserved":  func(m *Mount) { m.NotPreserved = "taken" },
 	} {
 		m := systemdMount(change)
-		m.Master.Kind, m.Master.ContainerPID = master.Outside, 0
+		m.Master.Kind = master.Outside
 		for _, restore := range []bool{false, true} {
 			for _, strategy := range []Strategy{Auto, ReexecOnly, RestartOnly} {
 				plan := Plan(&Snapshot{Restore: restore, Strategy: strategy, Mounts: []Mount{m}})

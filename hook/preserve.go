@@ -10,10 +10,11 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// preserve works at CRIU's pre-resume: all processes are stopped, nobody waits
-// on any mount, and the images can still be read. It makes the mounts that a
-// systemd serves anew, with the device numbers that this systemd remembers,
-// and has a holder keep the roots of all others open for the repair.
+// preserve works at CRIU's pre-resume: all processes are stopped, none waits on
+// any mount, and the images can still be read. It recreates the mounts that a
+// systemd serves with the device numbers that this systemd remembers, puts parking
+// mounts in the place of stale triggers of automount, and has a helper keep the
+// roots of mounts open that still need a repair.
 func (r Runner) preserve(ctx context.Context, e Event) error {
 	has, imagesErr := namedAutofs(e.ImageDir)
 	if imagesErr == nil && !has {
@@ -44,7 +45,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	}
 	if rec == nil {
 		if rec, err = r.lateRecord(e); err != nil {
-			r.Warn(err) // without images systemd is asked, later
+			r.Warn(err) // without images systemd's state decides, later
 			rec = &record{}
 		}
 	}

@@ -173,10 +173,10 @@ func (s *scene) mountSpaces() []mounts.Space {
 	return list
 }
 
-// verifyPreserved looks at the mounts anew. A mount counts as preserved if
+// verifyPreserved looks at the mounts again. A mount counts as preserved if
 // every namespace that showed the old superblock shows the new one in its
 // place, once, with the same covers. Then the old superblock is made catatonic:
-// nobody can be left waiting on it.
+// no process can be left waiting on it.
 func (r Runner) verifyPreserved(sc *scene, rec *record, before []Mount, replacements []*mounts.Replacement) error {
 	if err := sc.readTables(); err != nil {
 		return err
@@ -225,7 +225,7 @@ func (r Runner) verifyPreserved(sc *scene, rec *record, before []Mount, replacem
 }
 
 // sameCovers compares what lies on a mount by the kernel's mount ids; autofs
-// mounts by their paths, for they may have been made anew as well.
+// mounts by their paths, for they may have been recreated as well.
 func sameCovers(a, b []Cover) bool {
 	if len(a) != len(b) {
 		return false

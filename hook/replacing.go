@@ -43,8 +43,8 @@ func (s store) replace(ctx context.Context, init *nsenter.Process, spaces []moun
 	return errors.Join(err, n.remove())
 }
 
-// undoReplacing undoes what a run has begun and not finished, and reports
-// whether there was anything.
+// undoReplacing undoes what a run has not finished, and reports whether there was
+// anything.
 func (s store) undoReplacing(ctx context.Context, init *nsenter.Process, spaces []mounts.Space) (undone bool, err error) {
 	n := replacingNote.of(s, init)
 	var rec replacingRecord

@@ -69,7 +69,7 @@ type Report struct {
 	// would try.
 	Planned bool `json:"-"`
 	// stuck is whether processes wait on mounts that were cured, and waited on
-	// them before: they were not let go.
+	// them before: they were not released.
 	stuck bool
 }
 

@@ -17,7 +17,7 @@ import (
 
 // reserve works before the restored processes exist: it reads the images and
 // holds those device numbers that a systemd remembers, so that neither the
-// container's own new mounts nor anybody else gets them.
+// container's own new mounts nor other ones get them.
 func (r Runner) reserve(ctx context.Context, e Event) error {
 	if has, err := hasAutofs(e.ImageDir); err != nil || !has {
 		return err

@@ -13,8 +13,8 @@ var errNotRestarted = errors.New("systemd did not restart the unit")
 var errCoversKept = errors.New("what covered it is kept for a day: repair again")
 
 // restart restarts the unit of a systemd automount. What covers the mount is
-// kept in a mount namespace of our own and put back; who waits on the old mount
-// is let go.
+// kept in a mount namespace of our own and put back; processes that wait on the
+// old mount are released.
 func (w *work) restart(ctx context.Context, i int) error {
 	m := &w.snapshot.Mounts[i]
 	manager, err := w.scene.manager(ctx, m.Master.PID)

@@ -45,8 +45,8 @@ func restored(p *nsenter.Process) bool {
 	return forked
 }
 
-// markRestored notes which systemds were restored, and on whose mounts a process
-// waits: these are the ones that may remember other numbers.
+// markRestored notes which systemds were restored, which may remember other numbers,
+// and on whose mounts a process waits, which is a reason to ask them again.
 func (s *scene) markRestored(snapshot *Snapshot) {
 	known := map[int]bool{}
 	waited := map[int]bool{}

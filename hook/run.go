@@ -35,7 +35,7 @@ type Runner struct {
 	// Machine, if not nil, has Inspect also tell what CRIU would fail at.
 	Machine *forecast.Machine
 	// Protect, if not nil, is called before anything of this process is in reach
-	// of the given process of a container. It may have the program begin anew.
+	// of the given process of a container. It may re-execute the program.
 	Protect func(pid int) error
 }
 
@@ -137,8 +137,8 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 	return nil
 }
 
-// snapshot describes the container and asks its masters. rec is what earlier
-// moments of the restore left.
+// snapshot describes the container, and asks none of its processes. rec is what
+// earlier moments of the restore left.
 func (r Runner) snapshot(e Event, sc *scene, rec *record) (*Snapshot, error) {
 	snapshot := &Snapshot{
 		PID: e.PID, Strategy: e.Strategy, Restore: rec.Moment != "" || e.Watch, Restored: restored(sc.init),

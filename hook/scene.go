@@ -102,7 +102,7 @@ func look(init *nsenter.Process, everyone bool) (*scene, error) {
 	return s, s.readTables()
 }
 
-// readTables reads all mount tables anew. A namespace whose last process has
+// readTables reads all mount tables again. A namespace whose last process has
 // ended has none any more.
 func (s *scene) readTables() error {
 	var budget mounts.Budget

@@ -11,8 +11,7 @@ import (
 
 // settled is what a run has made sure of: that this master knows this mount by
 // this number. It is kept until the container ends. Later runs cannot see that
-// by dates, since a mount that was cured is younger than its unit, nor by the
-// checkpoint images, which have the number from before.
+// by the checkpoint images, which have the number from before.
 type settled struct {
 	Namespace uint64 `json:"namespace"`
 	Path      string `json:"path"`

@@ -8,7 +8,7 @@ import (
 // Snapshot is what was found in a container, as plain data.
 type Snapshot struct {
 	PID int
-	// Restore is whether CRIU itself told us that the container has just been
+	// Restore is whether CRIU itself says that the container has just been
 	// restored.
 	Restore bool
 	// Restored is whether CRIU has made the container's first process.
@@ -61,15 +61,14 @@ type Cover struct {
 	Device uint64
 }
 
-// Master is the process that serves a mount, and what its systemd says of it.
+// Master is the process that serves a mount, and its unit.
 type Master struct {
 	master.Identity
 	// StartTime is its nsenter.Process.StartTime.
 	StartTime uint64
 	// PipeFD is the descriptor with which it reads the mount's pipe.
 	PipeFD int
-	// Unit is the .automount unit of a systemd master, or the service of an
-	// automount daemon; "" if systemd names none.
+	// Unit is the .automount unit of a systemd master, "" for another one.
 	Unit string
 	// Executed is whether it has executed its program since a fork made it. A
 	// restored daemon has not.
@@ -101,7 +100,7 @@ type Waiter struct {
 func (m *Mount) outside() bool { return m.Master.Kind == master.Outside }
 
 // knownHealthy reports whether the device numbers alone show that the master
-// knows the mount, so that nobody has to be asked.
+// knows the mount, so that it need not be asked.
 func (m *Mount) knownHealthy() bool {
 	return m.Settled || m.Preserved || m.hasOldNumber()
 }

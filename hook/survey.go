@@ -15,7 +15,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// survey describes every autofs mount of the scene, without asking anybody in
+// survey describes every autofs mount of the scene, without asking a process of
 // the container: it works while all processes are stopped.
 func (s *scene) survey() ([]Mount, error) {
 	found, err := s.listAutofs()
@@ -270,7 +270,7 @@ func (s *scene) pipesOf(pid int) (*owner.Member, map[uint64]int, error) {
 	return member, pipes, nil
 }
 
-// forgetPipes makes pipesOf look anew: a master's files change.
+// forgetPipes makes pipesOf look again: a master's files change.
 func (s *scene) forgetPipes() {
 	clear(s.pipes)
 	for pid, p := range s.masters {

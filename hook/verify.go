@@ -6,7 +6,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
 
-// verify looks at everything anew, triggering nothing, and takes back each
+// verify looks at everything again, triggering nothing, and takes back each
 // claim that does not hold: the path must show exactly one autofs mount, its
 // pipe must have the right master as its reader, and what covered it must be
 // there.

@@ -21,10 +21,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// openClosed opens the roots of mounts that could not be opened because
-// somebody waits there. An automount daemon, which is replaced anyway, is made to
-// do it. Where it is not possible, and the administrator wants it so, those who
-// wait are ended.
+// openClosed opens the roots of mounts that could not be opened because a process
+// waits there. An automount daemon is made to do it. Where that is not possible, and
+// the administrator wants it so, the waiters are ended.
 func (w *work) openClosed(ctx context.Context, list []int) {
 	closed := map[int][]int{} // by the master's pid
 	for _, i := range list {
@@ -193,8 +192,8 @@ func (w *work) places(list []int) []park.Place {
 	return places
 }
 
-// canRelease refuses to touch a daemon while somebody waits on a mount of its
-// whose root is not open: he could not be let go.
+// canRelease refuses to touch a daemon while a process waits on a mount of its
+// whose root is not open: it could not be released.
 func (w *work) canRelease(list []int) error {
 	now, err := w.scene.waiters()
 	if err != nil {
@@ -206,7 +205,7 @@ func (w *work) canRelease(list []int) error {
 			continue
 		}
 		if waiting := waitersOn(now, m.Path); len(waiting) > 0 {
-			return fmt.Errorf("%s: nobody can be let go from it any more; end %s, or run \"autofs-restore-hook repair --kill-waiters %d\"",
+			return fmt.Errorf("%s: the processes that wait on it cannot be released, because its root is unreachable; end %s, or run \"autofs-restore-hook repair --kill-waiters %d\"",
 				m.Path, nameWaiters(waiting), w.snapshot.PID)
 		}
 	}
@@ -218,7 +217,7 @@ func (w *work) anyRoot(device uint64) bool {
 	return slices.ContainsFunc(w.snapshot.Mounts, func(m Mount) bool { return m.Device == device && w.root(&m) != nil })
 }
 
-// release lets go of everybody who waits on the mount's superblock: they get
+// release releases all processes that wait on the mount's superblock: they get
 // ENOENT. It must not be called while its master still serves it.
 func (w *work) release(m *Mount) {
 	root := w.root(m)
@@ -226,7 +225,7 @@ func (w *work) release(m *Mount) {
 		return
 	}
 	if err := autofs.Release(root); err != nil {
-		w.warn(fmt.Errorf("%s: let go of the processes that wait on it: %w", m.Path, err))
+		w.warn(fmt.Errorf("%s: release the processes that wait on it: %w", m.Path, err))
 	}
 }
 
@@ -274,8 +273,8 @@ func nameWaiters(list []Waiter) string {
 // released: a master mounts what they asked for.
 const servingTime = time.Second
 
-// countWaiters notes how many of those who waited before wait no more, and who
-// still does.
+// countWaiters notes how many of the earlier waiters wait no more, and which still
+// do.
 func (w *work) countWaiters(report *Report) {
 	before := w.snapshot.Waiters
 	if len(before) == 0 {

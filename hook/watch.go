@@ -61,8 +61,8 @@ func imageDirectory(criu *nsenter.Process) (string, error) {
 }
 
 // leaveWatcher is what a createRuntime hook does at a restore where CRIU calls no
-// action script of ours: it leaves a process behind that repairs the container
-// when the restore has ended.
+// action script of ours: it creates the control groups, and leaves a process behind
+// that repairs the container when the restore has ended.
 func (r Runner) leaveWatcher(e Event) error {
 	init, err := nsenter.Open(e.PID)
 	if err != nil {

@@ -19,7 +19,7 @@ func (p *plan) setProgram(program string) (err error) {
 }
 
 // isScript reports whether a file is an action script for the program. It is
-// replaced like the program itself: it is none of the files that somebody edits.
+// replaced like the program itself: it is none of the files that a person edits.
 func (p *plan) isScript(f *file) bool {
 	program, ok := manifests.CalledBy(p.script.Name, string(f.data))
 	return ok && program == p.program

@@ -16,7 +16,7 @@ func (p *plan) callers() []string {
 	}
 	if n := p.tree.containersWith(p.program); n > 0 {
 		list = append(list, fmt.Sprintf("%d containers of podman or CRI-O were created with hooks and do not start without it: "+
-			"create them anew, and uninstall again", n))
+			"recreate them, and uninstall again", n))
 	}
 	return list
 }

@@ -5,11 +5,11 @@
 //
 // CRIU's own configuration does for every engine: one action-script line in
 // /etc/criu/default.conf, which every CRIU reads whatever started it. So this is
-// all that is installed unless somebody asks for more. CRIU before 3.19 aborts
+// all that is installed unless an engine is named. CRIU before 3.19 aborts
 // every checkpoint and restore of runc with such a line in place (commit
 // 28d005638): there it is refused.
 //
-// OCI hooks are for those who cannot have it. Engines write them into a
+// OCI hooks are for machines that cannot have it. Engines write them into a
 // container when they create it. So they make themselves felt at every start,
 // and a container keeps them after they are uninstalled: without the program it
 // would not start any more.
@@ -28,7 +28,7 @@
 // What was written is noted in [RecordFile], with the folders that had to be
 // made. Only that is removed, and only while it still is what was written. The
 // program stays as long as something calls it: a hook or an action script that
-// is missing stops containers.
+// is missing stops containers. Program and script stay while a CRIU runs, too.
 //
 // # Another root
 //

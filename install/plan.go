@@ -189,7 +189,7 @@ func (p *plan) writeHooks(e Engine) error {
 	return nil
 }
 
-// writeFile plans a file that is ours. One that somebody has changed is kept.
+// writeFile plans a file that is ours. One that was changed is kept.
 func (p *plan) writeFile(e Engine, name string, data []byte) error {
 	for _, c := range p.changes {
 		if c.path == name {

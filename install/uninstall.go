@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// uninstall plans a removal. Its order: those who call the program, the program,
+// uninstall plans a removal. Its order: the callers of the program, the program,
 // the record.
 func (p *plan) uninstall(context.Context) error {
 	if p.record.Program != "" {
@@ -134,8 +134,8 @@ func (p *plan) namesBaseSpec(name string) string {
 	return ""
 }
 
-// removeProgram plans the removal of the program, if it was put there and nobody
-// calls it any more, and of the record.
+// removeProgram plans the removal of the program, if it was put there and
+// nothing calls it any more, and of the record.
 func (p *plan) removeProgram() error {
 	f, err := p.tree.read(p.program, maxProgram)
 	if err != nil {
@@ -212,12 +212,13 @@ func (p *plan) emptied() []string {
 const runFiles = "/run/" + programName
 
 // underWay reports whether a file is the note of a repair that is not finished:
-// without it what covered a mount, or who serves it, could not be brought back.
+// without it what covered a mount could not be brought back, nor could the processes
+// in a parking mount be released.
 func underWay(dir, name string) bool {
 	switch dir {
 	case "covers", "locks":
 		return true
-	case "containers": // "PID-START.json" says what is repaired, all others what is begun
+	case "containers": // "PID-START.json" says what is repaired, all others what is under way
 		identity, ok := strings.CutSuffix(name, ".json")
 		return !ok || strings.Contains(identity, ".")
 	}

@@ -27,7 +27,8 @@ Called by people:
   repair PID [--json] [--strategy auto|reexec|restart] [--kill-waiters]
                                         repair them; end processes that wait on an automount and cannot be released
   install   [--engine criu|podman|crio|containerd|all] [--force-irmap] [--root DIR] [--prefix DIR] [--dry-run]
-  uninstall [the same]                  make engines call the program, or undo that; without --engine what the
+  uninstall [the same, without --force-irmap]
+                                        make engines call the program, or undo that; without --engine what the
                                         machine needs; --dry-run shows the changes; with --force-irmap checkpoints
                                         can be restored on other root filesystems (it changes every dump)
   doctor [--json]                       whether it will be called, and work, on this machine; exit status

@@ -90,7 +90,7 @@ func closeToOthers(log *logger) {
 	}
 }
 
-// sealed is the hook.Runner's Protect: the program begins anew, as a copy that
+// sealed is the hook.Runner's Protect: the program executes itself, as a copy that
 // finds the input on standard input.
 func sealed(input []byte) func(pid int) error {
 	return func(pid int) error { return spawn.Seal(pid, input) }
@@ -214,7 +214,7 @@ func (l *logger) limit(what string) *time.Timer {
 		if config, _ := hook.ReadConfig(hook.ConfigFile); !config.Strict && !strings.HasPrefix(what, "command:") {
 			status = exitDone
 		}
-		// Whoever reads the log may be what everything waits for.
+		// The reader of the log may be what everything waits for.
 		time.AfterFunc(lastWords, func() { os.Exit(status) })
 		l.Errorf("%s: not finished within %s, given up", what, hook.Deadline)
 		os.Exit(status)

@@ -67,8 +67,8 @@ func ParseOptions(super string) (Options, error) {
 	return p.o, nil
 }
 
-// Catatonic tells whether the kernel has given the master up: nobody is asked
-// and nobody waits, a missing mount is ENOENT.
+// Catatonic tells whether the kernel has given the master up: it is not asked,
+// no process waits, and a missing mount is ENOENT.
 func (o Options) Catatonic() bool { return o.FD < 0 }
 
 type parser struct {

@@ -20,12 +20,12 @@ const maxPending = 1 << 14
 // patience bounds how long the kernel may take to send a request of our own.
 const patience = time.Second
 
-// Release lets go of every process that waits on the mount, with ENOENT, and
-// makes it catatonic. root must be a real descriptor; see [Reopen].
+// Release releases every process that waits on the mount, with ENOENT, and makes it
+// catatonic. root must be a real descriptor; see [Reopen].
 //
 // [Catatonic] alone does that since Linux 6.6. Before (17fce12e7c0a; measured on
-// 6.1) it takes their requests back but wakes nobody who waits killably, as
-// everybody does, and nothing else wakes them afterwards. So there each request
+// 6.1) it takes their requests back but wakes no process that waits killably, as
+// all do, and nothing else wakes them afterwards. So there each request
 // is answered first. A process that comes between the two is left behind.
 func Release(root *os.File) error {
 	var err error
@@ -76,14 +76,14 @@ func failPending(root *os.File) error {
 	return nil
 }
 
-// fail is Ready for what could not be mounted: those who wait get ENOENT.
+// fail is Ready for what could not be mounted: the waiters get ENOENT.
 func fail(root *os.File, token uint32) error {
 	return ioctlError("AUTOFS_IOC_FAIL", ioctlValue(root, iocFail, uintptr(token)))
 }
 
 // CurrentToken learns the value of the counter that the kernel numbers requests
 // with, one for all mounts of the machine (autofs_next_wait_queue in
-// fs/autofs/waitq.c): it makes a request on a mount that nobody else sees.
+// fs/autofs/waitq.c): it makes a request on a mount that no other process sees.
 func CurrentToken() (uint32, error) {
 	read, write, err := os.Pipe()
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 var errNilFile = errors.New("no file given")
 
 // retry repeats a system call that a signal interrupted. The Go runtime sends
-// itself signals to preempt goroutines, so this happens without anybody's doing.
+// itself signals to preempt goroutines, so this happens by itself.
 func retry(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {

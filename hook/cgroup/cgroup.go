@@ -1,5 +1,5 @@
-// Package cgroup finds the control groups of processes and moves processes of
-// our own out of a container's. Version 1 hierarchies and version 2 are both
+// Package cgroup finds the control groups of processes, moves processes of our own
+// out of a container's, and creates groups within one (version 2 only). Version 1 hierarchies and version 2 are both
 // understood (cgroups(7)).
 package cgroup
 

@@ -76,7 +76,7 @@ func start(steps []Step, report int, life [2]int) (pid, pidfd int, err error) {
 const lifeTime = 2000
 
 // awaitLife returns when the copy will end with us. If we end before, or do not
-// wait any more, it finds nobody who reads, and ends itself: its parent may have
+// wait any more, it finds no reader, and ends itself: its parent may have
 // ended before it asked for a signal then.
 func awaitLife(pipe int) {
 	fds := []unix.PollFd{{Fd: int32(pipe), Events: unix.POLLIN}}

@@ -42,7 +42,7 @@ type Pool struct {
 }
 
 // New makes a pool for the wanted numbers (st_dev) that holds nothing yet.
-// Numbers of block devices are left out: nobody can choose those.
+// Numbers of block devices are left out: those cannot be chosen.
 func New(wanted []uint64) *Pool {
 	p := &Pool{held: map[uint64]*os.File{}}
 	for _, w := range wanted {
@@ -164,10 +164,10 @@ func (p *Pool) Take(ctx context.Context, wanted uint64, create func() (*os.File,
 		case number == wanted:
 			return f, nil
 		case number < wanted:
-			// Somebody gave back a lower number meanwhile. This one fills it.
+			// A lower number was given back meanwhile. This one fills it.
 			p.others = append(p.others, f)
 		default:
-			f.Close() // somebody was faster; he may be as quick to give it back
+			f.Close() // another process was faster; it may be as quick to give it back
 		}
 	}
 	return nil, fmt.Errorf("device number %s: %w", text(wanted), ErrTaken)

@@ -1,10 +1,11 @@
-// Package images reads what CRIU's checkpoint images say about autofs mounts:
-// which device number each had, at which path, and who served it.
+// Package images reads what CRIU's checkpoint images say about autofs mounts: which
+// device number each had, at which path, and which process served it; and about
+// control groups: which ones were watched.
 //
-// It is not a general reader of CRIU images (go-criu's crit is). It knows two
-// kinds of file, mountpoints-<namespace>.img and autofs-<device>.img, decodes
-// the few fields that matter, and treats all of it as hostile: checkpoints
-// travel between machines, and whoever made one may have written anything. So
+// It is not a general reader of CRIU images (go-criu's crit is). It knows three
+// kinds of file, mountpoints-<namespace>.img, autofs-<device>.img and files.img,
+// decodes the few fields that matter, and treats all of it as hostile: checkpoints
+// travel between machines, and their authors may have written anything. So
 // there are limits on files, records and texts, and one false byte fails the
 // whole reading; the repair then does without the images.
 //

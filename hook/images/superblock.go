@@ -30,7 +30,7 @@ type Superblock struct {
 	ReadFD int
 }
 
-// Catatonic tells whether nobody served the mount any more.
+// Catatonic tells whether no process served the mount any more.
 func (s Superblock) Catatonic() bool { return s.FD < 0 }
 
 // decodeSuperblock reads an autofs image, which holds one record.

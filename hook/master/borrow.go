@@ -27,10 +27,10 @@ type Root struct {
 const borrowTime = 2 * time.Second
 
 // OpenRoots opens mounts of an automount daemon that processes wait on. To
-// everybody but their master such mounts are closed, so the daemon itself is made
-// to open them, by ptrace, and the descriptors are copied (pidfd_getfd(2)). The
-// daemon does not notice, but for a moment's pause; still, call it only for one
-// that is to be replaced. Mounts that it could not open are nil in the list, and
+// all but their master such mounts are closed, so the daemon itself is made to open
+// them, by ptrace, and the descriptors are copied (pidfd_getfd(2)). The daemon does
+// not notice, but for a moment's pause; still, call it only for one whose mounts are
+// stale. Mounts that it could not open are nil in the list, and
 // the errors are joined.
 func OpenRoots(ctx context.Context, daemon *owner.Member, list []Root) ([]*os.File, error) {
 	if err := daemon.Check(); err != nil {

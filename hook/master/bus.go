@@ -89,11 +89,11 @@ func (m *Manager) job(ctx context.Context, method, name, mode string) (string, e
 	}
 }
 
-// maxJobs bounds how many results are kept that nobody has asked for.
+// maxJobs bounds how many results are kept that were not asked for.
 const maxJobs = 4096
 
 // jobResults are the results of jobs that have ended. systemd sends them to
-// everybody who is connected to its private socket.
+// every client that is connected to its private socket.
 type jobResults struct {
 	mutex   sync.Mutex
 	results map[dbus.ObjectPath]string

@@ -66,7 +66,7 @@ func connect(ctx context.Context, pid1 *nsenter.Process) (*Manager, error) {
 		return nil, err
 	}
 	defer target.Close()
-	// Non-blocking: a queue of connections that nobody accepts is an error.
+	// Non-blocking: a queue of connections that are not accepted is an error.
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)

@@ -2,10 +2,11 @@
 // how each kind of them is made to serve its mounts again.
 //
 // A master is found through the pipe that the kernel writes requests to: the
-// mount option pipe_ino= names it, and whoever has its read end open is the
-// master. What a process calls itself only decides which kind of master it is
-// taken for; what is then done goes through the container's own systemd, whose
-// identity the kernel vouches for (SO_PEERCRED), so a process that lies about
+// mount option pipe_ino= names it, and the process that has its read end open is
+// the master. What a process calls itself only decides which kind of master it is
+// taken for. A systemd is then asked through its own socket, with the kernel as
+// witness of its identity (SO_PEERCRED), and re-executed; an automount daemon gets a
+// SIGHUP. Both must be the container's (package owner), so a process that lies about
 // its name gains nothing.
 package master
 

@@ -12,11 +12,7 @@ import (
 // Identity is what /proc says about a process that serves autofs mounts.
 type Identity struct {
 	Kind Kind
-	// PID is its number on the host, ContainerPID the one in its own
-	// (innermost) pid namespace.
-	PID, ContainerPID int
-	// Service is the systemd unit that its cgroup is named after, "" if none.
-	Service string
+	PID  int // on the host
 }
 
 // Identify tells which kind of master a process is.
@@ -26,7 +22,6 @@ func Identify(p *nsenter.Process) (Identity, error) {
 	if err != nil {
 		return id, err
 	}
-	id.ContainerPID = inner
 	comm, err := p.ReadFile("comm", 1<<10)
 	if err != nil {
 		return id, err
@@ -42,9 +37,6 @@ func Identify(p *nsenter.Process) (Identity, error) {
 		case name == "automount":
 			id.Kind = Automount
 		}
-	}
-	if id.Kind == Automount {
-		id.Service = serviceOf(p)
 	}
 	return id, nil
 }
@@ -100,26 +92,4 @@ func containerPID(p *nsenter.Process) (int, error) {
 		return 0, fmt.Errorf("process %d: /proc/%d/status: NSpid is empty", p.PID(), p.PID())
 	}
 	return strconv.Atoi(numbers[len(numbers)-1])
-}
-
-// serviceOf returns the last component of the process's cgroup that names a
-// systemd service. systemd itself is asked before anything is done with it.
-func serviceOf(p *nsenter.Process) string {
-	data, err := p.ReadFile("cgroup", 1<<16)
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(data)) {
-		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(fields) != 3 || (fields[1] != "" && fields[1] != "name=systemd") {
-			continue
-		}
-		parts := strings.Split(fields[2], "/")
-		for i := len(parts) - 1; i >= 0; i-- {
-			if strings.HasSuffix(parts[i], ".service") {
-				return parts[i]
-			}
-		}
-	}
-	return ""
 }

@@ -16,7 +16,7 @@ import (
 // to re-execute itself, in bytes (src/core/dbus-manager.c, verify_run_space).
 const stateRoom = 16 << 20
 
-// canReexecute refuses a systemd that is traced by somebody else, that would
+// canReexecute refuses a systemd that is traced by another process, that would
 // not execute itself, or, unless that is allowed, whose program file was
 // replaced since it was started: it would load the new one.
 func canReexecute(pid1 *nsenter.Process, replaced bool) error {

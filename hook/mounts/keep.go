@@ -40,7 +40,7 @@ func Resume(path string, device uint64, namespace *os.File) *Kept {
 // long as it is open somewhere.
 func (k *Kept) Namespace() *os.File { return k.namespace }
 
-// Close lets go of the copies. What was put back stays.
+// Close closes the copies. What was put back stays.
 func (k *Kept) Close() error { return k.namespace.Close() }
 
 // PutBack mounts copies of what was kept on the mount that is now at the path
@@ -48,7 +48,7 @@ func (k *Kept) Close() error { return k.namespace.Close() }
 // the device number onto. Lower ones that a run has put back which was killed
 // then are left; if something else covers the mount, the error is ErrChanged.
 func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) error {
-	ctx = context.WithoutCancel(ctx) // what is begun here must be finished
+	ctx = context.WithoutCancel(ctx) // what starts here must be finished
 	copies, devices, err := k.take(ctx)
 	defer func() {
 		for _, f := range copies {

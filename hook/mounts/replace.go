@@ -66,7 +66,7 @@ func Replace(ctx context.Context, spaces []Space, list []*Replacement, announce 
 	if err != nil {
 		return fmt.Errorf("replace autofs mounts: %w", err)
 	}
-	return w.replace(context.WithoutCancel(ctx)) // what is begun here must be finished
+	return w.replace(context.WithoutCancel(ctx)) // what starts here must be finished
 }
 
 func newWorkspace(spaces []Space, list []*Replacement) *workspace {

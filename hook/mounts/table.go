@@ -3,7 +3,7 @@
 // that while a master renews its mount, and puts it back.
 //
 // Reading uses /proc/<pid>/mountinfo only. That never walks onto a mount, so it
-// never triggers an automount and never blocks on one that nobody serves.
+// never triggers an automount and never blocks on one that no process serves.
 package mounts
 
 import (

@@ -119,7 +119,7 @@ func Run(args []string) error {
 }
 
 // remove tries more than once: a group stays busy for a moment after its last
-// process has ended, and whoever restored may be removing groups too.
+// process has ended, and the restoring engine may be removing groups too.
 func remove(own *os.File, list string) (err error) {
 	for range 50 {
 		if err = cgroup.Remove(own, strings.Split(list, "\n")); err == nil {

@@ -17,7 +17,7 @@ import (
 // memoryName is what /proc/PID/exe of a sealed copy shows, after "/memfd:".
 const memoryName = "autofs-restore-hook"
 
-// SealedCopy copies this program into memory that nobody can write to.
+// SealedCopy copies this program into memory that no process can write to.
 func SealedCopy() (*os.File, error) {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
@@ -124,7 +124,7 @@ func nameThreads() error {
 func opensAll(pid int) bool {
 	p, err := nsenter.Open(pid)
 	if err != nil {
-		return false // whoever works on it will say so
+		return false // the next one to work on it will say so
 	}
 	defer p.Close()
 	value, _ := p.Status("CapBnd")

@@ -1,5 +1,5 @@
 // Package spawn starts processes of our own that go on when this one has ended:
-// holders, guards and watchers. They run this same program, with a hidden verb.
+// helpers, removers and watchers. They run this same program, with a hidden verb.
 package spawn
 
 import (
@@ -23,16 +23,16 @@ var ErrNotMoved = errors.New("a process of ours stays in the container's control
 
 // Self starts this program with the given arguments and files, in a session of
 // its own, with an empty environment, and standard input, output and error on
-// /dev/null. It has nothing else open: a runtime waits for everybody who has its
-// hook's output.
+// /dev/null. It has nothing else open: a runtime waits for every process that has
+// its hook's output open.
 //
 // Of this process's capabilities it has only the given ones, and gets no others:
 // see All.
 //
 // It moves to the control groups of model, if there is one: runc puts CRIU and
 // its scripts into the container's. A failure to move is returned beside the
-// process, as ErrNotMoved. The caller closes the process, which nobody has to
-// wait for.
+// process, as ErrNotMoved. The caller closes the process, which need not be
+// waited for.
 func Self(args []string, files []*os.File, model *nsenter.Process, capabilities uint64) (*nsenter.Process, error) {
 	// What CRIU or the runtime left open for us goes no further (Linux 5.11).
 	_ = unix.CloseRange(FirstFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)

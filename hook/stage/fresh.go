@@ -21,7 +21,7 @@ const inputTime = 5_000_000
 // the fresh start of a container, as it is for every container of the machine.
 // The state says so. It is searched, not parsed: in a JSON string, such as an
 // annotation, quotes are escaped, and a state that also has the word of a restore
-// as a value anywhere is left to those who parse it.
+// as a value anywhere is left to the parser.
 func endAtFreshStart() {
 	if len(os.Args) != 2 || os.Args[1] != "createRuntime" || !readInput() {
 		return

@@ -78,7 +78,7 @@ func ofProcess(p *nsenter.Process) []Waiter {
 }
 
 // NotMoved counts those of the list that have slept ever since Find saw them.
-// One that was let go, and waits on another mount now, has gone to sleep anew.
+// One that was released, and waits on another mount now, has gone to sleep again.
 func NotMoved(list []Waiter) int {
 	n := 0
 	for _, w := range list {

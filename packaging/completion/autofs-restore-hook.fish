@@ -10,7 +10,7 @@ complete -c autofs-restore-hook -n __fish_use_subcommand -a help -d 'Print a sum
 complete -c autofs-restore-hook -n '__fish_seen_subcommand_from inspect repair doctor version' -l json -d 'Print JSON'
 complete -c autofs-restore-hook -n '__fish_seen_subcommand_from inspect repair' -a '(__fish_complete_pids)'
 complete -c autofs-restore-hook -n '__fish_seen_subcommand_from repair' -l strategy -x -a 'auto reexec restart' -d 'What is tried for systemd'
-complete -c autofs-restore-hook -n '__fish_seen_subcommand_from repair' -l kill-waiters -d 'End processes that cannot be let go'
+complete -c autofs-restore-hook -n '__fish_seen_subcommand_from repair' -l kill-waiters -d 'End processes that cannot be released'
 complete -c autofs-restore-hook -n '__fish_seen_subcommand_from install uninstall' -l engine -x -a 'criu podman crio containerd all' -d 'For whom'
 complete -c autofs-restore-hook -n '__fish_seen_subcommand_from install uninstall' -l root -r -a '(__fish_complete_directories)' -d 'Folder that holds the file system'
 complete -c autofs-restore-hook -n '__fish_seen_subcommand_from install uninstall' -l prefix -r -a '(__fish_complete_directories)' -d 'Where the program belongs'

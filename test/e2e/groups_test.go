@@ -123,14 +123,8 @@ func TestGroups(t *testing.T) {
 					}
 					own := r.OwnGroup(t)
 					checkGroups(t, s, own)
-					if c.rootOnly {
-						r.CheckAnswers(t, slices.DeleteFunc(slices.Clone(lab.Accesses), func(a lab.Access) bool {
-							return a.Stale && strings.HasPrefix(a.About, "automount,")
-						}))
-					} else {
-						checkPreserved(t, r)
-						r.CheckAnswers(t, lab.Accesses)
-					}
+					checkPreserved(t, r)
+					r.CheckAnswers(t, lab.Accesses)
 					if said := strings.Contains(r.Log, "all processes are in the container's own control group"); said != c.rootOnly {
 						t.Errorf("said that all processes are in one group: %t, want %t:\n%s", said, c.rootOnly, hookLines(r.Log))
 					}

@@ -226,11 +226,11 @@ func (r runtimeRow) tryChannels(t *testing.T, row *matrix.Row) {
 		}()
 		s := take(t, r.options)
 		lab.InstallActionScript(t, lab.Hook())
-		if everywhere = channelWorks(t, s, lab.RestoreOptions{}); everywhere != "works" {
+		if everywhere = channelWorks(t, s, lab.RestoreOptions{}, checkPreserved); everywhere != "works" {
 			t.Errorf("an action script in default.conf: %s", everywhere)
 		}
 		lab.InstallActionScript(t, "")
-		own = channelWorks(t, s, lab.RestoreOptions{Script: lab.Hook()})
+		own = channelWorks(t, s, lab.RestoreOptions{Script: lab.Hook()}, checkPreserved)
 	})
 	t.Run("OCI hook", func(t *testing.T) {
 		const column = "OCI hook"
@@ -247,13 +247,13 @@ func (r runtimeRow) tryChannels(t *testing.T, row *matrix.Row) {
 			options.Hooks = withHook().Hooks
 		}
 		lab.InstallActionScript(t, "")
-		result = channelWorks(t, take(t, options), lab.RestoreOptions{})
+		result = channelWorks(t, take(t, options), lab.RestoreOptions{}, checkReexecuted) // it comes after the resume
 	})
 }
 
 // channelWorks restores, and says whether the program was called. If it was, it
 // must have done its work.
-func channelWorks(t *testing.T, s *snapshot, options lab.RestoreOptions) string {
+func channelWorks(t *testing.T, s *snapshot, options lab.RestoreOptions, check func(*testing.T, *lab.Restored)) string {
 	t.Helper()
 	forgetReports(t)
 	r, err := s.TryRestore(t, options)
@@ -268,7 +268,7 @@ func channelWorks(t *testing.T, s *snapshot, options lab.RestoreOptions) string 
 	if reports, _ := filepath.Glob("/run/autofs-restore-hook/reports/*"); len(reports) == 0 {
 		return "not called"
 	}
-	checkPreserved(t, r)
+	check(t, r)
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
 	if t.Failed() {
