@@ -27,7 +27,7 @@ func TestNotesOnDisk(t *testing.T) {
 	if err := errors.Join(renewing, s.announceGate(init, 55),
 		s.settle(init, &Snapshot{Mounts: []Mount{m}}, []Decision{{Cure: Reexecuted}}),
 		replacingNote.of(s, init).save(replacingRecord{Version: recordVersion, Places: []mounts.Place{place}}),
-		parkingNote.of(s, init, 101, 66).save(parkingRecord{Version: recordVersion, Daemon: 101, DaemonStart: 5, Mounts: []parkedTrigger{{"/a", 66, 54}}}),
+		parkingNote.of(s, init, 101, 66).save(parkingRecord{Version: recordVersion, Daemon: 101, DaemonStart: 5, Namespace: 9, Mounts: []parkedTrigger{{"/a", 66, 54}}}),
 		keepingNote.of(s, init, 50).save(keepingRecord{Version: recordVersion, Path: "/a", Device: 54, Holder: helper.Ref{PID: 8, StartTime: 9, Files: 1}})); err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestNotesOnDisk(t *testing.T) {
 		"containers/ID.50.renewing":    `{"version":1,"path":"/a","device":54}`,
 		"containers/ID.json":           `{"version":1,"mounts":[{"namespace":0,"path":"/a","device":54,"mount":50,"master":"0-0"}]}`,
 		"containers/ID.replacing":      `{"version":1,"places":[{"namespace":1,"path":"/a","old":54,"new":55,"parent":7,"kind":262144,"apart":true}]}`,
-		"containers/ID.101.66.parking": `{"version":1,"daemon":101,"daemon_start":5,"helper":{"pid":0,"start_time":0,"files":0},"mounts":[{"path":"/a","parking":66,"stale":54}]}`,
+		"containers/ID.101.66.parking": `{"version":1,"daemon":101,"daemon_start":5,"namespace":9,"helper":{"pid":0,"start_time":0,"files":0},"mounts":[{"path":"/a","parking":66,"stale":54}]}`,
 		"covers/ID.50.json":            `{"version":1,"path":"/a","device":54,"holder":{"pid":8,"start_time":9,"files":1}}`,
 	}
 	files, err := filepath.Glob(filepath.Join(s.dir, "*", "*"))

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
@@ -23,6 +24,7 @@ import (
 type key struct {
 	mount   *mounts.Mount
 	offsets []*mounts.Mount
+	users   []string // processes that use files in it
 }
 
 // keysOf finds the keys of the given offset triggers in a namespace.
@@ -35,6 +37,9 @@ func keysOf(t *mounts.Table, triggers []*Mount) []*key {
 			parent := t.ByID(top.Parent)
 			if parent != nil && parent.FSType == "autofs" && indirect(parent) {
 				break
+			}
+			if parent == top { // the root of a namespace
+				parent = nil
 			}
 			top = parent
 		}
@@ -66,11 +71,18 @@ func indirect(m *mounts.Mount) bool {
 func (s *scene) detachKeys(ctx context.Context, daemon *owner.Member, triggers []*Mount) map[string]error {
 	home := s.home(daemon)
 	failed := map[string]error{}
-	for _, k := range keysOf(home.table, triggers) {
+	keys := keysOf(home.table, triggers)
+	usersErr := s.findUsers(ctx, keys)
+	for _, k := range keys {
 		var err error
-		if users := s.usersOf(home.table, k); len(users) > 0 {
-			err = fmt.Errorf("%q is in use by %s: repair again when it is not", k.mount.Mountpoint, strings.Join(users, ", "))
-		} else {
+		switch other := foreign(home.table, k); {
+		case other != nil:
+			err = fmt.Errorf("%q: automount has not mounted %q in it: unmount that, then repair again", k.mount.Mountpoint, other.Mountpoint)
+		case len(k.users) > 0:
+			err = fmt.Errorf("%q is in use by %s: repair again when it is not", k.mount.Mountpoint, nameUsers(k.users))
+		case usersErr != nil:
+			err = fmt.Errorf("%q: whether it is in use: %w", k.mount.Mountpoint, usersErr)
+		default:
 			err = home.process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error { return mounts.DetachTree(k.mount) })
 		}
 		for _, m := range k.offsets {
@@ -85,54 +97,117 @@ func (s *scene) detachKeys(ctx context.Context, daemon *owner.Member, triggers [
 	return failed
 }
 
-// maxUsers bounds how many processes are named.
-const maxUsers = 5
-
-// usersOf names the processes that use files in a key.
-func (s *scene) usersOf(t *mounts.Table, k *key) []string {
-	ids := map[int]bool{k.mount.ID: true}
-	for _, m := range t.On(k.mount) {
-		ids[m.ID] = true
+// foreign returns a mount in a key that the daemon has not made: it would be lost. The
+// daemon's are offset triggers with the same pipe, and what lies exactly on one.
+func foreign(t *mounts.Table, k *key) *mounts.Mount {
+	pipe := map[uint64]bool{}
+	for _, offset := range k.offsets {
+		if options, err := autofs.ParseOptions(offset.VFSOptions); err == nil {
+			pipe[options.PipeInode] = true
+		}
 	}
-	var names []string
+	trigger := func(m *mounts.Mount) bool {
+		if m == nil || m.FSType != "autofs" {
+			return false
+		}
+		options, err := autofs.ParseOptions(m.VFSOptions)
+		return err == nil && options.Type == autofs.Offset && pipe[options.PipeInode]
+	}
+	for _, m := range t.On(k.mount) {
+		parent := t.ByID(m.Parent)
+		if onTrigger := trigger(parent) && parent.Mountpoint == m.Mountpoint; !onTrigger && !trigger(m) {
+			return m
+		}
+	}
+	return nil
+}
+
+// usersTime bounds the look at what processes use: a container can have as many
+// files open, and mapped, as it likes.
+const usersTime = time.Second
+
+// findUsers fills in the users of keys, in every mount namespace of the container. An
+// error means that it did not look at all processes.
+func (s *scene) findUsers(ctx context.Context, keys []*key) error {
+	ctx, cancel := context.WithTimeout(ctx, usersTime)
+	defer cancel()
+	owners := map[int][]*key{} // by mount id
+	for _, sp := range s.mountSpaces() {
+		for _, k := range keys {
+			m := sp.Table.Find(k.mount.Mountpoint, mounts.DeviceOf(k.mount))
+			if m == nil {
+				continue
+			}
+			for _, each := range append(sp.Table.On(m), m) {
+				owners[each.ID] = append(owners[each.ID], k)
+			}
+		}
+	}
+	if len(owners) == 0 {
+		return nil
+	}
 	for _, pid := range s.members {
 		p, err := nsenter.Open(pid)
 		if err != nil {
-			continue
+			continue // ended meanwhile
 		}
-		if uses(p, ids) {
-			comm, _ := p.ReadFile("comm", 1<<10)
-			names = append(names, fmt.Sprintf("process %d (%q)", pid, strings.TrimSuffix(string(comm), "\n")))
-		}
+		used := map[*key]bool{}
+		err = eachMountOf(ctx, p, func(id int) {
+			for _, k := range owners[id] {
+				used[k] = true
+			}
+		})
+		comm, _ := p.ReadFile("comm", 1<<10)
 		p.Close()
+		for k := range used {
+			k.users = append(k.users, fmt.Sprintf("process %d (%q)", pid, strings.TrimSuffix(string(comm), "\n")))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	if len(names) > maxUsers {
-		names = append(names[:maxUsers], strconv.Itoa(len(names)-maxUsers)+" more")
-	}
-	return names
+	return nil
 }
 
-func uses(p *nsenter.Process, ids map[int]bool) bool {
+// maxUsers bounds how many processes are named.
+const maxUsers = 5
+
+func nameUsers(names []string) string {
+	if len(names) > maxUsers {
+		names = append(names[:maxUsers:maxUsers], strconv.Itoa(len(names)-maxUsers)+" more")
+	}
+	return strings.Join(names, ", ")
+}
+
+// eachMountOf calls found with the id of each mount that a process uses: by its working
+// directory, root, program, mapped files and descriptors.
+func eachMountOf(ctx context.Context, p *nsenter.Process, found func(id int)) error {
 	links := []string{"cwd", "root", "exe"}
 	mapped, _ := p.ReadDirNames("map_files")
 	for _, name := range mapped {
 		links = append(links, "map_files/"+name)
 	}
 	for _, link := range links {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		f, err := p.OpenPath(link)
 		if err != nil {
 			continue
 		}
-		id, err := mounts.MountID(f)
+		if id, err := mounts.MountID(f); err == nil {
+			found(id)
+		}
 		f.Close()
-		if err == nil && ids[id] {
-			return true
+	}
+	descriptors, _ := p.ReadDirNames("fdinfo")
+	for _, name := range descriptors {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if id, err := mountOfDescriptor(p, name); err == nil {
+			found(id)
 		}
 	}
-	for id := range ids {
-		if holdsMount(p, id) {
-			return true
-		}
-	}
-	return false
+	return nil
 }

@@ -31,6 +31,8 @@ type parkingRecord struct {
 	// Daemon and DaemonStart tell which process serves the mounts.
 	Daemon      int    `json:"daemon"`
 	DaemonStart uint64 `json:"daemon_start"`
+	// Namespace is the daemon's mount namespace, where the triggers are.
+	Namespace uint64 `json:"namespace"`
 	// Helper has three files for each mount: first the roots of all parking
 	// mounts, then their pipes, then copies of the stale triggers.
 	Helper helper.Ref      `json:"helper"`
@@ -66,7 +68,9 @@ func (s *scene) newParking(ctx context.Context, st store, daemon *owner.Member, 
 		return nil, err
 	}
 	defer control.Close()
-	p := &parking{parkingRecord: parkingRecord{Version: recordVersion, Daemon: daemon.PID(), DaemonStart: daemon.StartTime()}}
+	p := &parking{parkingRecord: parkingRecord{
+		Version: recordVersion, Daemon: daemon.PID(), DaemonStart: daemon.StartTime(), Namespace: s.home(daemon).id,
+	}}
 	err = daemon.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 		for _, m := range list {
 			if err := p.add(s.roots[rootKey{m.Namespace, m.ID}], control, m); err != nil {
@@ -207,7 +211,7 @@ func (s *scene) adoptParkings() {
 }
 
 // resumeParkings goes on with the parking mounts of earlier stages or runs. Those
-// whose daemon has ended are taken away.
+// whose daemon has ended are taken away, and those that are gone forgotten.
 func (s *scene) resumeParkings(ctx context.Context, st store) error {
 	var errs []error
 	for _, p := range slices.Clone(s.parkings) {
@@ -220,18 +224,25 @@ func (s *scene) resumeParkings(ctx context.Context, st store) error {
 			errs = append(errs, err)
 			continue
 		}
+		if daemon == nil || !s.shows(p) {
+			_, err = s.finishParking(ctx, st, daemon, p)
+			errs = append(errs, err)
+		}
 		if daemon != nil {
 			daemon.Close()
-			continue
 		}
-		_, err = s.finishParking(ctx, st, nil, p)
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// parkingsOf are the parking mounts for triggers of the daemon; nil stands for all
-// that have ended.
+// shows reports whether a mount namespace shows one of the parking mounts.
+func (s *scene) shows(p *parking) bool {
+	return slices.ContainsFunc(s.mountSpaces(), func(sp mounts.Space) bool {
+		return slices.ContainsFunc(p.Mounts, func(t parkedTrigger) bool { return sp.Shows(t.Path, t.Parking) })
+	})
+}
+
+// parkingsOf are the parking mounts for triggers of the daemon.
 func (s *scene) parkingsOf(daemon *owner.Member) []*parking {
 	var list []*parking
 	for _, p := range s.parkings {
@@ -257,12 +268,12 @@ func (s *scene) dropParking(p *parking) {
 }
 
 // open takes the files from the helper. One that has ended has released the
-// processes in the parking mounts, with an error.
+// processes in the parking mounts, with an error. There is none if the record is lost.
 func (p *parking) open() error {
 	n := len(p.Mounts)
-	p.lots, p.stale = make([]*park.Lot, n), make([]*os.File, n)
 	files, err := p.Helper.OpenAll()
-	if errors.Is(err, helper.ErrGone) || p.Helper == (helper.Ref{}) { // or the record is lost
+	if p.Helper == (helper.Ref{}) || errors.Is(err, helper.ErrGone) {
+		p.lots, p.stale = make([]*park.Lot, n), make([]*os.File, n)
 		return nil
 	}
 	if err != nil || len(files) != 3*n {
@@ -272,7 +283,7 @@ func (p *parking) open() error {
 		return errors.Join(fmt.Errorf("files of parking mounts: %d, want %d", len(files), 3*n), err)
 	}
 	for i := range n {
-		p.lots[i], p.stale[i] = park.Resume(files[i], files[n+i]), files[2*n+i]
+		p.lots, p.stale = append(p.lots, park.Resume(files[i], files[n+i])), append(p.stale, files[2*n+i])
 	}
 	return nil
 }

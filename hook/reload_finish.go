@@ -20,13 +20,17 @@ import (
 // nothing is worse than before then, and the error of that path says so. daemon is
 // nil if it has ended.
 func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Member, p *parking) (map[string]error, error) {
+	if len(p.lots) != len(p.Mounts) {
+		return nil, errParkingClosed
+	}
 	failed := map[string]error{}
 	if err := s.readTables(); err != nil {
 		return nil, err
 	}
-	home := s.home(daemon)
+	home := s.homeOf(p, daemon)
 	var served []*park.Lot
 	var old []*os.File // the stale triggers that have a successor
+	kept := false
 	for i, t := range p.Mounts {
 		lot := home.table.Find(t.Path, t.Parking)
 		if lot == nil {
@@ -37,8 +41,9 @@ func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Membe
 		} else {
 			failed[t.Path] = errNotReloaded
 			if over == nil {
-				if err := s.attachStale(ctx, daemon, p, i); err != nil {
-					return failed, err // it stays parked: the next run tries again
+				if err := s.attachStale(ctx, home, p, i); err != nil {
+					failed[t.Path], kept = err, true // the next run tries again
+					continue
 				}
 			}
 		}
@@ -48,15 +53,22 @@ func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Membe
 	}
 	errs := []error{park.Ready(served), s.readTables()}
 	// A trigger that an interrupted run has parked may still be beneath.
-	removeErr := errors.Join(s.removeCovered(ctx, st, s.stalePlaces(daemon)), s.readTables(), s.removeCovered(ctx, st, p.parkingPlaces()))
+	stale := s.stalePlaces(daemon)
+	if home.daemon == nil {
+		stale = p.stalePlaces()
+	}
+	removeErr := errors.Join(s.removeCovered(ctx, st, stale), s.readTables(), s.removeCovered(ctx, st, p.parkingPlaces()))
 	for _, t := range p.Mounts {
-		errs = append(errs, s.spread(ctx, st, daemon, t))
+		errs = append(errs, s.spread(ctx, st, home, t))
 	}
 	for _, f := range old {
 		errs = append(errs, releaseTree(f))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return failed, errors.Join(removeErr, err) // processes may still be parked in another namespace
+	}
+	if kept {
+		return failed, removeErr
 	}
 	s.dropParking(p)
 	if removeErr != nil { // no process can reach it: only its note is kept, for the next run
@@ -67,47 +79,73 @@ func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Membe
 
 var errNotReloaded = fmt.Errorf("automount did not mount it again within %s of a SIGHUP: see its log, whether its map can be read and still has this key; then repair again", reloadTime)
 
-// home is the namespace that the daemon is in; the container's main one if it has
-// ended.
-func (s *scene) home(daemon *owner.Member) *space {
+var errParkingClosed = errors.New("the files of the parking mounts could not be opened: the processes in them wait until the next run, or get an error after 10 minutes")
+
+// home is where a daemon mounts its triggers.
+type home struct {
+	*space
+	daemon *owner.Member // nil if it has ended, or is systemd
+}
+
+// home is the home of a daemon; that of systemd for nil.
+func (s *scene) home(daemon *owner.Member) home {
 	if daemon != nil {
 		if id, err := daemon.Namespace("mnt"); err == nil {
-			for _, sp := range s.spaces {
-				if sp.id == id.Inode && sp.table != nil {
-					return sp
-				}
+			if sp := s.space(id.Inode); sp != nil && sp.table != nil {
+				return home{sp, daemon}
 			}
 		}
 	}
-	return s.main()
+	return home{s.main(), daemon}
 }
 
-// attachStale puts the stale trigger of a parking mount over it.
-func (s *scene) attachStale(ctx context.Context, daemon *owner.Member, p *parking, i int) error {
+// homeOf is the home of the daemon of parking mounts, which may have ended.
+func (s *scene) homeOf(p *parking, daemon *owner.Member) home {
+	if daemon != nil && !daemon.Ended() {
+		return s.home(daemon)
+	}
+	if sp := s.space(p.Namespace); sp != nil && sp.table != nil {
+		return home{sp, nil}
+	}
+	return home{s.main(), nil}
+}
+
+// attachStale puts the stale trigger of a parking mount over it. Where the daemon has
+// ended, the processes in the parking mount get an error: nothing else can open it,
+// and they would wait for ever on the stale trigger.
+func (s *scene) attachStale(ctx context.Context, home home, p *parking, i int) error {
 	t := p.Mounts[i]
+	if home.daemon == nil && p.lots[i] != nil {
+		if err := autofs.Release(p.lots[i].Root); err != nil {
+			return err
+		}
+	}
+	if p.stale[i] == nil && home.daemon == nil {
+		return park.Remove(ctx, home.process, t.Path, t.Parking)
+	}
 	if p.stale[i] == nil {
 		return fmt.Errorf("%q: the stale trigger is lost with the process that held it", t.Path)
 	}
-	root, err := s.openRoot(ctx, daemon, t.Path, t.Parking)
+	root, err := home.openRoot(ctx, t.Path, t.Parking)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	return s.home(daemon).process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
+	return home.process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 		return mounts.Attach(p.stale[i], root)
 	})
 }
 
-// openRoot opens the root of an autofs mount where the daemon is, or where systemd is
-// for a nil daemon. Only the daemon can while processes wait there.
-func (s *scene) openRoot(ctx context.Context, daemon *owner.Member, path string, device uint64) (*os.File, error) {
+// openRoot opens the root of an autofs mount. Only its daemon can while processes
+// wait there.
+func (h home) openRoot(ctx context.Context, path string, device uint64) (*os.File, error) {
 	control, err := autofs.OpenControl()
 	if err != nil {
 		return nil, err
 	}
 	defer control.Close()
 	opened := make(chan *os.File, 1)
-	err = s.home(daemon).process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
+	err = h.process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 		root, err := control.OpenMount(path, device)
 		if err == nil {
 			opened <- root
@@ -117,14 +155,37 @@ func (s *scene) openRoot(ctx context.Context, daemon *owner.Member, path string,
 	switch {
 	case err == nil:
 		return <-opened, nil
-	case daemon == nil:
+	case h.daemon == nil:
 		return nil, err
 	}
-	files, err := master.OpenRoots(ctx, daemon, []master.Root{{Path: path, Device: device}})
+	files, err := master.OpenRoots(ctx, h.daemon, []master.Root{{Path: path, Device: device}})
 	if err != nil {
 		return nil, err
 	}
 	return files[0], nil
+}
+
+// copier returns a function that copies an autofs mount.
+func (h home) copier(ctx context.Context, path string, device uint64) func() (*os.File, error) {
+	return func() (*os.File, error) {
+		root, err := h.openRoot(ctx, path, device)
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		copied := make(chan *os.File, 1)
+		err = h.process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
+			tree, err := mounts.Clone(root)
+			if err == nil {
+				copied <- tree
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		return <-copied, nil
+	}
 }
 
 // stackedPlace is a mount, by mount point and st_dev, in every namespace.
@@ -141,13 +202,19 @@ func (p *parking) parkingPlaces() []stackedPlace {
 	return list
 }
 
+func (p *parking) stalePlaces() []stackedPlace {
+	var list []stackedPlace
+	for _, t := range p.Mounts {
+		list = append(list, stackedPlace{t.Path, t.Stale})
+	}
+	return list
+}
+
 // stalePlaces are the triggers of a daemon that are parked.
 func (s *scene) stalePlaces(daemon *owner.Member) []stackedPlace {
 	var list []stackedPlace
 	for _, p := range s.parkingsOf(daemon) {
-		for _, t := range p.Mounts {
-			list = append(list, stackedPlace{t.Path, t.Stale})
-		}
+		list = append(list, p.stalePlaces()...)
 	}
 	return list
 }
@@ -201,25 +268,27 @@ func (s *scene) removeIn(ctx context.Context, st store, spaces []mounts.Space, p
 
 // spread brings a new trigger to the namespaces that it has not propagated to: they
 // still show the parking mount or the stale trigger.
-func (s *scene) spread(ctx context.Context, st store, daemon *owner.Member, t parkedTrigger) error {
-	table, err := mounts.Of(s.home(daemon).process)
+func (s *scene) spread(ctx context.Context, st store, home home, t parkedTrigger) error {
+	table, err := mounts.Of(home.process)
 	if err != nil {
 		return err
 	}
+	var device uint64
 	for _, now := range table.Autofs() {
-		device := mounts.DeviceOf(now)
-		if now.Mountpoint != t.Path || device == t.Parking {
-			continue
+		if now.Mountpoint == t.Path && mounts.DeviceOf(now) != t.Parking && (device == 0 || device == t.Stale) {
+			device = mounts.DeviceOf(now) // the stale one if there is no other
 		}
-		// Processes that were released may wait for the new trigger's mount already.
-		copied := s.copier(ctx, daemon, t.Path, device)
-		err := st.renewElsewhere(ctx, s, t.Path, t.Parking, device, copied)
-		if device != t.Stale {
-			err = errors.Join(err, st.renewElsewhere(ctx, s, t.Path, t.Stale, device, copied))
-		}
-		return err
 	}
-	return nil
+	if device == 0 {
+		return nil
+	}
+	// Processes that were released may wait for the new trigger's mount already.
+	copied := home.copier(ctx, t.Path, device)
+	err = st.renewElsewhere(ctx, s, t.Path, t.Parking, device, copied)
+	if device != t.Stale {
+		err = errors.Join(err, st.renewElsewhere(ctx, s, t.Path, t.Stale, device, copied))
+	}
+	return err
 }
 
 // releaseTree makes the superblock of a detached mount catatonic: a process that

@@ -6,7 +6,6 @@ import (
 	"os"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -53,7 +52,7 @@ func (s store) finishOneRenewing(ctx context.Context, sc *scene, n *note) error 
 		return nil // its unit may still mount it: the next run looks again
 	}
 	if fresh := mounts.DeviceOf(now); fresh != rec.Device {
-		if err := s.renewElsewhere(ctx, sc, rec.Path, rec.Device, fresh, sc.copier(ctx, nil, rec.Path, fresh)); err != nil {
+		if err := s.renewElsewhere(ctx, sc, rec.Path, rec.Device, fresh, sc.home(nil).copier(ctx, rec.Path, fresh)); err != nil {
 			return err
 		}
 	}
@@ -82,28 +81,4 @@ func (s store) renewElsewhere(ctx context.Context, sc *scene, path string, old, 
 	defer tree.Close()
 	r := &mounts.Replacement{Path: path, Old: old, New: tree, Device: fresh}
 	return errors.Join(s.replace(ctx, sc.init, others, []*mounts.Replacement{r}), r.Err)
-}
-
-// copier returns a function that copies the autofs mount with the given st_dev
-// where its daemon is, or where systemd is for a nil daemon.
-func (s *scene) copier(ctx context.Context, daemon *owner.Member, path string, device uint64) func() (*os.File, error) {
-	return func() (*os.File, error) {
-		root, err := s.openRoot(ctx, daemon, path, device)
-		if err != nil {
-			return nil, err
-		}
-		defer root.Close()
-		copied := make(chan *os.File, 1)
-		err = s.home(daemon).process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
-			tree, err := mounts.Clone(root)
-			if err == nil {
-				copied <- tree
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		return <-copied, nil
-	}
 }

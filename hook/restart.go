@@ -54,7 +54,7 @@ func (w *work) restart(ctx context.Context, i int) error {
 		}
 		restartErr = errors.Join(restartErr, covers.drop(ctx))
 	}
-	if err := w.store.renewElsewhere(ctx, w.scene, m.Path, m.Device, fresh, w.scene.copier(ctx, nil, m.Path, fresh)); err != nil {
+	if err := w.store.renewElsewhere(ctx, w.scene, m.Path, m.Device, fresh, w.scene.home(nil).copier(ctx, m.Path, fresh)); err != nil {
 		return errors.Join(restartErr, err) // the next run tries again
 	}
 	return errors.Join(restartErr, renewing.remove())

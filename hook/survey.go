@@ -165,6 +165,7 @@ func (s *scene) daemonOf(p *parking) Master {
 	}
 	if s.masters[p.Daemon] == nil {
 		s.masters[p.Daemon] = daemon
+		s.pipes[p.Daemon], _ = master.Pipes(daemon.Process) // it serves other mounts, too
 	} else {
 		daemon.Close()
 	}
@@ -283,18 +284,26 @@ func (s *scene) forgetPipes() {
 var errNoPipes = errors.New("the process reads no pipe")
 
 // holdsMount reports whether the process has a file open on the mount with the
-// given id (fdinfo's line "mnt_id:", proc_pid_fdinfo(5)).
+// given id.
 func holdsMount(p *nsenter.Process, mountID int) bool {
 	names, err := p.ReadDirNames("fdinfo")
 	if err != nil {
 		return false
 	}
-	want := "\nmnt_id:\t" + strconv.Itoa(mountID) + "\n"
-	for _, name := range names {
-		info, err := p.ReadFile("fdinfo/"+name, 1<<16)
-		if err == nil && strings.Contains(string(info), want) {
-			return true
-		}
+	return slices.ContainsFunc(names, func(name string) bool {
+		id, err := mountOfDescriptor(p, name)
+		return err == nil && id == mountID
+	})
+}
+
+// mountOfDescriptor is the id of the mount that a descriptor's file is on: fdinfo's
+// line "mnt_id:" (proc_pid_fdinfo(5)).
+func mountOfDescriptor(p *nsenter.Process, name string) (int, error) {
+	info, err := p.ReadFile("fdinfo/"+name, 1<<16)
+	if err != nil {
+		return 0, err
 	}
-	return false
+	_, rest, _ := strings.Cut(string(info), "\nmnt_id:\t")
+	number, _, _ := strings.Cut(rest, "\n")
+	return strconv.Atoi(number)
 }

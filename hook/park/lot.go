@@ -90,9 +90,14 @@ func (l *Lot) StackOn(root *os.File) (attached *os.File, err error) {
 	return attached, nil
 }
 
-// lastRequest is how long an answer waits for a process that comes late: one that
-// has walked onto the lot and whose request is not written yet.
-const lastRequest = 2 * time.Millisecond
+const (
+	// lastRequest is how long an answer waits for a process that comes late: one that
+	// has walked onto the lot and whose request is not written yet.
+	lastRequest = 2 * time.Millisecond
+	// answerTime bounds the answers: a process in a mount namespace where nothing is
+	// mounted on the lot asks again at once.
+	answerTime = 200 * time.Millisecond
+)
 
 // Retry answers all requests: their processes walk their paths once more. Only
 // the lot's process group may do this, so the group given to [New] was 0.
@@ -104,7 +109,8 @@ func (l *Lot) Retry(control *autofs.Control) error {
 // mounted there.
 func Ready(lots []*Lot) error { return answer(lots, nil) }
 
-// answer answers requests until none has come for a moment; a nil reply is READY.
+// answer answers requests until none has come for a moment, or its time is over; a
+// nil reply is READY.
 // The errors are joined.
 func answer(lots []*Lot, reply func(token uint32) error) error {
 	fds := make([]unix.PollFd, len(lots))
@@ -112,6 +118,7 @@ func answer(lots []*Lot, reply func(token uint32) error) error {
 		fds[i] = unix.PollFd{Fd: int32(l.Pipe.Fd()), Events: unix.POLLIN}
 	}
 	var errs []error
+	end := time.Now().Add(answerTime)
 	for {
 		// Not a file's read deadline: one that has passed before the read begins, as
 		// on a busy machine, would hide a request that is there.
@@ -119,7 +126,7 @@ func answer(lots []*Lot, reply func(token uint32) error) error {
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
-		if err != nil || n == 0 {
+		if err != nil || n == 0 || time.Now().After(end) {
 			return errors.Join(append(errs, os.NewSyscallError("poll", err))...)
 		}
 		for i, l := range lots {

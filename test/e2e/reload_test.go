@@ -58,6 +58,30 @@ func TestReloaded(t *testing.T) {
 	}
 }
 
+// TestReloadedAmongOthers has an indirect mount at a longer path than the parking
+// mounts: it belongs to the same daemon and stays.
+func TestReloadedAmongOthers(t *testing.T) {
+	requireHook(t)
+	const long = "/srv/quite/a/long/path"
+	s := takeAutomount(t, "automount"+reaper, lab.Options{Files: map[string]string{
+		"/etc/auto.master": "/- /etc/auto.direct --timeout=3600\n" + lab.Indirect + " /etc/auto.indirect --timeout=3600\n" + long + " /etc/auto.indirect --timeout=3600\n",
+	}})
+	r := restoreWithHook(t, s, lab.RestoreOptions{})
+	for _, m := range r.ReadReport(t).Mounts {
+		want := "reloaded"
+		if m.Path == long || m.Path == lab.Indirect {
+			want = "healthy"
+		}
+		if m.Outcome != want {
+			t.Errorf("report: %s: %s (%s), want %s", m.Path, m.Outcome, m.Reason, want)
+		}
+	}
+	if stack := lab.Stack(t, r.PID, long); stack != "autofs" {
+		t.Errorf("%s: %s, want one autofs", long, stack)
+	}
+	r.CheckAnswers(t, lab.DaemonAccesses)
+}
+
 // TestReloadedWithoutMap: where a map is gone no mount is lost, the stale triggers
 // are there as before, and the next repair works when the map is back. Without its
 // master map the daemon would shut down each mount: it is not asked to reload.
