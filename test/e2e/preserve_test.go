@@ -31,10 +31,17 @@ func neverNotices(t *testing.T, options lab.Options) {
 	captured := lab.Scratch(t, c.ID+"-captured")
 	lab.InstallWrappedScript(t, lab.Hook(), lab.CaptureScript("post-restore", captured))
 	r := s.Restore(t, lab.RestoreOptions{})
+	checkPreserved(t, r)
+	checkNothingNoticed(t, s, r, before, captured)
+}
+
+// checkNothingNoticed compares a repaired container with its units and mounts before
+// the checkpoint, and with the mounts that CRIU had restored when the program began.
+func checkNothingNoticed(t *testing.T, s *snapshot, r *lab.Restored, before lab.Forest, captured string) {
+	t.Helper()
 	for _, change := range unitsThatNoticed(s.units, r.Settle(t)) {
 		t.Errorf("a unit noticed: %s", change)
 	}
-	checkPreserved(t, r)
 	after, criu := r.Forest(t), lab.ReadCapture(t, captured)
 	for _, change := range lab.Changes(criu.DescribePropagation(), after.DescribePropagation()) {
 		t.Errorf("mounts: changed since CRIU made them: %s", change)

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"regexp"
 	"strings"
 	"testing"
 
@@ -42,34 +41,9 @@ func reexecuted(t *testing.T, suite string) {
 	}})
 	checkReexecuted(t, r)
 	r.CheckUntouched(t)
-	for _, change := range unitsThatNoticed(s.units, r.Settle(t)) {
-		t.Errorf("a unit noticed: %s", change)
-	}
-	after, criu := r.Forest(t), lab.ReadCapture(t, captured)
-	for _, change := range lab.Changes(criu.DescribePropagation(), after.DescribePropagation()) {
-		t.Errorf("mounts: changed since CRIU made them: %s", change)
-	}
-	for _, change := range lab.Changes(withoutDescriptor(autofsOptions(before)), withoutDescriptor(autofsOptions(after))) {
-		t.Errorf("options: changed since the checkpoint: %s", change)
-	}
-	checkSameCovers(t, criu, after)
-	checkHolder(t, r, s.units["holder.service"].MainPID)
-	r.CheckAnswers(t, lab.Accesses)
-	checkNoWaiters(t, r.Container)
-	checkUncovered(t, r.Container)
+	checkNothingNoticed(t, s, r, before, captured)
 	r.CheckUntouched(t)
 	lab.WaitNoneRunning(t, 0)
-}
-
-var descriptor = regexp.MustCompile(`,fd=\d+`)
-
-// withoutDescriptor leaves out the option fd=, which tells the number that
-// CRIU's end of the pipe had when it made the mount.
-func withoutDescriptor(lines []string) []string {
-	for i := range lines {
-		lines[i] = descriptor.ReplaceAllString(lines[i], "")
-	}
-	return lines
 }
 
 // checkReexecuted reads the report: every mount of systemd was reexecuted, for the
