@@ -54,12 +54,14 @@ func Plan(s *Snapshot) []Decision {
 	}
 	for i := range s.Mounts {
 		m, d := &s.Mounts[i], &decisions[i]
-		if m.Main || d.Cure != Restarted && d.Cure != Reexecuted {
+		if m.Main || d.Cure != Restarted && d.Cure != Reexecuted && d.Cure != Reloaded {
 			continue
 		}
-		if cure, shown := main[m.Device]; shown {
-			d.Cure, d.Reason = cure, "it shows the mount in the mount namespace of its systemd"
-		} else {
+		cure, shown := main[m.Device]
+		switch {
+		case shown:
+			d.Cure, d.Reason = cure, fmt.Sprintf("it shows the mount in the mount namespace of its %s", m.Master.Kind)
+		case d.Cure != Reloaded: // a trigger may be there with another number
 			d.Cure = Unrepaired
 			d.Reason = "systemd renews mounts in its own mount namespace only, which does not show this one"
 		}

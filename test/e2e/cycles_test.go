@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,7 +65,9 @@ func TestTenCycles(t *testing.T) {
 			t.Errorf("left in the run directory: %s", file)
 		}
 	}
-	if records := countPrefix(lab.RunFiles(t), "restores/"); records > 1 {
+	// What a killed run was writing, as in TestCrash, is swept a minute later.
+	left := slices.DeleteFunc(lab.RunFiles(t), func(file string) bool { return strings.HasSuffix(file, ".tmp") })
+	if records := countPrefix(left, "restores/"); records > 1 {
 		t.Errorf("%d records of restores are left, want at most that of the last restore", records)
 	}
 	next.Kill(t)
