@@ -14,8 +14,8 @@ import (
 // for a slow server.
 var Later = []time.Duration{5 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute}
 
-// repair repairs a container that no hook has repaired. It is false if the
-// agent ends before.
+// repair repairs a container that no hook has repaired, and counts it after the last
+// look. It is false if the agent ends before.
 func (k *Keeper) repair(n Notice, p *nsenter.Process) bool {
 	for look := 0; ; look++ {
 		report, ended := k.run(n, p)
@@ -24,6 +24,11 @@ func (k *Keeper) repair(n Notice, p *nsenter.Process) bool {
 		}
 		if look == 0 && !n.Started.IsZero() {
 			k.Metrics.Reaction(time.Since(n.Started))
+		}
+		if report.Unjudged() && look == 1 {
+			message := trouble(n, report) // people need not wait for the last look
+			k.Log.Error("restored; what cannot be judged is looked at again", append(k.fields(n), "trouble", message)...)
+			k.event(n, message)
 		}
 		if report.Unjudged() && k.pause(p, look) {
 			continue

@@ -79,7 +79,7 @@ func (a *api) wait(t *testing.T) corev1.Event {
 	select {
 	case e := <-a.events:
 		return e
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("no Event came")
 	}
 	return corev1.Event{}

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,7 +59,8 @@ func readyWith(t *testing.T, d *daemon, caps []corev1.Capability) error {
 }
 
 // TestInThePod shows why repairs do not run in the pod: with all capabilities
-// that the agent has, and with /dev/autofs mounted, the program may not open it.
+// that the agent has, and with /dev/autofs mounted, the program may not open it. The
+// doctor tells.
 func TestInThePod(t *testing.T) {
 	d := startContainerd(t)
 	kind := corev1.HostPathCharDev
@@ -70,8 +70,7 @@ func TestInThePod(t *testing.T) {
 		}})
 		s.Containers[0].VolumeMounts = append(s.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "autofs", MountPath: "/dev/autofs"})
 	})
-	c := start(t, d, lab.Options{})
-	p.command = []string{"/usr/bin/autofs-restore-hook", "inspect", strconv.Itoa(c.PID)}
+	p.command = []string{"/usr/bin/autofs-restore-hook", "doctor"}
 	p.start(t)
 	const says = "open /dev/autofs: operation not permitted"
 	var text []byte

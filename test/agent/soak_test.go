@@ -52,7 +52,8 @@ func TestSoak(t *testing.T) {
 	for name, want := range map[string]float64{
 		"restores_total{by=action-script,outcome=repaired}": by,
 		"restores_total{by=agent,outcome=repaired}":         own,
-		"mounts_total{master=systemd,outcome=preserved}":    c.mounts.systemd * float64(rounds),
+		"mounts_total{master=systemd,outcome=preserved}":    c.mounts.systemd * by,
+		"mounts_total{master=systemd,outcome=reexecuted}":   c.mounts.systemd * own,
 		"mounts_total{master=automount,outcome=reloaded}":   c.mounts.direct * float64(rounds),
 		"mounts_total{master=automount,outcome=healthy}":    c.mounts.indirect * float64(rounds),
 		"reaction_seconds":        own,
