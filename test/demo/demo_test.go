@@ -90,7 +90,7 @@ func showReport(report lab.Report) {
 		}
 	}
 	for _, l := range order {
-		fmt.Printf("   %-32s %-10s in %d mount namespace(s), served by %s %s\n", l.path, l.outcome, namespaces[l], l.kind, l.unit)
+		fmt.Printf("   %-32s %-10s in %d mount namespace(s), served by %s\n", l.path, l.outcome, namespaces[l], strings.TrimSpace(l.kind+" "+l.unit))
 		if l.reason != "" {
 			fmt.Printf("      %s\n", l.reason)
 		}
