@@ -92,10 +92,9 @@ func TestHostileOvermounts(t *testing.T) {
 			if place == "/" || place == "/proc" {
 				return // nobody gets it off again; a systemd without /proc hangs in jobs of its own
 			}
-			r.Run(t, "umount", "--lazy", place)              // a systemd that re-executed itself uses it
-			r.Run(t, "systemctl", "start", "autofs.service") // ended by a repair without /dev/autofs
+			r.Run(t, "umount", "--lazy", place) // a systemd that re-executed itself uses it
 			attacked(t, r.PID)
-			r.CheckAnswers(t, systemdAccesses())
+			r.CheckAnswers(t, lab.Accesses)
 			r.CheckAnswers(t, []lab.Access{{Path: lab.Covered + "/" + lab.Marker, Content: lab.Covered, About: "covered"}})
 			node.checkUnchanged(t)
 		})
