@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 )
 
 // direction is what a recovery does with an interrupted operation.
@@ -55,4 +57,26 @@ func (r Runner) recover(ctx context.Context, s store, sc *scene) {
 			r.Warn(fmt.Errorf("%s %s: %w", rec.direction, rec.operation, err))
 		}
 	}
+}
+
+// removeFills takes away what an interrupted removal of mounts has left.
+func (s *scene) removeFills(ctx context.Context, st store) error {
+	var list []stackedPlace
+	seen := map[stackedPlace]bool{}
+	for _, sp := range s.spaces {
+		if sp.table == nil {
+			continue
+		}
+		for _, m := range sp.table.Fills() {
+			place := stackedPlace{m.Mountpoint, mounts.DeviceOf(m)}
+			if !seen[place] {
+				seen[place] = true
+				list = append(list, place)
+			}
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return errors.Join(s.removeIn(ctx, st, s.mountSpaces(), list), s.readTables())
 }

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -51,16 +54,19 @@ func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Membe
 			served = append(served, p.lots[i])
 		}
 	}
-	errs := []error{park.Ready(served), s.readTables()}
+	var errs []error
+	for _, t := range p.Mounts { // first: a released process makes the new trigger pending
+		errs = append(errs, s.spread(ctx, st, home, t))
+	}
+	errs = append(errs, park.Ready(served))
+	home.awaitServed(ctx, p.Mounts)
+	errs = append(errs, s.readTables())
 	// A trigger that an interrupted run has parked may still be beneath.
 	stale := s.stalePlaces(daemon)
 	if home.daemon == nil {
 		stale = p.stalePlaces()
 	}
 	removeErr := errors.Join(s.removeCovered(ctx, st, stale), s.readTables(), s.removeCovered(ctx, st, p.parkingPlaces()))
-	for _, t := range p.Mounts {
-		errs = append(errs, s.spread(ctx, st, home, t))
-	}
 	for _, f := range old {
 		errs = append(errs, releaseTree(f))
 	}
@@ -108,6 +114,25 @@ func (s *scene) homeOf(p *parking, daemon *owner.Member) home {
 		return home{sp, nil}
 	}
 	return home{s.main(), nil}
+}
+
+// awaitServed waits, for servingTime, until no process waits on the new triggers: until
+// then their paths lead nowhere for us (ENOENT).
+func (h home) awaitServed(ctx context.Context, list []parkedTrigger) {
+	ctx, cancel := context.WithTimeout(ctx, servingTime)
+	defer cancel()
+	for _, t := range list {
+		for ctx.Err() == nil {
+			err := h.process.InMountNamespace(ctx, func(*nsenter.Thread) error {
+				var st unix.Stat_t
+				return unix.Lstat(t.Path, &st)
+			})
+			if !errors.Is(err, unix.ENOENT) {
+				break
+			}
+			time.Sleep(returnInterval)
+		}
+	}
 }
 
 // attachStale puts the stale trigger of a parking mount over it. Where the daemon has
@@ -303,26 +328,4 @@ func releaseTree(tree *os.File) error {
 	}
 	defer root.Close()
 	return autofs.Release(root)
-}
-
-// removeFills takes away what an interrupted removal of mounts has left.
-func (s *scene) removeFills(ctx context.Context, st store) error {
-	var list []stackedPlace
-	seen := map[stackedPlace]bool{}
-	for _, sp := range s.spaces {
-		if sp.table == nil {
-			continue
-		}
-		for _, m := range sp.table.Fills() {
-			place := stackedPlace{m.Mountpoint, mounts.DeviceOf(m)}
-			if !seen[place] {
-				seen[place] = true
-				list = append(list, place)
-			}
-		}
-	}
-	if len(list) == 0 {
-		return nil
-	}
-	return errors.Join(s.removeIn(ctx, st, s.mountSpaces(), list), s.readTables())
 }

@@ -16,7 +16,7 @@ func TestHangsWithoutHook(t *testing.T) {
 	r := restoreStale(t, s)
 	t.Logf("checkpoint %s, restore %s", s.Took, r.Took)
 
-	if changes := lab.UnitChanges(s.units, r.Units(t)); len(changes) > 0 {
+	if changes := unitsThatNoticed(s.units, r.Units(t)); len(changes) > 0 {
 		t.Errorf("systemd noticed the restore:\n%s", strings.Join(changes, "\n"))
 	}
 	for i, o := range touchStale(t, r) {

@@ -84,7 +84,7 @@ func checkSameSuperblocks(t *testing.T, r *lab.Restored, units map[string]lab.Un
 // checkpoint, but for the mounts that the waiters asked for.
 func checkUnitsButMounted(t *testing.T, s *snapshot, r *lab.Restored, waiting []lab.Access) {
 	t.Helper()
-	for _, change := range lab.UnitChanges(s.units, r.Settle(t)) {
+	for _, change := range unitsThatNoticed(s.units, r.Settle(t)) {
 		unit, _, _ := strings.Cut(change, ": ")
 		mounted := slices.ContainsFunc(waiting, func(a lab.Access) bool { return unit == lab.UnitName(filepath.Dir(a.Path), "mount") })
 		automount := mounted || slices.ContainsFunc(waiting, func(a lab.Access) bool {
@@ -178,7 +178,7 @@ func TestRecordsLost(t *testing.T) {
 				t.Errorf("run %d: %s: %s (%s)", i, m.Path, m.Outcome, m.Reason)
 			}
 		}
-		for _, change := range lab.UnitChanges(s.units, r.Settle(t)) {
+		for _, change := range unitsThatNoticed(s.units, r.Settle(t)) {
 			t.Errorf("run %d: a unit noticed: %s", i, change)
 		}
 		if i == 0 {
@@ -231,7 +231,7 @@ func TestNeverRestored(t *testing.T) {
 	if now := listens(); now == before {
 		t.Error("systemd did not re-execute itself")
 	}
-	for _, change := range lab.UnitChanges(units, c.Settle(t)) {
+	for _, change := range unitsThatNoticed(units, c.Settle(t)) {
 		t.Errorf("a unit noticed: %s", change)
 	}
 }

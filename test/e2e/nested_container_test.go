@@ -94,7 +94,7 @@ func TestContainerInContainer(t *testing.T) {
 			t.Errorf("%s: of the inner container: %v", command, found)
 		}
 	}
-	for _, change := range append(lab.UnitChanges(units, c.Units(t)), lab.UnitChanges(nestedUnits, nested.Units(t))...) {
+	for _, change := range append(unitsThatNoticed(units, c.Units(t)), unitsThatNoticed(nestedUnits, nested.Units(t))...) {
 		if !strings.Contains(change, ": not loaded, now") { // mounts that it had not noticed yet
 			t.Error(change)
 		}

@@ -169,7 +169,7 @@ func TestSibling(t *testing.T) {
 		}
 		checkNoContact(t, command, trace)
 	}
-	for _, change := range lab.UnitChanges(before, a.Units(t)) {
+	for _, change := range unitsThatNoticed(before, a.Units(t)) {
 		t.Errorf("the other container's systemd: %s", change)
 	}
 	if o := a.Try(t, lab.TouchLimit, "stat", "--file-system", "--format=%T", auto+"/."); !lab.UncoveredAnswers(o) {

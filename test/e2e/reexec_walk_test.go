@@ -221,7 +221,7 @@ func (w *walk) kill(t *testing.T, call string, list ...int) {
 // finish looks whether anything is left of all the kills.
 func (w *walk) finish(t *testing.T) {
 	t.Helper()
-	for _, change := range lab.UnitChanges(w.units, w.r.Settle(t)) {
+	for _, change := range unitsThatNoticed(w.units, w.r.Settle(t)) {
 		// What the accesses mounted was mounted by them, each time anew.
 		if !strings.Contains(change, ".mount: {ActiveState:inactive") || strings.Contains(change, "failed") {
 			t.Errorf("a unit noticed: %s", change)

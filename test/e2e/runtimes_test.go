@@ -106,7 +106,7 @@ func (r runtimeRow) restoreContainer(t *testing.T, suite string, row *matrix.Row
 		}
 		s.RemoveFailed(t)
 		stale := restoreStale(t, s)
-		noticed := lab.UnitChanges(s.units, stale.Settle(t))
+		noticed := unitsThatNoticed(s.units, stale.Settle(t))
 		control := checkControl(t, stale)
 		if row.Control != control && row.Control != matrix.NotRun {
 			control = row.Control + "; systemd of " + suite + ": " + control
@@ -119,7 +119,7 @@ func (r runtimeRow) restoreContainer(t *testing.T, suite string, row *matrix.Row
 
 		forgetReports(t)
 		restored := restoreWithHook(t, s, lab.RestoreOptions{})
-		for _, change := range lab.UnitChanges(s.units, restored.Settle(t)) {
+		for _, change := range unitsThatNoticed(s.units, restored.Settle(t)) {
 			if !slices.Contains(noticed, change) {
 				t.Errorf("a unit noticed: %s", change)
 			}

@@ -49,7 +49,7 @@ func TestSlowServer(t *testing.T) {
 	if time.Since(started) >= slow {
 		t.Skip("skipped: the machine is so busy that the server has answered")
 	}
-	for _, change := range lab.UnitChanges(waiting, now) {
+	for _, change := range unitsThatNoticed(waiting, now) {
 		t.Error(change)
 	}
 	if o := <-done; !access.Answers(o) {
