@@ -192,7 +192,13 @@ func stackLot(ctx context.Context, lot *park.Lot, places []park.Place, device ui
 
 // signalAndAwait has the daemon read its maps, and waits until its triggers are on
 // the parking mounts. What is missing after the time is found by finishParking.
+//
+// A daemon whose triggers are all there is not signalled, after a run that was killed:
+// it has been seen not to answer a request that came while it read its maps.
 func signalAndAwait(ctx context.Context, daemon *owner.Member, parkings []*parking) error {
+	if t, err := mounts.Of(daemon.Process); err == nil && allServed(t, parkings) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, reloadTime)
 	defer cancel()
 	for ctx.Err() == nil {
