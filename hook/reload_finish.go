@@ -58,6 +58,9 @@ func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Membe
 	for _, t := range p.Mounts { // first: a released process makes the new trigger pending
 		errs = append(errs, s.spread(ctx, st, home, t))
 	}
+	if park.Parked(served) {
+		time.Sleep(recordTime)
+	}
 	errs = append(errs, park.Ready(served))
 	home.awaitServed(ctx, p.Mounts)
 	errs = append(errs, s.readTables())
@@ -82,6 +85,10 @@ func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Membe
 	}
 	return failed, p.end(ctx)
 }
+
+// recordTime is for a daemon to note the numbers of a trigger that it has mounted: it
+// never answers a request that comes before (daemon/direct.c, cache_set_ino_index).
+const recordTime = 20 * time.Millisecond
 
 var errNotReloaded = fmt.Errorf("automount did not mount it again within %s of a SIGHUP: see its log, whether its map can be read and still has this key; then repair again", reloadTime)
 

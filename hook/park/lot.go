@@ -105,6 +105,16 @@ func (l *Lot) Retry(control *autofs.Control) error {
 	return answer([]*Lot{l}, func(token uint32) error { return control.Fail(l.Root, token, unix.ESTALE) })
 }
 
+// Parked reports whether a process waits in one of the lots.
+func Parked(lots []*Lot) bool {
+	fds := make([]unix.PollFd, len(lots))
+	for i, l := range lots {
+		fds[i] = unix.PollFd{Fd: int32(l.Pipe.Fd()), Events: unix.POLLIN}
+	}
+	n, _ := unix.Poll(fds, 0)
+	return n > 0
+}
+
 // Ready answers all requests in the lots: their processes walk on into what is
 // mounted there.
 func Ready(lots []*Lot) error { return answer(lots, nil) }
