@@ -14,7 +14,7 @@ import (
 )
 
 // trigger makes an autofs mount that is attached nowhere, and returns its root and
-// the pipe on which the kernel tells that nobody will ask any more.
+// the pipe that the kernel closes when it is catatonic.
 func trigger(t *testing.T) (root, pipe *os.File) {
 	t.Helper()
 	read, write, err := os.Pipe()

@@ -105,13 +105,18 @@ func (l *Lot) Retry(control *autofs.Control) error {
 	return answer([]*Lot{l}, func(token uint32) error { return control.Fail(l.Root, token, unix.ESTALE) })
 }
 
-// Parked reports whether a process waits in one of the lots.
-func Parked(lots []*Lot) bool {
+// pipesOf are the pipes of lots, for poll(2).
+func pipesOf(lots []*Lot) []unix.PollFd {
 	fds := make([]unix.PollFd, len(lots))
 	for i, l := range lots {
 		fds[i] = unix.PollFd{Fd: int32(l.Pipe.Fd()), Events: unix.POLLIN}
 	}
-	n, _ := unix.Poll(fds, 0)
+	return fds
+}
+
+// Parked reports whether a process waits in one of the lots.
+func Parked(lots []*Lot) bool {
+	n, _ := unix.Poll(pipesOf(lots), 0)
 	return n > 0
 }
 
@@ -123,10 +128,7 @@ func Ready(lots []*Lot) error { return answer(lots, nil) }
 // nil reply is READY.
 // The errors are joined.
 func answer(lots []*Lot, reply func(token uint32) error) error {
-	fds := make([]unix.PollFd, len(lots))
-	for i, l := range lots {
-		fds[i] = unix.PollFd{Fd: int32(l.Pipe.Fd()), Events: unix.POLLIN}
-	}
+	fds := pipesOf(lots)
 	var errs []error
 	end := time.Now().Add(answerTime)
 	for {
