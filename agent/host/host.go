@@ -1,4 +1,4 @@
-// Package host runs the light binary as the host itself would: in the mount and
+// Package host runs autofs-restore-hook as the host itself would: in the mount and
 // cgroup namespaces of the host's PID 1, and in its control group.
 //
 // # Why not in the pod
@@ -52,7 +52,7 @@ type Program struct{ file *os.File }
 func Open(path string) (*Program, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("the light binary: %w", err)
+		return nil, fmt.Errorf("autofs-restore-hook: %w", err)
 	}
 	return &Program{f}, nil
 }
@@ -64,11 +64,11 @@ func (p *Program) Close() error { return p.file.Close() }
 func (p *Program) Content() ([]byte, error) {
 	info, err := p.file.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("the light binary: %w", err)
+		return nil, fmt.Errorf("autofs-restore-hook: %w", err)
 	}
 	data, err := io.ReadAll(io.NewSectionReader(p.file, 0, info.Size()))
 	if err != nil {
-		return nil, fmt.Errorf("the light binary: %w", err)
+		return nil, fmt.Errorf("autofs-restore-hook: %w", err)
 	}
 	return data, nil
 }

@@ -15,8 +15,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
-
 func shell(t *testing.T) *Program {
 	t.Helper()
 	testenv.RequireRoot(t)
@@ -55,8 +53,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestFaults has programs that crash, hang, write for ever, or leave somebody
-// behind.
+// TestFaults has programs that crash, hang, write without end, or leave a
+// process behind.
 func TestFaults(t *testing.T) {
 	p := shell(t)
 	if r, err := p.Run(t.Context(), "-c", "kill -SEGV $$"); err == nil || r.Status != -1 || !strings.Contains(err.Error(), "segmentation") {
@@ -75,7 +73,7 @@ func TestFaults(t *testing.T) {
 	}
 	began = time.Now()
 	if r, err := p.Run(t.Context(), "-c", "sleep 30 & echo $!"); time.Since(began) > 10*time.Second {
-		t.Errorf("somebody who has the output: %+v, %v, after %s", r, err, time.Since(began))
+		t.Errorf("a process that keeps the output: %+v, %v, after %s", r, err, time.Since(began))
 	} else {
 		_ = exec.Command("kill", "-9", strings.TrimSpace(string(r.Stdout))).Run()
 	}

@@ -23,7 +23,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/pods"
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 )
 
 // ServiceAccount is where the kubelet mounts the token and the certificate.
@@ -77,7 +77,7 @@ func InCluster(getenv func(string) string, serviceAccount, node, version string)
 }
 
 // Warning posts an Event of type Warning about a pod's container.
-func (c *Client) Warning(ctx context.Context, pod pods.Pod, reason, message string, at time.Time) error {
+func (c *Client) Warning(ctx context.Context, pod engine.Pod, reason, message string, at time.Time) error {
 	body, err := json.Marshal(c.warning(pod, reason, message, at))
 	if err != nil {
 		return fmt.Errorf("event: %w", err)
@@ -144,7 +144,7 @@ type source struct {
 }
 
 // warning has a name made of its time, so that a second attempt is recognised.
-func (c *Client) warning(pod pods.Pod, reason, message string, at time.Time) event {
+func (c *Client) warning(pod engine.Pod, reason, message string, at time.Time) event {
 	const suffix = 17 // "." and 16 digits
 	stamp := at.UTC().Format(time.RFC3339)
 	e := event{

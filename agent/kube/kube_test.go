@@ -17,10 +17,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/pods"
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 )
 
-var legacy = pods.Pod{Namespace: "default", Name: "legacy-0", UID: "u-1", Container: "main"}
+var legacy = engine.Pod{Namespace: "default", Name: "legacy-0", UID: "u-1", Container: "main"}
 
 // cluster is a client of a TLS server.
 func cluster(t *testing.T, handle http.HandlerFunc) (client *Client, dir string) {
@@ -131,7 +131,7 @@ func TestShorten(t *testing.T) {
 			t.Errorf("shorten(%d bytes) gives %d bytes, valid: %v", len(text), len(got), utf8.ValidString(got))
 		}
 	}
-	e := (&Client{}).warning(pods.Pod{Name: strings.Repeat("a", 253)}, "Why", "", time.Now())
+	e := (&Client{}).warning(engine.Pod{Name: strings.Repeat("a", 253)}, "Why", "", time.Now())
 	if len(e.Metadata.Name) != 253 {
 		t.Errorf("a name of %d bytes", len(e.Metadata.Name))
 	}

@@ -4,19 +4,19 @@ import (
 	"context"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/pods"
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 )
 
 // Queue posts Events one after the other, and tries again if the API server
 // does not answer: nothing else waits for it.
 type Queue struct {
 	waiting chan warning
-	post    func(ctx context.Context, pod pods.Pod, reason, message string, at time.Time) error
+	post    func(ctx context.Context, pod engine.Pod, reason, message string, at time.Time) error
 	ended   func(err error, lost bool)
 }
 
 type warning struct {
-	pod             pods.Pod
+	pod             engine.Pod
 	reason, message string
 	at              time.Time
 }
@@ -31,7 +31,7 @@ func NewQueue(c *Client, length int, ended func(err error, lost bool)) *Queue {
 }
 
 // Warning adds an Event. It is false if the queue is full.
-func (q *Queue) Warning(pod pods.Pod, reason, message string) bool {
+func (q *Queue) Warning(pod engine.Pod, reason, message string) bool {
 	select {
 	case q.waiting <- warning{pod, reason, message, time.Now()}:
 		return true

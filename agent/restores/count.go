@@ -3,40 +3,41 @@ package restores
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
+	"github.com/sirupsen/logrus"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Reason is that of the Kubernetes Events.
+// Reason is the reason of the Kubernetes Events.
 const Reason = "AutomountsUnrepaired"
 
 // podTime bounds the question for a container's pod.
 const podTime = 10 * time.Second
 
 // count counts a restore, logs it and warns of what stays unrepaired.
-func (k *Keeper) count(n Notice, r *hook.Report, by string) {
+func (k *Keeper) count(n engine.Notice, r *hook.Report, by string) {
 	k.Metrics.Restore(r, by)
-	fields := k.fields(n, "by", by, "outcome", string(r.Outcome), "mounts", len(r.Mounts), "duration_ms", r.DurationMS)
+	log := k.log(n).WithFields(logrus.Fields{"by": by, "outcome": r.Outcome, "mounts": len(r.Mounts), "duration_ms": r.DurationMS})
 	if !n.Started.IsZero() {
-		fields = append(fields, "since_start_ms", time.Since(n.Started).Milliseconds())
+		log = log.WithField("since_start_ms", time.Since(n.Started).Milliseconds())
 	}
 	message := trouble(n, r)
 	if message == "" {
-		k.Log.Info("restored", fields...)
+		log.Info("restored")
 		return
 	}
-	k.Log.Error("restored, but not all automounts work", append(fields, "trouble", message)...)
+	log.WithField("trouble", message).Error("restored, but not all automounts work")
 	k.event(n, message)
 }
 
 // event posts an Event on the container's pod.
-func (k *Keeper) event(n Notice, message string) {
+func (k *Keeper) event(n engine.Notice, message string) {
 	if k.PodOf == nil {
 		return
 	}
@@ -44,18 +45,18 @@ func (k *Keeper) event(n Notice, message string) {
 	defer cancel()
 	pod, err := k.PodOf(ctx, n.Namespace, n.Container)
 	if err != nil {
-		k.Log.Warn("no Event: the container's pod is not known", k.fields(n, "error", err)...)
+		k.log(n).WithError(err).Warn("no Event: the container's pod is not known")
 		return
 	}
 	if !k.Warn(pod, Reason, message) {
 		k.Metrics.EventsLost.Inc()
-		k.Log.Error("an Event was dropped: too many are waiting", k.fields(n)...)
+		k.log(n).Error("an Event was dropped: too many are waiting")
 	}
 }
 
 // trouble says in one line what does not work after a repair; "" if all does.
 // Paths and reasons are quoted: the container chose them.
-func trouble(n Notice, r *hook.Report) string {
+func trouble(n engine.Notice, r *hook.Report) string {
 	var parts []string
 	if r.Error != "" {
 		parts = append(parts, fmt.Sprintf("%q", r.Error))
@@ -75,13 +76,13 @@ func trouble(n Notice, r *hook.Report) string {
 	return fmt.Sprintf("after the restore of container %.12s: %s", n.Container, strings.Join(parts, "; "))
 }
 
-// fields are what every line about a container says.
-func (k *Keeper) fields(n Notice, more ...any) []any {
-	fields := []any{slog.String("container", n.Container), slog.Int("pid", n.PID)}
+// log has the fields of every line about a container.
+func (k *Keeper) log(n engine.Notice) *logrus.Entry {
+	log := k.Log.WithFields(logrus.Fields{"container": n.Container, "pid": n.PID})
 	if n.Namespace != "" {
-		fields = append(fields, slog.String("namespace", n.Namespace))
+		log = log.WithField("namespace", n.Namespace)
 	}
-	return append(fields, more...)
+	return log
 }
 
 // maxTable bounds a mount table, in bytes.

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/metrics"
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/status"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -15,8 +16,8 @@ import (
 var Later = []time.Duration{5 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute}
 
 // repair repairs a container that no hook has repaired, and counts it after the last
-// look. It is false if the agent ends before.
-func (k *Keeper) repair(n Notice, p *nsenter.Process) bool {
+// look. It is false if the agent ends first.
+func (k *Keeper) repair(n engine.Notice, p *nsenter.Process) bool {
 	for look := 0; ; look++ {
 		report, ended := k.run(n, p)
 		if report == nil {
@@ -26,8 +27,8 @@ func (k *Keeper) repair(n Notice, p *nsenter.Process) bool {
 			k.Metrics.Reaction(time.Since(n.Started))
 		}
 		if report.Unjudged() && look == 1 {
-			message := trouble(n, report) // people need not wait for the last look
-			k.Log.Error("restored; what cannot be judged is looked at again", append(k.fields(n), "trouble", message)...)
+			message := trouble(n, report) // reported before the last look
+			k.log(n).WithField("trouble", message).Error("restored; what cannot be judged is looked at again")
 			k.event(n, message)
 		}
 		if report.Unjudged() && k.pause(p, look) {
@@ -36,14 +37,14 @@ func (k *Keeper) repair(n Notice, p *nsenter.Process) bool {
 		if k.ctx.Err() != nil && report.Unjudged() {
 			return false // the next agent looks
 		}
-		k.count(n, report, metrics.ByAgent)
+		k.count(n, report, status.ByAgent)
 		return true
 	}
 }
 
-// run has a container repaired. The report is nil if the agent ends before, or
-// the container has ended.
-func (k *Keeper) run(n Notice, p *nsenter.Process) (report *hook.Report, ended bool) {
+// run runs a repair. The report is nil if the agent ends first, or the container
+// has ended.
+func (k *Keeper) run(n engine.Notice, p *nsenter.Process) (report *hook.Report, ended bool) {
 	var err error
 	pause := 100 * time.Millisecond
 	for try := 1; try <= attempts; try++ {
@@ -58,11 +59,11 @@ func (k *Keeper) run(n Notice, p *nsenter.Process) (report *hook.Report, ended b
 		}
 		if p.Alive() != nil {
 			k.Metrics.Gone.Inc()
-			k.Log.Info("a restored container ended while it was repaired", k.fields(n, "error", err)...)
+			k.log(n).WithError(err).Info("a restored container ended while it was repaired")
 			return nil, true
 		}
 		k.Metrics.FailedRuns.Inc()
-		k.Log.Error("a repair gave no report", k.fields(n, "attempt", try, "error", err)...)
+		k.log(n).WithField("attempt", try).WithError(err).Error("a repair gave no report")
 		select {
 		case <-time.After(pause):
 		case <-k.ctx.Done():
@@ -78,7 +79,7 @@ func (k *Keeper) run(n Notice, p *nsenter.Process) (report *hook.Report, ended b
 
 // stale reports whether a container has mounts that a repair would cure. What cannot
 // be judged is looked at again, a few times.
-func (k *Keeper) stale(n Notice, p *nsenter.Process) (bool, error) {
+func (k *Keeper) stale(n engine.Notice, p *nsenter.Process) (bool, error) {
 	for try := 0; ; try++ {
 		var report *hook.Report
 		var err error

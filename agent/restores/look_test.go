@@ -8,12 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/metrics"
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/status"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// unsure is a light binary that cannot judge a container at the first looks.
+// unsure stands in for autofs-restore-hook and cannot judge a container at the
+// first looks.
 type unsure struct {
 	unjudged int // looks
 	then     hook.Cure
@@ -45,7 +47,7 @@ func (u *unsure) Repair(context.Context, int) (*hook.Report, error) {
 }
 
 // running is a notice of a container that runs.
-func running(t *testing.T) Notice {
+func running(t *testing.T) engine.Notice {
 	t.Helper()
 	n := sleepers(t, 1)[0]
 	n.Started = time.Time{}
@@ -86,7 +88,7 @@ func TestLooksAgain(t *testing.T) {
 				if outcome == test.outcome {
 					want = 1
 				}
-				if got := s.counted(metrics.ByAgent, outcome); got != want {
+				if got := s.counted(status.ByAgent, outcome); got != want {
 					t.Errorf("%s is counted %v times, want %v", outcome, got, want)
 				}
 			}
@@ -98,7 +100,7 @@ func TestLooksAgain(t *testing.T) {
 }
 
 // look is Running, for a process that need not see any autofs mount.
-func (s *scene) look(t *testing.T, n Notice) {
+func (s *scene) look(t *testing.T, n engine.Notice) {
 	t.Helper()
 	p := openProcess(t, n.PID)
 	if stale, err := s.stale(n, p); err != nil {
@@ -122,12 +124,12 @@ func TestLooksNoMore(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	if stale, err := s.stale(Notice{PID: p.PID()}, p); stale || err != nil || len(program.calls) != 1 {
+	if stale, err := s.stale(engine.Notice{PID: p.PID()}, p); stale || err != nil || len(program.calls) != 1 {
 		t.Errorf("after the end of the container: %v, %v, %v", stale, err, program.calls)
 	}
 	n := running(t)
 	time.AfterFunc(50*time.Millisecond, s.cancel)
-	if s.repair(n, openProcess(t, n.PID)) || s.counted(metrics.ByAgent, "failed") != 0 {
+	if s.repair(n, openProcess(t, n.PID)) || s.counted(status.ByAgent, "failed") != 0 {
 		t.Error("an agent that ends is done with what it could not judge")
 	}
 	s.cancel()

@@ -1,9 +1,9 @@
 // Package restores deals with restored containers: it waits a moment for the
-// report of a repair that somebody else does, repairs what nobody repaired, and
-// counts every restore once.
+// report of a repair that CRIU's action script or an OCI hook does, repairs what
+// those did not repair, and counts every restore once.
 //
 //	event of the engine ─┐
-//	report on the host ──┼→ Claim (ledger) → report, or repair → count → Done
+//	report on the host ──┼→ claim (ledger) → report, or repair → count → done
 //	running container ───┘
 package restores
 
@@ -12,29 +12,21 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/ledger"
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/metrics"
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/pods"
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/reports"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/status"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Notice is what an engine says about a container that was restored, or may
-// have been.
-type Notice struct {
-	Namespace string // the engine's, "" if it has none
-	Container string
-	PID       int
-	// Started is when the engine said that it runs; zero if nobody said so.
-	Started time.Time
-}
-
-// Repairer is repair.Program, but for tests of its faults.
+// Repairer is host.Program, but for tests of its faults.
 type Repairer interface {
 	Repair(ctx context.Context, pid int) (*hook.Report, error)
 	Inspect(ctx context.Context, pid int) (*hook.Report, error)
@@ -42,54 +34,74 @@ type Repairer interface {
 
 // Options are what a Keeper works with.
 type Options struct {
-	Reports  reports.Directory
-	Ledger   *ledger.Ledger
-	Metrics  *metrics.Metrics
-	Repairer Repairer
-	Log      *slog.Logger
-	// Workers bounds how many runs of the light binary there are at a time.
+	// Directory is where hook.RunDirectory of the host is mounted.
+	Directory string
+	Metrics   *status.Metrics
+	Repairer  Repairer
+	Log       logrus.FieldLogger
+	// Workers bounds how many runs of autofs-restore-hook there are at a time.
 	Workers int
-	// Grace is how long a report of somebody else is waited for. CRIU's action
-	// script has ended when the engine says that the container runs; an OCI hook's
-	// watcher needs a moment.
+	// Grace is how long a run by an OCI hook's watcher may take to begin. CRIU's
+	// action script has ended when the engine says that the container runs.
 	Grace time.Duration
 	// Later are the pauses before another look at a container of which something
 	// could not be judged; after the last one it is left as it is.
 	Later []time.Duration
-	// PodOf names a container's pod; nil if no Events are posted.
-	PodOf func(ctx context.Context, namespace, container string) (pods.Pod, error)
-	// Warn posts an Event; it must not wait.
-	Warn func(pod pods.Pod, reason, message string) bool
+	// PodOf returns a container's pod; nil if no Events are posted.
+	PodOf func(ctx context.Context, namespace, container string) (engine.Pod, error)
+	// Warn posts an Event; it returns at once.
+	Warn func(pod engine.Pod, reason, message string) bool
 }
 
-// Keeper deals with restores.
+// Keeper deals with restores. It is an engine.Handler.
 type Keeper struct {
 	Options
+	reports reports
+	ledger  *ledger
 	workers chan struct{}
 	group   sync.WaitGroup
 	ctx     context.Context
 
 	mu   sync.Mutex
-	runs map[*time.Time]struct{} // when each run of the light binary began
+	runs map[*time.Time]struct{} // when each run of autofs-restore-hook began
 }
 
-// poll is the pause between two looks for a report.
-const poll = 25 * time.Millisecond
+const (
+	// poll is the pause between two looks for a report.
+	poll = 10 * time.Millisecond
+	// attempts bounds how often a repair that crashes is started.
+	attempts = 3
+	// longest is how long a run may take: it ends after 8 s by itself, and is
+	// killed after 10.
+	longest = time.Minute
+)
 
-// attempts bounds how often a repair that crashes is begun.
-const attempts = 3
-
-// New makes a Keeper whose work ends soon after ctx.
-func New(ctx context.Context, o Options) *Keeper {
-	return &Keeper{Options: o, workers: make(chan struct{}, o.Workers), ctx: ctx, runs: map[*time.Time]struct{}{}}
+// New returns a Keeper whose work ends soon after ctx.
+func New(ctx context.Context, o Options) (*Keeper, error) {
+	l, err := openLedger(filepath.Join(o.Directory, "agent"))
+	if err != nil {
+		return nil, err
+	}
+	return &Keeper{
+		Options: o, reports: reports(filepath.Join(o.Directory, "reports")), ledger: l,
+		workers: make(chan struct{}, o.Workers), ctx: ctx, runs: map[*time.Time]struct{}{},
+	}, nil
 }
 
-// longest is how long a run may take: it ends after 8 s by itself, and is killed
-// after 10.
-const longest = time.Minute
+// WatchReports deals with every report on the host and with every new one, until
+// ctx ends. It calls ready once it watches.
+func (k *Keeper) WatchReports(ctx context.Context, ready func()) error {
+	return k.reports.watch(ctx, ready, k.reported)
+}
 
-// Stuck is an error if a run of the light binary does not even end when it is
-// killed. Its worker is lost until the agent starts anew.
+// Sweep forgets the restored processes that have ended.
+func (k *Keeper) Sweep() error {
+	_, err := k.ledger.sweep()
+	return err
+}
+
+// Stuck is an error if a run of autofs-restore-hook does not end even though it
+// was killed. Its worker is lost until the agent is restarted.
 func (k *Keeper) Stuck() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -101,20 +113,20 @@ func (k *Keeper) Stuck() error {
 	return nil
 }
 
-// Wait returns when nothing is under way any more.
+// Wait returns when no work is under way.
 func (k *Keeper) Wait() { k.group.Wait() }
 
 // Restored deals with a container that was restored. It does not wait.
-func (k *Keeper) Restored(n Notice) {
+func (k *Keeper) Restored(n engine.Notice) {
 	k.begin(n, func(p *nsenter.Process) bool {
 		return k.known(n, p) || k.awaitReport(n, p) || k.repair(n, p)
 	})
 }
 
-// Running deals with a running container that may have been restored while
-// nobody listened. It looks at each one once, and at those without autofs mounts
-// hardly at all. It does not wait.
-func (k *Keeper) Running(n Notice) {
+// Running deals with a running container that may have been restored without an
+// event. It looks at each one once; one without autofs mounts costs a look at its
+// mount table. It does not wait.
+func (k *Keeper) Running(n engine.Notice) {
 	k.begin(n, func(p *nsenter.Process) bool {
 		if k.known(n, p) || !showsAutofs(p) {
 			return true
@@ -122,54 +134,54 @@ func (k *Keeper) Running(n Notice) {
 		stale, err := k.stale(n, p)
 		switch {
 		case err != nil && p.Alive() == nil:
-			k.Log.Error("a running container could not be looked at", k.fields(n, "error", err)...)
+			k.log(n).WithError(err).Error("a running container could not be inspected")
 			return false
 		case err != nil || !stale:
 			return true
 		}
-		k.Log.Info("a restore was missed", k.fields(n)...)
+		k.log(n).Info("a restore was missed")
 		k.Metrics.Missed.Inc()
 		return k.repair(n, p)
 	})
 }
 
-// Reported deals with a report that was written, whoever repaired.
-func (k *Keeper) Reported(container string) {
-	r, err := k.Reports.Read(container)
+// reported deals with a report that was written.
+func (k *Keeper) reported(container string) {
+	r, err := k.reports.read(container)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	if err != nil {
-		k.Log.Error("a report cannot be read", "container", container, "error", err)
+		k.Log.WithField("container", container).WithError(err).Error("a report cannot be read")
 		return
 	}
-	by := metrics.By(r.Trigger)
-	if by == metrics.ByPerson && r.Outcome == hook.NothingToDo {
-		return // somebody repaired a container that need not have been restored
+	by := status.By(r.Trigger)
+	if by == status.ByPerson && r.Outcome == hook.NothingToDo {
+		return // a repair of a container that need not have been restored
 	}
-	k.begin(Notice{Container: container, PID: r.PID}, func(p *nsenter.Process) bool {
-		if !r.IsAbout(p) {
+	n := engine.Notice{Container: container, PID: r.PID}
+	k.begin(n, func(p *nsenter.Process) bool {
+		if !r.isAbout(p) {
 			return false
 		}
-		n := Notice{Container: container, PID: r.PID}
 		k.count(n, r.Report, by)
 		return k.again(n, r.Report, p)
 	})
 }
 
-// begin claims a restore and does work on it, at the side. The work says
+// begin claims a restore and does work on it in a goroutine. The work reports
 // whether all is done.
-func (k *Keeper) begin(n Notice, work func(p *nsenter.Process) (done bool)) {
+func (k *Keeper) begin(n engine.Notice, work func(p *nsenter.Process) (done bool)) {
 	p, err := nsenter.Open(n.PID)
 	if err != nil {
 		if !n.Started.IsZero() {
 			k.Metrics.Gone.Inc()
-			k.Log.Info("a restored container has ended already", k.fields(n, "error", err)...)
+			k.log(n).WithError(err).Info("a restored container has ended already")
 		}
 		return
 	}
 	key := p.Identity()
-	if !k.Ledger.Claim(key) {
+	if !k.ledger.claim(key) {
 		p.Close()
 		return
 	}
@@ -181,58 +193,72 @@ func (k *Keeper) begin(n Notice, work func(p *nsenter.Process) (done bool)) {
 		done := work(p)
 		k.Metrics.Queued.Dec()
 		if !done {
-			k.Ledger.Release(key)
+			k.ledger.release(key)
 			return
 		}
-		if err := k.Ledger.Done(key); err != nil {
-			k.Log.Error("a restore may be counted twice after a restart of the agent", "error", err)
+		if err := k.ledger.done(key); err != nil {
+			k.log(n).WithError(err).Error("a restore may be counted again after a restart of the agent")
 		}
 	}()
 }
 
-// known counts a restore whose report is there already.
-func (k *Keeper) known(n Notice, p *nsenter.Process) bool {
-	r, err := k.Reports.Read(n.Container)
+// known counts a restore that has a report already.
+func (k *Keeper) known(n engine.Notice, p *nsenter.Process) bool {
+	r, err := k.reports.read(n.Container)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			k.Log.Error("a report cannot be read", k.fields(n, "error", err)...)
+			k.log(n).WithError(err).Error("a report cannot be read")
 		}
 		return false
 	}
-	if !r.IsAbout(p) {
+	if !r.isAbout(p) {
 		return false
 	}
-	k.count(n, r.Report, metrics.By(r.Trigger))
+	k.count(n, r.Report, status.By(r.Trigger))
 	return k.again(n, r.Report, p)
 }
 
-// again repairs a container whose repair by a hook did not do it all: hooks are
-// called only once, and may have left something for the next run.
-func (k *Keeper) again(n Notice, r *hook.Report, p *nsenter.Process) bool {
-	by := metrics.By(r.Trigger)
-	if by != metrics.ByActionScript && by != metrics.ByHook || r.Outcome != hook.Failed && r.Outcome != hook.Partial {
+// again repairs a container that a hook repaired in part: hooks are called only
+// once, and may have left something for the next run.
+func (k *Keeper) again(n engine.Notice, r *hook.Report, p *nsenter.Process) bool {
+	by := status.By(r.Trigger)
+	if by != status.ByActionScript && by != status.ByHook || r.Outcome != hook.Failed && r.Outcome != hook.Partial {
 		return true
 	}
-	k.Log.Info("a hook's repair is tried again", k.fields(n, "outcome", r.Outcome)...)
+	k.log(n).WithField("outcome", r.Outcome).Info("a hook's repair is tried again")
 	return k.repair(n, p)
 }
 
-// awaitReport is known, for a while.
-func (k *Keeper) awaitReport(n Notice, p *nsenter.Process) bool {
-	for end := time.Now().Add(k.Grace); time.Now().Before(end); {
+// awaitReport is known, for the grace, and for as long as another run of
+// autofs-restore-hook is at work on the container.
+func (k *Keeper) awaitReport(n engine.Notice, p *nsenter.Process) bool {
+	for began := time.Now(); ; {
 		select {
 		case <-time.After(poll):
 		case <-k.ctx.Done():
 			return false
 		}
+		locked := k.locked(p)
 		if k.known(n, p) {
 			return true
 		}
+		if age := time.Since(began); age > k.Grace && !locked || age > longest {
+			return false
+		}
 	}
-	return false
 }
 
-// work takes a worker for the time of f; it is false if the agent ends.
+// locked reports whether a run of autofs-restore-hook has the container's lock.
+func (k *Keeper) locked(p *nsenter.Process) bool {
+	f, err := os.OpenFile(filepath.Join(k.Directory, "locks", p.Identity()), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
+// work takes a worker while f runs; it is false if the agent ends.
 func (k *Keeper) work(f func()) bool {
 	if k.ctx.Err() != nil {
 		return false

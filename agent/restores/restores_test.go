@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,16 +14,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/sirupsen/logrus"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/ledger"
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/metrics"
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/pods"
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/reports"
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/status"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 )
 
-// faulty is a light binary as it must not be: it crashes, or is slow. What the
-// real one does is tested in test/agent.
+// faulty stands in for autofs-restore-hook and crashes, or is slow. What the real
+// one does is tested in test/agent.
 type faulty struct {
 	crashes int32 // how often it crashes first
 	slow    time.Duration
@@ -67,23 +65,25 @@ type scene struct {
 func newScene(t *testing.T, program *faulty, workers int) *scene {
 	t.Helper()
 	dir := t.TempDir()
-	l, err := ledger.Open(filepath.Join(dir, "agent"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := &scene{program: program, warned: make(chan string, 1000)}
 	ctx, cancel := context.WithCancel(t.Context())
 	s.cancel = cancel
-	s.Keeper = New(ctx, Options{
-		Reports: reports.Directory(filepath.Join(dir, "reports")), Ledger: l, Metrics: metrics.New("v", "containerd"),
-		Repairer: program, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Workers: workers, Grace: 50 * time.Millisecond,
-		PodOf: func(context.Context, string, string) (pods.Pod, error) { return pods.Pod{Name: "p"}, nil },
-		Warn: func(_ pods.Pod, _, message string) bool {
+	log := logrus.New()
+	log.SetOutput(t.Output())
+	keeper, err := New(ctx, Options{
+		Directory: dir, Metrics: status.New("v", "containerd"),
+		Repairer: program, Log: log, Workers: workers, Grace: 50 * time.Millisecond,
+		PodOf: func(context.Context, string, string) (engine.Pod, error) { return engine.Pod{Name: "p"}, nil },
+		Warn: func(_ engine.Pod, _, message string) bool {
 			s.warned <- message
 			return true
 		},
 	})
-	if err := os.Mkdir(string(s.Reports), 0o700); err != nil {
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Keeper = keeper
+	if err := os.Mkdir(string(s.reports), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -109,9 +109,9 @@ func (s *scene) counted(by, outcome string) float64 {
 }
 
 // sleepers are notices of processes that live until the test ends.
-func sleepers(t *testing.T, count int) []Notice {
+func sleepers(t *testing.T, count int) []engine.Notice {
 	t.Helper()
-	var list []Notice
+	var list []engine.Notice
 	for i := range count {
 		cmd := exec.Command("sleep", "300")
 		if err := cmd.Start(); err != nil {
@@ -121,7 +121,7 @@ func sleepers(t *testing.T, count int) []Notice {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 		})
-		list = append(list, Notice{Container: "c" + strconv.Itoa(i), PID: cmd.Process.Pid, Started: time.Now()})
+		list = append(list, engine.Notice{Container: "c" + strconv.Itoa(i), PID: cmd.Process.Pid, Started: time.Now()})
 	}
 	return list
 }
@@ -137,7 +137,7 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	time.Sleep(10 * time.Millisecond)
 	s.Wait()
-	if got := s.counted(metrics.ByAgent, "repaired"); got != 200 {
+	if got := s.counted(status.ByAgent, "repaired"); got != 200 {
 		t.Errorf("%v restores are counted, want 200", got)
 	}
 	if len(s.program.calls) != 200 {
@@ -161,53 +161,53 @@ func TestCrashes(t *testing.T) {
 	n := sleepers(t, 1)[0]
 	s.Restored(n)
 	s.Wait()
-	if got := s.counted(metrics.ByAgent, "repaired"); got != 1 || testutil.ToFloat64(s.Metrics.FailedRuns) != 2 {
+	if got := s.counted(status.ByAgent, "repaired"); got != 1 || testutil.ToFloat64(s.Metrics.FailedRuns) != 2 {
 		t.Errorf("%v restores, %v failed runs", got, testutil.ToFloat64(s.Metrics.FailedRuns))
 	}
 
 	s = newScene(t, &faulty{crashes: 100}, 1)
 	s.Restored(n)
 	s.Wait()
-	if got := s.counted(metrics.ByAgent, "failed"); got != 1 || s.program.calls[n.PID] != attempts {
+	if got := s.counted(status.ByAgent, "failed"); got != 1 || s.program.calls[n.PID] != attempts {
 		t.Errorf("%v restores, %d attempts, want %d", got, s.program.calls[n.PID], attempts)
 	}
 	select {
 	case message := <-s.warned:
 		t.Log(message)
 	default:
-		t.Error("nobody was warned")
+		t.Error("no warning")
 	}
 	s.Restored(n) // and not again
 	s.Wait()
 	if s.program.calls[n.PID] != attempts {
-		t.Error("it was begun again")
+		t.Error("it was started again")
 	}
 }
 
-// TestReports has somebody else repair.
+// TestReports has hooks repair.
 func TestReports(t *testing.T) {
 	s := newScene(t, &faulty{outcome: hook.Repaired}, 1)
 	s.Grace = time.Second // on a busy machine too a report comes within it
 	list := sleepers(t, 3)
-	report := func(n Notice, pid int, trigger, outcome string) {
+	report := func(n engine.Notice, pid int, trigger, outcome string) {
 		text := fmt.Sprintf(`{"container":%q,"pid":%d,"trigger":%q,"outcome":%q}`, n.Container, pid, trigger, outcome)
-		if err := os.WriteFile(filepath.Join(string(s.Reports), n.Container+".json"), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(string(s.reports), n.Container+".json"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	report(list[0], list[0].PID, "criu:post-resume", "repaired")
-	s.Reported(list[0].Container)
+	s.reported(list[0].Container)
 	s.Restored(list[0])
 
 	s.Restored(list[1]) // its report comes within the grace
 	time.Sleep(10 * time.Millisecond)
 	report(list[1], list[1].PID, "oci:createRuntime", "repaired")
-	s.Reported(list[1].Container)
+	s.reported(list[1].Container)
 
 	report(list[2], 1, "criu:post-resume", "repaired") // of an earlier process
 	s.Restored(list[2])
 	s.Wait()
-	for by, want := range map[string]float64{metrics.ByActionScript: 1, metrics.ByHook: 1, metrics.ByAgent: 1} {
+	for by, want := range map[string]float64{status.ByActionScript: 1, status.ByHook: 1, status.ByAgent: 1} {
 		if got := s.counted(by, "repaired"); got != want {
 			t.Errorf("%v repaired by %s, want %v", got, by, want)
 		}
@@ -223,17 +223,17 @@ func TestPerson(t *testing.T) {
 	s := newScene(t, &faulty{outcome: hook.Repaired}, 1)
 	n := sleepers(t, 1)[0]
 	text := fmt.Sprintf(`{"container":%q,"pid":%d,"trigger":"command:repair","outcome":"nothing-to-do"}`, n.Container, n.PID)
-	if err := os.WriteFile(filepath.Join(string(s.Reports), n.Container+".json"), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(string(s.reports), n.Container+".json"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.Reported(n.Container)
+	s.reported(n.Container)
 	s.Wait()
-	if got := s.counted(metrics.ByPerson, "nothing-to-do"); got != 0 {
+	if got := s.counted(status.ByPerson, "nothing-to-do"); got != 0 {
 		t.Errorf("counted %v times", got)
 	}
 }
 
-// TestEnd: what is under way is finished, what is not begun is left for the
+// TestEnd: what is under way is finished, what has not started is left for the
 // next agent.
 func TestEnd(t *testing.T) {
 	s := newScene(t, &faulty{slow: 200 * time.Millisecond, outcome: hook.Repaired}, 1)
@@ -259,7 +259,7 @@ func TestEnd(t *testing.T) {
 	if err := s.Stuck(); err != nil {
 		t.Error(err)
 	}
-	if got := s.counted(metrics.ByAgent, "repaired"); got != 1 || len(s.program.calls) != 1 {
+	if got := s.counted(status.ByAgent, "repaired"); got != 1 || len(s.program.calls) != 1 {
 		t.Errorf("%v are counted, %v repaired, want 1", got, s.program.calls)
 	}
 	s.Restored(list[0])
@@ -272,9 +272,9 @@ func TestEnd(t *testing.T) {
 
 func TestGone(t *testing.T) {
 	s := newScene(t, &faulty{}, 1)
-	const nobody = 4194305 // pid_max is at most 2^22
-	s.Restored(Notice{Container: "c", PID: nobody, Started: time.Now()})
-	s.Running(Notice{Container: "c", PID: nobody})
+	const none = 4194305 // pid_max is at most 2^22
+	s.Restored(engine.Notice{Container: "c", PID: none, Started: time.Now()})
+	s.Running(engine.Notice{Container: "c", PID: none})
 	s.Wait()
 	if got := testutil.ToFloat64(s.Metrics.Gone); got != 1 || len(s.program.calls) > 0 {
 		t.Errorf("%v are gone, want 1; repaired: %v", got, s.program.calls)
@@ -298,18 +298,18 @@ func TestRunningWithoutAutofs(t *testing.T) {
 		_ = cmd.Wait()
 	}()
 	time.Sleep(200 * time.Millisecond)
-	s.Running(Notice{Container: "c", PID: cmd.Process.Pid})
+	s.Running(engine.Notice{Container: "c", PID: cmd.Process.Pid})
 	s.Wait() // Inspect would fail, and the restore be released
-	if _, err := s.Ledger.Sweep(); err != nil {
+	if _, err := s.ledger.sweep(); err != nil {
 		t.Fatal(err)
 	}
-	if n, _ := s.Ledger.Sweep(); n != 1 {
+	if n, _ := s.ledger.sweep(); n != 1 {
 		t.Errorf("%d are done, want 1", n)
 	}
 }
 
 func TestTrouble(t *testing.T) {
-	n := Notice{Container: "0123456789abcdef"}
+	n := engine.Notice{Container: "0123456789abcdef"}
 	for name, test := range map[string]struct {
 		report hook.Report
 		want   string

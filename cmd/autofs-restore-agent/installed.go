@@ -20,11 +20,11 @@ import (
 const maxFile = 16 << 20
 
 var (
-	errNotInstalled = errors.New("the hook is not installed on the host yet")
+	errNotInstalled = errors.New("autofs-restore-hook is not installed on the host yet")
 	errOther        = errors.New("another version is installed on the host")
 )
 
-// installer keeps the hook installed on the host. The light binary does it
+// installer keeps autofs-restore-hook installed on the host. The program installs
 // itself, run with the host's view: so no folder of the host has to be mounted,
 // and CRIU's version is the host's.
 type installer struct {
@@ -68,15 +68,15 @@ func (i *installer) once(ctx context.Context) {
 		err = i.check(ctx)
 	}
 	if before := i.failed.Swap(&err); err != nil && ctx.Err() == nil && (*before == nil || (*before).Error() != err.Error()) {
-		i.log.Error("the hook is not installed on the host", "error", err)
+		i.log.WithError(err).Error("autofs-restore-hook is not installed on the host")
 	} else if err == nil && *before != nil {
-		i.log.Info("the hook is installed on the host", "program", i.path())
+		i.log.WithField("program", i.path()).Info("autofs-restore-hook is installed on the host")
 	}
 }
 
 // foreign reports whether a package has put a version of the program on the host.
-// It stays, and CRIU goes on calling it: the agent and the package would replace
-// each other's for ever.
+// It stays, and CRIU goes on calling it: otherwise the agent and the package would
+// replace each other's again and again.
 func (i *installer) foreign() bool {
 	there, err := host.ReadFile(i.path(), maxFile)
 	if err != nil {
@@ -88,19 +88,19 @@ func (i *installer) foreign() bool {
 
 func (i *installer) remove(ctx context.Context) {
 	if i.foreign() {
-		i.log.Info("the hook stays on the host: a package has put it there", "program", i.path())
+		i.log.WithField("program", i.path()).Info("autofs-restore-hook stays on the host: a package has put it there")
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := i.call(ctx, "uninstall"); err != nil {
-		i.log.Error("the hook could not be removed from the host", "error", err)
+		i.log.WithError(err).Error("autofs-restore-hook could not be removed from the host")
 		return
 	}
-	i.log.Info("the hook was removed from the host")
+	i.log.Info("autofs-restore-hook was removed from the host")
 }
 
-// call runs a command of the light binary on the host.
+// call runs a command of autofs-restore-hook on the host.
 func (i *installer) call(ctx context.Context, verb string) error {
 	r, err := i.program.Run(ctx, verb, "--prefix", i.prefix)
 	if err != nil {

@@ -1,31 +1,27 @@
 // Command autofs-restore-agent makes the nodes of a Kubernetes cluster restore
 // containers with automounts. It runs on every node, as a DaemonSet
-// (manifests/kubernetes): it keeps the hook installed, repairs what the hook
-// could not, and says what happened.
+// (manifests/kubernetes): it keeps autofs-restore-hook installed, repairs the
+// restores that the hook could not, and reports them as metrics and Events.
 package main
 
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/sirupsen/logrus"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/health"
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/host"
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/kube"
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/ledger"
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/metrics"
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/repair"
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/reports"
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/restores"
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/status"
 )
 
 // versionNumber is set by the linker.
@@ -44,11 +40,13 @@ func main() {
 	if err != nil {
 		os.Exit(exitUsage)
 	}
-	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: o.level}))
+	log := logrus.New()
+	log.SetLevel(o.level)
+	log.SetFormatter(&logrus.JSONFormatter{TimestampFormat: time.RFC3339Nano})
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, o, log); err != nil {
-		log.Error("ended", "error", err)
+		log.WithError(err).Error("ended")
 		os.Exit(exitFailed)
 	}
 }
@@ -56,72 +54,81 @@ func main() {
 // agent is all that runs.
 type agent struct {
 	options
-	log     *slog.Logger
-	metrics *metrics.Metrics
-	program repair.Program
+	log     *logrus.Logger
+	metrics *status.Metrics
+	program *host.Program
 	keeper  *restores.Keeper
 
-	silent  atomic.Pointer[error] // what keeps the engine from being reachable
-	unseen  atomic.Pointer[error] // the same of the reports
-	met     atomic.Bool           // the engine was reachable before
-	checked func(context.Context) error
+	// What keeps the engine from being reachable, and reports from being watched.
+	engineError, reportsError atomic.Pointer[error]
+	connected                 atomic.Bool // the engine was reachable before
+	checkInstalled            func(context.Context) error
+}
+
+// watcher watches a container engine.
+type watcher interface {
+	Run(ctx context.Context, handler engine.Handler)
+	PodOf(ctx context.Context, namespace, container string) (engine.Pod, error)
+}
+
+func (a *agent) newWatcher() (watcher, error) {
+	if a.engine == engineCRIO {
+		return engine.NewCRIO(a.socket, a.log, a.engineState)
+	}
+	return &engine.Containerd{Socket: a.socket, Log: a.log, State: a.engineState}, nil
 }
 
 var errNotYet = errors.New("not yet")
 
-func run(ctx context.Context, o options, log *slog.Logger) error {
+func run(ctx context.Context, o options, log *logrus.Logger) error {
 	program, err := host.Open(o.hook)
 	if err != nil {
 		return err
 	}
-	l, err := ledger.Open(filepath.Join(o.directory, "agent"))
+	version, err := program.Version(ctx)
 	if err != nil {
 		return err
 	}
-	a := &agent{options: o, log: log, metrics: metrics.New(versionNumber, o.engine), program: repair.Program{Program: program}}
-	a.silent.Store(&errNotYet)
-	a.unseen.Store(&errNotYet)
-	version, err := a.program.Version(ctx)
+	log.WithFields(logrus.Fields{"version": versionNumber, "hook": version, "engine": o.engine, "node": o.node}).Info("started")
+	a := &agent{options: o, log: log, metrics: status.New(versionNumber, o.engine), program: program}
+	a.engineError.Store(&errNotYet)
+	a.reportsError.Store(&errNotYet)
+	watcher, err := a.newWatcher()
 	if err != nil {
 		return err
 	}
-	log.Info("started", "version", versionNumber, "hook", version, "engine", o.engine, "node", o.node)
-
 	keep := restores.Options{
-		Later:   restores.Later,
-		Reports: reports.Directory(filepath.Join(o.directory, "reports")), Ledger: l, Metrics: a.metrics, Repairer: a.program,
-		Log: log, Workers: o.workers, Grace: o.grace,
-	}
-	engine, err := a.newEngine()
-	if err != nil {
-		return err
+		Directory: o.directory, Metrics: a.metrics, Repairer: program, Log: log,
+		Workers: o.workers, Grace: o.grace, Later: restores.Later,
 	}
 	if queue := a.events(); queue != nil {
-		keep.PodOf, keep.Warn = engine.podOf, queue.Warning
+		keep.PodOf, keep.Warn = watcher.PodOf, queue.Warning
 		go queue.Run(ctx)
 	}
-	a.keeper = restores.New(ctx, keep)
-	go a.watchReports(ctx, keep.Reports)
-	go engine.watch(ctx, a.keeper)
-	go a.sweep(ctx, l)
-	checked, uninstall := a.keepInstalled(ctx)
-	a.checked = checked
+	if a.keeper, err = restores.New(ctx, keep); err != nil {
+		return err
+	}
+	go a.watchReports(ctx)
+	go watcher.Run(ctx, a.keeper)
+	go a.sweep(ctx)
+	checkInstalled, uninstall := a.keepInstalled(ctx)
+	a.checkInstalled = checkInstalled
 
 	err = a.serve(ctx)
-	log.Info("ending: what is under way is finished first")
+	log.Info("ending: repairs under way are finished first")
 	a.keeper.Wait()
 	uninstall()
 	return err
 }
 
-// events makes the queue of Kubernetes Events; nil if there are none.
+// events returns the queue of Kubernetes Events; nil if there are none.
 func (a *agent) events() *kube.Queue {
 	if !a.postEvents {
 		return nil
 	}
 	client, err := kube.InCluster(os.Getenv, a.serviceAccount, a.node, versionNumber)
 	if err != nil {
-		a.log.Warn("no Events are posted", "error", err)
+		a.log.WithError(err).Warn("no Events are posted")
 		return nil
 	}
 	const length = 100
@@ -131,24 +138,23 @@ func (a *agent) events() *kube.Queue {
 			a.metrics.EventsPosted.Inc()
 		case lost:
 			a.metrics.EventsLost.Inc()
-			a.log.Error("an Event is lost", "error", err)
+			a.log.WithError(err).Error("an Event is lost")
 		default:
-			a.log.Warn("an Event could not be posted", "error", err)
+			a.log.WithError(err).Warn("an Event could not be posted")
 		}
 	})
 }
 
-// watchReports watches reports until ctx ends, and begins again if the watch
-// fails.
-func (a *agent) watchReports(ctx context.Context, dir reports.Directory) {
+// watchReports watches reports until ctx ends. It starts again if the watch fails.
+func (a *agent) watchReports(ctx context.Context) {
 	for ctx.Err() == nil {
 		var none error
-		err := dir.Watch(ctx, func() { a.unseen.Store(&none) }, a.keeper.Reported)
+		err := a.keeper.WatchReports(ctx, func() { a.reportsError.Store(&none) })
 		if ctx.Err() != nil {
 			return
 		}
-		a.unseen.Store(&err)
-		a.log.Error("reports are not watched", "error", err)
+		a.reportsError.Store(&err)
+		a.log.WithError(err).Error("reports are not watched")
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
@@ -157,10 +163,10 @@ func (a *agent) watchReports(ctx context.Context, dir reports.Directory) {
 }
 
 // sweep forgets processes that have ended.
-func (a *agent) sweep(ctx context.Context, l *ledger.Ledger) {
+func (a *agent) sweep(ctx context.Context) {
 	for {
-		if _, err := l.Sweep(); err != nil {
-			a.log.Warn("ended processes cannot be forgotten", "error", err)
+		if err := a.keeper.Sweep(); err != nil {
+			a.log.WithError(err).Warn("ended processes cannot be forgotten")
 		}
 		select {
 		case <-time.After(sweepEvery):
@@ -172,13 +178,13 @@ func (a *agent) sweep(ctx context.Context, l *ledger.Ledger) {
 
 // engineState notes whether the engine is reachable.
 func (a *agent) engineState(err error) {
-	was := a.silent.Swap(&err)
+	was := a.engineError.Swap(&err)
 	switch {
 	case err != nil:
 		a.metrics.Connected.Set(0)
 	case *was != nil:
 		a.metrics.Connected.Set(1)
-		if a.met.Swap(true) {
+		if a.connected.Swap(true) {
 			a.metrics.Reconnects.Inc()
 		}
 	}
@@ -186,16 +192,16 @@ func (a *agent) engineState(err error) {
 
 // serve answers Prometheus and the kubelet until ctx ends.
 func (a *agent) serve(ctx context.Context) error {
-	reported := health.Check{Name: "reports", Ask: func(context.Context) error { return *a.unseen.Load() }}
-	stuck := health.Check{Name: "repairs", Ask: func(context.Context) error { return a.keeper.Stuck() }}
+	reported := status.Check{Name: "reports", Ask: func(context.Context) error { return *a.reportsError.Load() }}
+	stuck := status.Check{Name: "repairs", Ask: func(context.Context) error { return a.keeper.Stuck() }}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.Registry, promhttp.HandlerOpts{}))
-	mux.Handle("GET /healthz", health.Handler(reported, stuck))
-	mux.Handle("GET /readyz", health.Handler(
+	mux.Handle("GET /healthz", status.Handler(reported, stuck))
+	mux.Handle("GET /readyz", status.Handler(
 		reported, stuck,
-		health.Check{Name: "engine", Ask: func(context.Context) error { return *a.silent.Load() }},
-		health.Check{Name: "host", Ask: func(ctx context.Context) error { _, err := a.program.Version(ctx); return err }},
-		health.Check{Name: "hook", Ask: a.checked},
+		status.Check{Name: "engine", Ask: func(context.Context) error { return *a.engineError.Load() }},
+		status.Check{Name: "host", Ask: func(ctx context.Context) error { _, err := a.program.Version(ctx); return err }},
+		status.Check{Name: "hook", Ask: a.checkInstalled},
 	))
 	server := &http.Server{
 		Addr: a.listen, Handler: mux,
@@ -210,7 +216,7 @@ func (a *agent) serve(ctx context.Context) error {
 	case <-ctx.Done():
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_ = server.Shutdown(ctx) // who still asks is cut off
+		_ = server.Shutdown(ctx) // open requests are cut off
 		return nil
 	}
 }

@@ -5,11 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/containerd"
+	"github.com/sirupsen/logrus"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/kube"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 )
@@ -19,8 +20,6 @@ const (
 	engineContainerd = "containerd"
 	engineCRIO       = "crio"
 )
-
-const crioSocket = "/run/crio/crio.sock"
 
 // options are those of the command line.
 type options struct {
@@ -32,7 +31,7 @@ type options struct {
 	grace, installEvery     time.Duration
 	install, uninstall      bool
 	postEvents              bool
-	level                   slog.Level
+	level                   logrus.Level
 }
 
 func parse(args []string, out io.Writer) (options, error) {
@@ -40,19 +39,19 @@ func parse(args []string, out io.Writer) (options, error) {
 	f := flag.NewFlagSet("autofs-restore-agent", flag.ContinueOnError)
 	f.SetOutput(out)
 	f.StringVar(&o.engine, "engine", engineContainerd, "container engine of the node: containerd or crio")
-	f.StringVar(&o.socket, "socket", "", "its socket (default "+containerd.Socket+" or "+crioSocket+")")
-	f.StringVar(&o.hook, "hook", "/usr/bin/autofs-restore-hook", "the light binary of the image")
+	f.StringVar(&o.socket, "socket", "", "its socket (default "+engine.ContainerdSocket+" or "+engine.CRIOSocket+")")
+	f.StringVar(&o.hook, "hook", "/usr/bin/autofs-restore-hook", "autofs-restore-hook of the image")
 	f.StringVar(&o.directory, "run-directory", hook.RunDirectory, "where the host's "+hook.RunDirectory+" is mounted")
 	f.StringVar(&o.listen, "listen", ":9808", "address of /metrics, /healthz and /readyz")
 	f.StringVar(&o.serviceAccount, "service-account", kube.ServiceAccount, "where the token and the certificate are mounted")
 	f.IntVar(&o.workers, "workers", 4, "how many repairs run at a time")
-	f.DurationVar(&o.grace, "grace", 300*time.Millisecond, "how long to wait for somebody else's repair before our own")
-	f.BoolVar(&o.install, "install", true, "keep the hook installed on the host (needs CRIU 3.19 or later there)")
-	f.DurationVar(&o.installEvery, "install-every", time.Minute, "how often to look whether it still is")
+	f.DurationVar(&o.grace, "grace", 100*time.Millisecond, "how long to wait for the repair by an OCI hook to begin")
+	f.BoolVar(&o.install, "install", true, "keep autofs-restore-hook installed on the host (needs CRIU 3.19 or later there)")
+	f.DurationVar(&o.installEvery, "install-every", time.Minute, "how often to check that it is still installed")
 	f.BoolVar(&o.uninstall, "uninstall-on-exit", false, "remove it from the host when the agent is asked to end")
 	f.StringVar(&o.prefix, "prefix", "/usr", "where it is installed: PREFIX/libexec/oci/hooks.d")
 	f.BoolVar(&o.postEvents, "events", true, "post an Event on the pod when something stays unrepaired")
-	f.TextVar(&o.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	f.TextVar(&o.level, "log-level", logrus.InfoLevel, "debug, info, warn or error")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -70,7 +69,7 @@ func (o *options) check(rest []string) error {
 		return fmt.Errorf("-engine %q: want containerd or crio", o.engine)
 	}
 	if o.socket == "" {
-		o.socket = map[string]string{engineContainerd: containerd.Socket, engineCRIO: crioSocket}[o.engine]
+		o.socket = map[string]string{engineContainerd: engine.ContainerdSocket, engineCRIO: engine.CRIOSocket}[o.engine]
 	}
 	switch {
 	case len(rest) > 0:

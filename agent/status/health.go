@@ -1,5 +1,4 @@
-// Package health answers the kubelet's probes.
-package health
+package status
 
 import (
 	"context"

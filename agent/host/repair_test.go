@@ -1,4 +1,4 @@
-package repair
+package host
 
 import (
 	"context"
@@ -9,13 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/host"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
-// scripts are light binaries with faults that the real one does not have, by the
-// process that they are called for; that one is at work in test/agent.
+// scripts stand in for autofs-restore-hook, with faults that the real one does not
+// have, by the process that they are called for. The real one runs in test/agent.
 var scripts = map[string]string{
 	"1":  `[ "$*" = "repair 1 --json" ] || exit 1; echo "$REPORT"; exit 3`,
 	"10": "echo 'panic: no' >&2; kill -SEGV $$",
@@ -27,7 +26,7 @@ var scripts = map[string]string{
 	"20": "exec sleep 60",
 }
 
-// TestMain is also the light binary.
+// TestMain is also the stand-in for autofs-restore-hook.
 func TestMain(m *testing.M) {
 	if os.Args[0] == "autofs-restore-hook" {
 		script := "echo autofs-restore-hook v1"
@@ -40,10 +39,10 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-func program(t *testing.T) Program {
+func program(t *testing.T) *Program {
 	t.Helper()
 	testenv.RequireRoot(t)
-	p, err := host.Open("/proc/self/exe")
+	p, err := Open("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +53,7 @@ func program(t *testing.T) Program {
 		}
 		t.Skip(err)
 	}
-	return Program{p}
+	return p
 }
 
 const report = `{"pid":42,"outcome":"partial","trigger":"command:repair","mounts":[{"path":"/a","outcome":"unrepaired","covered_by":[]}]}`

@@ -1,9 +1,9 @@
-package containerd
+package engine
 
 import (
 	"context"
 	"fmt"
-	"log/slog"
+	"io"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -12,18 +12,23 @@ import (
 	eventsapi "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/typeurl/v2"
-
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/restores"
+	"github.com/sirupsen/logrus"
 )
 
 // The watcher with a real containerd is tested in test/agent.
 
+func discard() logrus.FieldLogger {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return l
+}
+
 type recorder struct{ told []string }
 
-func (r *recorder) Restored(n restores.Notice) { r.note("restored", n) }
-func (r *recorder) Running(n restores.Notice)  { r.note("running", n) }
+func (r *recorder) Restored(n Notice) { r.note("restored", n) }
+func (r *recorder) Running(n Notice)  { r.note("running", n) }
 
-func (r *recorder) note(what string, n restores.Notice) {
+func (r *recorder) note(what string, n Notice) {
 	r.told = append(r.told, fmt.Sprintf("%s %s/%s %d", what, n.Namespace, n.Container, n.PID))
 }
 
@@ -56,7 +61,7 @@ func TestTake(t *testing.T) {
 		"something else": {[]heard{{"k", &eventsapi.NamespaceUpdate{Name: "x"}}}, nil},
 	} {
 		r := &recorder{}
-		s := &session{Watcher: &Watcher{Handler: r, Log: slog.New(slog.DiscardHandler)}, created: map[task]bool{}}
+		s := &session{Containerd: &Containerd{Log: discard()}, handler: r, created: map[task]bool{}}
 		for _, h := range test.heard {
 			body, err := typeurl.MarshalAny(h.body)
 			if err != nil {
@@ -71,21 +76,21 @@ func TestTake(t *testing.T) {
 			t.Errorf("%s: %v is kept", name, s.created)
 		}
 	}
-	s := &session{Watcher: &Watcher{Log: slog.New(slog.DiscardHandler)}}
+	s := &session{Containerd: &Containerd{Log: discard()}}
 	s.take(&events.Envelope{Event: unknown{}}) // does not panic
 }
 
 type unknown struct{}
 
-func (unknown) GetTypeUrl() string { return "of/nobody" }
+func (unknown) GetTypeUrl() string { return "unknown/type" }
 func (unknown) GetValue() []byte   { return []byte("\xff") }
 
 // TestNotThere: a containerd that is not there is said to be, again and again.
 func TestNotThere(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	calls := 0
-	w := Watcher{
-		Socket: filepath.Join(t.TempDir(), "containerd.sock"), Handler: &recorder{}, Log: slog.New(slog.DiscardHandler),
+	w := Containerd{
+		Socket: filepath.Join(t.TempDir(), "containerd.sock"), Log: discard(),
 		patience: 100 * time.Millisecond,
 		State: func(err error) {
 			if calls++; err == nil {
@@ -96,7 +101,7 @@ func TestNotThere(t *testing.T) {
 			}
 		},
 	}
-	w.Run(ctx)
+	w.Run(ctx, &recorder{})
 	if calls != 2 {
 		t.Errorf("told %d times", calls)
 	}

@@ -1,24 +1,8 @@
-// Package containerd watches containerd for restored containers.
-//
-// containerd says with the event /tasks/create whether a task comes out of a
-// checkpoint, and with /tasks/start that it runs: CRIU and its action scripts
-// have ended by then. What happened while nobody listened is found by looking
-// at the running tasks after each connection.
-//
-// # Nothing falls between
-//
-// The client's Subscribe returns before containerd has made the subscription.
-// So after each connection the watcher publishes an event of its own and waits
-// until it hears it. Only then it lists the running tasks: a restore is heard of
-// or seen, and a start whose creation was not heard of is handed on as one that
-// may be a restore.
-package containerd
+package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	eventsapi "github.com/containerd/containerd/api/events"
@@ -28,13 +12,11 @@ import (
 	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/typeurl/v2"
-
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/pods"
-	"github.com/autofs-restore-hook/autofs-restore-hook/agent/restores"
+	"github.com/sirupsen/logrus"
 )
 
-// Socket is where containerd listens unless somebody wants it elsewhere.
-const Socket = "/run/containerd/containerd.sock"
+// ContainerdSocket is containerd's default socket.
+const ContainerdSocket = "/run/containerd/containerd.sock"
 
 // Pauses between attempts to connect, and how long one may take.
 const (
@@ -43,49 +25,49 @@ const (
 	connectTime = 5 * time.Second
 )
 
-// ourTopic is that of the event with which the watcher hears itself.
+// ourTopic is that of the event that shows that the subscription is made.
 const ourTopic = "/autofs-restore-agent/listening"
 
 var filters = []string{
 	`topic=="/tasks/create"`, `topic=="/tasks/start"`, `topic=="/tasks/exit"`, `topic=="/tasks/delete"`, `topic=="` + ourTopic + `"`,
 }
 
-// ErrNotAPod means that a container is none of a pod's.
-var ErrNotAPod = errors.New("its labels name no pod")
-
-// Handler is told of tasks; it must not wait.
-type Handler interface {
-	// Restored is told of each restored task when it runs.
-	Restored(restores.Notice)
-	// Running is told of running tasks that may have been restored.
-	Running(restores.Notice)
-}
-
-// Watcher watches one containerd.
-type Watcher struct {
-	Socket  string
-	Handler Handler
-	Log     *slog.Logger
-	// State is told after each change whether containerd is reachable.
+// Containerd watches containerd.
+//
+// containerd says with the event /tasks/create whether a task comes out of a
+// checkpoint, and with /tasks/start that it runs: CRIU and its action scripts
+// have ended by then. Restores that happened without a connection are found by
+// looking at the running tasks after each connection.
+//
+// The client's Subscribe returns before containerd has made the subscription.
+// So after each connection Containerd publishes an event of its own and waits
+// until it receives it. Only then it lists the running tasks: each restore is
+// received or listed, and a start whose creation was not received is handed on
+// as one that may be a restore.
+type Containerd struct {
+	Socket string
+	Log    logrus.FieldLogger
+	// State is called after each change with the reason why containerd is not
+	// reachable, or nil.
 	State func(err error)
 
 	patience time.Duration // with a connection; connectTime but for tests
 }
 
 // Run watches until ctx ends. It connects again when containerd goes away.
-func (w *Watcher) Run(ctx context.Context) {
+func (w *Containerd) Run(ctx context.Context, handler Handler) {
 	if w.patience == 0 {
 		w.patience = connectTime
 	}
 	pause := firstPause
 	for ctx.Err() == nil {
 		started := time.Now()
-		err := w.connected(ctx)
+		err := w.connected(ctx, handler)
 		if ctx.Err() != nil {
 			return
 		}
 		w.State(err)
-		w.Log.Warn("containerd is not reachable", "socket", w.Socket, "error", err)
+		w.Log.WithField("socket", w.Socket).WithError(err).Warn("containerd is not reachable")
 		if time.Since(started) > longestWait {
 			pause = firstPause // it was there for a while
 		}
@@ -98,7 +80,7 @@ func (w *Watcher) Run(ctx context.Context) {
 }
 
 // connected watches for as long as one connection lives.
-func (w *Watcher) connected(ctx context.Context) error {
+func (w *Containerd) connected(ctx context.Context, handler Handler) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c, err := client.New(w.Socket, client.WithTimeout(w.patience))
@@ -106,8 +88,8 @@ func (w *Watcher) connected(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer c.Close()
-	s := &session{Watcher: w, client: c, created: map[task]bool{}}
-	heard, ended := c.EventService().Subscribe(ctx, filters...)
+	s := &session{Containerd: w, handler: handler, client: c, created: map[task]bool{}}
+	received, ended := c.EventService().Subscribe(ctx, filters...)
 	announcing, stop := context.WithCancel(ctx)
 	defer stop()
 	go s.announce(announcing)
@@ -115,7 +97,7 @@ func (w *Watcher) connected(ctx context.Context) error {
 	defer silence.Stop()
 	for {
 		select {
-		case e := <-heard:
+		case e := <-received:
 			if e.Topic == ourTopic {
 				if s.listening {
 					continue // another agent's
@@ -124,7 +106,7 @@ func (w *Watcher) connected(ctx context.Context) error {
 				stop()
 				silence.Stop()
 				w.State(nil)
-				w.Log.Info("listening to containerd", "socket", w.Socket)
+				w.Log.WithField("socket", w.Socket).Info("connected to containerd")
 				go s.look(ctx)
 				continue
 			}
@@ -132,7 +114,7 @@ func (w *Watcher) connected(ctx context.Context) error {
 		case err := <-ended:
 			return fmt.Errorf("events: %w", err)
 		case <-silence.C:
-			return fmt.Errorf("events: none heard within %s, not even our own", w.patience)
+			return fmt.Errorf("events: none received within %s, not even our own", w.patience)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -144,11 +126,12 @@ type task struct{ namespace, container string }
 
 // session is one connection.
 type session struct {
-	*Watcher
+	*Containerd
+	handler   Handler
 	client    *client.Client
 	listening bool
-	// created are the tasks whose creation was heard of and that did not start
-	// yet, and whether they are restored.
+	// created has the tasks that were created and have not started yet, and
+	// whether they are restored.
 	created map[task]bool
 }
 
@@ -159,7 +142,7 @@ func (s *session) announce(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := s.client.EventService().Publish(ctx, ourTopic, &eventsapi.NamespaceUpdate{Name: "listening"})
 		if err != nil && ctx.Err() == nil {
-			s.Log.Debug("containerd took no event", "error", err)
+			s.Log.WithError(err).Debug("containerd took no event")
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
@@ -172,7 +155,7 @@ func (s *session) announce(ctx context.Context) {
 func (s *session) take(e *events.Envelope) {
 	body, err := typeurl.UnmarshalAny(e.Event)
 	if err != nil {
-		s.Log.Warn("an event of containerd cannot be read", "topic", e.Topic, "error", err)
+		s.Log.WithField("topic", e.Topic).WithError(err).Warn("an event of containerd cannot be read")
 		return
 	}
 	switch body := body.(type) {
@@ -182,15 +165,15 @@ func (s *session) take(e *events.Envelope) {
 		name := task{e.Namespace, body.GetContainerID()}
 		restored, known := s.created[name]
 		delete(s.created, name)
-		n := restores.Notice{
+		n := Notice{
 			Namespace: e.Namespace, Container: body.GetContainerID(), PID: int(body.GetPid()),
 			Started: e.Timestamp,
 		}
 		switch {
 		case restored:
-			s.Handler.Restored(n)
+			s.handler.Restored(n)
 		case !known:
-			s.Handler.Running(n)
+			s.handler.Running(n)
 		}
 	case *eventsapi.TaskExit:
 		if body.GetID() == body.GetContainerID() {
@@ -205,30 +188,30 @@ func (s *session) take(e *events.Envelope) {
 func (s *session) look(ctx context.Context) {
 	names, err := s.client.NamespaceService().List(ctx)
 	if err != nil {
-		s.Log.Warn("the namespaces of containerd cannot be listed", "error", err)
+		s.Log.WithError(err).Warn("the namespaces of containerd cannot be listed")
 		return
 	}
 	for _, name := range names {
 		r, err := s.client.TaskService().List(namespaces.WithNamespace(ctx, name), &tasksapi.ListTasksRequest{})
 		if err != nil {
 			if ctx.Err() == nil {
-				s.Log.Warn("the tasks of containerd cannot be listed", "namespace", name, "error", err)
+				s.Log.WithField("namespace", name).WithError(err).Warn("the tasks of containerd cannot be listed")
 			}
 			continue
 		}
 		for _, t := range r.GetTasks() {
 			if t.GetStatus() == tasktypes.Status_RUNNING {
-				s.Handler.Running(restores.Notice{Namespace: name, Container: t.GetID(), PID: int(t.GetPid())})
+				s.handler.Running(Notice{Namespace: name, Container: t.GetID(), PID: int(t.GetPid())})
 			}
 		}
 	}
 }
 
-// PodOf names the pod of a container, by the labels that the engine keeps.
-func PodOf(ctx context.Context, socket, namespace, container string) (pods.Pod, error) {
-	c, err := client.New(socket, client.WithTimeout(connectTime))
+// PodOf returns a container's pod, by the labels that containerd keeps.
+func (w *Containerd) PodOf(ctx context.Context, namespace, container string) (Pod, error) {
+	c, err := client.New(w.Socket, client.WithTimeout(connectTime))
 	if err != nil {
-		return pods.Pod{}, fmt.Errorf("containerd: %w", err)
+		return Pod{}, fmt.Errorf("containerd: %w", err)
 	}
 	defer c.Close()
 	if namespace == "" {
@@ -238,11 +221,11 @@ func PodOf(ctx context.Context, socket, namespace, container string) (pods.Pod, 
 	defer cancel()
 	info, err := c.ContainerService().Get(ctx, container)
 	if err != nil {
-		return pods.Pod{}, fmt.Errorf("containerd: container %q: %w", container, err)
+		return Pod{}, fmt.Errorf("containerd: container %q: %w", container, err)
 	}
-	pod, ok := pods.FromLabels(info.Labels)
+	pod, ok := podFromLabels(info.Labels)
 	if !ok {
-		return pods.Pod{}, fmt.Errorf("containerd: container %q: %w", container, ErrNotAPod)
+		return Pod{}, fmt.Errorf("containerd: container %q: %w", container, ErrNotAPod)
 	}
 	return pod, nil
 }

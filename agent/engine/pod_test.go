@@ -1,11 +1,11 @@
-package pods
+package engine
 
 import (
 	"strings"
 	"testing"
 )
 
-func TestFromLabels(t *testing.T) {
+func TestPodFromLabels(t *testing.T) {
 	labels := func(change ...string) map[string]string {
 		m := map[string]string{LabelNamespace: "default", LabelName: "legacy-0", LabelUID: "5f1c2d0e-1", LabelContainer: "main", "other": "x"}
 		for i := 0; i < len(change); i += 2 {
@@ -31,7 +31,7 @@ func TestFromLabels(t *testing.T) {
 		"long":          {labels(LabelName, strings.Repeat("a", 254)), Pod{}, false},
 		"not UTF-8":     {labels(LabelName, "a\xff"), Pod{}, false},
 	} {
-		if got, ok := FromLabels(test.labels); got != test.want || ok != test.ok {
+		if got, ok := podFromLabels(test.labels); got != test.want || ok != test.ok {
 			t.Errorf("%s: %+v, %v, want %+v, %v", name, got, ok, test.want, test.ok)
 		}
 	}

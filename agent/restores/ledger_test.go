@@ -1,4 +1,4 @@
-package ledger
+package restores
 
 import (
 	"os"
@@ -11,9 +11,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-func open(t *testing.T, dir string) *Ledger {
+func newLedger(t *testing.T, dir string) *ledger {
 	t.Helper()
-	l, err := Open(dir)
+	l, err := openLedger(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,13 +41,13 @@ func sleeper(t *testing.T) (key string, end func()) {
 }
 
 func TestClaim(t *testing.T) {
-	l := open(t, filepath.Join(t.TempDir(), "new", "ledger"))
+	l := newLedger(t, filepath.Join(t.TempDir(), "new", "ledger"))
 	key, _ := sleeper(t)
 	var claimed atomic.Int32
 	var group sync.WaitGroup
 	for range 100 {
 		group.Go(func() {
-			if l.Claim(key) {
+			if l.claim(key) {
 				claimed.Add(1)
 			}
 		})
@@ -56,15 +56,15 @@ func TestClaim(t *testing.T) {
 	if n := claimed.Load(); n != 1 {
 		t.Errorf("claimed %d times at once, want once", n)
 	}
-	l.Release(key)
-	if !l.Claim(key) {
+	l.release(key)
+	if !l.claim(key) {
 		t.Error("not claimed again after it was released")
 	}
-	if err := l.Done(key); err != nil {
+	if err := l.done(key); err != nil {
 		t.Fatal(err)
 	}
-	l.Release(key)
-	if l.Claim(key) {
+	l.release(key)
+	if l.claim(key) {
 		t.Error("claimed again after it was done")
 	}
 }
@@ -73,23 +73,23 @@ func TestClaim(t *testing.T) {
 func TestRestart(t *testing.T) {
 	dir := t.TempDir()
 	done, _ := sleeper(t)
-	begun, _ := sleeper(t)
-	l := open(t, dir)
-	l.Claim(done)
-	l.Claim(begun)
-	if err := l.Done(done); err != nil {
+	started, _ := sleeper(t)
+	l := newLedger(t, dir)
+	l.claim(done)
+	l.claim(started)
+	if err := l.done(done); err != nil {
 		t.Fatal(err)
 	}
-	// What somebody else puts there is not ours.
+	// Other files there are not ours.
 	if err := os.WriteFile(filepath.Join(dir, "a note"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l = open(t, dir)
-	if l.Claim(done) {
+	l = newLedger(t, dir)
+	if l.claim(done) {
 		t.Error("what was done is to be done again")
 	}
-	if !l.Claim(begun) {
-		t.Error("what was only begun is never done")
+	if !l.claim(started) {
+		t.Error("what was only started is never done")
 	}
 	if _, err := os.Stat(filepath.Join(dir, "a note")); err != nil {
 		t.Error(err)
@@ -98,37 +98,37 @@ func TestRestart(t *testing.T) {
 
 func TestSweep(t *testing.T) {
 	dir := t.TempDir()
-	l := open(t, dir)
+	l := newLedger(t, dir)
 	lives, _ := sleeper(t)
 	dies, end := sleeper(t)
 	for _, key := range []string{lives, dies} {
-		l.Claim(key)
-		if err := l.Done(key); err != nil {
+		l.claim(key)
+		if err := l.done(key); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n, err := l.Sweep(); n != 2 || err != nil {
+	if n, err := l.sweep(); n != 2 || err != nil {
 		t.Errorf("%d are left, %v, want 2", n, err)
 	}
 	end()
-	if n, err := l.Sweep(); n != 1 || err != nil {
+	if n, err := l.sweep(); n != 1 || err != nil {
 		t.Errorf("%d are left, %v, want 1", n, err)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 || entries[0].Name() != lives {
 		t.Errorf("%v, %v, want only %s", entries, err, lives)
 	}
-	if l.Claim(lives) {
+	if l.claim(lives) {
 		t.Error("a sweep forgot a process that lives")
 	}
 }
 
 // TestNoPath shows that a key never becomes a path.
 func TestNoPath(t *testing.T) {
-	l := open(t, t.TempDir())
+	l := newLedger(t, t.TempDir())
 	for _, key := range []string{"", "../1-2", "1", "1-", "-1-2", "0-2", "a-2", "1-b", "1-2/3"} {
-		if err := l.Done(key); err == nil {
-			t.Errorf("Done(%q) wrote a file", key)
+		if err := l.done(key); err == nil {
+			t.Errorf("done(%q) wrote a file", key)
 		}
 	}
 }
@@ -138,7 +138,7 @@ func TestNoFolder(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(file); err == nil {
+	if _, err := openLedger(file); err == nil {
 		t.Error("a file is opened as a ledger")
 	}
 }

@@ -1,4 +1,4 @@
-package reports
+package restores
 
 import (
 	"context"
@@ -35,25 +35,25 @@ func write(t *testing.T, dir, container string, pid int) {
 
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
-	d := Directory(dir)
+	d := reports(dir)
 	write(t, dir, "c1", 42)
-	r, err := d.Read("c1")
-	if err != nil || r.PID != 42 || r.Outcome != hook.Repaired || time.Since(r.Written) > time.Minute {
+	r, err := d.read("c1")
+	if err != nil || r.PID != 42 || r.Outcome != hook.Repaired || time.Since(r.at) > time.Minute {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if _, err := d.Read("c2"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := d.read("c2"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a report that is not there: %v", err)
 	}
 	for _, name := range []string{"", ".", "..", "../reports/c1", "a/b", ".hidden", strings.Repeat("a", 201), "a\x00b"} {
-		if r, err := d.Read(name); err == nil {
-			t.Errorf("Read(%q) = %+v, want an error", name, r)
+		if r, err := d.read(name); err == nil {
+			t.Errorf("read(%q) = %+v, want an error", name, r)
 		}
 	}
 	for name, text := range map[string]string{"empty": "", "text": "repaired", "nothing": "{}", "list": "[]", "cut": `{"outcome":"rep`} {
 		if err := os.WriteFile(filepath.Join(dir, name+".json"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := d.Read(name); err == nil {
+		if r, err := d.read(name); err == nil {
 			t.Errorf("%s: %+v, want an error", name, r)
 		}
 	}
@@ -65,13 +65,13 @@ func TestRead(t *testing.T) {
 	if err := large.Truncate(1 << 40); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Read("large"); err == nil || !strings.Contains(err.Error(), "longer") {
+	if _, err := d.read("large"); err == nil || !strings.Contains(err.Error(), "longer") {
 		t.Errorf("a report of a terabyte: %v", err)
 	}
 	if err := os.Symlink("c1.json", filepath.Join(dir, "link.json")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Read("link"); err == nil {
+	if _, err := d.read("link"); err == nil {
 		t.Error("a link is followed")
 	}
 }
@@ -99,8 +99,8 @@ func TestIsAbout(t *testing.T) {
 		"before":          {p.PID(), -2 * time.Second, false},
 		"another process": {p.PID() + 1, 0, false},
 	} {
-		r := Report{&hook.Report{PID: test.pid}, time.Now().Add(test.written)}
-		if got := r.IsAbout(p); got != test.want {
+		r := written{&hook.Report{PID: test.pid}, time.Now().Add(test.written)}
+		if got := r.isAbout(p); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
 	}
@@ -117,7 +117,7 @@ func TestWatch(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	found, ready, ended := make(chan string, 100), make(chan struct{}), make(chan error, 1)
 	go func() {
-		ended <- Directory(dir).Watch(ctx, func() { close(ready) }, func(name string) { found <- name })
+		ended <- reports(dir).watch(ctx, func() { close(ready) }, func(name string) { found <- name })
 	}()
 	<-ready
 	if err := os.WriteFile(filepath.Join(dir, "other.txt"), nil, 0o600); err != nil {
@@ -147,7 +147,7 @@ func TestWatch(t *testing.T) {
 func TestWatchEnds(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "reports")
 	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- Directory(dir).Watch(t.Context(), func() { close(ready) }, func(string) {}) }()
+	go func() { ended <- reports(dir).watch(t.Context(), func() { close(ready) }, func(string) {}) }()
 	<-ready
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)

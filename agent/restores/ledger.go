@@ -1,11 +1,4 @@
-// Package ledger remembers which restored processes have been dealt with, so
-// that no restore is repaired or counted twice: not by two events about it, not
-// after the engine was restarted, and not after the agent was.
-//
-// A restore is named by the container's first process: its number and start time
-// together ("123-4567", [nsenter.Process.Identity]) belong to one process for as
-// long as the machine runs, and a process is restored at most once.
-package ledger
+package restores
 
 import (
 	"errors"
@@ -22,18 +15,26 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Ledger is a set of restores. What is done lies on disk, one empty file for
-// each, in a folder that ends with the boot; what is under way only in memory,
-// so that an agent that was killed begins it again.
-type Ledger struct {
+// ledger is the set of restores that have been dealt with, so that each restore is
+// repaired and counted once: also with several events, and after a restart of the
+// engine or of the agent.
+//
+// A restore is named by the container's first process: its number and start time
+// together ("123-4567", [nsenter.Process.Identity]) belong to one process until
+// the next boot, and a process is restored at most once.
+//
+// What is done is on disk, one empty file for each restore, in a folder that ends
+// with the boot. What is under way is in memory only: after a kill the next agent
+// starts it again.
+type ledger struct {
 	dir string
 
 	mu    sync.Mutex
 	taken map[string]bool // true: done
 }
 
-// Open reads the ledger in a folder, which is made if it does not exist.
-func Open(dir string) (*Ledger, error) {
+// openLedger reads the ledger in a folder, which is created if it does not exist.
+func openLedger(dir string) (*ledger, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
@@ -41,7 +42,7 @@ func Open(dir string) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
-	l := &Ledger{dir: dir, taken: map[string]bool{}}
+	l := &ledger{dir: dir, taken: map[string]bool{}}
 	for _, e := range entries {
 		if _, _, ok := parse(e.Name()); ok {
 			l.taken[e.Name()] = true
@@ -50,9 +51,9 @@ func Open(dir string) (*Ledger, error) {
 	return l, nil
 }
 
-// Claim takes a restore for the caller, who has to end it with Done or Release.
-// It is false if somebody has it or it is done.
-func (l *Ledger) Claim(key string) bool {
+// claim takes a restore for the caller, which ends it with done or release. It is
+// false if the restore is claimed already, or done.
+func (l *ledger) claim(key string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, known := l.taken[key]; known {
@@ -62,8 +63,8 @@ func (l *Ledger) Claim(key string) bool {
 	return true
 }
 
-// Release gives a restore back, to be claimed again.
-func (l *Ledger) Release(key string) {
+// release returns a restore, to be claimed again.
+func (l *ledger) release(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.taken[key] {
@@ -71,9 +72,9 @@ func (l *Ledger) Release(key string) {
 	}
 }
 
-// Done says that nothing is ever to be done about the restore again. It is so
-// for this agent even if an error says that it could not be written down.
-func (l *Ledger) Done(key string) error {
+// done records that a restore has been dealt with. For this agent it is done even
+// if it could not be written to disk, which the error says.
+func (l *ledger) done(key string) error {
 	l.mu.Lock()
 	l.taken[key] = true
 	l.mu.Unlock()
@@ -87,8 +88,8 @@ func (l *Ledger) Done(key string) error {
 	return f.Close()
 }
 
-// Sweep forgets the processes that have ended. It returns how many are left.
-func (l *Ledger) Sweep() (int, error) {
+// sweep forgets the processes that have ended. It returns how many are left.
+func (l *ledger) sweep() (int, error) {
 	l.mu.Lock()
 	keys := make([]string, 0, len(l.taken))
 	for key, done := range l.taken {

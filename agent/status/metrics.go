@@ -1,10 +1,12 @@
-// Package metrics counts what the agent sees, for Prometheus.
+// Package status is what the agent says about itself over HTTP: metrics for
+// Prometheus, and answers to the kubelet's probes.
 //
 // Label values come from closed lists: nothing that a container or a checkpoint
 // chose becomes a label.
-package metrics
+package status
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -17,13 +19,13 @@ import (
 
 const namespace = "autofs_restore"
 
-// By says who repaired.
+// What repaired a container.
 const (
 	ByActionScript = "action-script" // CRIU called the program
 	ByHook         = "oci-hook"      // an OCI hook left a watcher, or poststart ran
 	ByAgent        = "agent"
 	ByPerson       = "command"
-	byOther        = "other"
+	other          = "other"
 )
 
 // Metrics are the agent's.
@@ -38,7 +40,7 @@ type Metrics struct {
 	waiting     prometheus.Counter
 	lastSuccess prometheus.Gauge
 
-	// Attempts counts runs of the light binary that gave no report.
+	// FailedRuns counts runs of autofs-restore-hook that gave no report.
 	FailedRuns prometheus.Counter
 	// Missed counts restores that were found by looking at running containers.
 	Missed prometheus.Counter
@@ -70,7 +72,7 @@ func New(version, engine string) *Metrics {
 	}
 	m.restores = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: namespace, Name: "restores_total",
-		Help: "Restores seen, by who repaired and the outcome of the whole.",
+		Help: "Restores seen, by what repaired them and the outcome of the whole.",
 	}, []string{"by", "outcome"})
 	m.mounts = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: namespace, Name: "mounts_total",
@@ -78,7 +80,7 @@ func New(version, engine string) *Metrics {
 	}, []string{"master", "outcome"})
 	m.duration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: namespace, Name: "repair_duration_seconds",
-		Help:    "How long repairs took, as their reports say.",
+		Help:    "How long repairs took, by their reports.",
 		Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 4, 8},
 	}, []string{"by"})
 	m.reaction = prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -90,16 +92,16 @@ func New(version, engine string) *Metrics {
 	add(m.mounts)
 	add(m.duration)
 	add(m.reaction)
-	m.released = counter("waiters_released_total", "Processes that were stuck on automounts and were let go.")
-	m.waiting = counter("waiters_left_total", "Processes that were still stuck when a repair ended.")
-	m.lastSuccess = gauge("last_success_timestamp_seconds", "When the last restore was seen after which every automount works.")
-	m.FailedRuns = counter("failed_runs_total", "Runs of the light binary that gave no report: crashed, killed or not started.")
-	m.Missed = counter("missed_restores_total", "Restores that no event told of, found by looking at running containers.")
-	m.Gone = counter("ended_restores_total", "Restored containers that had ended before they were looked at.")
-	m.Connected = gauge("engine_connected", "1 while the engine is reachable.")
+	m.released = counter("waiters_released_total", "Processes that were blocked on an automount and that a repair released.")
+	m.waiting = counter("waiters_left_total", "Processes that were still blocked on an automount when a repair ended.")
+	m.lastSuccess = gauge("last_success_timestamp_seconds", "When the last restore was seen after which every automount works; 0 if there was none since the agent started.")
+	m.FailedRuns = counter("failed_runs_total", "Runs of autofs-restore-hook that gave no report: crashed, killed or not started.")
+	m.Missed = counter("missed_restores_total", "Restores without an event, found among the running containers.")
+	m.Gone = counter("ended_restores_total", "Restored containers that ended before they could be repaired.")
+	m.Connected = gauge("engine_connected", "1 while the engine is reachable, else 0.")
 	m.Reconnects = counter("engine_reconnects_total", "Connections to the engine after the first one.")
 	m.Running = gauge("repairs_running", "Repairs by the agent that run now.")
-	m.Queued = gauge("repairs_queued", "Restores that wait for a report, or for a free worker.")
+	m.Queued = gauge("repairs_queued", "Restores that wait for a report or for a free worker.")
 	m.EventsPosted = counter("events_posted_total", "Kubernetes Events about unrepaired mounts.")
 	m.EventsLost = counter("events_lost_total", "Kubernetes Events that could not be posted.")
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -108,17 +110,53 @@ func New(version, engine string) *Metrics {
 	})
 	info.Set(1)
 	add(info)
+	m.initialise()
 	add(collectors.NewGoCollector())
 	add(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
+// The closed lists of label values.
+var (
+	bys      = []string{ByActionScript, ByHook, ByAgent, ByPerson, other}
+	outcomes = []string{string(hook.Repaired), string(hook.NothingToDo), string(hook.Partial), string(hook.Failed), other}
+	kinds    = []string{string(master.Systemd), string(master.Automount), string(master.None), other}
+	cures    = []string{
+		string(hook.Healthy), string(hook.Preserved), string(hook.Reexecuted), string(hook.Restarted),
+		string(hook.Reloaded), string(hook.Unrepaired), other,
+	}
+)
+
+// initialise has every series start at 0: increase() does not see the first count
+// of a series that appears with it.
+func (m *Metrics) initialise() {
+	for _, by := range bys {
+		m.duration.WithLabelValues(by)
+		for _, outcome := range outcomes {
+			m.restores.WithLabelValues(by, outcome)
+		}
+	}
+	for _, kind := range kinds {
+		for _, cure := range cures {
+			m.mounts.WithLabelValues(kind, cure)
+		}
+	}
+}
+
+// listed returns a label value, or "other" if it is not in the list.
+func listed(list []string, value string) string {
+	if slices.Contains(list, value) {
+		return value
+	}
+	return other
+}
+
 // Restore counts one restore by its report.
 func (m *Metrics) Restore(r *hook.Report, by string) {
-	m.restores.WithLabelValues(by, outcome(r.Outcome)).Inc()
+	m.restores.WithLabelValues(by, listed(outcomes, string(r.Outcome))).Inc()
 	m.duration.WithLabelValues(by).Observe(r.DurationMS / 1000)
 	for i := range r.Mounts {
-		m.mounts.WithLabelValues(kind(r.Mounts[i].Master.Kind), cure(r.Mounts[i].Outcome)).Inc()
+		m.mounts.WithLabelValues(listed(kinds, r.Mounts[i].Master.Kind), listed(cures, string(r.Mounts[i].Outcome))).Inc()
 		m.released.Add(float64(max(0, r.Mounts[i].WaitersReleased)))
 	}
 	m.waiting.Add(float64(len(r.Waiting)))
@@ -130,7 +168,7 @@ func (m *Metrics) Restore(r *hook.Report, by string) {
 // Reaction counts how long the agent's repair took since the start event.
 func (m *Metrics) Reaction(d time.Duration) { m.reaction.Observe(d.Seconds()) }
 
-// By reads who repaired from a report's trigger.
+// By returns what repaired a container, by its report's trigger.
 func By(trigger string) string {
 	switch {
 	case strings.HasPrefix(trigger, "criu:"):
@@ -140,32 +178,5 @@ func By(trigger string) string {
 	case strings.HasPrefix(trigger, "command:"):
 		return ByPerson
 	}
-	return byOther
-}
-
-func outcome(o hook.Outcome) string {
-	switch o {
-	case hook.Repaired, hook.NothingToDo, hook.Partial, hook.Failed:
-		return string(o)
-	default:
-		return byOther
-	}
-}
-
-func cure(c hook.Cure) string {
-	switch c {
-	case hook.Healthy, hook.Preserved, hook.Reexecuted, hook.Restarted, hook.Reloaded, hook.Unrepaired:
-		return string(c)
-	default:
-		return byOther
-	}
-}
-
-func kind(k string) string {
-	switch master.Kind(k) {
-	case master.Systemd, master.Automount, master.None:
-		return k
-	default:
-		return byOther
-	}
+	return other
 }

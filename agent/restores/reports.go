@@ -1,10 +1,7 @@
-// Package reports reads and watches the reports that the program leaves on the
-// host, whoever called it: CRIU, a runtime, a person or this agent.
-package reports
+package restores
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +13,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/agent/host"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -28,17 +26,19 @@ const (
 	maxName = 200
 )
 
-// Directory is the folder of the reports, one file for each container.
-type Directory string
+// reports is the folder of the reports that autofs-restore-hook leaves on the
+// host, called by CRIU, a runtime, a person or this agent: one file for each
+// container.
+type reports string
 
-// Report is a report with the moment it was written.
-type Report struct {
+// written is a report with the time it was written.
+type written struct {
 	*hook.Report
-	Written time.Time
+	at time.Time
 }
 
-// Read reads the report about a container; fs.ErrNotExist if there is none.
-func (d Directory) Read(container string) (*Report, error) {
+// read reads the report about a container; fs.ErrNotExist if there is none.
+func (d reports) read(container string) (*written, error) {
 	if !plain(container) {
 		return nil, fmt.Errorf("report about container %q: not a name of a file", container)
 	}
@@ -58,30 +58,18 @@ func (d Directory) Read(container string) (*Report, error) {
 	if len(data) > maxSize {
 		return nil, fmt.Errorf("report %q: longer than %d bytes", f.Name(), maxSize)
 	}
-	r, err := Parse(data)
+	r, err := host.ParseReport(data)
 	if err != nil {
 		return nil, fmt.Errorf("report %q: %w", f.Name(), err)
 	}
-	return &Report{Report: r, Written: info.ModTime()}, nil
+	return &written{Report: r, at: info.ModTime()}, nil
 }
 
-// Parse reads a report's JSON form.
-func Parse(data []byte) (*hook.Report, error) {
-	var r hook.Report
-	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, err
-	}
-	if r.Outcome == "" {
-		return nil, errors.New("it has no outcome")
-	}
-	return &r, nil
-}
-
-// IsAbout reports whether the report is about this process: its number is the
+// isAbout reports whether the report is about this process: its number is the
 // same, and it was written after the process was made. A report about an earlier
 // process of the same container and number would be older.
-func (r *Report) IsAbout(p *nsenter.Process) bool {
-	return r.PID == p.PID() && !r.Written.Before(madeAt(p))
+func (r *written) isAbout(p *nsenter.Process) bool {
+	return r.PID == p.PID() && !r.at.Before(madeAt(p))
 }
 
 // madeAt is when the kernel made a process, at most a tick too early.
@@ -95,8 +83,8 @@ func madeAt(p *nsenter.Process) time.Time {
 	return time.Now().Add(-age - tick)
 }
 
-// Containers lists the containers about which there is a report.
-func (d Directory) Containers() ([]string, error) {
+// containers lists the containers that have a report.
+func (d reports) containers() ([]string, error) {
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
 		return nil, fmt.Errorf("reports: %w", err)
@@ -110,10 +98,10 @@ func (d Directory) Containers() ([]string, error) {
 	return names, nil
 }
 
-// Watch calls found with the container of every report that is there and of
+// watch calls found with the container of every report that is there and of
 // every one that is written, until ctx ends, and ready once it watches. found
-// may be called for a report twice.
-func (d Directory) Watch(ctx context.Context, ready func(), found func(container string)) error {
+// may be called more than once for a report.
+func (d reports) watch(ctx context.Context, ready func(), found func(container string)) error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil { //nolint:forbidigo // the host's own /run
 		return fmt.Errorf("reports: %w", err)
 	}
@@ -150,7 +138,7 @@ func (d Directory) Watch(ctx context.Context, ready func(), found func(container
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return fmt.Errorf("watch reports: %w", err)
 			}
-			if err := d.each(found); err != nil { // some were not told
+			if err := d.each(found); err != nil { // the queue of events overflowed
 				return err
 			}
 		case <-ctx.Done():
@@ -159,8 +147,8 @@ func (d Directory) Watch(ctx context.Context, ready func(), found func(container
 	}
 }
 
-func (d Directory) each(found func(string)) error {
-	names, err := d.Containers()
+func (d reports) each(found func(string)) error {
+	names, err := d.containers()
 	for _, name := range names {
 		found(name)
 	}

@@ -1,7 +1,12 @@
-// Package pods names the pod of a container.
-package pods
+package engine
 
-import "unicode/utf8"
+import (
+	"errors"
+	"unicode/utf8"
+)
+
+// ErrNotAPod means that a container belongs to no pod.
+var ErrNotAPod = errors.New("its labels name no pod")
 
 // Labels that the kubelet gives to every container through the engine (kubelet:
 // pkg/kubelet/types/labels.go). They are the engine's: nothing in the container
@@ -19,9 +24,9 @@ const maxLabel = 253
 // Pod is a pod and one of its containers. The zero value is no pod.
 type Pod struct{ Namespace, Name, UID, Container string }
 
-// FromLabels reads a container's labels. It is false for a container that is
-// not a pod's.
-func FromLabels(labels map[string]string) (Pod, bool) {
+// podFromLabels reads a container's labels. It is false for a container that
+// belongs to no pod.
+func podFromLabels(labels map[string]string) (Pod, bool) {
 	p := Pod{labels[LabelNamespace], labels[LabelName], labels[LabelUID], labels[LabelContainer]}
 	for _, required := range []string{p.Namespace, p.Name, p.UID} {
 		if !isName(required) {
