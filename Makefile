@@ -20,7 +20,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size dist clean
+.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-cri test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size dist clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,7 @@ test: build ## All tests, with everything they need (root)
 test-unit: ## Tests of the packages
 	go test $(RACE) -count=1 -v -run '$(RUN)' ./...
 	go test -C test -count=1 -v -run '$(RUN)' ./matrix/...
+	go test -C test/rules -count=1 -v -run '$(RUN)' .
 
 test-kernel: ## Tests with real autofs mounts and small masters (root)
 	go test -C test -count=1 -v -exec 'unshare --mount --propagation private' -run '$(RUN)' ./kernel/...
@@ -84,6 +85,10 @@ test-chaos: lab-all build ## Kill the program at each call that changes somethin
 
 test-agent: image lab ## Tests of the Kubernetes node agent with containerd (root)
 	go test -C test -count=1 -v -timeout 10m -exec $(NODE) -run '$(RUN)' ./agent/...
+
+test-cri: build agent ## Tests of restores through containerd's CRI, on Debian sid (root)
+	@test/node/build node-sid >/dev/null
+	NODE_SUITE=sid go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '$(RUN)' ./cri/...
 
 test-agent-soak: image lab ## 200 restores in a row through containerd (root, 4 minutes)
 	SOAK=$${SOAK:-200} go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '^TestSoak$$' ./agent/...
@@ -131,6 +136,7 @@ lint: ## gofmt, go vet, and golangci-lint where it is installed
 	if [[ -n $$unformatted ]]; then echo "gofmt -w is needed for:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go vet -C test ./...
+	go vet -C test/rules ./...
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/$(PROGRAM)
 	@if command -v golangci-lint >/dev/null; then golangci-lint run --allow-parallel-runners ./... && cd test && golangci-lint run --allow-parallel-runners --config ../.golangci.yml ./...; \
 	else echo "golangci-lint is not installed: only gofmt and go vet ran"; fi

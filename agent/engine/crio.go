@@ -158,6 +158,9 @@ func (w *CRIO) list(ctx context.Context, handler Handler) (soon bool, err error)
 		if !ok {
 			k.first = time.Now()
 		}
+		if w.missed {
+			k.told = false // it may have been restored again
+		}
 		switch c.GetState() {
 		case runtime.ContainerState_CONTAINER_RUNNING:
 			if !k.told {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -128,7 +129,21 @@ func TestCRIORestores(t *testing.T) {
 	s.Exit("before")
 	s.Listen(t)
 	r.wantReached(t, true)
-	r.want(t, "running away 40")
+	// All are told again: the handler knows which restores it has dealt with.
+	var again []string
+	for range 7 {
+		select {
+		case notice := <-r.notices:
+			again = append(again, notice)
+		case <-time.After(5 * time.Second):
+			t.Fatalf("only %q", again)
+		}
+	}
+	slices.Sort(again)
+	want := []string{"running away 40", "running fresh 30", "running live0 20", "running live1 21", "running live2 22", "running live3 23", "running live4 24"}
+	if !slices.Equal(again, want) {
+		t.Errorf("after CRI-O was away: %q, want %q", again, want)
+	}
 	if len(r.notices) > 0 {
 		t.Errorf("more notices: %q", <-r.notices)
 	}

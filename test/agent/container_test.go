@@ -73,7 +73,9 @@ type container struct {
 	images     string
 	groups     []string
 	mounts     mounts
-	highest    uint32 // device number (minor) of an autofs mount before the checkpoint
+	units      map[string]lab.Unit // before the checkpoint
+	daemons    []int               // of automount, before the checkpoint
+	highest    uint32              // device number (minor) of an autofs mount before the checkpoint
 }
 
 // start starts a systemd container with automounts of every kind.
@@ -107,6 +109,7 @@ func start(t *testing.T, d *daemon, o lab.Options) *container {
 func (c *container) checkpoint(t *testing.T) {
 	t.Helper()
 	c.groups = c.Cgroups(t)
+	c.note(t)
 	if err := os.MkdirAll(c.images, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +124,52 @@ func (c *container) checkpoint(t *testing.T) {
 	}
 	c.end(t)
 	c.FreeNumbers()
+}
+
+// note keeps the units and the daemons as they are.
+func (c *container) note(t *testing.T) {
+	t.Helper()
+	if c.units = nil; len(c.Daemons(t)) > 0 {
+		c.units, c.daemons = c.Settle(t), c.inside(t)
+	}
+}
+
+// inside are the daemons' numbers in the container.
+func (c *container) inside(t *testing.T) []int {
+	t.Helper()
+	var pids []int
+	for _, pid := range c.Daemons(t) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if numbers, ok := strings.CutPrefix(line, "NSpid:"); ok {
+				fields := strings.Fields(numbers)
+				inner, err := strconv.Atoi(fields[len(fields)-1])
+				if err != nil {
+					t.Fatal(err)
+				}
+				pids = append(pids, inner)
+			}
+		}
+	}
+	return pids
+}
+
+// checkIdentical wants every unit's state, main process and InvocationID, and each
+// daemon, as they were at the checkpoint. Nothing may have been accessed since: an
+// access starts a mount unit.
+func (c *container) checkIdentical(t *testing.T) {
+	t.Helper()
+	after := c.Settle(t)
+	for _, change := range lab.UnitChanges(c.units, after) {
+		t.Errorf("%s", change)
+	}
+	if now := c.inside(t); !slices.Equal(now, c.daemons) {
+		t.Errorf("automount: processes %v, before the checkpoint %v", now, c.daemons)
+	}
+	t.Logf("%d units and %d daemons are as before the checkpoint", len(after), len(c.daemons))
 }
 
 // end ends the container, if it runs, with all that containerd and CRIU made

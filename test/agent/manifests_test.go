@@ -23,10 +23,14 @@ var overlays = []string{"containerd", "crio", "openshift"}
 // build builds an overlay as kubectl -k does: by kind and name.
 func build(t *testing.T, overlay string) map[string][]byte {
 	t.Helper()
-	dir := filepath.Join(lab.Checkout(), "manifests", "kubernetes", "overlays", overlay)
+	return kustomize(t, filepath.Join(lab.Checkout(), "manifests", "kubernetes", "overlays", overlay))
+}
+
+func kustomize(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
 	objects, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
-		t.Fatalf("overlay %s: %v", overlay, err)
+		t.Fatalf("%s: %v", dir, err)
 	}
 	built := map[string][]byte{}
 	for _, r := range objects.Resources() {
@@ -49,16 +53,22 @@ func strict(t *testing.T, name string, text []byte, into any) {
 
 func daemonSet(t *testing.T, overlay string) *appsv1.DaemonSet {
 	t.Helper()
+	return daemonSetOf(t, build(t, overlay))
+}
+
+func daemonSetOf(t *testing.T, built map[string][]byte) *appsv1.DaemonSet {
+	t.Helper()
 	var d appsv1.DaemonSet
-	strict(t, overlay, build(t, overlay)["DaemonSet/autofs-restore-agent"], &d)
+	strict(t, "DaemonSet", built["DaemonSet/autofs-restore-agent"], &d)
 	if len(d.Spec.Template.Spec.Containers) != 1 {
-		t.Fatalf("overlay %s: %d containers, want 1", overlay, len(d.Spec.Template.Spec.Containers))
+		t.Fatalf("%d containers, want 1", len(d.Spec.Template.Spec.Containers))
 	}
 	return &d
 }
 
 var kinds = map[string]func() any{
 	"Namespace/autofs-restore":                        func() any { return &corev1.Namespace{} },
+	"ResourceQuota/autofs-restore-agent":              func() any { return &corev1.ResourceQuota{} },
 	"ServiceAccount/autofs-restore-agent":             func() any { return &corev1.ServiceAccount{} },
 	"ClusterRole/autofs-restore-agent":                func() any { return &rbacv1.ClusterRole{} },
 	"ClusterRoleBinding/autofs-restore-agent":         func() any { return &rbacv1.ClusterRoleBinding{} },
@@ -70,7 +80,7 @@ var kinds = map[string]func() any{
 func TestOverlays(t *testing.T) {
 	for _, overlay := range overlays {
 		built := build(t, overlay)
-		want := 5
+		want := 6
 		if overlay == "openshift" {
 			want++
 		}
@@ -82,7 +92,9 @@ func TestOverlays(t *testing.T) {
 				t.Errorf("%s: %s is not known to this test", overlay, name)
 				continue
 			}
-			strict(t, overlay+": "+name, text, kinds[name]())
+			object := kinds[name]()
+			strict(t, overlay+": "+name, text, object)
+			checkLabels(t, overlay+": "+name, object)
 		}
 	}
 }

@@ -41,7 +41,7 @@ type pod struct {
 func newPod(t *testing.T, d *daemon, change func(*corev1.PodSpec)) *pod {
 	t.Helper()
 	p := &pod{spec: daemonSet(t, "containerd").Spec.Template.Spec, daemon: d}
-	// Of its own: who looks for a line must not find that of an earlier test's agent.
+	// Of its own: a search for a line must not find that of an earlier test's agent.
 	p.log = filepath.Join(lab.Scratch(t, "agent"), fmt.Sprintf("log-%d", time.Now().UnixNano()))
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

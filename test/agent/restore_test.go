@@ -13,8 +13,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// reaction is how soon after the start event a container must be repaired.
-const reaction = time.Second
+// reaction is how soon after the start event a container must be repaired: the
+// agent waits 100 ms for an OCI hook's repair, and repairs in 100 ms.
+const reaction = 300 * time.Millisecond
 
 // checkpointed is a populated container in files.
 func checkpointed(t *testing.T, d *daemon) *container {
@@ -46,7 +47,8 @@ func (p *pod) counted(t *testing.T, restores float64) samples {
 }
 
 // TestRepair has no action script on the node but one that creates control groups,
-// without which CRIU would fail: the agent repairs.
+// without which CRIU would fail: the agent alone repairs. It has no images, and
+// leaves every unit and every daemon as it was.
 func TestRepair(t *testing.T) {
 	d := startContainerd(t)
 	p := newPod(t, d, withoutInstall)
@@ -76,6 +78,7 @@ func TestRepair(t *testing.T) {
 			}
 			defer c.end(t)
 			c.awaitReport(t, started)
+			c.checkIdentical(t)
 			c.CheckAnswers(t, lab.Accesses)
 			s := p.counted(t, float64(i+1))
 			for _, name := range []string{"missed_restores_total", "failed_runs_total", "ended_restores_total"} {
@@ -101,7 +104,7 @@ func TestRepair(t *testing.T) {
 }
 
 // awaitReport waits for the report about the restored container, which must
-// come within a second of the start event.
+// come soon after the start event.
 func (c *container) awaitReport(t *testing.T, started time.Time) {
 	t.Helper()
 	path := runDirectory + "/reports/" + c.ID + ".json"

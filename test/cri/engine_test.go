@@ -1,0 +1,143 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+const socket = "/run/containerd/containerd.sock"
+
+// config is containerd's. A container that is not privileged has its control
+// groups writable, as systemd needs.
+const config = `version = 3
+root = %q
+state = "/run/containerd"
+[grpc]
+  address = %q
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = "%s/pause:1"
+[plugins.'io.containerd.cri.v1.runtime']
+  disable_apparmor = true
+  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    cgroup_writable = true
+    %s
+`
+
+// kubelet is a client of containerd's CRI, as the kubelet is one.
+type kubelet struct {
+	runtime.RuntimeServiceClient
+	images runtime.ImageServiceClient
+	dir    string
+}
+
+// startContainerd starts containerd with its CRI. It ends with the test. handler
+// is a further line of the runtime handler's configuration.
+func startContainerd(t *testing.T, registry, handler string) *kubelet {
+	t.Helper()
+	k := &kubelet{dir: lab.Scratch(t, "containerd")}
+	path := filepath.Join(k.dir, "config.toml")
+	if err := os.WriteFile(path, fmt.Appendf(nil, config, filepath.Join(k.dir, "root"), socket, registry, handler), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(k.dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	process := exec.Command("containerd", "--config", path)
+	process.Stdout, process.Stderr = log, log
+	process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	connection, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		connection.Close()
+		_ = process.Process.Kill()
+		_ = process.Wait() // says that it was killed
+		if t.Failed() {
+			text, _ := os.ReadFile(log.Name())
+			t.Logf("the end of containerd's log:\n%s", text[max(0, len(text)-6000):])
+		}
+	})
+	k.RuntimeServiceClient, k.images = runtime.NewRuntimeServiceClient(connection), runtime.NewImageServiceClient(connection)
+	eventually(t, 20*time.Second, "containerd's CRI answers", func() bool {
+		r, err := k.Status(t.Context(), &runtime.StatusRequest{})
+		if err != nil {
+			return false
+		}
+		for _, c := range r.GetStatus().GetConditions() {
+			if c.GetType() == runtime.RuntimeReady {
+				return c.GetStatus()
+			}
+		}
+		return false
+	})
+	return k
+}
+
+// pull pulls an image, and returns its name.
+func (k *kubelet) pull(t *testing.T, image string) string {
+	t.Helper()
+	if _, err := k.images.PullImage(t.Context(), &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: image}}); err != nil {
+		t.Fatalf("pull %s: %v", image, err)
+	}
+	return image
+}
+
+// sandbox starts a pod sandbox on the host's network, whose containers have their
+// control groups in a group. It ends with the test.
+func (k *kubelet) sandbox(t *testing.T, name, group string, privileged bool) (string, *runtime.PodSandboxConfig) {
+	t.Helper()
+	config := &runtime.PodSandboxConfig{
+		Metadata:     &runtime.PodSandboxMetadata{Name: name, Uid: "uid-" + name, Namespace: "default"},
+		LogDirectory: filepath.Join(k.dir, "logs", name),
+		Labels:       labels(name),
+		Linux: &runtime.LinuxPodSandboxConfig{
+			CgroupParent: group,
+			SecurityContext: &runtime.LinuxSandboxSecurityContext{
+				Privileged:       privileged,
+				NamespaceOptions: &runtime.NamespaceOption{Network: runtime.NamespaceMode_NODE, Pid: runtime.NamespaceMode_CONTAINER},
+			},
+		},
+	}
+	if err := os.MkdirAll(config.LogDirectory, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r, err := k.RunPodSandbox(t.Context(), &runtime.RunPodSandboxRequest{Config: config})
+	if err != nil {
+		t.Fatalf("sandbox %s: %v", name, err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if _, err := k.RemovePodSandbox(ctx, &runtime.RemovePodSandboxRequest{PodSandboxId: r.GetPodSandboxId()}); err != nil {
+			t.Errorf("remove sandbox %s: %v", name, err)
+		}
+	})
+	return r.GetPodSandboxId(), config
+}
+
+// labels are those that the kubelet gives to a pod and its container.
+func labels(pod string) map[string]string {
+	return map[string]string{
+		"io.kubernetes.pod.namespace": "default", "io.kubernetes.pod.name": pod, "io.kubernetes.pod.uid": "uid-" + pod,
+		"io.kubernetes.container.name": "legacy",
+	}
+}

@@ -1,0 +1,171 @@
+package cri
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// pod is a pod with a systemd container.
+type pod struct {
+	*lab.Container
+	kubelet    *kubelet
+	sandbox    string
+	config     *runtime.PodSandboxConfig
+	privileged bool
+
+	archive string
+	units   map[string]lab.Unit // before the checkpoint
+	daemons int
+	highest uint32 // device number (minor) of an autofs mount before the checkpoint
+}
+
+// capabilities of the container that is not privileged, beyond the defaults.
+var capabilities = []string{"SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "DAC_READ_SEARCH", "SYS_NICE", "SYS_BOOT"}
+
+// request describes the container.
+func (p *pod) request(image string) *runtime.CreateContainerRequest {
+	security := &runtime.LinuxContainerSecurityContext{
+		Privileged:       p.privileged,
+		NamespaceOptions: p.config.GetLinux().GetSecurityContext().GetNamespaceOptions(),
+		Seccomp:          &runtime.SecurityProfile{ProfileType: runtime.SecurityProfile_Unconfined},
+		Apparmor:         &runtime.SecurityProfile{ProfileType: runtime.SecurityProfile_Unconfined},
+	}
+	config := &runtime.ContainerConfig{
+		Metadata:    &runtime.ContainerMetadata{Name: "legacy"},
+		Image:       &runtime.ImageSpec{Image: image, UserSpecifiedImage: image},
+		Labels:      p.config.GetLabels(),
+		Annotations: map[string]string{"io.kubernetes.container.hash": "1"},
+		LogPath:     "legacy.log",
+		Linux:       &runtime.LinuxContainerConfig{SecurityContext: security},
+	}
+	if !p.privileged {
+		security.Capabilities = &runtime.Capability{AddCapabilities: capabilities}
+		config.Devices = []*runtime.Device{{ContainerPath: "/dev/autofs", HostPath: "/dev/autofs", Permissions: "rwm"}}
+	}
+	return &runtime.CreateContainerRequest{PodSandboxId: p.sandbox, Config: config, SandboxConfig: p.config}
+}
+
+// create creates and starts the container. It returns when the engine says that
+// the container runs.
+func (p *pod) create(t *testing.T, image string) error {
+	t.Helper()
+	r, err := p.kubelet.CreateContainer(t.Context(), p.request(image))
+	if err != nil {
+		return fmt.Errorf("create the container: %w", err)
+	}
+	p.ID = r.GetContainerId()
+	if _, err = p.kubelet.StartContainer(t.Context(), &runtime.StartContainerRequest{ContainerId: p.ID}); err != nil {
+		return fmt.Errorf("start the container: %w", err)
+	}
+	return nil
+}
+
+// pid is the container's first process.
+func (p *pod) pid(t *testing.T) int {
+	t.Helper()
+	r, err := p.kubelet.ContainerStatus(t.Context(), &runtime.ContainerStatusRequest{ContainerId: p.ID, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info struct {
+		PID int `json:"pid"`
+	}
+	if err := json.Unmarshal([]byte(r.GetInfo()["info"]), &info); err != nil || info.PID == 0 {
+		t.Fatalf("status of container %s: %v: %q", p.ID, err, r.GetInfo())
+	}
+	return info.PID
+}
+
+// start starts a pod with a systemd container that has automounts of every kind.
+func start(t *testing.T, k *kubelet, c *lab.Container, image string, privileged bool) *pod {
+	t.Helper()
+	p := &pod{Container: c, kubelet: k, privileged: privileged}
+	group := "/" + c.ID
+	p.sandbox, p.config = k.sandbox(t, "legacy-0", group, privileged)
+	if err := p.create(t, image); err != nil {
+		t.Fatal(err)
+	}
+	p.Started(t, p.pid(t), false)
+	p.Populate(t)
+	return p
+}
+
+// checkpoint checkpoints the container and removes it.
+func (p *pod) checkpoint(t *testing.T) {
+	t.Helper()
+	p.units, p.daemons = p.Settle(t), len(p.Daemons(t))
+	for _, m := range lab.Autofs(t, p.PID) {
+		p.highest = max(p.highest, uint32(m.Minor))
+	}
+	p.archive = filepath.Join(p.kubelet.dir, "checkpoint.tar")
+	if _, err := p.kubelet.CheckpointContainer(t.Context(), &runtime.CheckpointContainerRequest{ContainerId: p.ID, Location: p.archive}); err != nil {
+		t.Fatalf("checkpoint: %v\n%s", err, p.criuLog())
+	}
+	p.remove(t)
+	p.FreeNumbers()
+}
+
+// remove ends the container.
+func (p *pod) remove(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if _, err := p.kubelet.StopContainer(ctx, &runtime.StopContainerRequest{ContainerId: p.ID}); err != nil {
+		t.Errorf("stop the container: %v", err)
+	}
+	if _, err := p.kubelet.RemoveContainer(ctx, &runtime.RemoveContainerRequest{ContainerId: p.ID}); err != nil {
+		t.Errorf("remove the container: %v", err)
+	}
+}
+
+// restore restores the container under a new name. It returns when the engine
+// said that it runs.
+func (p *pod) restore(t *testing.T) time.Time {
+	t.Helper()
+	if err := p.create(t, p.archive); err != nil {
+		t.Fatalf("restore: %v\n%s", err, p.criuLog())
+	}
+	started := time.Now()
+	p.Started(t, p.pid(t), true)
+	return started
+}
+
+// checkIdentical wants every unit and every daemon as at the checkpoint. Nothing
+// may have been accessed since: an access starts a mount unit.
+func (p *pod) checkIdentical(t *testing.T) {
+	t.Helper()
+	after := p.Settle(t)
+	for _, change := range lab.UnitChanges(p.units, after) {
+		t.Error(change)
+	}
+	if now := len(p.Daemons(t)); now != p.daemons {
+		t.Errorf("%d automount daemons, before the checkpoint %d", now, p.daemons)
+	}
+	t.Logf("%d units are as before the checkpoint", len(after))
+}
+
+// criuLog is the end of CRIU's latest log.
+func (p *pod) criuLog() string {
+	var text strings.Builder
+	for _, pattern := range []string{"/run/containerd/io.containerd.*/*/*/*/*.log", "root/io.containerd.*/*/*/*/*.log", "root/io.containerd.*/*/*/*.log"} {
+		if !filepath.IsAbs(pattern) {
+			pattern = filepath.Join(p.kubelet.dir, pattern)
+		}
+		files, _ := filepath.Glob(pattern)
+		for _, file := range files {
+			log, _ := os.ReadFile(file)
+			fmt.Fprintf(&text, "%s:\n%s\n", file, log[max(0, len(log)-3000):])
+		}
+	}
+	return text.String()
+}
