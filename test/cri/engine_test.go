@@ -20,7 +20,8 @@ import (
 const socket = "/run/containerd/containerd.sock"
 
 // config is containerd's. A container that is not privileged has its control
-// groups writable, as systemd needs.
+// groups writable, as systemd needs. The virtual machine's root may lack
+// CAP_SYS_RESOURCE, without which the pause container's oom_score_adj is refused.
 const config = `version = 3
 root = %q
 state = "/run/containerd"
@@ -30,6 +31,7 @@ state = "/run/containerd"
   sandbox = "%s/pause:1"
 [plugins.'io.containerd.cri.v1.runtime']
   disable_apparmor = true
+  restrict_oom_score_adj = true
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
     cgroup_writable = true
