@@ -24,8 +24,8 @@ type warning struct {
 // attempts and pauses bound what one Event costs: about a minute.
 const attempts = 5
 
-// NewQueue makes a queue of at most the given length before the client. ended
-// is told how each attempt went (nil: posted; lost: it was the last one).
+// NewQueue returns a queue of at most the given length before the client. ended is
+// called after each attempt with its error (nil: posted; lost: it was the last one).
 func NewQueue(c *Client, length int, ended func(err error, lost bool)) *Queue {
 	return &Queue{waiting: make(chan warning, length), post: c.Warning, ended: ended}
 }

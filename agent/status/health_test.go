@@ -29,7 +29,7 @@ func TestHandler(t *testing.T) {
 	}
 }
 
-// TestLimit: a check is told when to end.
+// TestLimit: the context of a check ends.
 func TestLimit(t *testing.T) {
 	w := httptest.NewRecorder()
 	began := time.Now()

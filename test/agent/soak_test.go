@@ -13,13 +13,7 @@ import (
 // script: SOAK times, or 6. The metrics must say what happened, and the agent
 // must not grow.
 func TestSoak(t *testing.T) {
-	rounds := 6
-	if text := os.Getenv("SOAK"); text != "" {
-		var err error
-		if rounds, err = strconv.Atoi(text); err != nil || rounds < 2 {
-			t.Fatalf("SOAK=%q: want a number of restores", text)
-		}
-	}
+	rounds := soakRounds(t)
 	d := startContainerd(t)
 	p := newPod(t, d, withoutInstall)
 	p.start(t)
@@ -77,4 +71,18 @@ func TestSoak(t *testing.T) {
 	if s["process_open_fds"] > early["process_open_fds"]+3 || s["go_goroutines"] > early["go_goroutines"]+5 {
 		t.Errorf("files or goroutines are left: %v, early %v", s, early)
 	}
+}
+
+// soakRounds is how many restores TestSoak does.
+func soakRounds(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("SOAK")
+	if text == "" {
+		return 6
+	}
+	rounds, err := strconv.Atoi(text)
+	if err != nil || rounds < 2 {
+		t.Fatalf("SOAK=%q: want a number of restores", text)
+	}
+	return rounds
 }
