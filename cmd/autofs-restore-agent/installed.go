@@ -62,7 +62,7 @@ func (a *agent) keepInstalled(ctx context.Context) (check func(context.Context) 
 func (i *installer) once(ctx context.Context) {
 	var err error
 	if !i.foreign() {
-		err = i.call(ctx, "install")
+		err = i.call(ctx, "install", i.installFlags()...)
 	}
 	if err == nil {
 		err = i.check(ctx)
@@ -101,14 +101,21 @@ func (i *installer) remove(ctx context.Context) {
 }
 
 // call runs a command of autofs-restore-hook on the host.
-func (i *installer) call(ctx context.Context, verb string) error {
-	r, err := i.program.Run(ctx, verb, "--prefix", i.prefix)
+func (i *installer) call(ctx context.Context, verb string, flags ...string) error {
+	r, err := i.program.Run(ctx, append([]string{verb, "--prefix", i.prefix}, flags...)...)
 	if err != nil {
 		return err
 	}
 	if r.Status != 0 {
 		text := strings.TrimSpace(r.Stderr)
 		return fmt.Errorf("%s: exit status %d: %s", verb, r.Status, text[:min(len(text), 1000)])
+	}
+	return nil
+}
+
+func (i *installer) installFlags() []string {
+	if i.forceIrmap {
+		return []string{"--" + install.ForceIrmap}
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/kube"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/install"
 )
 
 // Engines.
@@ -30,7 +31,7 @@ type options struct {
 	workers                 int
 	grace, installEvery     time.Duration
 	install, uninstall      bool
-	postEvents              bool
+	forceIrmap, postEvents  bool
 	level                   logrus.Level
 }
 
@@ -49,6 +50,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.BoolVar(&o.install, "install", true, "keep autofs-restore-hook installed on the host (needs CRIU 3.19 or later there)")
 	f.DurationVar(&o.installEvery, "install-every", time.Minute, "how often to check that it is still installed")
 	f.BoolVar(&o.uninstall, "uninstall-on-exit", false, "remove it from the host when the agent is asked to end")
+	f.BoolVar(&o.forceIrmap, install.ForceIrmap, false, "install with --force-irmap: containers can be restored on another root file system; changes every dump of the host")
 	f.StringVar(&o.prefix, "prefix", "/usr", "where it is installed: PREFIX/libexec/oci/hooks.d")
 	f.BoolVar(&o.postEvents, "events", true, "post an Event on the pod when something stays unrepaired")
 	f.TextVar(&o.level, "log-level", logrus.InfoLevel, "debug, info, warn or error")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -22,17 +23,22 @@ func TestRemoval(t *testing.T) {
 	if err := os.WriteFile(criuConfig, []byte(other), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	first := newPod(t, d, nil)
+	first := newPod(t, d, func(s *corev1.PodSpec) {
+		s.Containers[0].Args = append(s.Containers[0].Args, "--force-irmap")
+	})
 	first.start(t)
 	first.ready(t)
 	first.stop(t, syscall.SIGTERM) // by the rollout
+	if text, err := os.ReadFile(criuConfig); err != nil || !strings.Contains(string(text), install.ForceIrmap) {
+		t.Errorf("CRIU's configuration is %q, %v, want it to have %s", text, err, install.ForceIrmap)
+	}
 	for _, name := range []string{installedProgram, installedScript} {
 		if _, err := os.Stat(name); err != nil {
 			t.Errorf("a rollout removes what is installed: %v", err)
 		}
 	}
 	second := newPod(t, d, func(s *corev1.PodSpec) {
-		s.Containers[0].Args = append(s.Containers[0].Args, "--uninstall-on-exit")
+		s.Containers[0].Args = append(s.Containers[0].Args, "--force-irmap", "--uninstall-on-exit")
 	})
 	second.start(t)
 	second.ready(t)
