@@ -40,6 +40,12 @@ func startAgent(t *testing.T) {
 		text, _ := os.ReadFile(log.Name())
 		t.Logf("the agent's log:\n%s", text)
 	})
+	waitReady(t, listen)
+}
+
+// waitReady waits until the agent is ready.
+func waitReady(t *testing.T, listen string) {
+	t.Helper()
 	eventually(t, 15*time.Second, "the agent is ready", func() bool {
 		r, err := http.Get("http://" + listen + "/readyz")
 		if err != nil {

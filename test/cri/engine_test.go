@@ -41,17 +41,18 @@ state = "/run/containerd"
 // kubelet is a client of containerd's CRI, as the kubelet is one.
 type kubelet struct {
 	runtime.RuntimeServiceClient
-	images runtime.ImageServiceClient
-	dir    string
+	images   runtime.ImageServiceClient
+	registry *registry
+	dir      string
 }
 
 // startContainerd starts containerd with its CRI. It ends with the test. handler
 // is a further line of the runtime handler's configuration.
-func startContainerd(t *testing.T, registry, handler string) *kubelet {
+func startContainerd(t *testing.T, r *registry, handler string) *kubelet {
 	t.Helper()
-	k := &kubelet{dir: lab.Scratch(t, "containerd")}
+	k := &kubelet{registry: r, dir: lab.Scratch(t, "containerd")}
 	path := filepath.Join(k.dir, "config.toml")
-	if err := os.WriteFile(path, fmt.Appendf(nil, config, filepath.Join(k.dir, "root"), socket, registry, handler), 0o600); err != nil {
+	if err := os.WriteFile(path, fmt.Appendf(nil, config, filepath.Join(k.dir, "root"), socket, r.host, handler), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log, err := os.Create(filepath.Join(k.dir, "log"))
@@ -105,18 +106,15 @@ func (k *kubelet) pull(t *testing.T, image string) string {
 
 // sandbox starts a pod sandbox on the host's network, whose containers have their
 // control groups in a group. It ends with the test.
-func (k *kubelet) sandbox(t *testing.T, name, group string, privileged bool) (string, *runtime.PodSandboxConfig) {
+func (k *kubelet) sandbox(t *testing.T, name, group string, namespaces *runtime.NamespaceOption, privileged bool) (string, *runtime.PodSandboxConfig) {
 	t.Helper()
 	config := &runtime.PodSandboxConfig{
 		Metadata:     &runtime.PodSandboxMetadata{Name: name, Uid: "uid-" + name, Namespace: "default"},
 		LogDirectory: filepath.Join(k.dir, "logs", name),
 		Labels:       labels(name),
 		Linux: &runtime.LinuxPodSandboxConfig{
-			CgroupParent: group,
-			SecurityContext: &runtime.LinuxSandboxSecurityContext{
-				Privileged:       privileged,
-				NamespaceOptions: &runtime.NamespaceOption{Network: runtime.NamespaceMode_NODE, Pid: runtime.NamespaceMode_CONTAINER},
-			},
+			CgroupParent:    group,
+			SecurityContext: &runtime.LinuxSandboxSecurityContext{Privileged: privileged, NamespaceOptions: namespaces},
 		},
 	}
 	if err := os.MkdirAll(config.LogDirectory, 0o755); err != nil {

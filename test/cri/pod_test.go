@@ -91,7 +91,8 @@ func start(t *testing.T, k *kubelet, c *lab.Container, image string, privileged 
 	t.Helper()
 	p := &pod{Container: c, kubelet: k, privileged: privileged}
 	group := "/" + c.ID
-	p.sandbox, p.config = k.sandbox(t, "legacy-0", group, privileged)
+	namespaces := &runtime.NamespaceOption{Network: runtime.NamespaceMode_NODE, Pid: runtime.NamespaceMode_CONTAINER}
+	p.sandbox, p.config = k.sandbox(t, "legacy-0", group, namespaces, privileged)
 	if err := p.create(t, image); err != nil {
 		t.Fatal(err)
 	}

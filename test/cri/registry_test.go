@@ -18,61 +18,124 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
 // registry serves images on loopback, where containerd speaks plain HTTP.
 type registry struct {
 	host      string
-	layer     string // file
+	dir       string
+	layers    map[digest.Digest]string // files
 	blobs     map[digest.Digest][]byte
 	manifests map[string]v1.Descriptor // by repository
 }
 
-// serveImages serves an image made of a root folder under two names: "base", and
-// "pause", whose program only sleeps.
-func serveImages(t *testing.T, root, dir string) *registry {
+// serve starts a registry without images. It ends with the test.
+func serve(t *testing.T) *registry {
 	t.Helper()
 	r := &registry{
-		layer: filepath.Join(dir, "layer.tar"), blobs: map[digest.Digest][]byte{}, manifests: map[string]v1.Descriptor{},
+		dir: lab.Scratch(t, "registry"), layers: map[digest.Digest]string{},
+		blobs: map[digest.Digest][]byte{}, manifests: map[string]v1.Descriptor{},
 	}
-	layer, err := archive(root, r.layer)
-	if err != nil {
-		t.Fatalf("layer of %s: %v", root, err)
-	}
-	r.add(t, "base", layer, "/sbin/init")
-	r.add(t, "pause", layer, "/bin/sleep", "infinity")
 	server := httptest.NewServer(r)
 	t.Cleanup(server.Close)
 	r.host = strings.TrimPrefix(server.URL, "http://")
 	return r
 }
 
-// archive writes a folder as a layer.
-func archive(root, path string) (v1.Descriptor, error) {
-	f, err := os.Create(path)
+// addRoot adds an image made of a root folder under two names: "base", and "pause",
+// whose program only sleeps.
+func (r *registry) addRoot(t *testing.T, root string) {
+	t.Helper()
+	layer := r.layer(t, func(w *tar.Writer) error {
+		return filepath.Walk(root, func(path string, info os.FileInfo, err error) error {
+			if err != nil || path == root {
+				return err
+			}
+			return addFile(w, root, path, info)
+		})
+	})
+	r.add(t, "base", layer, nil, "/sbin/init")
+	r.add(t, "pause", layer, nil, "/bin/sleep", "infinity")
+}
+
+// addArchive adds an image made of a checkpoint archive, as people make one with
+// buildah. It returns its name.
+func (r *registry) addArchive(t *testing.T, path string) string {
+	t.Helper()
+	layer := r.layer(t, func(w *tar.Writer) error {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		in := tar.NewReader(f)
+		for {
+			header, err := in.Next()
+			if err == io.EOF {
+				return nil
+			}
+			if err == nil {
+				err = w.WriteHeader(header)
+			}
+			if err == nil {
+				_, err = io.Copy(w, in)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	})
+	r.add(t, "checkpoint", layer, map[string]string{"org.criu.checkpoint.container.name": "legacy"})
+	return r.host + "/checkpoint:1"
+}
+
+// addPrograms adds the agent's image. It returns its name.
+func (r *registry) addPrograms(t *testing.T) string {
+	t.Helper()
+	layer := r.layer(t, func(w *tar.Writer) error {
+		for _, path := range []string{lab.Hook(), filepath.Join(lab.Checkout(), "bin", "autofs-restore-agent")} {
+			data, err := os.ReadFile(path)
+			if err == nil {
+				err = w.WriteHeader(&tar.Header{Name: "usr/bin/" + filepath.Base(path), Mode: 0o755, Size: int64(len(data))})
+			}
+			if err == nil {
+				_, err = w.Write(data)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	r.add(t, "agent", layer, nil, "/usr/bin/autofs-restore-agent")
+	return r.host + "/agent:1"
+}
+
+// layer makes a layer.
+func (r *registry) layer(t *testing.T, write func(w *tar.Writer) error) v1.Descriptor {
+	t.Helper()
+	f, err := os.CreateTemp(r.dir, "layer")
 	if err != nil {
-		return v1.Descriptor{}, err
+		t.Fatal(err)
 	}
 	defer f.Close()
 	hash := sha256.New()
 	w := tar.NewWriter(io.MultiWriter(f, hash))
-	if err := filepath.Walk(root, func(path string, info os.FileInfo, err error) error {
-		if err != nil || path == root {
-			return err
-		}
-		return addFile(w, root, path, info)
-	}); err != nil {
-		return v1.Descriptor{}, err
+	if err = write(w); err == nil {
+		err = w.Close()
 	}
-	if err := w.Close(); err != nil {
-		return v1.Descriptor{}, err
+	if err != nil {
+		t.Fatalf("layer: %v", err)
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return v1.Descriptor{}, err
+		t.Fatal(err)
 	}
 	sum := digest.NewDigestFromBytes(digest.SHA256, hash.Sum(nil))
-	return v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: sum, Size: info.Size()}, nil
+	r.layers[sum] = f.Name()
+	return v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: sum, Size: info.Size()}
 }
 
 func addFile(w *tar.Writer, root, path string, info os.FileInfo) error {
@@ -106,7 +169,7 @@ func addFile(w *tar.Writer, root, path string, info os.FileInfo) error {
 }
 
 // add adds an image with one layer.
-func (r *registry) add(t *testing.T, repository string, layer v1.Descriptor, entrypoint ...string) {
+func (r *registry) add(t *testing.T, repository string, layer v1.Descriptor, annotations map[string]string, entrypoint ...string) {
 	t.Helper()
 	config := r.blob(t, v1.MediaTypeImageConfig, v1.Image{
 		Platform: v1.Platform{Architecture: "amd64", OS: "linux"},
@@ -114,7 +177,7 @@ func (r *registry) add(t *testing.T, repository string, layer v1.Descriptor, ent
 		RootFS:   v1.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}},
 	})
 	r.manifests[repository] = r.blob(t, v1.MediaTypeImageManifest, v1.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, Config: config, Layers: []v1.Descriptor{layer},
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, Config: config, Layers: []v1.Descriptor{layer}, Annotations: annotations,
 	})
 }
 
@@ -146,8 +209,8 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		}
 	case kind == "blobs" && r.blobs[digest.Digest(reference)] != nil:
 		_, _ = w.Write(r.blobs[digest.Digest(reference)])
-	case kind == "blobs":
-		http.ServeFile(w, request, r.layer)
+	case kind == "blobs" && r.layers[digest.Digest(reference)] != "":
+		http.ServeFile(w, request, r.layers[digest.Digest(reference)])
 	default:
 		http.NotFound(w, request)
 	}

@@ -2,6 +2,7 @@ package cri
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -25,53 +26,101 @@ func forceIrmap(t *testing.T) {
 	}
 }
 
+// scene is a container of a pod, and what repairs it.
+type scene struct {
+	privileged bool
+	repairer   func(t *testing.T, k *kubelet)
+	busy       bool // the old device numbers are in use
+	image      bool // restored from an image, not from an archive
+	cure       string
+}
+
+// actionScript makes the program CRIU's action script.
+func actionScript(t *testing.T, _ *kubelet) {
+	t.Helper()
+	lab.InstallActionScript(t, lab.Hook())
+	forceIrmap(t)
+}
+
+// groupsOnly has the program create the control groups without which CRIU fails,
+// and no more.
+func groupsOnly(t *testing.T) {
+	t.Helper()
+	lab.InstallWrappedScript(t, lab.Hook(), "[ \"$CRTOOLS_SCRIPT_ACTION\" = post-setup-namespaces ] || exit 0\n")
+	forceIrmap(t)
+}
+
+// agentAlone has the agent repair.
+func agentAlone(t *testing.T, _ *kubelet) {
+	t.Helper()
+	groupsOnly(t)
+	startAgent(t)
+}
+
 // TestRestore restores containers through the CRI, with the accesses that hang
-// without a repair.
+// without a repair. Every unit and every daemon is as before.
 func TestRestore(t *testing.T) {
 	lab.RequireNode(t)
-	for name, test := range map[string]struct {
-		privileged bool
-		agent      bool // alone: the program only creates the control groups that CRIU needs
-		busy       bool // the old device numbers are in use
-		cure       string
-	}{
-		"privileged, action script":       {true, false, false, "preserved"},
-		"privileged, action script, busy": {true, false, true, "reexecuted"},
-		"privileged, agent alone":         {true, true, false, "reexecuted"},
-		"not privileged, action script":   {false, false, false, "preserved"},
-		"not privileged, agent alone":     {false, true, false, "reexecuted"},
+	for name, s := range map[string]scene{
+		"privileged, action script":        {privileged: true, repairer: actionScript, cure: "preserved"},
+		"privileged, action script, busy":  {privileged: true, repairer: actionScript, busy: true, cure: "reexecuted"},
+		"privileged, action script, image": {privileged: true, repairer: actionScript, image: true, cure: "preserved"},
+		"privileged, agent alone":          {privileged: true, repairer: agentAlone, cure: "reexecuted"},
+		"privileged, agent as DaemonSet":   {privileged: true, repairer: agentPod, cure: "reexecuted"},
+		"not privileged, action script":    {repairer: actionScript, cure: "preserved"},
+		"not privileged, agent alone":      {repairer: agentAlone, cure: "reexecuted"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			c, _ := lab.Prepare(t, lab.Options{})
-			r := serveImages(t, c.Bundle+"/rootfs", lab.Scratch(t, "registry"))
-			k := startContainerd(t, r.host, "")
-			if test.agent {
-				lab.InstallWrappedScript(t, lab.Hook(), "[ \"$CRTOOLS_SCRIPT_ACTION\" = post-setup-namespaces ] || exit 0\n")
-				startAgent(t)
-			} else {
-				lab.InstallActionScript(t, lab.Hook())
-			}
-			forceIrmap(t)
-			p := start(t, k, c, k.pull(t, r.host+"/base:1"), test.privileged)
-			p.checkpoint(t)
-			if test.busy {
-				lab.HoldNumbersUpTo(t, p.highest)
-			}
-			started := p.restore(t)
-			eventually(t, 10*time.Second, "a report", p.HasReport)
-			t.Logf("reported %s after the start", time.Since(started).Round(time.Millisecond))
-			report := p.ReadReport(t)
-			if report.Outcome != "repaired" {
-				t.Errorf("outcome %s", report.Outcome)
-			}
-			for _, m := range report.Mounts {
-				if m.Master.Kind == "systemd" && m.Outcome != test.cure {
-					t.Errorf("%s is %s (%s), want %s", m.Path, m.Outcome, m.Reason, test.cure)
-				}
-			}
-			p.checkIdentical(t)
-			p.CheckAnswers(t, accesses(test.privileged))
-		})
+		t.Run(name, func(t *testing.T) { s.run(t) })
+	}
+}
+
+func (s scene) run(t *testing.T) {
+	t.Helper()
+	c, _ := lab.Prepare(t, lab.Options{})
+	r := serve(t)
+	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
+	k := startContainerd(t, r, "")
+	s.repairer(t, k)
+	p := start(t, k, c, k.pull(t, r.host+"/base:1"), s.privileged)
+	p.checkpoint(t)
+	if s.image {
+		p.archive = k.pull(t, r.addArchive(t, p.archive))
+	}
+	if s.busy {
+		lab.HoldNumbersUpTo(t, p.highest)
+	}
+	started := p.restore(t)
+	eventually(t, 10*time.Second, "a report", p.HasReport)
+	t.Logf("a report %s after the start", time.Since(started).Round(time.Millisecond))
+	report := p.ReadReport(t)
+	if report.Outcome != "repaired" {
+		t.Errorf("outcome %s", report.Outcome)
+	}
+	for _, m := range report.Mounts {
+		if m.Master.Kind == "systemd" && m.Outcome != s.cure {
+			t.Errorf("%s is %s (%s), want %s", m.Path, m.Outcome, m.Reason, s.cure)
+		}
+	}
+	p.checkIdentical(t)
+	p.CheckAnswers(t, accesses(s.privileged))
+}
+
+// TestHangs shows that accesses hang without a repair.
+func TestHangs(t *testing.T) {
+	lab.RequireNode(t)
+	c, _ := lab.Prepare(t, lab.Options{})
+	r := serve(t)
+	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
+	k := startContainerd(t, r, "")
+	groupsOnly(t)
+	p := start(t, k, c, k.pull(t, r.host+"/base:1"), true)
+	p.checkpoint(t)
+	p.restore(t)
+	list := accesses(true)
+	for i, touch := range p.TouchAccesses(t, list, time.Second) {
+		if touch.Hung != list[i].Stale {
+			t.Errorf("%s (%s): %s", list[i].Path, list[i].About, touch)
+		}
 	}
 }
 
