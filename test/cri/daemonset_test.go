@@ -46,9 +46,10 @@ func daemonSetSpec(t *testing.T) *corev1.PodSpec {
 
 // agentPod has the agent repair as its DaemonSet runs it: what a kubelet asks the
 // CRI for. It differs in the network, which is the host's, and posts no Events.
-func agentPod(t *testing.T, k *kubelet) {
+func agentPod(t *testing.T, p *pod) {
 	t.Helper()
-	groupsOnly(t)
+	groupsOnly(t, p)
+	k := p.kubelet
 	spec := daemonSetSpec(t)
 	agent := spec.Containers[0]
 	free, err := net.Listen("tcp", "127.0.0.1:0")

@@ -36,6 +36,26 @@ state = "/run/containerd"
     runtime_type = "io.containerd.runc.v2"
     cgroup_writable = true
     %s
+    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+      BinaryName = %q
+`
+
+// runc takes limits of processor time and memory out of a container's configuration:
+// where the host has a hybrid hierarchy, version 2 has no controllers for them. It
+// also keeps CRIU's log of a failed restore, which containerd deletes.
+const runc = `#!/bin/sh
+for word; do
+	case $before in
+	--bundle) jq '.linux.resources |= {devices}' "$word/config.json" >"$word/config.new" && mv "$word/config.new" "$word/config.json" ;;
+	--work-path) work=$word ;;
+	esac
+	before=$word
+done
+[ -n "$work" ] || exec runc "$@"
+runc "$@" || {
+	cp "$work"/restore.log "${0%/*}"
+	exit 1
+}
 `
 
 // kubelet is a client of containerd's CRI, as the kubelet is one.
@@ -51,8 +71,11 @@ type kubelet struct {
 func startContainerd(t *testing.T, r *registry, handler string) *kubelet {
 	t.Helper()
 	k := &kubelet{registry: r, dir: lab.Scratch(t, "containerd")}
-	path := filepath.Join(k.dir, "config.toml")
-	if err := os.WriteFile(path, fmt.Appendf(nil, config, filepath.Join(k.dir, "root"), socket, r.host, handler), 0o600); err != nil {
+	path, runtimePath := filepath.Join(k.dir, "config.toml"), filepath.Join(k.dir, "runc")
+	if err := os.WriteFile(runtimePath, []byte(runc), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, fmt.Appendf(nil, config, filepath.Join(k.dir, "root"), socket, r.host, handler, runtimePath), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log, err := os.Create(filepath.Join(k.dir, "log"))

@@ -26,7 +26,8 @@ type pod struct {
 	archive string
 	units   map[string]lab.Unit // before the checkpoint
 	daemons int
-	highest uint32 // device number (minor) of an autofs mount before the checkpoint
+	groups  []string // control groups, before the checkpoint
+	highest uint32   // device number (minor) of an autofs mount before the checkpoint
 }
 
 // capabilities of the container that is not privileged, beyond the defaults.
@@ -104,7 +105,10 @@ func start(t *testing.T, k *kubelet, c *lab.Container, image string, privileged 
 // checkpoint checkpoints the container and removes it.
 func (p *pod) checkpoint(t *testing.T) {
 	t.Helper()
-	p.units, p.daemons = p.Settle(t), len(p.Daemons(t))
+	// The container is restored on another root file system: CRIU writes down the
+	// paths of watched files.
+	lab.InstallActionScript(t, "", "force-irmap")
+	p.units, p.daemons, p.groups = p.Settle(t), len(p.Daemons(t)), p.Cgroups(t)
 	for _, m := range lab.Autofs(t, p.PID) {
 		p.highest = max(p.highest, uint32(m.Minor))
 	}
@@ -114,6 +118,17 @@ func (p *pod) checkpoint(t *testing.T) {
 	}
 	p.remove(t)
 	p.FreeNumbers()
+}
+
+// oldGroups is shell that creates the control groups of the checkpointed container
+// for one that has no cgroup namespace: its systemd watches them under the name of
+// the container that it was, and the program creates none outside of the restored
+// container's own group.
+func (p *pod) oldGroups() string {
+	if !p.privileged {
+		return ""
+	}
+	return "mkdir -p " + strings.Join(p.groups, " ") + "\n"
 }
 
 // remove ends the container.
@@ -155,18 +170,21 @@ func (p *pod) checkIdentical(t *testing.T) {
 	t.Logf("%d units are as before the checkpoint", len(after))
 }
 
-// criuLog is the end of CRIU's latest log.
+// criuLog is CRIU's log of a dump or a failed restore, as far as it has errors and
+// warnings.
 func (p *pod) criuLog() string {
 	var text strings.Builder
-	for _, pattern := range []string{"/run/containerd/io.containerd.*/*/*/*/*.log", "root/io.containerd.*/*/*/*/*.log", "root/io.containerd.*/*/*/*.log"} {
-		if !filepath.IsAbs(pattern) {
-			pattern = filepath.Join(p.kubelet.dir, pattern)
+	files, _ := filepath.Glob(filepath.Join(p.kubelet.dir, "restore.log"))
+	dumps, _ := filepath.Glob(filepath.Join(p.kubelet.dir, "root/io.containerd.*/*/*/dump.log"))
+	for _, file := range append(files, dumps...) {
+		log, _ := os.ReadFile(file)
+		fmt.Fprintf(&text, "%s:\n", file)
+		for line := range strings.Lines(string(log)) {
+			if strings.Contains(line, "Error") || strings.Contains(line, "Warn") {
+				text.WriteString(line)
+			}
 		}
-		files, _ := filepath.Glob(pattern)
-		for _, file := range files {
-			log, _ := os.ReadFile(file)
-			fmt.Fprintf(&text, "%s:\n%s\n", file, log[max(0, len(log)-3000):])
-		}
+		fmt.Fprintf(&text, "its end:\n%s\n", log[max(0, len(log)-1500):])
 	}
 	return text.String()
 }

@@ -1,7 +1,6 @@
 package cri
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -9,51 +8,36 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// criuConfig is the file that every CRIU reads.
-const criuConfig = "/etc/criu/default.conf"
-
-// forceIrmap has CRIU find watched files again by their path: the container is
-// restored on another root file system.
-func forceIrmap(t *testing.T) {
-	t.Helper()
-	f, err := os.OpenFile(criuConfig, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.WriteString("force-irmap\n"); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // scene is a container of a pod, and what repairs it.
 type scene struct {
 	privileged bool
-	repairer   func(t *testing.T, k *kubelet)
+	repairer   func(t *testing.T, p *pod)
 	busy       bool // the old device numbers are in use
 	image      bool // restored from an image, not from an archive
 	cure       string
 }
 
 // actionScript makes the program CRIU's action script.
-func actionScript(t *testing.T, _ *kubelet) {
+func actionScript(t *testing.T, p *pod) {
 	t.Helper()
-	lab.InstallActionScript(t, lab.Hook())
-	forceIrmap(t)
+	if p.privileged {
+		lab.InstallWrappedScript(t, lab.Hook(), p.oldGroups())
+	} else {
+		lab.InstallActionScript(t, lab.Hook())
+	}
 }
 
 // groupsOnly has the program create the control groups without which CRIU fails,
 // and no more.
-func groupsOnly(t *testing.T) {
+func groupsOnly(t *testing.T, p *pod) {
 	t.Helper()
-	lab.InstallWrappedScript(t, lab.Hook(), "[ \"$CRTOOLS_SCRIPT_ACTION\" = post-setup-namespaces ] || exit 0\n")
-	forceIrmap(t)
+	lab.InstallWrappedScript(t, lab.Hook(), p.oldGroups()+"[ \"$CRTOOLS_SCRIPT_ACTION\" = post-setup-namespaces ] || exit 0\n")
 }
 
 // agentAlone has the agent repair.
-func agentAlone(t *testing.T, _ *kubelet) {
+func agentAlone(t *testing.T, p *pod) {
 	t.Helper()
-	groupsOnly(t)
+	groupsOnly(t, p)
 	startAgent(t)
 }
 
@@ -62,13 +46,13 @@ func agentAlone(t *testing.T, _ *kubelet) {
 func TestRestore(t *testing.T) {
 	lab.RequireNode(t)
 	for name, s := range map[string]scene{
-		"privileged, action script":        {privileged: true, repairer: actionScript, cure: "preserved"},
-		"privileged, action script, busy":  {privileged: true, repairer: actionScript, busy: true, cure: "reexecuted"},
-		"privileged, action script, image": {privileged: true, repairer: actionScript, image: true, cure: "preserved"},
-		"privileged, agent alone":          {privileged: true, repairer: agentAlone, cure: "reexecuted"},
-		"privileged, agent as DaemonSet":   {privileged: true, repairer: agentPod, cure: "reexecuted"},
-		"not privileged, action script":    {repairer: actionScript, cure: "preserved"},
-		"not privileged, agent alone":      {repairer: agentAlone, cure: "reexecuted"},
+		"action script":             {repairer: actionScript, cure: "preserved"},
+		"action script, busy":       {repairer: actionScript, busy: true, cure: "reexecuted"},
+		"action script, image":      {repairer: actionScript, image: true, cure: "preserved"},
+		"agent alone":               {repairer: agentAlone, cure: "reexecuted"},
+		"agent as its DaemonSet":    {repairer: agentPod, cure: "reexecuted"},
+		"privileged, action script": {privileged: true, repairer: actionScript, cure: "preserved"},
+		"privileged, agent alone":   {privileged: true, repairer: agentAlone, cure: "reexecuted"},
 	} {
 		t.Run(name, func(t *testing.T) { s.run(t) })
 	}
@@ -80,9 +64,9 @@ func (s scene) run(t *testing.T) {
 	r := serve(t)
 	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
 	k := startContainerd(t, r, "")
-	s.repairer(t, k)
 	p := start(t, k, c, k.pull(t, r.host+"/base:1"), s.privileged)
 	p.checkpoint(t)
+	s.repairer(t, p)
 	if s.image {
 		p.archive = k.pull(t, r.addArchive(t, p.archive))
 	}
@@ -112,11 +96,11 @@ func TestHangs(t *testing.T) {
 	r := serve(t)
 	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
 	k := startContainerd(t, r, "")
-	groupsOnly(t)
-	p := start(t, k, c, k.pull(t, r.host+"/base:1"), true)
+	p := start(t, k, c, k.pull(t, r.host+"/base:1"), false)
 	p.checkpoint(t)
+	groupsOnly(t, p)
 	p.restore(t)
-	list := accesses(true)
+	list := accesses(false)
 	for i, touch := range p.TouchAccesses(t, list, time.Second) {
 		if touch.Hung != list[i].Stale {
 			t.Errorf("%s (%s): %s", list[i].Path, list[i].About, touch)
