@@ -14,7 +14,9 @@ type scene struct {
 	repairer   func(t *testing.T, p *pod)
 	busy       bool // the old device numbers are in use
 	image      bool // restored from an image, not from an archive
-	cure       string
+	// changed are units that are not as before, for another reason than the repair.
+	changed []string
+	cure    string
 }
 
 // actionScript makes the program CRIU's action script.
@@ -52,7 +54,10 @@ func TestRestore(t *testing.T) {
 		"agent alone":               {repairer: agentAlone, cure: "reexecuted"},
 		"agent as its DaemonSet":    {repairer: agentPod, cure: "reexecuted"},
 		"privileged, action script": {privileged: true, repairer: actionScript, cure: "preserved"},
-		"privileged, agent alone":   {privileged: true, repairer: agentAlone, cure: "reexecuted"},
+		// Without a cgroup namespace systemd looks for its own scope under the name of
+		// the former container when it re-executes itself, whatever the reason: the
+		// group is empty.
+		"privileged, agent alone": {privileged: true, repairer: agentAlone, cure: "reexecuted", changed: []string{"init.scope"}},
 	} {
 		t.Run(name, func(t *testing.T) { s.run(t) })
 	}
@@ -85,7 +90,7 @@ func (s scene) run(t *testing.T) {
 			t.Errorf("%s is %s (%s), want %s", m.Path, m.Outcome, m.Reason, s.cure)
 		}
 	}
-	p.checkIdentical(t)
+	p.checkIdentical(t, s.changed...)
 	p.CheckAnswers(t, accesses(s.privileged))
 }
 
