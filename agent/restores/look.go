@@ -94,7 +94,11 @@ func (k *Keeper) stale(n engine.Notice, p *nsenter.Process) (bool, error) {
 				return true, nil
 			}
 		}
-		if !report.Unjudged() || !k.pause(p, try) {
+		if !report.Unjudged() {
+			return false, nil
+		}
+		k.log(n).WithField("trouble", trouble(n, report)).Info("a running container cannot be judged yet")
+		if !k.pause(p, try) {
 			return false, k.ctx.Err()
 		}
 		if k.known(n, p) {

@@ -34,6 +34,7 @@ func TestOtherUsers(t *testing.T) {
 		t.Fatalf("an access in the service's namespace does not hang without a repair: %s", touch)
 	}
 	c.note(t)
+	t.Logf("with all privileges: %s", lab.RunHook(t, nil, nil, "inspect", strconv.Itoa(c.PID), "--json").Stdout)
 	p := newPod(t, d, withoutInstall)
 	p.start(t)
 	p.ready(t)

@@ -22,6 +22,7 @@ type pod struct {
 	sandbox    string
 	config     *runtime.PodSandboxConfig
 	privileged bool
+	ownGroups  bool // a cgroup namespace
 
 	archive string
 	units   map[string]lab.Unit // before the checkpoint
@@ -98,8 +99,23 @@ func start(t *testing.T, k *kubelet, c *lab.Container, image string, privileged 
 		t.Fatal(err)
 	}
 	p.Started(t, p.pid(t), false)
+	p.ownGroups = p.hasOwnGroups(t)
 	p.Populate(t)
 	return p
+}
+
+// hasOwnGroups reports whether the container has a cgroup namespace.
+func (p *pod) hasOwnGroups(t *testing.T) bool {
+	t.Helper()
+	its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/cgroup", p.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := os.Readlink("/proc/self/ns/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return its != ours
 }
 
 // checkpoint checkpoints the container and removes it.
@@ -125,7 +141,7 @@ func (p *pod) checkpoint(t *testing.T) {
 // the container that it was, and the program creates none outside of the restored
 // container's own group.
 func (p *pod) oldGroups() string {
-	if !p.privileged {
+	if p.ownGroups {
 		return ""
 	}
 	return "mkdir -p " + strings.Join(p.groups, " ") + "\n"

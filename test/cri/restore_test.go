@@ -13,7 +13,10 @@ type scene struct {
 	privileged bool
 	repairer   func(t *testing.T, p *pod)
 	busy       bool // the old device numbers are in use
-	image      bool // restored from an image, not from an archive
+	// handler returns a line of the runtime handler's configuration; nil if it has
+	// none beyond those that all have.
+	handler func(t *testing.T) string
+	image   bool // restored from an image, not from an archive
 	// changed are units that are not as before, for another reason than the repair.
 	changed []string
 	cure    string
@@ -22,10 +25,10 @@ type scene struct {
 // actionScript makes the program CRIU's action script.
 func actionScript(t *testing.T, p *pod) {
 	t.Helper()
-	if p.privileged {
-		lab.InstallWrappedScript(t, lab.Hook(), p.oldGroups())
-	} else {
+	if p.ownGroups {
 		lab.InstallActionScript(t, lab.Hook())
+	} else {
+		lab.InstallWrappedScript(t, lab.Hook(), p.oldGroups())
 	}
 }
 
@@ -54,6 +57,8 @@ func TestRestore(t *testing.T) {
 		"agent alone":               {repairer: agentAlone, cure: "reexecuted"},
 		"agent as its DaemonSet":    {repairer: agentPod, cure: "reexecuted"},
 		"privileged, action script": {privileged: true, repairer: actionScript, cure: "preserved"},
+		"OCI hook":                  {repairer: func(*testing.T, *pod) {}, cure: "reexecuted", handler: hookSpec},
+		"privileged, own groups":    {privileged: true, repairer: actionScript, cure: "preserved", handler: cgroupSpec},
 		// Without a cgroup namespace systemd looks for its own scope under the name of
 		// the former container when it re-executes itself, whatever the reason: the
 		// group is empty.
@@ -68,7 +73,11 @@ func (s scene) run(t *testing.T) {
 	c, _ := lab.Prepare(t, lab.Options{})
 	r := serve(t)
 	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
-	k := startContainerd(t, r, "")
+	handler := ""
+	if s.handler != nil {
+		handler = s.handler(t)
+	}
+	k := startContainerd(t, r, handler)
 	p := start(t, k, c, k.pull(t, r.host+"/base:1"), s.privileged)
 	p.checkpoint(t)
 	s.repairer(t, p)
