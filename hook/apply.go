@@ -6,13 +6,12 @@ import (
 	"sort"
 )
 
-// work carries out a plan and writes into it what came of it.
-type work struct {
-	scene    *scene
-	store    store
+// repairWork carries out a plan while the container runs, and writes into it what came
+// of it.
+type repairWork struct {
+	*Session
 	snapshot *Snapshot
 	plan     []Decision
-	warn     func(error)
 	// killWaiters is the administrator's permission to end processes that wait
 	// on a mount from which no process can be released.
 	killWaiters bool
@@ -20,10 +19,16 @@ type work struct {
 	refused map[int]bool
 }
 
+// NewRepair prepares to carry out a plan. killWaiters is the administrator's
+// permission to end processes that wait on a mount from which none can be released.
+func (s *Session) NewRepair(snapshot *Snapshot, plan []Decision, killWaiters bool) *repairWork {
+	return &repairWork{Session: s, snapshot: snapshot, plan: plan, killWaiters: killWaiters, refused: map[int]bool{}}
+}
+
 // apply carries out the cures: automount daemons reload, systemd re-executes itself, and
 // then units are restarted, the shortest path first, so that an automount below
 // another one is looked at when the outer one stands.
-func (w *work) apply(ctx context.Context) {
+func (w *repairWork) apply(ctx context.Context) {
 	reloaded := w.reload(ctx)
 	reexecuted := w.reexecute(ctx)
 	restarts := w.coveredLast(w.ordered(Restarted))
@@ -35,7 +40,7 @@ func (w *work) apply(ctx context.Context) {
 	}
 }
 
-func (w *work) restartAll(ctx context.Context, list []int) {
+func (w *repairWork) restartAll(ctx context.Context, list []int) {
 	if err := w.openRoots(ctx, list); err != nil {
 		w.warn(err)
 	}
@@ -53,7 +58,7 @@ func (w *work) restartAll(ctx context.Context, list []int) {
 }
 
 // openRoots opens the roots of mounts, in every namespace that shows them.
-func (w *work) openRoots(ctx context.Context, list []int) error {
+func (w *repairWork) openRoots(ctx context.Context, list []int) error {
 	devices := map[uint64]bool{}
 	for _, i := range list {
 		devices[w.snapshot.Mounts[i].Device] = true
@@ -63,11 +68,11 @@ func (w *work) openRoots(ctx context.Context, list []int) error {
 		m := &w.snapshot.Mounts[i]
 		wanted[rootKey{m.Namespace, m.ID}] = devices[m.Device]
 	}
-	return w.scene.openRoots(ctx, func(key rootKey) bool { return wanted[key] })
+	return w.container.openRoots(ctx, func(key rootKey) bool { return wanted[key] })
 }
 
 // ordered returns the mounts with a cure, the shortest path first.
-func (w *work) ordered(cure Cure) []int {
+func (w *repairWork) ordered(cure Cure) []int {
 	var list []int
 	for _, d := range w.plan {
 		if d.Cure == cure {
@@ -84,7 +89,7 @@ func (w *work) ordered(cure Cure) []int {
 // below another one of the list. After five changes of mounts systemd looks at
 // none for the rest of a second (src/core/mount.c, a rate limit), and a cover
 // that is away for a moment then stops no service that is bound to it.
-func (w *work) coveredLast(list []int) []int {
+func (w *repairWork) coveredLast(list []int) []int {
 	paths := map[string]bool{}
 	for _, i := range list {
 		paths[w.snapshot.Mounts[i].Path] = true
@@ -105,7 +110,7 @@ func (w *work) coveredLast(list []int) []int {
 	return append(free, rest...)
 }
 
-func (w *work) fail(mount int, err error) {
+func (w *repairWork) fail(mount int, err error) {
 	w.plan[mount].Cure = Unrepaired
 	w.plan[mount].Reason = err.Error()
 }

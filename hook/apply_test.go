@@ -8,7 +8,7 @@ import (
 // TestCoveredLast: mounts that nothing covers are restarted first, but none before
 // one that it lies below.
 func TestCoveredLast(t *testing.T) {
-	w := &work{snapshot: &Snapshot{Mounts: []Mount{
+	w := &repairWork{snapshot: &Snapshot{Mounts: []Mount{
 		{Path: "/a", Covers: []Cover{{ID: 1}}},
 		{Path: "/b"},
 		{Path: "/a/c"},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,14 +14,14 @@ import (
 // restore are stopped meanwhile, and there is another cure.
 const deviceLockTime = 300 * time.Millisecond
 
-// lockDevices makes sure that only one run at a time fills device numbers on
+// LockDevices makes sure that only one run at a time fills device numbers on
 // this machine: it takes numbers for a moment that another one may want. The
 // kernel wakes waiters in the order in which they came (fs/locks.c,
 // __locks_insert_block). The lock is on the folder of the locks, and ends with
 // the file or the process.
-func (s store) lockDevices(ctx context.Context) (*os.File, error) {
-	dir := filepath.Join(s.dir, "locks")
-	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run
+func (s Store) LockDevices(ctx context.Context) (*os.File, error) {
+	dir, err := s.makeFolder(locksFolder)
+	if err != nil {
 		return nil, fmt.Errorf("lock of device numbers: %w", err)
 	}
 	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)

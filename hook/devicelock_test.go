@@ -14,15 +14,15 @@ import (
 
 // TestDeviceLockIsBounded: tasks are stopped while a run waits for the lock.
 func TestDeviceLockIsBounded(t *testing.T) {
-	s := store{t.TempDir()}
+	s := NewStore(t.TempDir())
 	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
-	held, err := s.lockDevices(ctx)
+	held, err := s.LockDevices(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	if f, err := s.lockDevices(ctx); err == nil {
+	if f, err := s.LockDevices(ctx); err == nil {
 		f.Close()
 		t.Error("locked twice")
 	}
@@ -31,7 +31,7 @@ func TestDeviceLockIsBounded(t *testing.T) {
 	}
 	held.Close()
 	// The one that gave up must not be in the way.
-	f, err := s.lockDevices(ctx)
+	f, err := s.LockDevices(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,10 +41,10 @@ func TestDeviceLockIsBounded(t *testing.T) {
 // TestDeviceLockIsFair: waiters get the lock in the order in which they came.
 func TestDeviceLockIsFair(t *testing.T) {
 	testenv.RequireRoot(t)
-	s := store{t.TempDir()}
+	s := NewStore(t.TempDir())
 	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
-	held, err := s.lockDevices(ctx)
+	held, err := s.LockDevices(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestDeviceLockIsFair(t *testing.T) {
 	var work sync.WaitGroup
 	for i := range 10 {
 		work.Go(func() {
-			f, err := s.lockDevices(ctx)
+			f, err := s.LockDevices(ctx)
 			if err != nil {
 				t.Error(err)
 				return

@@ -46,8 +46,7 @@ func FuzzReportName(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		dir := t.TempDir()
-		r := Report{Container: fileName(name), Mounts: []MountReport{}}
-		if err := r.save(dir); err != nil {
+		if err := NewStore(dir).SaveReport(fileName(name), nil); err != nil {
 			return
 		}
 		names, err := filepath.Glob(filepath.Join(dir, "*"))
@@ -61,19 +60,19 @@ func FuzzReportName(f *testing.F) {
 	})
 }
 
-// FuzzRecord feeds records: they are root's, but may be cut or of another
+// FuzzHandover feeds handovers: they are root's, but may be cut or of another
 // release.
-func FuzzRecord(f *testing.F) {
+func FuzzHandover(f *testing.F) {
 	f.Add([]byte(`{"version":1,"moment":"preserve","init":"1-2","devices":[{"path":"/a","device":54,"fd":3,"systemd":true}]}`))
 	f.Add([]byte(`{"version":1,"roots":[{"namespace":1,"mount":2,"index":-1}],"holder":{"pid":-1}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r, err := parseRecord(data)
-		if err != nil {
+		var r Handover
+		if err := handovers.parse(data, &r); err != nil {
 			return
 		}
 		list := []Mount{{Path: "/a", Device: 54}, {Path: "", Device: 0}}
-		r.describe(list, 0)
-		for _, number := range r.wanted() {
+		r.Describe(list, 0)
+		for _, number := range r.Wanted() {
 			if number == 0 && len(r.Devices) == 0 {
 				t.Error("a number without a mount")
 			}
@@ -116,7 +115,7 @@ func FuzzPlan(f *testing.F) {
 			default:
 				t.Errorf("cure %q", d.Cure)
 			}
-			if s.Mounts[i].Settled && !s.Mounts[i].Preserved && !s.Mounts[i].Master.Waited && s.Strategy != ReexecOnly && d.Cure != Healthy && s.Mounts[i].Master.Kind != master.None && s.Mounts[i].Master.Kind != master.Other {
+			if s.Mounts[i].Confirmed && !s.Mounts[i].Preserved && !s.Mounts[i].Master.Waited && s.Strategy != ReexecOnly && d.Cure != Healthy && s.Mounts[i].Master.Kind != master.None && s.Mounts[i].Master.Kind != master.Other {
 				t.Errorf("a mount that an earlier run repaired: %q", d.Cure)
 			}
 		}

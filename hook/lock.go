@@ -16,14 +16,17 @@ import (
 // lockInterval is the pause between two attempts to take a lock.
 const lockInterval = 2 * time.Millisecond
 
-// lock makes sure that only one run works on a container at a time. It waits
+// Lock is a lock of the journal.
+type Lock struct{ file *os.File }
+
+// Lock makes sure that only one run works on a container at a time. It waits
 // for a run under way: CRIU 3.19 to 4.1.1 call a script of an RPC configuration
 // file (runc.conf) twice at each stage, and an OCI hook may come on top of that.
 // The lock ends with the process.
-func (s store) lock(ctx context.Context, p *nsenter.Process) (*os.File, error) {
+func (s Store) Lock(ctx context.Context, p *nsenter.Process) (*Lock, error) {
 	name := p.Identity()
-	dir := filepath.Join(s.dir, "locks")
-	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run
+	dir, err := s.makeFolder(locksFolder)
+	if err != nil {
 		return nil, fmt.Errorf("lock %q: %w", name, err)
 	}
 	path := filepath.Join(dir, name)
@@ -34,7 +37,7 @@ func (s store) lock(ctx context.Context, p *nsenter.Process) (*os.File, error) {
 		}
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil && isFile(f, path) {
-			return f, nil
+			return &Lock{f}, nil
 		}
 		f.Close() // another run's, or removed by the run that had it before
 		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
@@ -58,9 +61,8 @@ func isFile(f *os.File, path string) bool {
 	return err == nil && os.SameFile(open, named)
 }
 
-// unlock removes the lock file, whose process may never be looked at again,
-// and ends the lock.
-func (s store) unlock(f *os.File) {
-	_ = os.Remove(f.Name())
-	f.Close()
+// Unlock ends the lock and removes its file: the process may never be looked at again.
+func (l *Lock) Unlock() {
+	_ = os.Remove(l.file.Name())
+	l.file.Close()
 }

@@ -17,7 +17,7 @@ import (
 
 // TestLock: never two at once, whoever removes the file meanwhile.
 func TestLock(t *testing.T) {
-	s := store{t.TempDir()}
+	s := NewStore(t.TempDir())
 	p, another := open(t, testenv.Start(t, nil)), open(t, testenv.Start(t, nil))
 	var inside, most, count atomic.Int32
 	var work sync.WaitGroup
@@ -26,7 +26,7 @@ func TestLock(t *testing.T) {
 	for range 8 {
 		work.Go(func() {
 			for range 10 {
-				f, err := s.lock(ctx, p)
+				f, err := s.Lock(ctx, p)
 				if err != nil {
 					t.Error(err)
 					return
@@ -37,7 +37,7 @@ func TestLock(t *testing.T) {
 				count.Add(1)
 				time.Sleep(100 * time.Microsecond)
 				inside.Add(-1)
-				s.unlock(f)
+				f.Unlock()
 			}
 		})
 	}
@@ -45,22 +45,22 @@ func TestLock(t *testing.T) {
 	if most.Load() != 1 || count.Load() != 80 {
 		t.Errorf("%d at once, %d in all", most.Load(), count.Load())
 	}
-	f, err := s.lock(ctx, p)
+	f, err := s.Lock(ctx, p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	free, err := s.lock(ctx, another)
+	free, err := s.Lock(ctx, another)
 	if err != nil {
 		t.Fatalf("another container: %v", err)
 	}
-	s.unlock(free)
+	free.Unlock()
 	cause := errors.New("no time")
 	short, stop := context.WithTimeoutCause(context.Background(), 20*time.Millisecond, cause)
 	defer stop()
-	if g, err := s.lock(short, p); !errors.Is(err, cause) || g != nil {
+	if g, err := s.Lock(short, p); !errors.Is(err, cause) || g != nil {
 		t.Errorf("locked twice: %v, %v", g, err)
 	}
-	s.unlock(f)
+	f.Unlock()
 	if entries, err := os.ReadDir(filepath.Join(s.dir, "locks")); err != nil || len(entries) != 0 {
 		t.Errorf("left: %v, %v", entries, err)
 	}
@@ -68,7 +68,7 @@ func TestLock(t *testing.T) {
 
 // TestLockOfProcess: the lock of another process is respected, and ends with it.
 func TestLockOfProcess(t *testing.T) {
-	s := store{t.TempDir()}
+	s := NewStore(t.TempDir())
 	p := open(t, testenv.Start(t, nil))
 	path := filepath.Join(s.dir, "locks", p.Identity())
 	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
@@ -87,11 +87,11 @@ func TestLockOfProcess(t *testing.T) {
 	time.AfterFunc(30*time.Millisecond, func() { holding.Input.Close() })
 	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
-	f, err := s.lock(ctx, p)
+	f, err := s.Lock(ctx, p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.unlock(f)
+	f.Unlock()
 	if d := time.Since(begin); d < 20*time.Millisecond || d > 2*time.Second {
 		t.Errorf("locked after %v", d)
 	}

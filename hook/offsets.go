@@ -68,7 +68,7 @@ func indirect(m *mounts.Mount) bool {
 // It is one step, so that no path leads into a key without its triggers. An unmount
 // would not do: it fails (EBUSY) while CRIU runs, which has files open there, and
 // while a process waits on a trigger, which holds the mount that it comes from.
-func (s *scene) detachKeys(ctx context.Context, daemon *owner.Member, triggers []*Mount) map[string]error {
+func (s *Session) detachUnused(ctx context.Context, daemon *owner.Member, triggers []*Mount) map[string]error {
 	home := s.home(daemon)
 	failed := map[string]error{}
 	keys := keysOf(home.table, triggers)
@@ -128,11 +128,11 @@ const usersTime = time.Second
 
 // findUsers fills in the users of keys, in every mount namespace of the container. An
 // error means that it did not look at all processes.
-func (s *scene) findUsers(ctx context.Context, keys []*key) error {
+func (s *Session) findUsers(ctx context.Context, keys []*key) error {
 	ctx, cancel := context.WithTimeout(ctx, usersTime)
 	defer cancel()
 	owners := map[int][]*key{} // by mount id
-	for _, sp := range s.mountSpaces() {
+	for _, sp := range s.container.mountSpaces() {
 		for _, k := range keys {
 			m := sp.Table.Find(k.mount.Mountpoint, mounts.DeviceOf(k.mount))
 			if m == nil {
@@ -146,7 +146,7 @@ func (s *scene) findUsers(ctx context.Context, keys []*key) error {
 	if len(owners) == 0 {
 		return nil
 	}
-	for _, pid := range s.members {
+	for _, pid := range s.container.members {
 		p, err := nsenter.Open(pid)
 		if err != nil {
 			continue // ended meanwhile

@@ -1,295 +1,44 @@
 package hook
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
 	"slices"
-	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// A parking mount stands in the place of a stale trigger from Preserve, or from
-// the beginning of a late repair, until its daemon has mounted a new trigger over
-// it. The journal names it before it is attached, so that the next run goes on
-// where an interrupted one stopped. A helper has its files open meanwhile.
-
-var parkingNote = noteKind{"containers", ".parking", "record of parking mounts"}
-
-// parkingRecord is the form of a note: the parking mounts of one daemon.
-type parkingRecord struct {
-	Version int `json:"version"`
-	// Daemon and DaemonStart tell which process serves the mounts.
-	Daemon      int    `json:"daemon"`
-	DaemonStart uint64 `json:"daemon_start"`
-	// Namespace is the daemon's mount namespace, where the triggers are.
-	Namespace uint64 `json:"namespace"`
-	// Helper has three files for each mount: first the roots of all parking
-	// mounts, then their pipes, then copies of the stale triggers.
-	Helper helper.Ref      `json:"helper"`
-	Mounts []parkedTrigger `json:"mounts"`
+// Parking describes the parking mounts for triggers of one daemon.
+type Parking struct {
+	// Daemon and DaemonStart tell which process serves the triggers.
+	Daemon      int             `json:"daemon"`
+	DaemonStart uint64          `json:"daemon_start"`
+	Mounts      []ParkedTrigger `json:"mounts"`
 }
 
-// parkedTrigger is a trigger whose place a parking mount has taken.
-type parkedTrigger struct {
+// ParkedTrigger is a trigger whose place a parking mount has taken.
+type ParkedTrigger struct {
 	Path string `json:"path"`
 	// Parking is the st_dev of the parking mount, Stale that of the trigger.
 	Parking uint64 `json:"parking"`
 	Stale   uint64 `json:"stale"`
 }
 
-// parking are the parking mounts of one daemon.
-type parking struct {
-	parkingRecord
-	note *note
-	// lots and stale are by the index in Mounts; nil if the helper has ended.
-	lots  []*park.Lot
-	stale []*os.File
-}
-
-// parkTime is the longest that processes are parked between two stages of a
-// restore.
-const parkTime = 10 * time.Minute
-
-// newParking makes parking mounts for triggers of a daemon, in its mount
-// namespace, and records them. They are not attached yet.
-func (s *scene) newParking(ctx context.Context, st store, daemon *owner.Member, list []*Mount, h helper.Request) (*parking, error) {
-	control, err := autofs.OpenControl()
-	if err != nil {
-		return nil, err
-	}
-	defer control.Close()
-	p := &parking{parkingRecord: parkingRecord{
-		Version: recordVersion, Daemon: daemon.PID(), DaemonStart: daemon.StartTime(), Namespace: s.home(daemon).id,
-	}}
-	err = daemon.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
-		for _, m := range list {
-			if err := p.add(s.roots[rootKey{m.Namespace, m.ID}], control, m); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err == nil {
-		err = p.record(st, s.init, h)
-	}
-	s.parkings = append(s.parkings, p)
-	if err != nil {
-		s.dropParking(p)
-		return nil, errors.Join(fmt.Errorf("park the processes that use the maps of automount %d: %w", daemon.PID(), err), p.end(ctx))
-	}
-	return p, nil
-}
-
-// add makes a parking mount and copies the trigger that it replaces, whose root may
-// be open already, in the namespace of the calling thread.
-func (p *parking) add(root *os.File, control *autofs.Control, m *Mount) error {
-	if root == nil {
-		opened, err := control.OpenMount(m.Path, m.Device)
-		if err != nil {
-			return err
-		}
-		defer opened.Close()
-		root = opened
-	}
-	stale, err := mounts.Clone(root)
-	if err != nil {
-		return err
-	}
-	p.stale = append(p.stale, stale)
-	lot, err := park.New(m.Options.ProcessGroup)
-	if err != nil {
-		return err
-	}
-	p.lots = append(p.lots, lot)
-	device, err := lot.Device()
-	p.Mounts = append(p.Mounts, parkedTrigger{Path: m.Path, Parking: device, Stale: m.Device})
-	return err
-}
-
-// record hands the files to a helper and writes the note.
-func (p *parking) record(st store, init *nsenter.Process, h helper.Request) error {
-	for _, lot := range p.lots {
-		h.Files = append(h.Files, lot.Root)
-	}
-	for _, lot := range p.lots {
-		h.Files = append(h.Files, lot.Pipe)
-	}
-	h.Files, h.Release = append(h.Files, p.stale...), len(p.lots)
-	ref, recorded, err := helper.StartUnrecorded(h)
-	if err != nil && !errors.Is(err, helper.ErrNotMoved) {
-		return err
-	}
-	p.Helper = ref
-	// The number of a superblock that exists belongs to no other note.
-	p.note = parkingNote.of(st, init, p.Daemon, int(p.Mounts[0].Parking))
-	return errors.Join(p.note.save(p.parkingRecord), recorded())
-}
-
-// end forgets the parking mounts. The note goes last: without it no run would find
-// the helper.
-func (p *parking) end(ctx context.Context) error {
-	if err := p.release(ctx); err != nil || p.note == nil {
-		return err
-	}
-	return p.note.remove()
-}
-
-// release closes all files. Processes in a parking mount that is still mounted get
-// ENOENT.
-func (p *parking) release(ctx context.Context) error {
-	var errs []error
-	for _, lot := range p.lots {
-		if lot != nil {
-			errs = append(errs, lot.Close())
-		}
-	}
-	for _, f := range p.stale {
-		f.Close()
-	}
-	return errors.Join(append(errs, p.Helper.Stop(ctx))...)
-}
-
-// close closes our files: the helper has its own.
-func (p *parking) close() {
-	for _, lot := range p.lots {
-		lot.Leave()
-	}
-	for _, f := range p.stale {
-		f.Close()
-	}
-}
-
-// loadParkings loads the parking mounts that earlier stages or runs have left.
-func (s *scene) loadParkings(st store) error {
-	notes, err := parkingNote.all(st, s.init)
-	errs := []error{err}
-	for _, n := range notes {
-		p := &parking{note: n}
-		if err := n.loadOrRemove(&p.parkingRecord); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		s.parkings = append(s.parkings, p)
-	}
-	s.adoptParkings()
-	return errors.Join(errs...)
-}
-
-// adoptParkings finds parking mounts whose record is lost. The process group in
-// their options is the daemon's.
-func (s *scene) adoptParkings() {
-	for _, m := range s.main().table.Autofs() {
-		if m.Source != park.Source || s.isParking(m) {
-			continue
-		}
-		options, err := autofs.ParseOptions(m.VFSOptions)
-		if err != nil || !slices.Contains(s.members, options.ProcessGroup) {
-			continue
-		}
-		daemon, err := nsenter.Open(options.ProcessGroup)
-		if err != nil {
-			continue
-		}
-		id, err := master.Identify(daemon)
-		if _, outside := s.owner.Admit(daemon); err == nil && outside == nil && id.Kind == master.Automount {
-			p := &parking{parkingRecord: parkingRecord{Daemon: daemon.PID(), DaemonStart: daemon.StartTime()}}
-			p.Mounts = []parkedTrigger{{Path: m.Mountpoint, Parking: mounts.DeviceOf(m)}}
-			s.parkings = append(s.parkings, p)
-		}
-		daemon.Close()
-	}
-}
-
-// resumeParkings goes on with the parking mounts of earlier stages or runs. Those
-// whose daemon has ended are taken away, and those that are gone forgotten.
-func (s *scene) resumeParkings(ctx context.Context, st store) error {
-	var errs []error
-	for _, p := range slices.Clone(s.parkings) {
-		if err := p.open(); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		daemon, err := s.daemon(p)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if daemon == nil || !s.shows(p) {
-			_, err = s.finishParking(ctx, st, daemon, p)
-			errs = append(errs, err)
-		}
-		if daemon != nil {
-			daemon.Close()
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// shows reports whether a mount namespace shows one of the parking mounts.
-func (s *scene) shows(p *parking) bool {
-	return slices.ContainsFunc(s.mountSpaces(), func(sp mounts.Space) bool {
-		return slices.ContainsFunc(p.Mounts, func(t parkedTrigger) bool { return sp.Shows(t.Path, t.Parking) })
-	})
-}
-
-// parkingsOf are the parking mounts for triggers of the daemon.
-func (s *scene) parkingsOf(daemon *owner.Member) []*parking {
-	var list []*parking
-	for _, p := range s.parkings {
-		if daemon != nil && p.Daemon == daemon.PID() && p.DaemonStart == daemon.StartTime() {
-			list = append(list, p)
-		}
-	}
-	return list
-}
-
 // parkingAt is what a parking mount stands for, by its st_dev; nil for another mount.
-func (s *scene) parkingAt(path string, device uint64) *parking {
+func (s *Container) parkingAt(path string, device uint64) *Parking {
 	for _, p := range s.parkings {
-		if slices.ContainsFunc(p.Mounts, func(t parkedTrigger) bool { return t.Path == path && t.Parking == device }) {
+		if slices.ContainsFunc(p.Mounts, func(t ParkedTrigger) bool { return t.Path == path && t.Parking == device }) {
 			return p
 		}
 	}
 	return nil
 }
 
-func (s *scene) dropParking(p *parking) {
-	s.parkings = slices.DeleteFunc(s.parkings, func(q *parking) bool { return q == p })
-}
-
-// open takes the files from the helper. One that has ended has released the
-// processes in the parking mounts, with an error. There is none if the record is lost.
-func (p *parking) open() error {
-	n := len(p.Mounts)
-	files, err := p.Helper.OpenAll()
-	if p.Helper == (helper.Ref{}) || errors.Is(err, helper.ErrGone) {
-		p.lots, p.stale = make([]*park.Lot, n), make([]*os.File, n)
-		return nil
-	}
-	if err != nil || len(files) != 3*n {
-		for _, f := range files {
-			f.Close()
-		}
-		return errors.Join(fmt.Errorf("files of parking mounts: %d, want %d", len(files), 3*n), err)
-	}
-	for i := range n {
-		p.lots, p.stale = append(p.lots, park.Resume(files[i], files[n+i])), append(p.stale, files[2*n+i])
-	}
-	return nil
-}
-
 // daemon opens the daemon of parking mounts; nil if it has ended.
-func (s *scene) daemon(p *parking) (*owner.Member, error) {
+func (s *Container) daemon(p *Parking) (*owner.Member, error) {
 	daemon, err := nsenter.OpenIdentity(p.Daemon, p.DaemonStart)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // it has ended
@@ -302,4 +51,34 @@ func (s *scene) daemon(p *parking) (*owner.Member, error) {
 		daemon.Close()
 	}
 	return member, err
+}
+
+// isParking reports whether it is a parking mount of ours.
+func (s *Container) isParking(m *mounts.Mount) bool {
+	return m != nil && m.FSType == "autofs" && s.parkingAt(m.Mountpoint, mounts.DeviceOf(m)) != nil
+}
+
+// onTrigger reports whether a mount covers another autofs mount exactly.
+func onTrigger(t *mounts.Table, m *mounts.Mount) bool {
+	parent := t.ByID(m.Parent)
+	return parent != nil && parent.FSType == "autofs" && parent.Mountpoint == m.Mountpoint
+}
+
+// daemonOf is the daemon in the place of whose triggers parking mounts are.
+func (s *Container) daemonOf(p *Parking) Master {
+	m := Master{Identity: master.Identity{Kind: master.None}}
+	daemon, err := s.daemon(p)
+	if daemon == nil || err != nil {
+		return m
+	}
+	if id, err := master.Identify(daemon.Process); err == nil {
+		m = Master{Identity: id, StartTime: daemon.StartTime()}
+	}
+	if s.masters[p.Daemon] == nil {
+		s.masters[p.Daemon] = daemon
+		s.pipes[p.Daemon], _ = master.Pipes(daemon.Process) // it serves other mounts, too
+	} else {
+		daemon.Close()
+	}
+	return m
 }

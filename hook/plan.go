@@ -104,7 +104,7 @@ func decideSystemd(s *Snapshot, m *Mount) (Cure, string) {
 		return Reexecuted, cmp.Or(m.NotPreserved, "as demanded, if systemd remembers another device")
 	case m.Preserved: // and settled, since the same moment
 		return Preserved, "it has the device number that systemd remembers"
-	case m.Settled && (s.Restore || !m.Master.Waited): // a cache: a waiter is a reason to ask
+	case m.Confirmed && (s.Restore || !m.Master.Waited): // a cache: a waiter is a reason to ask
 		return Healthy, "an earlier run repaired it"
 	case m.hasOldNumber():
 		return Healthy, "it came back with its old device number"
@@ -139,7 +139,7 @@ func toPreserve(list []Mount) []int {
 	var picked []int
 	for i := range list {
 		m := &list[i]
-		if m.Main && m.Master.Kind == master.Systemd && m.Options.Type.Trigger() && !m.Settled &&
+		if m.Main && m.Master.Kind == master.Systemd && m.Options.Type.Trigger() && !m.Confirmed &&
 			m.DeviceBefore != 0 && m.DeviceBefore != m.Device {
 			picked = append(picked, i)
 		}
@@ -154,7 +154,7 @@ func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
 		return Reloaded, stale
 	case m.Options.Type == autofs.Indirect:
 		return Healthy, "automount answers indirect mounts through a descriptor it holds"
-	case m.Settled:
+	case m.Confirmed:
 		return Healthy, "an earlier run repaired it"
 	case len(m.Covers) > 0:
 		return Healthy, "a mount covers it, so that accesses do not ask automount"
@@ -162,4 +162,23 @@ func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
 		return Healthy, "its daemon was started here, not restored"
 	}
 	return Reloaded, stale
+}
+
+// Known returns the mounts that are known to their masters, those that were cured
+// and those that were before.
+func Known(s *Snapshot, decisions []Decision) []*Mount {
+	var known []*Mount
+	for _, d := range decisions {
+		m := &s.Mounts[d.Mount]
+		if d.Cure != Unrepaired && (d.Cure != Healthy || m.knownHealthy()) {
+			known = append(known, m)
+		}
+	}
+	return known
+}
+
+// needsRepair reports whether the mount still does at the end of Preserve: direct and
+// offset ones whose master does not know them.
+func needsRepair(m *Mount) bool {
+	return m.Master.PID != 0 && !m.Outside() && !m.Parking && !m.knownHealthy() && m.Options.Type.Trigger()
 }

@@ -10,43 +10,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
 
-// systemdMount is one that its systemd does not know: device 54 became 60.
-func systemdMount(change func(*Mount)) Mount {
-	m := Mount{
-		Main: true, Namespace: 1, Path: "/a", Device: 60, DeviceBefore: 54,
-		Options: autofs.Options{FD: 9, HasPipe: true, Type: autofs.Direct},
-		Master: Master{
-			Identity: master.Identity{Kind: master.Systemd, PID: 100},
-			Unit:     "a.automount",
-		},
-	}
-	if change != nil {
-		change(&m)
-	}
-	return m
-}
-
-// automountMount is one of a daemon that a service runs.
-func automountMount(change func(*Mount)) Mount {
-	m := systemdMount(nil)
-	m.Master = Master{Identity: master.Identity{Kind: master.Automount, PID: 101}}
-	if change != nil {
-		change(&m)
-	}
-	return m
-}
-
-func unknown(m *Mount) { m.DeviceBefore = 0 }
-
-func same(m *Mount) { m.Device = 54 }
-
-func preserved(m *Mount) { m.Preserved, m.Device = true, 54 }
-
-// late is a mount that a person's repair finds.
-func late(restored, waited bool) func(*Mount) {
-	return func(m *Mount) { m.DeviceBefore, m.Master.Restored, m.Master.Waited = 0, restored, waited }
-}
-
 func TestDecide(t *testing.T) {
 	for name, test := range map[string]struct {
 		mount    Mount
@@ -61,16 +24,16 @@ func TestDecide(t *testing.T) {
 		"systemd, same number":         {systemdMount(same), Auto, true, Healthy, "old device number"},
 		"systemd, same, reexec wanted": {systemdMount(same), ReexecOnly, true, Reexecuted, "as demanded"},
 		"systemd, preserved":           {systemdMount(preserved), Auto, true, Preserved, "remembers"},
-		"systemd, preserved, settled":  {systemdMount(func(m *Mount) { preserved(m); m.Settled = true }), Auto, true, Preserved, "remembers"},
+		"systemd, preserved, settled":  {systemdMount(func(m *Mount) { preserved(m); m.Confirmed = true }), Auto, true, Preserved, "remembers"},
 		"systemd, preserved, reexec":   {systemdMount(preserved), ReexecOnly, true, Reexecuted, "as demanded"},
 		"systemd, not preserved":       {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), Auto, true, Reexecuted, "taken"},
 		"systemd, not preserved, old":  {systemdMount(func(m *Mount) { m.NotPreserved = "taken" }), RestartOnly, true, Restarted, "taken"},
 		"systemd, unknown number":      {systemdMount(unknown), Auto, true, Reexecuted, "if systemd remembers another"},
 		"systemd, later":               {systemdMount(late(true, false)), Auto, false, Reexecuted, "if systemd remembers another"},
 		"systemd, later, waiters":      {systemdMount(late(true, true)), Auto, false, Reexecuted, "if systemd remembers another"},
-		"systemd, later, settled":      {systemdMount(func(m *Mount) { late(true, false)(m); m.Settled = true }), Auto, false, Healthy, "earlier run"},
-		"systemd, settled, waiters":    {systemdMount(func(m *Mount) { late(true, true)(m); m.Settled = true }), Auto, false, Reexecuted, "if systemd remembers another"},
-		"systemd, settled, restore":    {systemdMount(func(m *Mount) { late(true, true)(m); m.Settled = true }), Auto, true, Healthy, "earlier run"},
+		"systemd, later, settled":      {systemdMount(func(m *Mount) { late(true, false)(m); m.Confirmed = true }), Auto, false, Healthy, "earlier run"},
+		"systemd, settled, waiters":    {systemdMount(func(m *Mount) { late(true, true)(m); m.Confirmed = true }), Auto, false, Reexecuted, "if systemd remembers another"},
+		"systemd, settled, restore":    {systemdMount(func(m *Mount) { late(true, true)(m); m.Confirmed = true }), Auto, true, Healthy, "earlier run"},
 		"systemd, later, restart":      {systemdMount(late(true, false)), RestartOnly, false, Restarted, "as demanded"},
 		"systemd, never restored":      {systemdMount(late(false, false)), Auto, false, Healthy, "started here"},
 		"systemd, never, restart":      {systemdMount(late(false, false)), RestartOnly, false, Healthy, "started here"},
@@ -84,7 +47,7 @@ func TestDecide(t *testing.T) {
 		"automount, offset":         {automountMount(func(m *Mount) { m.Options.Type = autofs.Offset }), Auto, true, Reloaded, ""},
 		"automount, indirect":       {automountMount(func(m *Mount) { m.Options.Type = autofs.Indirect }), Auto, true, Healthy, "descriptor it holds"},
 		"automount, same number":    {automountMount(func(m *Mount) { m.Device = 54 }), Auto, true, Reloaded, "inode"},
-		"automount, settled":        {automountMount(func(m *Mount) { m.Settled = true }), Auto, true, Healthy, "earlier run"},
+		"automount, settled":        {automountMount(func(m *Mount) { m.Confirmed = true }), Auto, true, Healthy, "earlier run"},
 		"automount, covered":        {automountMount(func(m *Mount) { m.Covers = []Cover{{ID: 7}} }), Auto, true, Healthy, "covers it"},
 		"automount, parked":         {automountMount(func(m *Mount) { m.Parking = true }), Auto, false, Reloaded, "inode"},
 		"automount, parked above":   {automountMount(func(m *Mount) { m.UnderParking, m.Covers = true, []Cover{{ID: 7}} }), Auto, false, Reloaded, "inode"},
@@ -143,12 +106,6 @@ func TestPlanLate(t *testing.T) {
 	}
 }
 
-func other(holds bool) Mount {
-	return systemdMount(func(m *Mount) {
-		m.Master = Master{Identity: master.Identity{Kind: master.Other, PID: 102}, HoldsRoot: holds}
-	})
-}
-
 // TestPlanNested: other mount namespaces follow the main one, or cannot be cured.
 func TestPlanNested(t *testing.T) {
 	nested := func(change func(*Mount)) Mount {
@@ -169,7 +126,7 @@ func TestPlanNested(t *testing.T) {
 		"the main one is healthy":     {[]Mount{systemdMount(healthy), nested(nil)}, []Cure{Healthy, Unrepaired}, "does not show"},
 		"not in the main one":         {[]Mount{nested(nil)}, []Cure{Unrepaired}, "does not show"},
 		"healthy without the main":    {[]Mount{nested(healthy)}, []Cure{Healthy}, ""},
-		"the main one is settled":     {[]Mount{systemdMount(func(m *Mount) { m.Settled = true }), nested(nil)}, []Cure{Healthy, Healthy}, "mount namespace of its systemd"},
+		"the main one is settled":     {[]Mount{systemdMount(func(m *Mount) { m.Confirmed = true }), nested(nil)}, []Cure{Healthy, Healthy}, "mount namespace of its systemd"},
 		"automount in a nested one":   {[]Mount{func() Mount { m := automountMount(nil); m.Main = false; return m }()}, []Cure{Reloaded}, ""},
 		"one bad does not hurt other": {[]Mount{other(false), systemdMount(nil)}, []Cure{Unrepaired, Reexecuted}, ""},
 	} {
@@ -212,11 +169,11 @@ func TestPlanOutside(t *testing.T) {
 		if picked := toPreserve([]Mount{m}); picked != nil {
 			t.Errorf("%s: is to be preserved", name)
 		}
-		if m.needsRepair() {
+		if needsRepair(&m) {
 			t.Errorf("%s: needs a repair", name)
 		}
 	}
-	if m := systemdMount(nil); !m.needsRepair() {
+	if m := systemdMount(nil); !needsRepair(&m) {
 		t.Error("a stale mount of the container's needs no repair")
 	}
 }
@@ -248,33 +205,6 @@ func TestPlanNestedSystemd(t *testing.T) {
 	}
 }
 
-// TestWaitersInside: a process that waits on a mount that is served from outside is
-// not the container's concern.
-func TestWaitersInside(t *testing.T) {
-	at := func(path string, kind master.Kind) Mount {
-		return Mount{Path: path, Master: Master{Identity: master.Identity{Kind: kind}}}
-	}
-	list := []Mount{
-		at("/a", master.Systemd), at("/a/net", master.Outside), at("/a/net/own", master.Automount),
-		at("/both", master.Outside), at("/both", master.Systemd),
-	}
-	for path, want := range map[string]bool{
-		"/a/x": true, "/a/net": false, "/a/net/x": false, "/a/net/own/x": true, "/a/network": true, "/both/x": true, "/elsewhere": true, "": true,
-	} {
-		if got := waitersInside([]Waiter{{PID: 1, Path: path}}, list); (len(got) == 1) != want {
-			t.Errorf("%q: %v, want it counted: %v", path, got, want)
-		}
-	}
-	for _, list := range [][]Mount{{at("/a", master.Outside), at("/b", master.Outside)}, {at("/a", master.Outside)}} {
-		if got := waitersInside([]Waiter{{PID: 1}}, list); len(got) != 0 {
-			t.Errorf("only mounts outside: %v", got)
-		}
-	}
-	if got := waitersInside([]Waiter{{PID: 1}}, nil); len(got) != 1 {
-		t.Errorf("no mounts: %v", got)
-	}
-}
-
 func TestToPreserve(t *testing.T) {
 	list := []Mount{
 		systemdMount(nil),
@@ -288,5 +218,30 @@ func TestToPreserve(t *testing.T) {
 	}
 	if got := toPreserve(list); !slices.Equal(got, []int{0, 5}) {
 		t.Errorf("%v", got)
+	}
+}
+
+// TestPlanSettled: a settled mount is healthy whatever images say, unless a person
+// demands a look.
+func TestPlanSettled(t *testing.T) {
+	for name, m := range map[string]Mount{
+		"images have another": systemdMount(nil),
+		"restored":            systemdMount(late(true, false)),
+		"not preserved":       systemdMount(func(m *Mount) { m.NotPreserved = "taken" }),
+		"nested":              systemdMount(func(m *Mount) { m.Main = false }),
+		"automount":           automountMount(nil),
+	} {
+		m.Confirmed = true
+		for _, strategy := range []Strategy{Auto, RestartOnly} {
+			for _, restore := range []bool{false, true} {
+				s := &Snapshot{Restore: restore, Strategy: strategy, Mounts: []Mount{m}}
+				if plan := Plan(s); plan[0].Cure != Healthy || !strings.Contains(plan[0].Reason, "earlier run") {
+					t.Errorf("%s, %s, restore %v: %+v", name, strategy, restore, plan)
+				}
+			}
+		}
+		if picked := toPreserve([]Mount{m}); picked != nil {
+			t.Errorf("%s is to be preserved", name)
+		}
 	}
 }

@@ -16,54 +16,59 @@ const (
 	rollForward direction = "finish"
 )
 
-// recovery finishes or undoes an operation that an interrupted run has left half
+// recovery undoes or finishes an operation that an interrupted run has left half
 // done. It does nothing if there is none.
 type recovery struct {
 	operation string
 	direction direction
-	run       func(ctx context.Context, s store, sc *scene) error
+	run       func(*Session, context.Context) error
 }
 
 // recoveries are all operations that a run can be interrupted in, in the order in
 // which they are recovered, before the container is surveyed.
 var recoveries = []recovery{
 	// Parents must have their own propagation again before anything is mounted.
-	{"the replacement of mounts", rollBack, func(ctx context.Context, s store, sc *scene) error {
-		undone, err := s.undoReplacing(ctx, sc.init, sc.mountSpaces())
-		if undone {
-			err = errors.Join(err, errUndone, sc.readTables())
-		}
-		return err
-	}},
-	{"the removal of mounts", rollForward, func(ctx context.Context, s store, sc *scene) error { return sc.removeFills(ctx, s) }},
+	{"the replacement of mounts", rollBack, (*Session).recoverReplacement},
+	{"the removal of mounts", rollForward, (*Session).removeFills},
 	// systemd may still be at work on a job: covers are put back after it, and other
-	// namespaces get what is in the main one then.
-	{"the restart of units", rollForward, func(ctx context.Context, s store, sc *scene) error { return s.finishRestarts(ctx, sc) }},
+	// namespaces get copies of what is in the main one then.
+	{"the restart of units", rollForward, (*Session).finishRestarts},
 	// The helper of that run has released the processes; only the mount is left.
-	{"the parking of waiters", rollBack, func(ctx context.Context, s store, sc *scene) error { return s.finishGate(ctx, sc) }},
-	// Last: those that a living daemon will mount its triggers on stay for its reload.
-	{"the reload of automount", rollForward, func(ctx context.Context, s store, sc *scene) error {
-		return errors.Join(sc.loadParkings(s), sc.resumeParkings(ctx, s))
-	}},
+	{"the parking of waiters", rollBack, (*Session).removeWaitersParking},
+	// Last: parking mounts on which a living daemon will mount its triggers stay for
+	// its reload.
+	{"the reload of automount", rollForward, (*Session).recoverReload},
 }
 
 // errUndone tells that an interrupted run had left something.
 var errUndone = errors.New("an earlier run was ended in the middle of it: undone")
 
-// recover carries out the recoveries.
-func (r Runner) recover(ctx context.Context, s store, sc *scene) {
-	for _, rec := range recoveries {
-		if err := rec.run(ctx, s, sc); err != nil {
-			r.Warn(fmt.Errorf("%s %s: %w", rec.direction, rec.operation, err))
+// Recover carries out the recoveries.
+func (s *Session) Recover(ctx context.Context) {
+	for _, r := range recoveries {
+		if err := r.run(s, ctx); err != nil {
+			s.warn(fmt.Errorf("%s %s: %w", r.direction, r.operation, err))
 		}
 	}
 }
 
-// removeFills takes away what an interrupted removal of mounts has left.
-func (s *scene) removeFills(ctx context.Context, st store) error {
+func (s *Session) recoverReplacement(ctx context.Context) error {
+	undone, err := s.undoReplacement(ctx, s.container.mountSpaces())
+	if undone {
+		err = errors.Join(err, errUndone, s.container.readTables())
+	}
+	return err
+}
+
+func (s *Session) recoverReload(ctx context.Context) error {
+	return errors.Join(s.LoadParkings(), s.resumeParkings(ctx))
+}
+
+// removeFills removes the mounts that an interrupted removal has left.
+func (s *Session) removeFills(ctx context.Context) error {
 	var list []stackedPlace
 	seen := map[stackedPlace]bool{}
-	for _, sp := range s.spaces {
+	for _, sp := range s.container.spaces {
 		if sp.table == nil {
 			continue
 		}
@@ -78,5 +83,5 @@ func (s *scene) removeFills(ctx context.Context, st store) error {
 	if len(list) == 0 {
 		return nil
 	}
-	return errors.Join(s.removeIn(ctx, st, s.mountSpaces(), list), s.readTables())
+	return errors.Join(s.removeIn(ctx, s.container.mountSpaces(), list), s.container.readTables())
 }

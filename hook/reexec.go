@@ -11,10 +11,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 )
 
-// returnInterval is the pause between two attempts to reach a systemd that
-// re-executes itself.
-const returnInterval = 2 * time.Millisecond
-
 // answerTime bounds how long a systemd may take to answer the requests that it
 // took before: a mount over a network may not come.
 const answerTime = 2 * time.Second
@@ -27,7 +23,7 @@ const oldestReexecuted = 235
 // reexecute has each systemd re-execute itself that may remember other device
 // numbers. What it remembers decides, whatever was planned. It reports whether
 // anything was tried.
-func (w *work) reexecute(ctx context.Context) bool {
+func (w *repairWork) reexecute(ctx context.Context) bool {
 	done := map[int]bool{}
 	for _, i := range w.ordered(Reexecuted) {
 		if m := &w.snapshot.Mounts[i]; m.Main && !done[m.Master.PID] {
@@ -38,7 +34,7 @@ func (w *work) reexecute(ctx context.Context) bool {
 	return len(done) > 0
 }
 
-func (w *work) reexecuteOne(ctx context.Context, pid int) {
+func (w *repairWork) reexecuteOne(ctx context.Context, pid int) {
 	var list []int
 	var served []master.Served
 	for i := range w.snapshot.Mounts {
@@ -48,7 +44,7 @@ func (w *work) reexecuteOne(ctx context.Context, pid int) {
 			served = append(served, master.Served{Path: m.Path, Pipe: m.Options.PipeInode, Device: m.Device})
 		}
 	}
-	version, err := w.scene.version(ctx, pid)
+	version, err := w.container.version(ctx, pid)
 	if err != nil {
 		reason := err.Error()
 		if !w.snapshot.Restore {
@@ -70,8 +66,8 @@ func (w *work) reexecuteOne(ctx context.Context, pid int) {
 	if errors.Is(err, master.ErrRefused) {
 		return
 	}
-	w.scene.forgetManager(pid) // its connection is broken
-	if err := w.scene.awaitManager(ctx, pid); err != nil {
+	w.container.forgetManager(pid) // its connection is broken
+	if err := w.container.awaitManager(ctx, pid); err != nil {
 		w.warn(err)
 		return
 	}
@@ -80,17 +76,17 @@ func (w *work) reexecuteOne(ctx context.Context, pid int) {
 	}
 }
 
-func (w *work) correct(ctx context.Context, pid, version int, served []master.Served) (*master.StateEdit, error) {
+func (w *repairWork) correct(ctx context.Context, pid, version int, served []master.Served) (*master.StateEdit, error) {
 	if version < oldestReexecuted {
 		return nil, fmt.Errorf("%w: it is version %d, older than %d", master.ErrRefused, version, oldestReexecuted)
 	}
-	return master.Reexecute(ctx, w.scene.masters[pid], master.Reexecution{
+	return master.Reexecute(ctx, w.container.masters[pid], master.Reexecution{
 		Version: version, Served: served, Replaced: w.snapshot.ReexecuteReplaced,
 	})
 }
 
 // judge decides about the mounts of a systemd by its state.
-func (w *work) judge(list []int, edit *master.StateEdit) {
+func (w *repairWork) judge(list []int, edit *master.StateEdit) {
 	units := make(map[uint64]*master.UnitState, len(edit.Units))
 	for i := range edit.Units {
 		units[edit.Units[i].Pipe] = &edit.Units[i]
@@ -115,7 +111,7 @@ func (w *work) judge(list []int, edit *master.StateEdit) {
 			}
 			d.Cure, m.DeviceBefore = Reexecuted, u.Was
 		default:
-			m.DeviceBefore, m.Settled = u.Was, true
+			m.DeviceBefore, m.Confirmed = u.Was, true
 			if d.Cure != Preserved {
 				d.Cure, d.Reason = Healthy, "nothing had to be corrected: systemd remembers its device"
 			}
@@ -126,7 +122,7 @@ func (w *work) judge(list []int, edit *master.StateEdit) {
 
 // follow decides about the mounts of other namespaces as about the one of the
 // main namespace that they show.
-func (w *work) follow(i int) {
+func (w *repairWork) follow(i int) {
 	main := &w.snapshot.Mounts[i]
 	for j := range w.plan {
 		m := &w.snapshot.Mounts[j]
@@ -134,7 +130,7 @@ func (w *work) follow(i int) {
 			continue
 		}
 		if w.plan[j].Cure == Reexecuted || w.plan[i].Cure == Reexecuted {
-			w.plan[j].Cure, m.Settled = w.plan[i].Cure, main.Settled
+			w.plan[j].Cure, m.Confirmed = w.plan[i].Cure, main.Confirmed
 		}
 		m.DeviceBefore, m.Master.Unit = main.DeviceBefore, main.Master.Unit
 	}
@@ -142,13 +138,13 @@ func (w *work) follow(i int) {
 
 // answer has systemd answer the requests that it took while it could not. It
 // does when the mount comes up.
-func (w *work) answer(ctx context.Context, pid int, edit *master.StateEdit) {
+func (w *repairWork) answer(ctx context.Context, pid int, edit *master.StateEdit) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	for i := range edit.Units {
 		u := &edit.Units[i]
 		if u.Waiting || u.Corrected() && w.waitsFor(u) {
-			if err := w.scene.managers[pid].StartMount(ctx, u.Unit); err != nil {
+			if err := w.container.managers[pid].StartMount(ctx, u.Unit); err != nil {
 				w.warn(fmt.Errorf("%q: answer the processes that wait: %w", u.Unit, err))
 			}
 		}
@@ -156,7 +152,7 @@ func (w *work) answer(ctx context.Context, pid int, edit *master.StateEdit) {
 }
 
 // waitsFor reports whether a process waits on the mount of a unit.
-func (w *work) waitsFor(u *master.UnitState) bool {
+func (w *repairWork) waitsFor(u *master.UnitState) bool {
 	for i := range w.snapshot.Mounts {
 		m := &w.snapshot.Mounts[i]
 		if m.Main && m.Options.PipeInode == u.Pipe && len(waitersOn(w.snapshot.Waiters, m.Path)) > 0 {
@@ -168,7 +164,7 @@ func (w *work) waitsFor(u *master.UnitState) bool {
 
 // restartInstead plans a restart for a mount whose systemd cannot be re-executed,
 // if it is known to be stale, in every namespace that shows it.
-func (w *work) restartInstead(i int, reason string) {
+func (w *repairWork) restartInstead(i int, reason string) {
 	cure := Unrepaired
 	switch m := &w.snapshot.Mounts[i]; {
 	case w.snapshot.Strategy == ReexecOnly:
@@ -185,7 +181,7 @@ func (w *work) restartInstead(i int, reason string) {
 
 // leave plans another cure for a mount whose systemd was to re-execute itself, in
 // every namespace that shows it.
-func (w *work) leave(i int, cure Cure, reason string) {
+func (w *repairWork) leave(i int, cure Cure, reason string) {
 	if w.plan[i].Cure != Reexecuted {
 		return
 	}
@@ -194,52 +190,6 @@ func (w *work) leave(i int, cure Cure, reason string) {
 		d, m := &w.plan[j], &w.snapshot.Mounts[j]
 		if d.Cure == Reexecuted && m.Device == device {
 			d.Cure, d.Reason = cure, strings.TrimPrefix(m.NotPreserved+"; "+reason, "; ")
-		}
-	}
-}
-
-// version asks a systemd for its version.
-func (s *scene) version(ctx context.Context, pid int) (int, error) {
-	manager, err := s.manager(ctx, pid)
-	if err != nil {
-		return 0, err
-	}
-	version, err := manager.Version(ctx)
-	if err == nil || manager.Connected() {
-		return version, err
-	}
-	// It re-executes itself, as a run that was killed has asked it to.
-	wait, cancel := context.WithTimeout(ctx, returnTime)
-	defer cancel()
-	if err := s.awaitManager(wait, pid); err != nil {
-		return 0, err
-	}
-	return s.managers[pid].Version(ctx)
-}
-
-// forgetManager closes the connection to a systemd.
-func (s *scene) forgetManager(pid int) {
-	if m := s.managers[pid]; m != nil {
-		m.Close()
-		delete(s.managers, pid)
-	}
-}
-
-// awaitManager connects to a systemd that is starting again.
-func (s *scene) awaitManager(ctx context.Context, pid int) error {
-	for {
-		m, err := s.manager(ctx, pid)
-		if err == nil {
-			if err = m.Ping(ctx); err == nil {
-				return nil
-			}
-			s.forgetManager(pid)
-		}
-		delete(s.silent, pid)
-		select {
-		case <-time.After(returnInterval):
-		case <-ctx.Done():
-			return fmt.Errorf("systemd does not come back after its re-execution: %w", err)
 		}
 	}
 }

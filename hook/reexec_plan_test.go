@@ -49,7 +49,7 @@ func TestConcludePlanned(t *testing.T) {
 func TestCollect(t *testing.T) {
 	var told []error
 	notes := []string{"before"}
-	warn := collect(func(err error) { told = append(told, err) }, &notes)
+	warn := CollectWarnings(func(err error) { told = append(told, err) }, &notes)
 	first, second := errors.New("first"), errors.New("second")
 	warn(first)
 	warn(second)
@@ -60,14 +60,14 @@ func TestCollect(t *testing.T) {
 
 // work with systemd's mounts: the main one, the same in another namespace, a
 // second one, and one that is preserved.
-func reexecWork(strategy Strategy, change func(*Mount)) *work {
+func reexecWork(strategy Strategy, change func(*Mount)) *repairWork {
 	nested := systemdMount(change)
 	nested.Main, nested.Namespace = false, 2
 	second := systemdMount(change)
 	second.Path, second.Device, second.Options.PipeInode = "/b", 61, 8
 	done := systemdMount(preserved)
 	done.Path, done.Options.PipeInode = "/c", 9
-	w := &work{snapshot: &Snapshot{PID: 54, Strategy: strategy, Mounts: []Mount{systemdMount(change), nested, second, done}}}
+	w := &repairWork{snapshot: &Snapshot{PID: 54, Strategy: strategy, Mounts: []Mount{systemdMount(change), nested, second, done}}}
 	for i, cure := range []Cure{Reexecuted, Reexecuted, Reexecuted, Preserved} {
 		w.plan = append(w.plan, Decision{Mount: i, Cure: cure, Reason: "old"})
 		w.snapshot.Mounts[i].Master.PID = 100
@@ -78,7 +78,7 @@ func reexecWork(strategy Strategy, change func(*Mount)) *work {
 	return w
 }
 
-func curesOf(w *work) []Cure {
+func curesOf(w *repairWork) []Cure {
 	var list []Cure
 	for _, d := range w.plan {
 		list = append(list, d.Cure)
@@ -136,8 +136,8 @@ func TestJudge(t *testing.T) {
 		}
 		for i := range w.plan {
 			m := &w.snapshot.Mounts[i]
-			if m.Settled != (w.plan[i].Cure == Healthy || w.plan[i].Cure == Preserved && len(test.units) > 0 && test.units[len(test.units)-1].Problem == "") {
-				t.Errorf("%s: %d: %s, settled %v", name, i, w.plan[i].Cure, m.Settled)
+			if m.Confirmed != (w.plan[i].Cure == Healthy || w.plan[i].Cure == Preserved && len(test.units) > 0 && test.units[len(test.units)-1].Problem == "") {
+				t.Errorf("%s: %d: %s, settled %v", name, i, w.plan[i].Cure, m.Confirmed)
 			}
 			if want := map[Cure]uint64{Reexecuted: 50, Healthy: 60}[w.plan[i].Cure]; want != 0 && m.DeviceBefore != want {
 				t.Errorf("%s: %d: was device %d, want %d", name, i, m.DeviceBefore, want)
@@ -150,7 +150,7 @@ func TestJudge(t *testing.T) {
 // main namespace.
 func TestReexecuteNothing(t *testing.T) {
 	nested := systemdMount(func(m *Mount) { m.Main = false; m.Master.Identity = master.Identity{Kind: master.Systemd, PID: 1} })
-	w := &work{snapshot: &Snapshot{Mounts: []Mount{nested, automountMount(nil)}}, plan: []Decision{{0, Reexecuted, ""}, {1, Reloaded, ""}}}
+	w := &repairWork{snapshot: &Snapshot{Mounts: []Mount{nested, automountMount(nil)}}, plan: []Decision{{0, Reexecuted, ""}, {1, Reloaded, ""}}}
 	if w.reexecute(context.Background()) {
 		t.Error("something was tried")
 	}

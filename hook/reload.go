@@ -34,14 +34,14 @@ const (
 // direct map where it finds none of its own (daemon/state.c, do_readmap). Parking
 // mounts, which it walks over, are at these paths by then: so no path is without a
 // mount for a moment, and processes that come meanwhile wait there.
-func (w *work) reload(ctx context.Context) bool {
+func (w *repairWork) reload(ctx context.Context) bool {
 	daemons := map[int][]int{}
 	for _, i := range w.ordered(Reloaded) {
 		pid := w.snapshot.Mounts[i].Master.PID
 		daemons[pid] = append(daemons[pid], i)
 	}
 	for pid, list := range daemons {
-		daemon := w.scene.masters[pid]
+		daemon := w.container.masters[pid]
 		offsets := slices.DeleteFunc(slices.Clone(list), func(i int) bool {
 			return w.snapshot.Mounts[i].Options.Type != autofs.Offset || w.snapshot.Mounts[i].Parking
 		})
@@ -55,11 +55,11 @@ func (w *work) reload(ctx context.Context) bool {
 }
 
 // detachKeys has stale offset triggers mounted again by the next access.
-func (w *work) detachKeys(ctx context.Context, daemon *owner.Member, list []int) {
+func (w *repairWork) detachKeys(ctx context.Context, daemon *owner.Member, list []int) {
 	if len(list) == 0 {
 		return
 	}
-	if err := w.scene.openRoots(ctx, w.keys(list)); err != nil {
+	if err := w.container.openRoots(ctx, w.keys(list)); err != nil {
 		w.warn(err) // processes may wait there: the daemon opens it
 	}
 	w.openClosed(ctx, list)
@@ -69,7 +69,7 @@ func (w *work) detachKeys(ctx context.Context, daemon *owner.Member, list []int)
 	for _, i := range list {
 		triggers = append(triggers, &w.snapshot.Mounts[i])
 	}
-	failed := w.scene.detachKeys(ctx, daemon, triggers)
+	failed := w.detachUnused(ctx, daemon, triggers)
 	for _, i := range list {
 		m := &w.snapshot.Mounts[i]
 		if err := failed[m.Path]; err != nil {
@@ -84,19 +84,19 @@ func (w *work) detachKeys(ctx context.Context, daemon *owner.Member, list []int)
 // unmountedReason is that of offset triggers.
 const unmountedReason = "its entry was not in use and is unmounted: the next access mounts it with a new trigger"
 
-func (w *work) reloadDaemon(ctx context.Context, daemon *owner.Member, list []int) {
+func (w *repairWork) reloadDaemon(ctx context.Context, daemon *owner.Member, list []int) {
 	var late []waiters.Waiter
 	err := master.CanReload(ctx, daemon.Process)
 	if err == nil {
 		late, err = w.parkLate(ctx, daemon, list)
 	}
-	parkings := w.scene.parkingsOf(daemon)
+	parkings := w.parkingsOf(daemon)
 	if err == nil {
 		err = signalAndAwait(ctx, daemon, parkings)
 	}
 	failed := map[string]error{}
 	for _, p := range parkings {
-		errs, finishErr := w.scene.finishParking(ctx, w.store, daemon, p)
+		errs, finishErr := w.finishParking(ctx, daemon, p)
 		err = errors.Join(err, finishErr)
 		for path, mountErr := range errs {
 			failed[path] = mountErr
@@ -113,12 +113,12 @@ func (w *work) reloadDaemon(ctx context.Context, daemon *owner.Member, list []in
 // parkLate parks the processes that use triggers of the daemon which Preserve has
 // not replaced, while the container runs. It returns the processes that waited on
 // these triggers before.
-func (w *work) parkLate(ctx context.Context, daemon *owner.Member, list []int) ([]waiters.Waiter, error) {
+func (w *repairWork) parkLate(ctx context.Context, daemon *owner.Member, list []int) ([]waiters.Waiter, error) {
 	stale := slices.DeleteFunc(slices.Clone(list), func(i int) bool { return w.snapshot.Mounts[i].Parking })
 	if len(stale) == 0 {
 		return nil, nil
 	}
-	if err := w.scene.openRoots(ctx, w.keys(stale)); err != nil {
+	if err := w.container.openRoots(ctx, w.keys(stale)); err != nil {
 		w.warn(err) // processes may wait there: the daemon opens it
 	}
 	w.openClosed(ctx, stale)
@@ -131,7 +131,7 @@ func (w *work) parkLate(ctx context.Context, daemon *owner.Member, list []int) (
 	}
 	places := w.places(stale)
 	if triggers := w.triggersOf(daemon, stale); len(triggers) > 0 {
-		p, err := w.scene.newParking(ctx, w.store, daemon, triggers, helper.Request{Bound: w.scene.init, Lifetime: parkTime})
+		p, err := w.newParking(ctx, daemon, triggers, helper.Request{Bound: w.container.init, Lifetime: parkTime})
 		if err != nil {
 			return nil, err
 		}
@@ -144,14 +144,14 @@ func (w *work) parkLate(ctx context.Context, daemon *owner.Member, list []int) (
 	// From here on no process comes to the stale triggers any more.
 	before := w.waitersAt(stale)
 	park.Admit(ctx, places, token, func() int { return waiters.NotMoved(before) })
-	if err := w.scene.readTables(); err != nil {
+	if err := w.container.readTables(); err != nil {
 		return before, err
 	}
-	return before, w.scene.removeCovered(ctx, w.store, w.scene.stalePlaces(daemon))
+	return before, w.removeCovered(ctx, w.stalePlaces(daemon))
 }
 
-// keys names mounts for [scene.openRoots].
-func (w *work) keys(list []int) func(rootKey) bool {
+// keys names mounts for [Container.openRoots].
+func (w *repairWork) keys(list []int) func(rootKey) bool {
 	wanted := map[rootKey]bool{}
 	for _, i := range list {
 		wanted[rootKey{w.snapshot.Mounts[i].Namespace, w.snapshot.Mounts[i].ID}] = true
@@ -161,7 +161,7 @@ func (w *work) keys(list []int) func(rootKey) bool {
 
 // triggersOf are those of the mounts that the daemon's own namespace shows and that
 // no parking mount covers.
-func (w *work) triggersOf(daemon *owner.Member, list []int) []*Mount {
+func (w *repairWork) triggersOf(daemon *owner.Member, list []int) []*Mount {
 	var triggers []*Mount
 	home, err := daemon.Namespace("mnt")
 	for _, i := range list {

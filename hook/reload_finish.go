@@ -22,12 +22,12 @@ import (
 // Where the daemon has not mounted a trigger, the stale one is attached again:
 // nothing is worse than before then, and the error of that path says so. daemon is
 // nil if it has ended.
-func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Member, p *parking) (map[string]error, error) {
+func (s *Session) finishParking(ctx context.Context, daemon *owner.Member, p *parking) (map[string]error, error) {
 	if len(p.lots) != len(p.Mounts) {
 		return nil, errParkingClosed
 	}
 	failed := map[string]error{}
-	if err := s.readTables(); err != nil {
+	if err := s.container.readTables(); err != nil {
 		return nil, err
 	}
 	home := s.homeOf(p, daemon)
@@ -56,20 +56,20 @@ func (s *scene) finishParking(ctx context.Context, st store, daemon *owner.Membe
 	}
 	var errs []error
 	for _, t := range p.Mounts { // first: a released process makes the new trigger pending
-		errs = append(errs, s.spread(ctx, st, home, t))
+		errs = append(errs, s.spread(ctx, home, t))
 	}
 	if park.Parked(served) {
 		time.Sleep(recordTime)
 	}
 	errs = append(errs, park.Ready(served))
 	home.awaitServed(ctx, p.Mounts)
-	errs = append(errs, s.readTables())
+	errs = append(errs, s.container.readTables())
 	// A trigger that an interrupted run has parked may still be beneath.
 	stale := s.stalePlaces(daemon)
 	if home.daemon == nil {
 		stale = p.stalePlaces()
 	}
-	removeErr := errors.Join(s.removeCovered(ctx, st, stale), s.readTables(), s.removeCovered(ctx, st, p.parkingPlaces()))
+	removeErr := errors.Join(s.removeCovered(ctx, stale), s.container.readTables(), s.removeCovered(ctx, p.parkingPlaces()))
 	for _, f := range old {
 		errs = append(errs, releaseTree(f))
 	}
@@ -96,36 +96,36 @@ var errParkingClosed = errors.New("the files of the parking mounts could not be 
 
 // home is where a daemon mounts its triggers.
 type home struct {
-	*space
+	*Space
 	daemon *owner.Member // nil if it has ended, or is systemd
 }
 
 // home is the home of a daemon; that of systemd for nil.
-func (s *scene) home(daemon *owner.Member) home {
+func (s *Session) home(daemon *owner.Member) home {
 	if daemon != nil {
 		if id, err := daemon.Namespace("mnt"); err == nil {
-			if sp := s.space(id.Inode); sp != nil && sp.table != nil {
+			if sp := s.container.space(id.Inode); sp != nil && sp.table != nil {
 				return home{sp, daemon}
 			}
 		}
 	}
-	return home{s.main(), daemon}
+	return home{s.container.main(), daemon}
 }
 
 // homeOf is the home of the daemon of parking mounts, which may have ended.
-func (s *scene) homeOf(p *parking, daemon *owner.Member) home {
+func (s *Session) homeOf(p *parking, daemon *owner.Member) home {
 	if daemon != nil && !daemon.Ended() {
 		return s.home(daemon)
 	}
-	if sp := s.space(p.Namespace); sp != nil && sp.table != nil {
+	if sp := s.container.space(p.Namespace); sp != nil && sp.table != nil {
 		return home{sp, nil}
 	}
-	return home{s.main(), nil}
+	return home{s.container.main(), nil}
 }
 
 // awaitServed waits, for servingTime, until no process waits on the new triggers: until
 // then their paths lead nowhere for us (ENOENT).
-func (h home) awaitServed(ctx context.Context, list []parkedTrigger) {
+func (h home) awaitServed(ctx context.Context, list []ParkedTrigger) {
 	ctx, cancel := context.WithTimeout(ctx, servingTime)
 	defer cancel()
 	for _, t := range list {
@@ -145,7 +145,7 @@ func (h home) awaitServed(ctx context.Context, list []parkedTrigger) {
 // attachStale puts the stale trigger of a parking mount over it. Where the daemon has
 // ended, the processes in the parking mount get an error: nothing else can open it,
 // and they would wait for ever on the stale trigger.
-func (s *scene) attachStale(ctx context.Context, home home, p *parking, i int) error {
+func (s *Session) attachStale(ctx context.Context, home home, p *parking, i int) error {
 	t := p.Mounts[i]
 	if home.daemon == nil && p.lots[i] != nil {
 		if err := autofs.Release(p.lots[i].Root); err != nil {
@@ -243,7 +243,7 @@ func (p *parking) stalePlaces() []stackedPlace {
 }
 
 // stalePlaces are the triggers of a daemon that are parked.
-func (s *scene) stalePlaces(daemon *owner.Member) []stackedPlace {
+func (s *Session) stalePlaces(daemon *owner.Member) []stackedPlace {
 	var list []stackedPlace
 	for _, p := range s.parkingsOf(daemon) {
 		list = append(list, p.stalePlaces()...)
@@ -253,13 +253,13 @@ func (s *scene) stalePlaces(daemon *owner.Member) []stackedPlace {
 
 // removeCovered takes mounts away beneath what covers them, in those namespaces
 // where something does. It uses the tables as they were read.
-func (s *scene) removeCovered(ctx context.Context, st store, list []stackedPlace) error {
+func (s *Session) removeCovered(ctx context.Context, list []stackedPlace) error {
 	groups := map[string][]stackedPlace{} // by the namespaces that are concerned
 	spaces := map[string][]mounts.Space{}
 	for _, place := range list {
 		var key strings.Builder
 		var where []mounts.Space
-		for _, sp := range s.mountSpaces() {
+		for _, sp := range s.container.mountSpaces() {
 			if m := sp.Table.Find(place.path, place.device); m != nil && sp.Table.Over(m) != nil {
 				fmt.Fprintf(&key, "%d ", sp.Process.PID())
 				where = append(where, sp)
@@ -272,18 +272,14 @@ func (s *scene) removeCovered(ctx context.Context, st store, list []stackedPlace
 	}
 	var errs []error
 	for key, places := range groups {
-		errs = append(errs, s.removeIn(ctx, st, spaces[key], places))
+		errs = append(errs, s.removeIn(ctx, spaces[key], places))
 	}
 	return errors.Join(errs...)
 }
 
-func (s *scene) removeIn(ctx context.Context, st store, spaces []mounts.Space, places []stackedPlace) error {
+func (s *Session) removeIn(ctx context.Context, spaces []mounts.Space, places []stackedPlace) error {
 	var removals []*mounts.Replacement
-	defer func() {
-		for _, r := range removals {
-			r.New.Close()
-		}
-	}()
+	defer func() { closeTrees(removals) }()
 	for _, place := range places {
 		r, err := mounts.Removal(place.path, place.device)
 		if err != nil {
@@ -291,7 +287,7 @@ func (s *scene) removeIn(ctx context.Context, st store, spaces []mounts.Space, p
 		}
 		removals = append(removals, r)
 	}
-	errs := []error{st.replace(ctx, s.init, spaces, removals)}
+	errs := []error{s.replace(ctx, spaces, removals)}
 	for _, r := range removals {
 		errs = append(errs, r.Err)
 	}
@@ -300,7 +296,7 @@ func (s *scene) removeIn(ctx context.Context, st store, spaces []mounts.Space, p
 
 // spread brings a new trigger to the namespaces that it has not propagated to: they
 // still show the parking mount or the stale trigger.
-func (s *scene) spread(ctx context.Context, st store, home home, t parkedTrigger) error {
+func (s *Session) spread(ctx context.Context, home home, t ParkedTrigger) error {
 	table, err := mounts.Of(home.process)
 	if err != nil {
 		return err
@@ -316,9 +312,9 @@ func (s *scene) spread(ctx context.Context, st store, home home, t parkedTrigger
 	}
 	// Processes that were released may wait for the new trigger's mount already.
 	copied := home.copier(ctx, t.Path, device)
-	err = st.renewElsewhere(ctx, s, t.Path, t.Parking, device, copied)
+	err = s.copyElsewhere(ctx, t.Path, t.Parking, device, copied)
 	if device != t.Stale {
-		err = errors.Join(err, st.renewElsewhere(ctx, s, t.Path, t.Stale, device, copied))
+		err = errors.Join(err, s.copyElsewhere(ctx, t.Path, t.Stale, device, copied))
 	}
 	return err
 }

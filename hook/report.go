@@ -1,19 +1,17 @@
 package hook
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 )
 
@@ -32,8 +30,6 @@ const (
 	// Planned is the outcome of an inspection that found work to do.
 	Planned Outcome = "planned"
 )
-
-const reportSuffix = ".json"
 
 // ExitStatus is the exit status of a command with this outcome.
 func (o Outcome) ExitStatus() int {
@@ -103,17 +99,17 @@ type MasterReport struct {
 // report describes a mount as it is planned or, after apply, as it is.
 func (m *Mount) report(d Decision) MountReport {
 	r := MountReport{
-		Path: brief(m.Path), MountNamespace: m.Namespace, Type: m.Options.Type.String(),
+		Path: Truncate(m.Path), MountNamespace: m.Namespace, Type: m.Options.Type.String(),
 		Master:    MasterReport{Kind: string(m.Master.Kind), PID: m.Master.PID, Unit: m.Master.Unit},
-		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: brief(d.Reason), CoveredBy: []string{},
+		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: Truncate(d.Reason), CoveredBy: []string{},
 	}
 	if m.DeviceBefore != 0 {
 		r.DeviceBefore = mounts.DeviceString(m.DeviceBefore)
 	}
-	for _, c := range m.Below[:min(len(m.Below), maxListed)] {
-		r.CoveredBy = append(r.CoveredBy, brief(fmt.Sprintf("%s on %s", c.Type, c.Path)))
+	for _, c := range m.Below[:min(len(m.Below), maxReportedCovers)] {
+		r.CoveredBy = append(r.CoveredBy, Truncate(fmt.Sprintf("%s on %s", c.Type, c.Path)))
 	}
-	if more := len(m.Below) - maxListed; more > 0 {
+	if more := len(m.Below) - maxReportedCovers; more > 0 {
 		r.CoveredBy = append(r.CoveredBy, fmt.Sprintf("%d more", more))
 	}
 	return r
@@ -130,7 +126,7 @@ func (r *MountReport) size() int {
 
 // shorten leaves only what tells one mount from another.
 func (r *MountReport) shorten() {
-	r.Path, r.Reason, r.Master.Unit = cut(r.Path, maxShort), cut(r.Reason, maxShort), cut(r.Master.Unit, maxShort)
+	r.Path, r.Reason, r.Master.Unit = TruncateTo(r.Path, maxShort), TruncateTo(r.Reason, maxShort), TruncateTo(r.Master.Unit, maxShort)
 	if len(r.CoveredBy) > 0 {
 		r.CoveredBy = []string{fmt.Sprintf("%d mounts", len(r.CoveredBy))}
 	}
@@ -226,49 +222,35 @@ func (r *Report) Summary() string {
 	return line
 }
 
-// save writes the report for the container, atomically, readable by root only.
-func (r *Report) save(dir string) error {
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("report: %w", err)
+// Describe fills in what is known about each mount.
+func (r *Report) Describe(s *Snapshot, plan []Decision) {
+	size := 0
+	for _, d := range plan {
+		m := s.Mounts[d.Mount].report(d)
+		if size += m.size(); size > maxReport {
+			m.shorten()
+		}
+		r.Mounts = append(r.Mounts, m)
 	}
-	return writeFile(filepath.Join(dir, "reports"), r.Container+reportSuffix, append(data, '\n'))
+	r.Waiting = s.Waiters
 }
 
-// temporarySuffix is that of a file that is being written: a run that is killed
-// leaves it.
-const temporarySuffix = ".tmp"
-
-// removeFile removes a file under our run directory, if it is there; what names
-// it in the error.
-func removeFile(path, what string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s: %w", what, err)
+// AddUnmounted adds the offset triggers that Preserve has unmounted.
+func (r *Report) AddUnmounted(namespace uint64, paths []string) {
+	for _, path := range paths {
+		r.Mounts = append(r.Mounts, MountReport{
+			Path: Truncate(path), MountNamespace: namespace, Type: autofs.Offset.String(),
+			Master: MasterReport{Kind: string(master.Automount)}, Outcome: Reloaded, Reason: unmountedReason, CoveredBy: []string{},
+		})
 	}
-	return nil
 }
 
-// writeFile replaces a file under our run directory in one step.
-func writeFile(dir, name string, data []byte) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run
-		return fmt.Errorf("directory for %s: %w", name, err)
-	}
-	path := filepath.Join(dir, name)
-	temporary := fmt.Sprintf("%s.%d.%d%s", path, os.Getpid(), time.Now().UnixNano(), temporarySuffix)
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+// Finish sets duration, error and outcome.
+func (r *Report) Finish(begin time.Time, err error) {
+	r.DurationMS = float64(time.Since(begin).Microseconds()) / 1000
 	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+		r.Error = Truncate(err.Error())
+		r.Unreadable = errors.Is(err, fs.ErrNotExist)
 	}
-	_, err = f.Write(data)
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(temporary, path)
-	}
-	if err != nil {
-		_ = os.Remove(temporary)
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return nil
+	r.conclude()
 }

@@ -54,15 +54,12 @@ func TestFinish(t *testing.T) {
 		"no process": {fmt.Errorf("process 5: %w", fs.ErrNotExist), true},
 	} {
 		r := Report{}
-		r.finish(time.Now().Add(-1500*time.Microsecond), test.err)
+		r.Finish(time.Now().Add(-1500*time.Microsecond), test.err)
 		if r.Unreadable != test.unreadable || (r.Error != "") != (test.err != nil) || r.DurationMS < 1.5 || r.DurationMS > 1000 {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
 }
-
-// hostile is a name that a container might choose to confuse who reads it.
-const hostile = "/a\n\x1b[2J\u202e\xff b"
 
 func hostileReport() *Report {
 	m := systemdMount(func(m *Mount) {
@@ -140,7 +137,7 @@ const golden = `{
 func TestReportJSON(t *testing.T) {
 	dir := t.TempDir()
 	r := hostileReport()
-	if err := r.save(dir); err != nil {
+	if err := (Runner{Directory: dir}).saveReport(r); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "reports", "c1.json")
@@ -154,7 +151,7 @@ func TestReportJSON(t *testing.T) {
 		t.Errorf("%v, %v", info, err)
 	}
 	// Again: replaced in one step, with nothing left beside it.
-	if err := r.save(dir); err != nil {
+	if err := (Runner{Directory: dir}).saveReport(r); err != nil {
 		t.Error(err)
 	}
 	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {

@@ -10,25 +10,28 @@ import (
 
 var errNotRestarted = errors.New("systemd did not restart the unit")
 
-var errCoversKept = errors.New("what covered it is kept for a day: repair again")
+var errCoversKept = errors.New("its covers are kept for a day: run repair again")
 
-// restart restarts the unit of a systemd automount. What covers the mount is
+// restart restarts the unit of a systemd automount. The covers of the mount are
 // kept in a mount namespace of our own and put back; processes that wait on the
 // old mount are released.
-func (w *work) restart(ctx context.Context, i int) error {
+//
+// A restart recreates the mount in the main mount namespace only. Copies of it are
+// put into the namespaces that it does not propagate to.
+func (w *repairWork) restart(ctx context.Context, i int) error {
 	m := &w.snapshot.Mounts[i]
-	manager, err := w.scene.manager(ctx, m.Master.PID)
+	manager, err := w.container.manager(ctx, m.Master.PID)
 	if err != nil {
 		return err
 	}
-	main := w.scene.main()
-	var covers *keeping
+	main := w.container.main()
+	var covers *savedCovers
 	if len(m.Covers) > 0 {
-		if covers, err = w.store.keep(ctx, w.scene.init, main.process, m); err != nil {
+		if covers, err = w.saveCovers(ctx, main.process, m); err != nil {
 			return err
 		}
 	}
-	renewing, err := w.store.beginRenewing(w.scene.init, m)
+	intent, err := UnitRestarts.Begin(w.journal, w.container.init, UnitRestart{Path: m.Path, Device: m.Device}, m.ID)
 	if err != nil {
 		if covers != nil {
 			err = errors.Join(err, covers.drop(ctx))
@@ -54,20 +57,20 @@ func (w *work) restart(ctx context.Context, i int) error {
 		}
 		restartErr = errors.Join(restartErr, covers.drop(ctx))
 	}
-	if err := w.store.renewElsewhere(ctx, w.scene, m.Path, m.Device, fresh, w.scene.home(nil).copier(ctx, m.Path, fresh)); err != nil {
+	if err := w.copyElsewhere(ctx, m.Path, m.Device, fresh, w.home(nil).copier(ctx, m.Path, fresh)); err != nil {
 		return errors.Join(restartErr, err) // the next run tries again
 	}
-	return errors.Join(restartErr, renewing.remove())
+	return errors.Join(restartErr, intent.Commit())
 }
 
 // freshMount returns the device number of the autofs mount that is at the path
 // now, after its unit was restarted.
-func (w *work) freshMount(m *Mount) (uint64, error) {
-	if err := w.scene.readTables(); err != nil {
+func (w *repairWork) freshMount(m *Mount) (uint64, error) {
+	if err := w.container.readTables(); err != nil {
 		return 0, err
 	}
 	var err error
-	for _, now := range w.scene.main().table.Autofs() {
+	for _, now := range w.container.main().table.Autofs() {
 		switch {
 		case now.Mountpoint != m.Path:
 		case now.ID != m.ID:

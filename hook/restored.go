@@ -47,7 +47,7 @@ func restored(p *nsenter.Process) bool {
 
 // markRestored notes which systemds were restored, which may remember other numbers,
 // and on whose mounts a process waits, which is a reason to ask them again.
-func (s *scene) markRestored(snapshot *Snapshot) {
+func (s *Container) markRestored(snapshot *Snapshot) {
 	known := map[int]bool{}
 	waited := map[int]bool{}
 	for i := range snapshot.Mounts {

@@ -1,6 +1,8 @@
 package hook
 
 import (
+	"fmt"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
@@ -40,9 +42,9 @@ type Mount struct {
 	// DeviceBefore is the st_dev that the checkpoint images have for the path, or
 	// systemd's state; 0 if neither is known.
 	DeviceBefore uint64
-	// Settled is whether an earlier run has made sure that its master knows it,
+	// Confirmed is whether an earlier run has made sure that its master knows it,
 	// and nothing has changed since.
-	Settled bool
+	Confirmed bool
 	// Preserved is whether an earlier moment of this restore gave it its old
 	// number back; NotPreserved says why not, "" if it was not tried.
 	Preserved    bool
@@ -95,17 +97,20 @@ type Waiter struct {
 	start   uint64
 }
 
-// outside reports whether a process that is not the container's serves the mount:
+// Outside reports whether a process that is not the container's serves the mount:
 // the mount is not opened, not changed, and no failure.
-func (m *Mount) outside() bool { return m.Master.Kind == master.Outside }
+func (m *Mount) Outside() bool { return m.Master.Kind == master.Outside }
 
 // knownHealthy reports whether the device numbers alone show that the master
 // knows the mount, so that it need not be asked.
 func (m *Mount) knownHealthy() bool {
-	return m.Settled || m.Preserved || m.hasOldNumber()
+	return m.Confirmed || m.Preserved || m.hasOldNumber()
 }
 
 // hasOldNumber reports whether it is a systemd's with the number in the images.
 func (m *Mount) hasOldNumber() bool {
 	return m.Master.Kind == master.Systemd && m.DeviceBefore != 0 && m.DeviceBefore == m.Device
 }
+
+// Identifier names the master's process for as long as the machine runs.
+func (m *Master) Identifier() string { return fmt.Sprintf("%d-%d", m.PID, m.StartTime) }

@@ -17,7 +17,7 @@ import (
 
 // survey describes every autofs mount of the scene, without asking a process of
 // the container: it works while all processes are stopped.
-func (s *scene) survey() ([]Mount, error) {
+func (s *Container) survey() ([]Mount, error) {
 	found, err := s.listAutofs()
 	if err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ const (
 )
 
 // listAutofs is survey without the masters.
-func (s *scene) listAutofs() ([]Mount, error) {
+func (s *Container) listAutofs() ([]Mount, error) {
 	var found []Mount
 	covered := 0
 	for i, sp := range s.spaces {
@@ -69,17 +69,6 @@ func (s *scene) listAutofs() ([]Mount, error) {
 	return found, nil
 }
 
-// isParking reports whether it is a parking mount of ours.
-func (s *scene) isParking(m *mounts.Mount) bool {
-	return m != nil && m.FSType == "autofs" && s.parkingAt(m.Mountpoint, mounts.DeviceOf(m)) != nil
-}
-
-// onTrigger reports whether a mount covers another autofs mount exactly.
-func onTrigger(t *mounts.Table, m *mounts.Mount) bool {
-	parent := t.ByID(m.Parent)
-	return parent != nil && parent.FSType == "autofs" && parent.Mountpoint == m.Mountpoint
-}
-
 func covers(list []*mounts.Mount) []Cover {
 	var found []Cover
 	for _, m := range list {
@@ -91,7 +80,7 @@ func covers(list []*mounts.Mount) []Cover {
 // findMasters finds the process that reads each mount's pipe, and whose it is. That
 // is nearly always the leader of the process group in the mount options; else all
 // of the container's processes are searched, and then all others.
-func (s *scene) findMasters(list []Mount) error {
+func (s *Container) findMasters(list []Mount) error {
 	byPipe := map[uint64]Master{}
 	readers := map[int]Master{}   // by pid, what is the same for all their pipes
 	homes := map[int]uint64{}     // by pid, the master's mount namespace
@@ -139,13 +128,13 @@ func (s *scene) findMasters(list []Mount) error {
 	}
 	clear(s.own)
 	for i := range list {
-		s.own[rootKey{list[i].Namespace, list[i].ID}] = !list[i].outside()
+		s.own[rootKey{list[i].Namespace, list[i].ID}] = !list[i].Outside()
 	}
 	return nil
 }
 
 // noteHome notes the mount namespace of a master.
-func (s *scene) noteHome(homes map[int]uint64, pid int) {
+func (s *Container) noteHome(homes map[int]uint64, pid int) {
 	if p := s.masters[pid]; p != nil && homes[pid] == 0 {
 		if id, err := p.Namespace("mnt"); err == nil {
 			homes[pid] = id.Inode
@@ -153,27 +142,8 @@ func (s *scene) noteHome(homes map[int]uint64, pid int) {
 	}
 }
 
-// daemonOf is the daemon in the place of whose triggers parking mounts are.
-func (s *scene) daemonOf(p *parking) Master {
-	m := Master{Identity: master.Identity{Kind: master.None}}
-	daemon, err := s.daemon(p)
-	if daemon == nil || err != nil {
-		return m
-	}
-	if id, err := master.Identify(daemon.Process); err == nil {
-		m = Master{Identity: id, StartTime: daemon.StartTime()}
-	}
-	if s.masters[p.Daemon] == nil {
-		s.masters[p.Daemon] = daemon
-		s.pipes[p.Daemon], _ = master.Pipes(daemon.Process) // it serves other mounts, too
-	} else {
-		daemon.Close()
-	}
-	return m
-}
-
 // readerOf looks for the process that has the read end of a pipe open.
-func (s *scene) readerOf(pipe uint64, candidates []int, readers map[int]Master) (Master, error) {
+func (s *Container) readerOf(pipe uint64, candidates []int, readers map[int]Master) (Master, error) {
 	none := Master{Identity: master.Identity{Kind: master.None}}
 	for _, pid := range candidates {
 		if pid <= 0 {
@@ -215,7 +185,7 @@ func outsider(pid int) Master {
 
 // otherReaders looks who else reads pipes, by the pipe's inode number: a mount may
 // be served from outside by a process that does not lead its process group.
-func (s *scene) otherReaders() map[uint64]Master {
+func (s *Container) otherReaders() map[uint64]Master {
 	found := map[uint64]Master{}
 	entries, err := dirs.Entries("/proc")
 	if err != nil {
@@ -241,7 +211,7 @@ func (s *scene) otherReaders() map[uint64]Master {
 
 // pipesOf opens a process, once, and lists the pipes it reads. The process is nil
 // if it is not the container's.
-func (s *scene) pipesOf(pid int) (*owner.Member, map[uint64]int, error) {
+func (s *Container) pipesOf(pid int) (*owner.Member, map[uint64]int, error) {
 	if p := s.masters[pid]; p != nil && p.Alive() == nil {
 		return p, s.pipes[pid], nil
 	}
@@ -272,7 +242,7 @@ func (s *scene) pipesOf(pid int) (*owner.Member, map[uint64]int, error) {
 }
 
 // forgetPipes makes pipesOf look again: a master's files change.
-func (s *scene) forgetPipes() {
+func (s *Container) forgetPipes() {
 	clear(s.pipes)
 	for pid, p := range s.masters {
 		if pipes, err := master.Pipes(p.Process); err == nil {

@@ -10,12 +10,12 @@ import (
 // claim that does not hold: the path must show exactly one autofs mount, its
 // pipe must have the right master as its reader, and what covered it must be
 // there.
-func (w *work) verify() {
-	if err := w.scene.readTables(); err != nil {
+func (w *repairWork) verify() {
+	if err := w.container.readTables(); err != nil {
 		w.failAll(err)
 		return
 	}
-	now, err := w.scene.survey()
+	now, err := w.container.survey()
 	if err != nil {
 		w.failAll(err)
 		return
@@ -42,7 +42,7 @@ func (w *work) verify() {
 	}
 }
 
-func (w *work) failAll(err error) {
+func (w *repairWork) failAll(err error) {
 	for i := range w.plan {
 		if w.plan[i].Cure == Reexecuted || w.plan[i].Cure == Restarted || w.plan[i].Cure == Reloaded {
 			w.fail(i, fmt.Errorf("the repair could not be verified: %w", err))

@@ -104,6 +104,18 @@ func (p *Process) Executed() bool { return !p.forked }
 // files that belong to this process and to no later one.
 func (p *Process) Identity() string { return fmt.Sprintf("%d-%d", p.pid, p.start) }
 
+// ParseIdentity reads what [Process.Identity] writes.
+func ParseIdentity(text string) (pid int, start uint64, err error) {
+	number, ticks, _ := strings.Cut(text, "-")
+	if pid, err = strconv.Atoi(number); err == nil {
+		start, err = strconv.ParseUint(ticks, 10, 64)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("%q: want a process number and a start time: %w", text, err)
+	}
+	return pid, start, nil
+}
+
 // Pidfd is the process's pidfd. It is closed by Close; poll(2) reports it
 // readable when the process is dead.
 func (p *Process) Pidfd() *os.File { return p.pidfd }
