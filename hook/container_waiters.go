@@ -16,7 +16,7 @@ func (s *Container) waiters() ([]Waiter, error) {
 	}
 	var list []Waiter
 	for _, w := range found {
-		list = append(list, Waiter{PID: w.PID, Command: w.Command, Path: w.Path, process: w.Process, start: w.ProcessStart})
+		list = append(list, Waiter{PID: w.PID, Command: w.Command, Path: w.Path, Process: w.Process, Start: w.ProcessStart})
 	}
 	return list, nil
 }

@@ -11,20 +11,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Moment is one of the four points of a restore at which the program works.
-type Moment string
-
-const (
-	// Reserve is before the restored processes exist.
-	Reserve Moment = "reserve"
-	// Prepare is when the container's control group is known and mounts exist.
-	Prepare Moment = "prepare"
-	// Preserve is when all mounts are final and all processes are stopped.
-	Preserve Moment = "preserve"
-	// Repair is when the processes run again.
-	Repair Moment = "repair"
-)
-
 // Event says which process is being restored, at which moment, and what called us.
 type Event struct {
 	// Trigger names the caller, for the report: "criu:post-resume",
@@ -62,24 +48,6 @@ func (e Event) unlessHost(err error) error {
 		return nil
 	}
 	return err
-}
-
-// Strategy says which cures may be tried for mounts that a systemd serves.
-type Strategy string
-
-const (
-	// Auto tries all cures, the mildest first.
-	Auto Strategy = "auto"
-	// ReexecOnly has systemd re-execute itself, also where nothing shows that it was
-	// restored, and restarts no unit.
-	ReexecOnly Strategy = "reexec"
-	// RestartOnly restarts units at once.
-	RestartOnly Strategy = "restart"
-)
-
-// Valid reports whether it is one of the strategies.
-func (s Strategy) Valid() bool {
-	return s == Auto || s == ReexecOnly || s == RestartOnly
 }
 
 // Environment variables with which CRIU calls an action script, beside

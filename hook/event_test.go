@@ -69,9 +69,9 @@ func TestHostNamespace(t *testing.T) {
 	child := testenv.Start(t, nil)
 	for trigger, quiet := range map[string]bool{"criu:post-resume": true, "oci:poststart": true, "command:repair": false} {
 		r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Errorf("%s: warned of %v", trigger, err) }}
-		report, err := r.Run(t.Context(), Event{Trigger: trigger, Moment: Repair, PID: child.PID(), CRIU: os.Getpid()})
-		if (err == nil) != quiet || (report.Outcome == NothingToDo) != quiet {
-			t.Errorf("%s: %+v, %v, want it quiet: %v", trigger, report, err, quiet)
+		rep, err := r.Run(t.Context(), Event{Trigger: trigger, Moment: Repair, PID: child.PID(), CRIU: os.Getpid()})
+		if (err == nil) != quiet || (rep.Outcome == NothingToDo) != quiet {
+			t.Errorf("%s: %+v, %v, want it quiet: %v", trigger, rep, err, quiet)
 		}
 		if entries, err := os.ReadDir(r.Directory); err != nil || len(entries) != 0 {
 			t.Errorf("%s: left %v, %v", trigger, entries, err)

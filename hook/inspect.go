@@ -22,14 +22,14 @@ func (r Runner) Inspect(ctx context.Context, e Event) (*Report, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
 	defer cancel()
 	begin := time.Now()
-	report := newReport(e)
-	report.Planned = true
-	err := r.inspectInto(ctx, e, report)
-	report.Finish(begin, err)
-	return report, err
+	rep := newReport(e)
+	rep.Planned = true
+	err := r.inspectInto(ctx, e, rep)
+	rep.Finish(begin, err)
+	return rep, err
 }
 
-func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error {
+func (r Runner) inspectInto(ctx context.Context, e Event, rep *Report) error {
 	init, err := nsenter.Open(e.PID)
 	if err != nil {
 		return err
@@ -40,7 +40,7 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 		return err
 	}
 	defer sc.close()
-	report.Container = r.containerName(e, init)
+	rep.Container = r.containerName(e, init)
 	if sc.hasAutofs() {
 		r.protect(init)
 	}
@@ -53,12 +53,12 @@ func (r Runner) inspectInto(ctx context.Context, e Event, report *Report) error 
 	if err != nil {
 		return err
 	}
-	report.Describe(snapshot, Plan(snapshot))
+	rep.Describe(snapshot, Plan(snapshot))
 	if r.Machine != nil {
-		report.Checkpoint = r.obstacles(ctx, sc, snapshot)
+		rep.Checkpoint = r.obstacles(ctx, sc, snapshot)
 	}
 	if text := sc.allInOwnGroup(); text != "" {
-		report.Warnings = append(report.Warnings, text)
+		rep.Warnings = append(rep.Warnings, text)
 	}
 	return nil
 }

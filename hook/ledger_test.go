@@ -25,15 +25,15 @@ func TestSettled(t *testing.T) {
 		at("/restarted", nil), at("/reloaded", nil), at("/preserved", nil),
 		at("/number", func(m *Mount) { m.DeviceBefore = m.Device }), // a run that was killed had preserved it
 	}}
-	var plan []Decision
+	var decisions []Decision
 	for i, cure := range []Cure{Reexecuted, Healthy, Unrepaired, Healthy, Restarted, Reloaded, Preserved, Healthy} {
-		plan = append(plan, Decision{Mount: i, Cure: cure})
+		decisions = append(decisions, Decision{Mount: i, Cure: cure})
 	}
 	if err := s.MarkConfirmed(init, before.Mounts[:1]); err != nil || before.Mounts[0].Confirmed {
 		t.Errorf("before: %+v, %v", before.Mounts[0], err)
 	}
 	for range 2 {
-		if err := s.Confirm(init, Known(before, plan)); err != nil {
+		if err := s.Confirm(init, Known(before, decisions)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -81,7 +81,7 @@ func TestSettled(t *testing.T) {
 	if err := s.MarkConfirmed(another, list); err != nil || list[1].Confirmed {
 		t.Errorf("of another container: %+v, %v", list[1], err)
 	}
-	if err := s.Confirm(another, Known(before, plan[1:3])); err != nil {
+	if err := s.Confirm(another, Known(before, decisions[1:3])); err != nil {
 		t.Error(err)
 	}
 	if entries, err := os.ReadDir(filepath.Join(s.dir, "containers")); err != nil || len(entries) != 1 {

@@ -147,6 +147,9 @@ func toPreserve(list []Mount) []int {
 	return picked
 }
 
+// unmountedReason is that of offset triggers.
+const unmountedReason = "its entry was not in use and is unmounted: the next access mounts it with a new trigger"
+
 func decideAutomount(s *Snapshot, m *Mount) (Cure, string) {
 	const stale = "automount remembers another device and inode number"
 	switch {

@@ -15,7 +15,7 @@ import (
 func (s *Session) detachOffsets(ctx context.Context, h *Handover, list []Mount) {
 	byDaemon := map[int][]*Mount{}
 	for i := range list {
-		if m := &list[i]; m.Master.Kind == master.Automount && m.Options.Type == autofs.Offset && !m.Parking && s.container.isHome(m) {
+		if m := &list[i]; m.Master.Kind == master.Automount && m.Options.Type == autofs.Offset && !m.Parking && s.isHome(m) {
 			byDaemon[m.Master.PID] = append(byDaemon[m.Master.PID], m)
 		}
 	}
@@ -34,8 +34,8 @@ func (s *Session) detachOffsets(ctx context.Context, h *Handover, list []Mount) 
 }
 
 // isHome reports whether the mount is in the namespace of its master.
-func (s *Container) isHome(m *Mount) bool {
-	home, err := s.masters[m.Master.PID].Namespace("mnt")
+func (s *Session) isHome(m *Mount) bool {
+	home, err := s.container.masters[m.Master.PID].Namespace("mnt")
 	return err == nil && home.Inode == m.Namespace
 }
 
@@ -47,7 +47,7 @@ func (s *Session) parkTriggers(ctx context.Context, criu *nsenter.Process, list 
 		if m.Master.Kind != master.Automount || m.Options.Type != autofs.Direct || m.Parking || m.Confirmed || len(m.Covers) > 0 {
 			continue
 		}
-		if s.container.isHome(m) {
+		if s.isHome(m) {
 			byDaemon[m.Master.PID] = append(byDaemon[m.Master.PID], m)
 		}
 	}

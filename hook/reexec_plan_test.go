@@ -2,61 +2,11 @@ package hook
 
 import (
 	"context"
-	"errors"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
-
-// TestConcludePlanned: an inspection found work, or none; who still waits keeps
-// a repair from being whole.
-func TestConcludePlanned(t *testing.T) {
-	for _, test := range []struct {
-		cures          []Cure
-		planned, stuck bool
-		err            string
-		want           Outcome
-		status         int
-	}{
-		{nil, true, false, "", NothingToDo, 0},
-		{[]Cure{Healthy}, true, false, "", NothingToDo, 0},
-		{[]Cure{Reexecuted, Healthy}, true, false, "", Planned, 0},
-		{[]Cure{Unrepaired}, true, false, "", Planned, 0},
-		{[]Cure{Restarted, Unrepaired}, true, false, "", Planned, 0},
-		{[]Cure{Reexecuted}, true, false, "broken", Failed, 1},
-		{[]Cure{Reexecuted}, false, true, "", Partial, 3},
-		{[]Cure{Reexecuted, Healthy}, false, true, "", Partial, 3},
-		{[]Cure{Reexecuted, Unrepaired}, false, true, "", Partial, 3},
-		{[]Cure{Unrepaired}, false, true, "", Failed, 1},
-		{[]Cure{Reexecuted}, false, true, "broken", Failed, 1},
-	} {
-		r := Report{Container: "c1", Error: test.err, Planned: test.planned, stuck: test.stuck}
-		for _, c := range test.cures {
-			r.Mounts = append(r.Mounts, MountReport{Outcome: c})
-		}
-		r.conclude()
-		if r.Outcome != test.want || r.Outcome.ExitStatus() != test.status {
-			t.Errorf("%+v: %s (%d)", test, r.Outcome, r.Outcome.ExitStatus())
-		}
-		if says := strings.HasPrefix(r.Summary(), "c1: nothing was changed; planned"); says != (test.planned && test.err == "") {
-			t.Errorf("%+v: %q", test, r.Summary())
-		}
-	}
-}
-
-func TestCollect(t *testing.T) {
-	var told []error
-	notes := []string{"before"}
-	warn := CollectWarnings(func(err error) { told = append(told, err) }, &notes)
-	first, second := errors.New("first"), errors.New("second")
-	warn(first)
-	warn(second)
-	if !slices.Equal(notes, []string{"before", "first", "second"}) || !slices.Equal(told, []error{first, second}) {
-		t.Errorf("noted %q, told %v", notes, told)
-	}
-}
 
 // work with systemd's mounts: the main one, the same in another namespace, a
 // second one, and one that is preserved.

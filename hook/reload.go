@@ -81,9 +81,6 @@ func (w *repairWork) detachKeys(ctx context.Context, daemon *owner.Member, list 
 	}
 }
 
-// unmountedReason is that of offset triggers.
-const unmountedReason = "its entry was not in use and is unmounted: the next access mounts it with a new trigger"
-
 func (w *repairWork) reloadDaemon(ctx context.Context, daemon *owner.Member, list []int) {
 	var late []waiters.Waiter
 	err := master.CanReload(ctx, daemon.Process)

@@ -2,9 +2,7 @@ package hook
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"time"
 
@@ -16,31 +14,31 @@ import (
 // and reports.
 func (r Runner) repair(ctx context.Context, e Event) (*Report, error) {
 	begin := time.Now()
-	report := newReport(e)
-	r.Warn = CollectWarnings(r.Warn, &report.Warnings)
-	err := r.repairInto(ctx, e, report)
-	report.Finish(begin, err)
-	if report.Container != "" && (report.Outcome != NothingToDo || len(report.Mounts) > 0) {
-		if saveErr := r.saveReport(report); saveErr != nil {
+	rep := newReport(e)
+	r.Warn = CollectWarnings(r.Warn, &rep.Warnings)
+	err := r.repairInto(ctx, e, rep)
+	rep.Finish(begin, err)
+	if rep.Container != "" && (rep.Outcome != NothingToDo || len(rep.Mounts) > 0) {
+		if saveErr := r.saveReport(rep); saveErr != nil {
 			r.Warn(saveErr)
 		}
 	}
-	return report, err
+	return rep, err
 }
 
 func newReport(e Event) *Report {
 	return &Report{PID: e.PID, Trigger: e.Trigger, Moment: e.Moment, Mounts: []MountReport{}}
 }
 
-func (r Runner) saveReport(report *Report) error {
-	data, err := json.MarshalIndent(report, "", "  ")
+func (r Runner) saveReport(rep *Report) error {
+	data, err := rep.Encode()
 	if err != nil {
-		return fmt.Errorf("report: %w", err)
+		return err
 	}
-	return r.journal().SaveReport(report.Container, append(data, '\n'))
+	return r.journal().SaveReport(rep.Container, data)
 }
 
-func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
+func (r Runner) repairInto(ctx context.Context, e Event, rep *Report) error {
 	init, err := nsenter.Open(e.PID)
 	if err != nil {
 		return err
@@ -49,7 +47,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
 	if err := init.CheckForeign(); err != nil {
 		return e.unlessHost(err)
 	}
-	report.Container = r.containerName(e, init)
+	rep.Container = r.containerName(e, init)
 	criu, handover := r.loadHandover(e)
 	if criu != nil {
 		defer criu.Close()
@@ -65,7 +63,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
 	if handover != nil {
 		var done bool
 		if handover, done = r.currentHandover(criu, init, handover); done {
-			report.Mounts = append(report.Mounts, handover.Reports...)
+			rep.Mounts = append(rep.Mounts, handover.Reports...)
 			return nil // called twice for this stage
 		}
 	}
@@ -81,18 +79,18 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
 		r.protect(init)
 		r.journal().Sweep() // where there is a handover, Reserve did
 	}
-	return r.repairContainer(ctx, e, sc, criu, handover, report)
+	return r.repairContainer(ctx, e, sc, criu, handover, rep)
 }
 
 // repairContainer repairs an open container. handover is what earlier stages left,
 // nil for nothing; criu is the process that restores, if there is a handover.
-func (r Runner) repairContainer(ctx context.Context, e Event, sc *Container, criu *nsenter.Process, handover *Handover, report *Report) error {
+func (r Runner) repairContainer(ctx context.Context, e Event, sc *Container, criu *nsenter.Process, handover *Handover, rep *Report) error {
 	r.prepareSystemd(sc)
 	known := handover
 	if known == nil {
 		known = &Handover{}
 	}
-	report.Warnings = append(report.Warnings, known.Warnings...)
+	rep.Warnings = append(rep.Warnings, known.Warnings...)
 	session := NewSession(sc, r.journal(), r.Warn)
 	defer session.Close()
 	session.Recover(ctx)
@@ -106,14 +104,14 @@ func (r Runner) repairContainer(ctx context.Context, e Event, sc *Container, cri
 	if err := sc.wake(ctx, snapshot); err != nil {
 		r.Warn(err)
 	}
-	report.Describe(snapshot, repair.plan)
-	report.AddUnmounted(sc.main().id, known.Unmounted)
-	repair.countWaiters(report)
+	rep.Describe(snapshot, repair.plan)
+	rep.AddUnmounted(sc.main().id, known.Unmounted)
+	repair.countWaiters(rep)
 	if err := r.journal().Confirm(sc.init, Known(snapshot, repair.plan)); err != nil {
 		r.Warn(err)
 	}
 	if handover != nil {
-		handover.Moment, handover.Reports, handover.Roots = Repair, report.Mounts, nil
+		handover.Moment, handover.Reports, handover.Roots = Repair, rep.Mounts, nil
 		if err := errors.Join(handover.Holder.Stop(ctx), r.journal().SaveHandover(criu, handover)); err != nil {
 			r.Warn(err)
 		}

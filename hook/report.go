@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -64,9 +65,9 @@ type Report struct {
 	// Planned is whether nothing was done: the mounts' outcomes are what a repair
 	// would try.
 	Planned bool `json:"-"`
-	// stuck is whether processes wait on mounts that were cured, and waited on
+	// Stuck is whether processes wait on mounts that were cured, and waited on
 	// them before: they were not released.
-	stuck bool
+	Stuck bool `json:"-"`
 }
 
 // MountReport is the part of a report about one autofs mount.
@@ -96,8 +97,8 @@ type MasterReport struct {
 	Unit string `json:"unit,omitempty"`
 }
 
-// report describes a mount as it is planned or, after apply, as it is.
-func (m *Mount) report(d Decision) MountReport {
+// reportOf describes a mount as it is planned or, after the cures, as it is.
+func reportOf(m *Mount, d Decision) MountReport {
 	r := MountReport{
 		Path: Truncate(m.Path), MountNamespace: m.Namespace, Type: m.Options.Type.String(),
 		Master:    MasterReport{Kind: string(m.Master.Kind), PID: m.Master.PID, Unit: m.Master.Unit},
@@ -151,7 +152,7 @@ func (r *Report) conclude() {
 	switch {
 	case r.Planned && cured+left > 0:
 		r.Outcome = Planned
-	case r.stuck && left == 0, left > 0 && cured > 0:
+	case r.Stuck && left == 0, left > 0 && cured > 0:
 		r.Outcome = Partial
 	case left > 0:
 		r.Outcome = Failed
@@ -226,7 +227,7 @@ func (r *Report) Summary() string {
 func (r *Report) Describe(s *Snapshot, plan []Decision) {
 	size := 0
 	for _, d := range plan {
-		m := s.Mounts[d.Mount].report(d)
+		m := reportOf(&s.Mounts[d.Mount], d)
 		if size += m.size(); size > maxReport {
 			m.shorten()
 		}
@@ -253,4 +254,13 @@ func (r *Report) Finish(begin time.Time, err error) {
 		r.Unreadable = errors.Is(err, fs.ErrNotExist)
 	}
 	r.conclude()
+}
+
+// Encode returns the report's JSON form, with a final newline.
+func (r *Report) Encode() ([]byte, error) {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
+	return append(data, '\n'), nil
 }

@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +71,7 @@ func hostileReport() *Report {
 		Container: "c1", PID: 42, Trigger: "criu:post-resume", Moment: Repair, DurationMS: 1.25,
 		Waiting: []Waiter{{PID: 7, Command: hostile, Path: hostile}, {PID: 8, Command: "ls"}},
 	}
-	r.Mounts = append(r.Mounts, m.report(Decision{Cure: Restarted, Reason: "because"}), free.report(Decision{Cure: Unrepaired, Reason: hostile}))
+	r.Mounts = append(r.Mounts, reportOf(&m, Decision{Cure: Restarted, Reason: "because"}), reportOf(&free, Decision{Cure: Unrepaired, Reason: hostile}))
 	r.conclude()
 	return r
 }
@@ -135,34 +134,17 @@ const golden = `{
 `
 
 func TestReportJSON(t *testing.T) {
-	dir := t.TempDir()
-	r := hostileReport()
-	if err := (Runner{Directory: dir}).saveReport(r); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "reports", "c1.json")
-	data, err := os.ReadFile(path)
+	data, err := hostileReport().Encode()
 	want := strings.ReplaceAll(golden, "HOSTILE", `"/a\n\u001b[2J`+"\u202e"+`\ufffd b"`)
 	if err != nil || string(data) != want {
 		t.Errorf("%v:\n%s\nwant\n%s", err, data, want)
-	}
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info, err)
-	}
-	// Again: replaced in one step, with nothing left beside it.
-	if err := (Runner{Directory: dir}).saveReport(r); err != nil {
-		t.Error(err)
-	}
-	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
-		t.Errorf("%v, %v", entries, err)
 	}
 	var again Report
 	if err := json.Unmarshal(data, &again); err != nil || again.Outcome != Partial || len(again.Mounts) != 2 {
 		t.Errorf("%+v, %v", again, err)
 	}
-	empty, err := json.Marshal(&Report{Mounts: []MountReport{}})
-	if err != nil || !strings.Contains(string(empty), `"mounts":[]`) {
+	empty, err := (&Report{Mounts: []MountReport{}}).Encode()
+	if err != nil || !strings.Contains(string(empty), `"mounts": []`) {
 		t.Errorf("%s, %v", empty, err)
 	}
 }
@@ -185,5 +167,53 @@ func TestOneLine(t *testing.T) {
 	groups := r.Unrepaired()
 	if len(groups) != 1 || groups[0].Reason != hostile || len(groups[0].Paths) != 1 {
 		t.Errorf("%+v", groups)
+	}
+}
+
+// TestConcludePlanned: an inspection found work, or none; who still waits keeps
+// a repair from being whole.
+func TestConcludePlanned(t *testing.T) {
+	for _, test := range []struct {
+		cures          []Cure
+		planned, stuck bool
+		err            string
+		want           Outcome
+		status         int
+	}{
+		{nil, true, false, "", NothingToDo, 0},
+		{[]Cure{Healthy}, true, false, "", NothingToDo, 0},
+		{[]Cure{Reexecuted, Healthy}, true, false, "", Planned, 0},
+		{[]Cure{Unrepaired}, true, false, "", Planned, 0},
+		{[]Cure{Restarted, Unrepaired}, true, false, "", Planned, 0},
+		{[]Cure{Reexecuted}, true, false, "broken", Failed, 1},
+		{[]Cure{Reexecuted}, false, true, "", Partial, 3},
+		{[]Cure{Reexecuted, Healthy}, false, true, "", Partial, 3},
+		{[]Cure{Reexecuted, Unrepaired}, false, true, "", Partial, 3},
+		{[]Cure{Unrepaired}, false, true, "", Failed, 1},
+		{[]Cure{Reexecuted}, false, true, "broken", Failed, 1},
+	} {
+		r := Report{Container: "c1", Error: test.err, Planned: test.planned, Stuck: test.stuck}
+		for _, c := range test.cures {
+			r.Mounts = append(r.Mounts, MountReport{Outcome: c})
+		}
+		r.conclude()
+		if r.Outcome != test.want || r.Outcome.ExitStatus() != test.status {
+			t.Errorf("%+v: %s (%d)", test, r.Outcome, r.Outcome.ExitStatus())
+		}
+		if says := strings.HasPrefix(r.Summary(), "c1: nothing was changed; planned"); says != (test.planned && test.err == "") {
+			t.Errorf("%+v: %q", test, r.Summary())
+		}
+	}
+}
+
+func TestCollect(t *testing.T) {
+	var told []error
+	notes := []string{"before"}
+	warn := CollectWarnings(func(err error) { told = append(told, err) }, &notes)
+	first, second := errors.New("first"), errors.New("second")
+	warn(first)
+	warn(second)
+	if !slices.Equal(notes, []string{"before", "first", "second"}) || !slices.Equal(told, []error{first, second}) {
+		t.Errorf("noted %q, told %v", notes, told)
 	}
 }

@@ -92,9 +92,9 @@ type Waiter struct {
 	Command string `json:"command"`
 	// Path is what the process wants to reach, "" if that could not be read.
 	Path string `json:"path,omitempty"`
-	// process is the process that the thread PID belongs to, start its start time.
-	process int
-	start   uint64
+	// Process is the process that the thread PID belongs to, Start its start time.
+	Process int    `json:"-"`
+	Start   uint64 `json:"-"`
 }
 
 // Outside reports whether a process that is not the container's serves the mount:

@@ -104,26 +104,26 @@ func TestListAutofsLimits(t *testing.T) {
 func TestReportSize(t *testing.T) {
 	long := "/" + strings.Repeat("deep/", 20_000)
 	s := &Snapshot{}
-	var plan []Decision
+	var decisions []Decision
 	for i := range 4000 {
 		m := systemdMount(func(m *Mount) { m.Path = long })
 		for range 50 {
 			m.Below = append(m.Below, Cover{Type: "tmpfs", Path: long})
 		}
 		s.Mounts = append(s.Mounts, m)
-		plan = append(plan, Decision{Mount: i, Cure: Unrepaired, Reason: long})
+		decisions = append(decisions, Decision{Mount: i, Cure: Unrepaired, Reason: long})
 	}
 	r := &Report{Mounts: []MountReport{}}
-	r.Describe(s, plan)
+	r.Describe(s, decisions)
 	r.Finish(time.Now(), nil)
 	data, err := json.Marshal(r)
-	if err != nil || len(data) > 2*maxReport || len(r.Mounts) != len(plan) || r.Outcome != Failed {
+	if err != nil || len(data) > 2*maxReport || len(r.Mounts) != len(decisions) || r.Outcome != Failed {
 		t.Errorf("%d bytes for %d mounts, %s, %v", len(data), len(r.Mounts), r.Outcome, err)
 	}
 	if first := r.Mounts[0]; len(first.CoveredBy) != maxReportedCovers+1 || first.CoveredBy[maxReportedCovers] != "18 more" {
 		t.Errorf("%d covers, the last %q", len(first.CoveredBy), first.CoveredBy[len(first.CoveredBy)-1])
 	}
-	if last := r.Mounts[len(plan)-1]; len(last.CoveredBy) != 1 || len(last.Path) > maxShort+30 {
+	if last := r.Mounts[len(decisions)-1]; len(last.CoveredBy) != 1 || len(last.Path) > maxShort+30 {
 		t.Errorf("the last mount: %q, %d bytes of path", last.CoveredBy, len(last.Path))
 	}
 	for _, u := range r.Unrepaired() {

@@ -100,7 +100,7 @@ func (w *repairWork) endWaiters(ctx context.Context, list []int) {
 // endWaiter ends the process that a waiter is a thread of. It may have entered the
 // container from outside: then it is looked at where it is now.
 func (s *Session) endWaiter(ctx context.Context, p Waiter) error {
-	thread, err := nsenter.OpenIdentity(p.process, p.start)
+	thread, err := nsenter.OpenIdentity(p.Process, p.Start)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -109,7 +109,7 @@ func (s *Session) endWaiter(ctx context.Context, p Waiter) error {
 	}
 	defer thread.Close()
 	if id, err := thread.Namespace("mnt"); err != nil || s.container.space(id.Inode) == nil || thread.CheckForeign() != nil {
-		return fmt.Errorf("process %d: %w: it waits in another mount namespace", p.process, errors.Join(owner.ErrOutside, err))
+		return fmt.Errorf("process %d: %w: it waits in another mount namespace", p.Process, errors.Join(owner.ErrOutside, err))
 	}
 	if err := thread.Signal(unix.SIGKILL); err != nil {
 		return err
@@ -268,7 +268,7 @@ func (w *repairWork) countWaiters(report *Report) {
 		for _, p := range waitersOn(before, m.Path) {
 			switch {
 			case still[p.PID]:
-				report.stuck = report.stuck || m.Outcome != Healthy
+				report.Stuck = report.Stuck || m.Outcome != Healthy
 			case !counted[p.PID]:
 				counted[p.PID] = true
 				if w.refused[p.PID] {
