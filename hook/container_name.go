@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -91,7 +92,7 @@ func engineID(part string) string {
 // container that lives and is called the same. A container can choose the last
 // part of its control group.
 func (r Runner) freeName(name string, init *nsenter.Process) string {
-	var other Report
+	var other report.Report
 	data, err := os.ReadFile(r.journal().ReportPath(name))
 	if err != nil || json.Unmarshal(data, &other) != nil || other.PID == init.PID() {
 		return name

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 )
 
 // FuzzState feeds what an OCI runtime, and through annotations a container
@@ -42,7 +44,7 @@ func FuzzReportName(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		dir := t.TempDir()
-		if err := NewStore(dir).SaveReport(fileName(name), nil); err != nil {
+		if err := journal.NewStore(dir).SaveReport(fileName(name), nil); err != nil {
 			return
 		}
 		names, err := filepath.Glob(filepath.Join(dir, "*"))

@@ -6,19 +6,23 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	"golang.org/x/sys/unix"
 )
 
 // Inspect looks at a container and plans, changing nothing.
-func (r Runner) Inspect(ctx context.Context, e Event) (*Report, error) {
-	r.Warn = TruncateWarnings(r.Warn)
+func (r Runner) Inspect(ctx context.Context, e Event) (*report.Report, error) {
+	r.Warn = report.TruncateWarnings(r.Warn)
 	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
 	defer cancel()
 	begin := time.Now()
@@ -29,35 +33,35 @@ func (r Runner) Inspect(ctx context.Context, e Event) (*Report, error) {
 	return rep, err
 }
 
-func (r Runner) inspectInto(ctx context.Context, e Event, rep *Report) error {
+func (r Runner) inspectInto(ctx context.Context, e Event, rep *report.Report) error {
 	init, err := nsenter.Open(e.PID)
 	if err != nil {
 		return err
 	}
 	defer init.Close()
-	sc, err := OpenContainer(init, e.Everyone)
+	sc, err := container.Open(init, e.Everyone)
 	if err != nil {
 		return err
 	}
-	defer sc.close()
+	defer sc.Close()
 	rep.Container = r.containerName(e, init)
-	if sc.hasAutofs() {
+	if sc.HasAutofs() {
 		r.protect(init)
 	}
-	session := NewSession(sc, r.journal(), r.Warn)
+	session := cure.NewSession(sc, r.journal(), r.Warn)
 	defer session.Close()
 	if err := session.LoadParkings(); err != nil {
 		r.Warn(err)
 	}
-	snapshot, err := r.snapshot(e, sc, &Handover{})
+	snapshot, err := r.snapshot(e, sc, &journal.Handover{})
 	if err != nil {
 		return err
 	}
-	rep.Describe(snapshot, Plan(snapshot))
+	rep.Describe(snapshot, plan.New(snapshot))
 	if r.Machine != nil {
 		rep.Checkpoint = r.obstacles(ctx, sc, snapshot)
 	}
-	if text := sc.allInOwnGroup(); text != "" {
+	if text := sc.AllInOwnGroup(); text != "" {
 		rep.Warnings = append(rep.Warnings, text)
 	}
 	return nil
@@ -65,7 +69,7 @@ func (r Runner) inspectInto(ctx context.Context, e Event, rep *Report) error {
 
 // obstacles is what CRIU would fail at if the container were checkpointed now, or
 // restored elsewhere. Never nil.
-func (r Runner) obstacles(ctx context.Context, sc *Container, snapshot *Snapshot) []forecast.Problem {
+func (r Runner) obstacles(ctx context.Context, sc *container.Container, snapshot *container.Snapshot) []forecast.Problem {
 	problems := append([]forecast.Problem{}, r.Machine.Problems()...)
 	var list []forecast.Autofs
 	for i := range snapshot.Mounts {
@@ -75,32 +79,32 @@ func (r Runner) obstacles(ctx context.Context, sc *Container, snapshot *Snapshot
 	for _, w := range snapshot.Waiters {
 		problems = append(problems, forecast.Waiting(w.PID, w.Command, w.Path))
 	}
-	if hasSystemdAutomount(snapshot) && !hasDevice(sc.init) {
+	if hasSystemdAutomount(snapshot) && !hasDevice(sc.Init) {
 		problems = append(problems, forecast.NoDevice())
 	}
 	own := ""
-	if inside, err := cgroup.HasOwnNamespace(sc.init); err != nil {
+	if inside, err := cgroup.HasOwnNamespace(sc.Init); err != nil {
 		r.Warn(err)
 	} else if !inside {
-		if own, err = cgroup.Own(sc.init); err != nil {
+		if own, err = cgroup.Own(sc.Init); err != nil {
 			r.Warn(err)
 		}
 	}
-	watches, err := forecast.Watches(ctx, sc.init, sc.members, own, *r.Machine)
+	watches, err := forecast.Watches(ctx, sc.Init, sc.Members, own, *r.Machine)
 	if err != nil {
 		r.Warn(err)
 	}
 	return append(problems, watches...)
 }
 
-func autofsOf(sc *Container, m *Mount) forecast.Autofs {
+func autofsOf(sc *container.Container, m *container.Mount) forecast.Autofs {
 	a := forecast.Autofs{Namespace: m.Namespace, Path: m.Path, Type: m.Options.Type, Daemon: m.Master.Kind == master.Automount}
 	for _, c := range m.Below {
 		if c.Type != "autofs" {
 			a.Covers = append(a.Covers, c.Path)
 		}
 	}
-	if p := sc.masters[m.Master.PID]; p != nil && m.Main {
+	if p := sc.Masters[m.Master.PID]; p != nil && m.Main {
 		a.Unread = unread(p.Process, m.Master.PipeFD)
 	}
 	return a
@@ -120,7 +124,7 @@ func unread(p *nsenter.Process, number int) int {
 	return n
 }
 
-func hasSystemdAutomount(s *Snapshot) bool {
+func hasSystemdAutomount(s *container.Snapshot) bool {
 	for i := range s.Mounts {
 		if s.Mounts[i].Master.Kind == master.Systemd {
 			return true

@@ -11,6 +11,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -48,7 +51,7 @@ func ReadState(r io.Reader) (*specs.State, error) {
 // these belong to a fresh start. doc.go says how the two are told apart.
 func StageEvent(hookStage string, state *specs.State) (e Event, ok bool, err error) {
 	if hookStage == "createRuntime" && isRestore(state) {
-		return Event{Trigger: "oci:" + hookStage, Moment: Reserve, PID: state.Pid, ContainerID: state.ID}, true, nil
+		return Event{Trigger: "oci:" + hookStage, Stage: stage.Reserve, PID: state.Pid, ContainerID: state.ID}, true, nil
 	}
 	if hookStage != "poststart" {
 		return Event{}, false, nil
@@ -59,7 +62,7 @@ func StageEvent(hookStage string, state *specs.State) (e Event, ok bool, err err
 	if startedAfresh(os.Getppid()) {
 		return Event{}, false, nil
 	}
-	return Event{Trigger: "oci:" + hookStage, Moment: Repair, PID: state.Pid, ContainerID: state.ID, Strategy: Auto}, true, nil
+	return Event{Trigger: "oci:" + hookStage, Stage: stage.Repair, PID: state.Pid, ContainerID: state.ID, Strategy: container.Auto}, true, nil
 }
 
 // startedAfresh reports whether the process that called the hook is a runtime

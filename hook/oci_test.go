@@ -8,9 +8,10 @@ import (
 	"testing"
 	"testing/iotest"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 func TestReadState(t *testing.T) {
@@ -64,11 +65,11 @@ func TestStageEvent(t *testing.T) {
 			if ours != test.ours || (err != nil) != test.bad {
 				t.Errorf("%s, %+v: %+v, %v, %v", hookStage, test.state, e, ours, err)
 			}
-			want := Repair
+			want := stage.Repair
 			if hookStage == "createRuntime" {
-				want = Reserve
+				want = stage.Reserve
 			}
-			if ours && (e.Moment != want || e.PID != 42 || e.ContainerID != "c1" || e.Trigger != "oci:"+hookStage || e.CRIU != 0) {
+			if ours && (e.Stage != want || e.PID != 42 || e.ContainerID != "c1" || e.Trigger != "oci:"+hookStage || e.CRIU != 0) {
 				t.Errorf("%s: %+v", hookStage, e)
 			}
 		}

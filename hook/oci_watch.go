@@ -9,8 +9,13 @@ import (
 	"path"
 	"strconv"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -88,7 +93,7 @@ func (r Runner) leaveWatcher(e Event) error {
 	}
 	r.journal().Sweep() // a restore that fails is not repaired
 	// The cgroup namespace does not exist yet.
-	if err := r.createGroups(init, criu, dir, AnyView); err != nil {
+	if err := r.createGroups(init, criu, dir, cure.AnyView); err != nil {
 		r.Warn(err)
 	}
 	return startWatcher(e, init, criu)
@@ -97,7 +102,7 @@ func (r Runner) leaveWatcher(e Event) error {
 // startWatcher starts the watcher, with nothing of ours: a runtime waits for every
 // process that has its hook's output open.
 func startWatcher(e Event, init, criu *nsenter.Process) error {
-	engine := OpenEngine(criu)
+	engine := container.OpenEngine(criu)
 	if engine != nil {
 		defer engine.Close()
 	}
@@ -116,7 +121,7 @@ func WatchEvent(args []string) (Event, error) {
 	if len(args) != 3 {
 		return Event{}, fmt.Errorf("%s: want three arguments: CRIU, the container's first process, its name", WatchVerb)
 	}
-	e := Event{Trigger: "oci:createRuntime", Moment: Repair, ContainerID: args[2], Strategy: Auto, Watch: true}
+	e := Event{Trigger: "oci:createRuntime", Stage: stage.Repair, ContainerID: args[2], Strategy: container.Auto, Watch: true}
 	var err error
 	if e.CRIU, e.criuStart, err = nsenter.ParseIdentity(args[0]); err == nil {
 		e.PID, e.initStart, err = nsenter.ParseIdentity(args[1])
@@ -128,7 +133,7 @@ func WatchEvent(args []string) (Event, error) {
 }
 
 // watch waits for the end of the restore and repairs the container then.
-func (r Runner) watch(ctx context.Context, e Event) (*Report, error) {
+func (r Runner) watch(ctx context.Context, e Event) (*report.Report, error) {
 	criu, err := nsenter.OpenIdentity(e.CRIU, e.criuStart)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -49,7 +51,7 @@ func TestParseIdentity(t *testing.T) {
 func TestWatchEvent(t *testing.T) {
 	e, err := WatchEvent([]string{"10-20", "30-40", "c1"})
 	want := Event{
-		Trigger: "oci:createRuntime", Moment: Repair, ContainerID: "c1", Strategy: Auto, Watch: true,
+		Trigger: "oci:createRuntime", Stage: stage.Repair, ContainerID: "c1", Strategy: container.Auto, Watch: true,
 		CRIU: 10, criuStart: 20, PID: 30, initStart: 40,
 	}
 	if err != nil || e != want {

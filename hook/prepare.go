@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	"golang.org/x/sys/unix"
 )
 
 // prepare works when the restored container's control group is known and its
@@ -38,23 +39,23 @@ func (r Runner) prepare(e Event) error {
 	if err != nil {
 		return err
 	}
-	view := HostView
+	view := cure.HostView
 	if own {
-		view = OwnView
+		view = cure.OwnView
 	}
 	return r.createGroups(init, criu, e.ImageDir, view)
 }
 
 // createGroups creates the groups that systemd watches, and notes which.
-func (r Runner) createGroups(init, criu *nsenter.Process, dir string, view GroupView) error {
+func (r Runner) createGroups(init, criu *nsenter.Process, dir string, view cure.GroupView) error {
 	watched, err := readWatches(dir)
 	if err != nil {
 		return err
 	}
-	own, created, err := CreateGroups(init, criu, watched, view, r.Warn)
+	own, created, err := cure.CreateGroups(init, criu, watched, view, r.Warn)
 	if len(created) > 0 {
 		r.note(fmt.Sprintf("%d control groups created in %q that systemd watches and CRIU does not recreate: %s",
-			len(created), own, Listed(created)))
+			len(created), own, report.Listed(created)))
 	}
 	return err
 }

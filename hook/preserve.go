@@ -5,6 +5,11 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -37,16 +42,16 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	}
 	defer lock.Unlock()
 	handover := r.handoverToPreserve(criu, e)
-	if handover.Moment == Preserve || handover.Moment == Repair {
+	if handover.Stage == stage.Preserve || handover.Stage == stage.Repair {
 		return nil // called twice for this stage
 	}
-	r.Warn = CollectWarnings(r.Warn, &handover.Warnings)
-	sc, err := OpenContainer(init, false)
+	r.Warn = report.CollectWarnings(r.Warn, &handover.Warnings)
+	sc, err := container.Open(init, false)
 	if err != nil {
 		return errors.Join(e.unlessHost(err), handover.Holder.Stop(ctx))
 	}
-	defer sc.close()
-	if !sc.hasAutofs() {
+	defer sc.Close()
+	if !sc.HasAutofs() {
 		return handover.Holder.Stop(ctx)
 	}
 	if !has {
@@ -56,9 +61,9 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 }
 
 // preserveContainer preserves the mounts of an open container and hands over to Repair.
-func (r Runner) preserveContainer(ctx context.Context, sc *Container, criu *nsenter.Process, handover *Handover) error {
-	handover.Init, handover.Moment = sc.init.Identity(), Preserve
-	session := NewSession(sc, r.journal(), r.Warn)
+func (r Runner) preserveContainer(ctx context.Context, sc *container.Container, criu *nsenter.Process, handover *journal.Handover) error {
+	handover.Init, handover.Stage = sc.Init.Identity(), stage.Preserve
+	session := cure.NewSession(sc, r.journal(), r.Warn)
 	defer session.Close()
 	if err := session.Preserve(ctx, criu, handover); err != nil {
 		r.Warn(err)
@@ -79,7 +84,7 @@ func (r Runner) preserveContainer(ctx context.Context, sc *Container, criu *nsen
 
 // handoverToPreserve is what Reserve left. Without it, it is what Reserve would have
 // read from the images; without these systemd's state decides, later.
-func (r Runner) handoverToPreserve(criu *nsenter.Process, e Event) *Handover {
+func (r Runner) handoverToPreserve(criu *nsenter.Process, e Event) *journal.Handover {
 	handover, err := r.journal().LoadHandover(criu)
 	if err != nil {
 		r.Warn(err)
@@ -91,12 +96,12 @@ func (r Runner) handoverToPreserve(criu *nsenter.Process, e Event) *Handover {
 	if err == nil && has {
 		set, imagesErr := readImages(e.ImageDir)
 		if imagesErr == nil {
-			return &Handover{Devices: OldDevices(set)}
+			return &journal.Handover{Devices: journal.OldDevices(set)}
 		}
 		err = imagesErr
 	}
 	if err != nil {
 		r.Warn(err)
 	}
-	return &Handover{}
+	return &journal.Handover{}
 }

@@ -6,19 +6,25 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // repair works while the container runs: it cures what is stale, verifies it
 // and reports.
-func (r Runner) repair(ctx context.Context, e Event) (*Report, error) {
+func (r Runner) repair(ctx context.Context, e Event) (*report.Report, error) {
 	begin := time.Now()
 	rep := newReport(e)
-	r.Warn = CollectWarnings(r.Warn, &rep.Warnings)
+	r.Warn = report.CollectWarnings(r.Warn, &rep.Warnings)
 	err := r.repairInto(ctx, e, rep)
 	rep.Finish(begin, err)
-	if rep.Container != "" && (rep.Outcome != NothingToDo || len(rep.Mounts) > 0) {
+	if rep.Container != "" && (rep.Outcome != report.NothingToDo || len(rep.Mounts) > 0) {
 		if saveErr := r.saveReport(rep); saveErr != nil {
 			r.Warn(saveErr)
 		}
@@ -26,11 +32,11 @@ func (r Runner) repair(ctx context.Context, e Event) (*Report, error) {
 	return rep, err
 }
 
-func newReport(e Event) *Report {
-	return &Report{PID: e.PID, Trigger: e.Trigger, Moment: e.Moment, Mounts: []MountReport{}}
+func newReport(e Event) *report.Report {
+	return &report.Report{PID: e.PID, Trigger: e.Trigger, Stage: e.Stage, Mounts: []report.Mount{}}
 }
 
-func (r Runner) saveReport(rep *Report) error {
+func (r Runner) saveReport(rep *report.Report) error {
 	data, err := rep.Encode()
 	if err != nil {
 		return err
@@ -38,7 +44,7 @@ func (r Runner) saveReport(rep *Report) error {
 	return r.journal().SaveReport(rep.Container, data)
 }
 
-func (r Runner) repairInto(ctx context.Context, e Event, rep *Report) error {
+func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) error {
 	init, err := nsenter.Open(e.PID)
 	if err != nil {
 		return err
@@ -67,13 +73,13 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *Report) error {
 			return nil // called twice for this stage
 		}
 	}
-	sc, err := OpenContainer(init, e.Everyone)
+	sc, err := container.Open(init, e.Everyone)
 	if err != nil {
 		return err
 	}
-	defer sc.close()
+	defer sc.Close()
 	if handover == nil {
-		if !sc.hasAutofs() && !r.journal().HasEntries(init) {
+		if !sc.HasAutofs() && !r.journal().HasEntries(init) {
 			return nil
 		}
 		r.protect(init)
@@ -84,14 +90,14 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *Report) error {
 
 // repairContainer repairs an open container. handover is what earlier stages left,
 // nil for nothing; criu is the process that restores, if there is a handover.
-func (r Runner) repairContainer(ctx context.Context, e Event, sc *Container, criu *nsenter.Process, handover *Handover, rep *Report) error {
+func (r Runner) repairContainer(ctx context.Context, e Event, sc *container.Container, criu *nsenter.Process, handover *journal.Handover, rep *report.Report) error {
 	r.prepareSystemd(sc)
 	known := handover
 	if known == nil {
-		known = &Handover{}
+		known = &journal.Handover{}
 	}
 	rep.Warnings = append(rep.Warnings, known.Warnings...)
-	session := NewSession(sc, r.journal(), r.Warn)
+	session := cure.NewSession(sc, r.journal(), r.Warn)
 	defer session.Close()
 	session.Recover(ctx)
 	session.TakeRoots(known)
@@ -99,19 +105,19 @@ func (r Runner) repairContainer(ctx context.Context, e Event, sc *Container, cri
 	if err != nil {
 		return err
 	}
-	repair := session.NewRepair(snapshot, Plan(snapshot), e.KillWaiters)
-	repair.apply(ctx)
-	if err := sc.wake(ctx, snapshot); err != nil {
+	repair := session.NewRepair(snapshot, plan.New(snapshot), e.KillWaiters)
+	repair.Apply(ctx)
+	if err := sc.WakeSystemd(ctx, snapshot); err != nil {
 		r.Warn(err)
 	}
-	rep.Describe(snapshot, repair.plan)
-	rep.AddUnmounted(sc.main().id, known.Unmounted)
-	repair.countWaiters(rep)
-	if err := r.journal().Confirm(sc.init, Known(snapshot, repair.plan)); err != nil {
+	rep.Describe(snapshot, repair.Plan)
+	rep.AddUnmounted(sc.Main().ID, known.Unmounted)
+	repair.CountWaiters(rep)
+	if err := r.journal().Confirm(sc.Init, plan.Known(snapshot, repair.Plan)); err != nil {
 		r.Warn(err)
 	}
 	if handover != nil {
-		handover.Moment, handover.Reports, handover.Roots = Repair, rep.Mounts, nil
+		handover.Stage, handover.Reports, handover.Roots = stage.Repair, rep.Mounts, nil
 		if err := errors.Join(handover.Holder.Stop(ctx), r.journal().SaveHandover(criu, handover)); err != nil {
 			r.Warn(err)
 		}
@@ -120,15 +126,15 @@ func (r Runner) repairContainer(ctx context.Context, e Event, sc *Container, cri
 }
 
 // prepareSystemd deals with what the runtime's restore has done to a systemd.
-func (r Runner) prepareSystemd(sc *Container) {
-	if !sc.hasAutofs() {
+func (r Runner) prepareSystemd(sc *container.Container) {
+	if !sc.HasAutofs() {
 		return
 	}
-	if text := sc.allInOwnGroup(); text != "" {
+	if text := sc.AllInOwnGroup(); text != "" {
 		r.Warn(errors.New(text))
 	}
-	if id, err := master.Identify(sc.init); err == nil && id.Kind == master.Systemd {
-		if _, err := master.RearmPressure(sc.init); err != nil {
+	if id, err := master.Identify(sc.Init); err == nil && id.Kind == master.Systemd {
+		if _, err := master.RearmPressure(sc.Init); err != nil {
 			r.Warn(err)
 		}
 	}
@@ -136,7 +142,7 @@ func (r Runner) prepareSystemd(sc *Container) {
 
 // loadHandover opens the restoring process and loads what the earlier stages of this
 // restore left. Both are nil if there is none.
-func (r Runner) loadHandover(e Event) (*nsenter.Process, *Handover) {
+func (r Runner) loadHandover(e Event) (*nsenter.Process, *journal.Handover) {
 	if e.CRIU <= 0 {
 		return nil, nil
 	}
@@ -144,7 +150,7 @@ func (r Runner) loadHandover(e Event) (*nsenter.Process, *Handover) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	var handover *Handover
+	var handover *journal.Handover
 	if err == nil {
 		handover, err = r.journal().LoadHandover(criu)
 	}
@@ -156,11 +162,11 @@ func (r Runner) loadHandover(e Event) (*nsenter.Process, *Handover) {
 
 // currentHandover reads the handover again under the lock. It is nil if it is about
 // another container that the same CRIU restored; done if Repair has run.
-func (r Runner) currentHandover(criu, init *nsenter.Process, h *Handover) (current *Handover, done bool) {
-	if h.Init != init.Identity() && (h.Init != "" || h.Moment != Reserve) {
+func (r Runner) currentHandover(criu, init *nsenter.Process, h *journal.Handover) (current *journal.Handover, done bool) {
+	if h.Init != init.Identity() && (h.Init != "" || h.Stage != stage.Reserve) {
 		return nil, false
 	}
-	if again, err := r.journal().LoadHandover(criu); err == nil && again != nil && again.Moment == Repair {
+	if again, err := r.journal().LoadHandover(criu); err == nil && again != nil && again.Stage == stage.Repair {
 		return again, true
 	}
 	return h, false

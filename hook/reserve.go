@@ -7,12 +7,15 @@ import (
 	"io/fs"
 	"os"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	"golang.org/x/sys/unix"
 )
 
 // reserve works before the restored processes exist: it reads the images and
@@ -31,8 +34,8 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 	} else if text := imageObstacles(set, watched); text != "" {
 		r.note(text)
 	}
-	handover := &Handover{Moment: Reserve, Devices: OldDevices(set)}
-	r.Warn = CollectWarnings(r.Warn, &handover.Warnings)
+	handover := &journal.Handover{Stage: stage.Reserve, Devices: journal.OldDevices(set)}
+	r.Warn = report.CollectWarnings(r.Warn, &handover.Warnings)
 	criu, err := nsenter.Open(e.CRIU)
 	if err != nil {
 		return fmt.Errorf("the restoring process: %w", err)
@@ -63,7 +66,7 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 }
 
 // reserveNumbers holds those of the wanted numbers that are free.
-func (r Runner) reserveNumbers(ctx context.Context, handover *Handover) *device.Pool {
+func (r Runner) reserveNumbers(ctx context.Context, handover *journal.Handover) *device.Pool {
 	pool := device.New(handover.Wanted())
 	lock, err := r.journal().LockDevices(ctx)
 	if err != nil {
@@ -79,12 +82,12 @@ func (r Runner) reserveNumbers(ctx context.Context, handover *Handover) *device.
 }
 
 // hold starts a helper that keeps the files open and notes it in the handover.
-func (r Runner) hold(criu *nsenter.Process, handover *Handover, files []*os.File) error {
+func (r Runner) hold(criu *nsenter.Process, handover *journal.Handover, files []*os.File) error {
 	handover.Holder = helper.Ref{}
 	if len(files) == 0 {
 		return nil
 	}
-	model := OpenEngine(criu)
+	model := container.OpenEngine(criu)
 	if model != nil {
 		defer model.Close()
 	}

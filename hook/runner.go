@@ -7,6 +7,9 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -46,7 +49,7 @@ func (r Runner) protect(init *nsenter.Process) {
 	}
 }
 
-func (r Runner) journal() Store { return NewStore(r.Directory) }
+func (r Runner) journal() journal.Store { return journal.NewStore(r.Directory) }
 
 func (r Runner) note(text string) {
 	if r.Note != nil {
@@ -56,22 +59,22 @@ func (r Runner) note(text string) {
 
 // Run does what an event asks for. The report is nil at a moment that makes
 // none. The error is also in the report.
-func (r Runner) Run(ctx context.Context, e Event) (*Report, error) {
-	r.Warn = TruncateWarnings(r.Warn)
+func (r Runner) Run(ctx context.Context, e Event) (*report.Report, error) {
+	r.Warn = report.TruncateWarnings(r.Warn)
 	if e.Watch {
 		return r.watch(ctx, e)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
 	defer cancel()
-	switch e.Moment {
-	case Reserve:
+	switch e.Stage {
+	case stage.Reserve:
 		if e.PID > 0 {
 			return nil, r.leaveWatcher(e)
 		}
 		return nil, r.reserve(ctx, e)
-	case Prepare:
+	case stage.Prepare:
 		return nil, r.prepare(e)
-	case Preserve:
+	case stage.Preserve:
 		return nil, r.preserve(ctx, e)
 	default:
 		return r.repair(ctx, e)

@@ -78,7 +78,7 @@ func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
 		return e, false, false
 	}
 	return hook.Event{
-		Trigger: "command:" + name, Moment: hook.Repair, PID: pid, Everyone: true,
+		Trigger: "command:" + name, Stage: hook.Repair, PID: pid, Everyone: true,
 		Strategy: hook.Strategy(strategy), KillWaiters: e.KillWaiters,
 	}, asJSON, true
 }
