@@ -256,7 +256,12 @@ func (s *Session) stalePlaces(daemon *owner.Member) []stackedPlace {
 func (s *Session) removeCovered(ctx context.Context, list []stackedPlace) error {
 	groups := map[string][]stackedPlace{} // by the namespaces that are concerned
 	spaces := map[string][]mounts.Space{}
+	seen := map[stackedPlace]bool{} // an interrupted run may have parked the same trigger
 	for _, place := range list {
+		if seen[place] {
+			continue
+		}
+		seen[place] = true
 		var key strings.Builder
 		var where []mounts.Space
 		for _, sp := range s.container.MountSpaces() {

@@ -156,15 +156,34 @@ func (r Ref) open(from, to int) ([]*os.File, error) {
 	}
 	files := make([]*os.File, to-from)
 	var errs []error
+	ending := false
 	for i := from; i < to; i++ {
 		fd, err := unix.PidfdGetfd(int(p.Pidfd().Fd()), firstFile+i, 0)
 		if err != nil {
+			ending = ending || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EBADF)
 			errs = append(errs, fmt.Errorf("held file %d of process %d: %w", i, r.PID, os.NewSyscallError("pidfd_getfd", err)))
 			continue
 		}
 		files[i-from] = os.NewFile(uintptr(fd), "held:"+strconv.Itoa(i)) // close-on-exec by pidfd_getfd(2)
 	}
+	// A process that is ending has closed its files before it has ended. Older
+	// kernels say EBADF ("pidfd: getfd should always report ESRCH if a process is exiting").
+	if ending && endsWithin(p, endTime) {
+		for _, f := range files {
+			f.Close() // nil for most
+		}
+		return nil, fmt.Errorf("process %d: %w", r.PID, ErrGone)
+	}
 	return files, errors.Join(errs...)
+}
+
+// endTime bounds how long it takes a process that is ending to end.
+const endTime = time.Second
+
+func endsWithin(p *nsenter.Process, limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return p.WaitEnd(ctx) == nil
 }
 
 // maxFiles bounds how many files a record may speak of.

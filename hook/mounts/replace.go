@@ -58,6 +58,9 @@ func Replace(ctx context.Context, spaces []Space, list []*Replacement, announce 
 	if ctx.Err() != nil {
 		return fmt.Errorf("replace autofs mounts: %w", context.Cause(ctx))
 	}
+	if r := listedTwice(list); r != nil {
+		return fmt.Errorf("replace autofs mounts: %q with device %s is listed twice", r.Path, DeviceString(r.Old))
+	}
 	w := newWorkspace(spaces, list)
 	places, err := w.places()
 	if err == nil {
@@ -67,6 +70,24 @@ func Replace(ctx context.Context, spaces []Space, list []*Replacement, announce 
 		return fmt.Errorf("replace autofs mounts: %w", err)
 	}
 	return w.replace(context.WithoutCancel(ctx)) // what starts here must be finished
+}
+
+// listedTwice returns a mount that is to be replaced more than once: the second time
+// its cover would be taken for it.
+func listedTwice(list []*Replacement) *Replacement {
+	type mount struct {
+		path   string
+		device uint64
+	}
+	seen := map[mount]bool{}
+	for _, r := range list {
+		key := mount{r.Path, r.Old}
+		if seen[key] {
+			return r
+		}
+		seen[key] = true
+	}
+	return nil
 }
 
 func newWorkspace(spaces []Space, list []*Replacement) *workspace {
