@@ -21,6 +21,7 @@ func (c *Container) FindWaiters() ([]Waiter, error) {
 	return list, nil
 }
 
+// WaitersOn returns the waiters that want something at or below a path.
 func WaitersOn(list []Waiter, path string) []Waiter {
 	var found []Waiter
 	for _, w := range list {
@@ -51,6 +52,7 @@ func WaitersInside(list []Waiter, mounts []Mount) []Waiter {
 	})
 }
 
+// NameWaiters lists waiters for an error.
 func NameWaiters(list []Waiter) string {
 	var names []string
 	for _, w := range list {

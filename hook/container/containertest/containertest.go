@@ -1,3 +1,4 @@
+// Package containertest has mounts for the tests of the packages that judge them.
 package containertest
 
 import (
@@ -32,10 +33,13 @@ func AutomountMount(change func(*container.Mount)) container.Mount {
 	return m
 }
 
+// UnknownDevice is of a mount whose old number no image tells.
 func UnknownDevice(m *container.Mount) { m.DeviceBefore = 0 }
 
+// SameDevice is of a mount that came back with its number.
 func SameDevice(m *container.Mount) { m.Device = 54 }
 
+// Preserved is of a mount that Preserve has recreated.
 func Preserved(m *container.Mount) { m.Preserved, m.Device = true, 54 }
 
 // Late is a mount that a person's repair finds.
@@ -43,6 +47,7 @@ func Late(restored, waited bool) func(*container.Mount) {
 	return func(m *container.Mount) { m.DeviceBefore, m.Master.Restored, m.Master.Waited = 0, restored, waited }
 }
 
+// Other is a mount of a master that is neither systemd nor automount.
 func Other(holds bool) container.Mount {
 	return SystemdMount(func(m *container.Mount) {
 		m.Master = container.Master{Identity: master.Identity{Kind: master.Other, PID: 102}, HoldsRoot: holds}
