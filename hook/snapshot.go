@@ -20,7 +20,7 @@ func (r Runner) snapshot(e Event, sc *container.Container, known *journal.Handov
 		return nil, err
 	}
 	if e.Everyone {
-		if err := sc.CheckFirst(snapshot.Mounts); err != nil {
+		if err := sc.CheckFirstProcess(snapshot.Mounts); err != nil {
 			r.Warn(err)
 		}
 	}

@@ -95,7 +95,7 @@ func Open(init *nsenter.Process, everyone bool) (*Container, error) {
 		s.Spaces = append(s.Spaces, &Space{ID: id.Inode, Process: p})
 	}
 	if everyone {
-		if s.Members, err = s.inhabitants(); err != nil {
+		if s.Members, err = s.withVisitors(); err != nil {
 			s.Close()
 			return nil, err
 		}
@@ -109,7 +109,7 @@ func (c *Container) ReadTables() error {
 	var budget mounts.Budget
 	for _, sp := range c.Spaces {
 		table, err := budget.Of(sp.Process)
-		if hasNoTable(err) && sp != c.Main() && c.represent(sp) {
+		if hasNoTable(err) && sp != c.Main() && c.replaceProcess(sp) {
 			table, err = budget.Of(sp.Process)
 		}
 		if err != nil && !hasNoTable(err) {
@@ -130,9 +130,9 @@ func hasNoTable(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist)
 }
 
-// represent finds another process in a mount namespace, in the place of one that
+// replaceProcess finds another process in a mount namespace, in the place of one that
 // has ended.
-func (c *Container) represent(sp *Space) bool {
+func (c *Container) replaceProcess(sp *Space) bool {
 	now, _ := c.Init.Descendants()
 	for _, pid := range append(now, c.Members...) {
 		if nsenter.MountNamespaceOf(pid).Inode != sp.ID {

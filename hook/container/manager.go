@@ -48,11 +48,11 @@ func (c *Container) WakeSystemd(ctx context.Context, snapshot *Snapshot) error {
 // re-executes itself.
 const RetryInterval = 2 * time.Millisecond
 
-// returnTime is how long a systemd may be without its socket.
-const returnTime = time.Second
+// socketTime is how long a systemd may be without its socket.
+const socketTime = time.Second
 
-// absent reports whether no process listens on systemd's socket.
-func absent(err error) bool {
+// noListener reports whether no process listens on systemd's socket.
+func noListener(err error) bool {
 	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
 }
 
@@ -73,7 +73,7 @@ func (c *Container) Manager(ctx context.Context, pid int) (*master.Manager, erro
 	}
 	m, err := master.Connect(ctx, p)
 	// A systemd that re-executes itself has no socket for a moment.
-	for end := time.Now().Add(returnTime); absent(err) && time.Now().Before(end) && ctx.Err() == nil; {
+	for end := time.Now().Add(socketTime); noListener(err) && time.Now().Before(end) && ctx.Err() == nil; {
 		time.Sleep(RetryInterval)
 		m, err = master.Connect(ctx, p)
 	}
@@ -96,7 +96,7 @@ func (c *Container) Version(ctx context.Context, pid int) (int, error) {
 		return version, err
 	}
 	// It re-executes itself, as a run that was killed has asked it to.
-	wait, cancel := context.WithTimeout(ctx, returnTime)
+	wait, cancel := context.WithTimeout(ctx, socketTime)
 	defer cancel()
 	if err := c.AwaitManager(wait, pid); err != nil {
 		return 0, err

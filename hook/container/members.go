@@ -7,10 +7,10 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// inhabitants are the container's processes, and those that entered it from
+// withVisitors are the container's processes, and those that entered it from
 // outside, such as those of "runc exec": they may wait on its mounts. Containers
 // that share a pid namespace differ in their mount namespaces.
-func (c *Container) inhabitants() ([]int, error) {
+func (c *Container) withVisitors() ([]int, error) {
 	all, err := c.Init.Members()
 	if err != nil {
 		return nil, err
@@ -42,10 +42,10 @@ func (c *Container) Space(id uint64) *Space {
 	return nil
 }
 
-// CheckFirst is an error if a person seems to have named a process that is not the
+// CheckFirstProcess is an error if a person seems to have named a process that is not the
 // container's first one: then the masters do not descend from it, and seem to be
 // outside.
-func (c *Container) CheckFirst(list []Mount) error {
+func (c *Container) CheckFirstProcess(list []Mount) error {
 	numbers, err := c.Init.Status("NSpid")
 	if fields := strings.Fields(numbers); err != nil || len(fields) == 0 || fields[len(fields)-1] == "1" {
 		return err

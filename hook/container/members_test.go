@@ -44,7 +44,7 @@ func TestCheckFirst(t *testing.T) {
 		if test.master != nil {
 			list = served(test.master)
 		}
-		if err := sc.CheckFirst(list); (err != nil) != test.warned {
+		if err := sc.CheckFirstProcess(list); (err != nil) != test.warned {
 			t.Errorf("%s: %v, want a warning: %v", name, err, test.warned)
 		}
 		sc.Close()

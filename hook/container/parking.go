@@ -58,14 +58,14 @@ func (c *Container) IsParking(m *mounts.Mount) bool {
 	return m != nil && m.FSType == "autofs" && c.parkingAt(m.Mountpoint, mounts.DeviceOf(m)) != nil
 }
 
-// onTrigger reports whether a mount covers another autofs mount exactly.
-func onTrigger(t *mounts.Table, m *mounts.Mount) bool {
+// coversTrigger reports whether a mount covers another autofs mount exactly.
+func coversTrigger(t *mounts.Table, m *mounts.Mount) bool {
 	parent := t.ByID(m.Parent)
 	return parent != nil && parent.FSType == "autofs" && parent.Mountpoint == m.Mountpoint
 }
 
-// daemonOf is the daemon in the place of whose triggers parking mounts are.
-func (c *Container) daemonOf(p *Parking) Master {
+// parkedMaster is the daemon in the place of whose triggers parking mounts are.
+func (c *Container) parkedMaster(p *Parking) Master {
 	m := Master{Identity: master.Identity{Kind: master.None}}
 	daemon, err := c.Daemon(p)
 	if daemon == nil || err != nil {

@@ -22,7 +22,7 @@ func (c *Container) Survey() ([]Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.forgetPipes()
+	c.refreshPipes()
 	return found, c.FindMasters(found)
 }
 
@@ -45,7 +45,7 @@ func (c *Container) ListAutofs() ([]Mount, error) {
 			return nil, fmt.Errorf("the container's mount namespaces have more than %d autofs mounts: that many are not looked at", MaxAutofs)
 		}
 		for _, m := range sp.Table.Autofs() {
-			if c.IsParking(sp.Table.ByID(m.Parent)) || c.IsParking(m) && onTrigger(sp.Table, m) {
+			if c.IsParking(sp.Table.ByID(m.Parent)) || c.IsParking(m) && coversTrigger(sp.Table, m) {
 				continue // of a reload that is under way: it stands for the same trigger
 			}
 			options, err := autofs.ParseOptions(m.VFSOptions)
@@ -91,8 +91,8 @@ func (c *Container) FindMasters(list []Mount) error {
 		m, known := byPipe[options.PipeInode]
 		switch {
 		case list[i].Parking:
-			m, known = c.daemonOf(c.parkingAt(list[i].Path, list[i].Device)), true
-			c.noteHome(homes, m.PID)
+			m, known = c.parkedMaster(c.parkingAt(list[i].Path, list[i].Device)), true
+			c.noteNamespace(homes, m.PID)
 		case options.Catatonic() || !options.HasPipe:
 			continue
 		}
@@ -115,7 +115,7 @@ func (c *Container) FindMasters(list []Mount) error {
 				}
 			}
 			byPipe[options.PipeInode] = m
-			c.noteHome(homes, m.PID)
+			c.noteNamespace(homes, m.PID)
 		}
 		list[i].Master = m
 		if home := homes[m.PID]; home != 0 {
@@ -123,7 +123,7 @@ func (c *Container) FindMasters(list []Mount) error {
 			list[i].Master.Nested = home != c.Main().ID
 		}
 		if p := c.Masters[m.PID]; p != nil && m.Kind == master.Other {
-			list[i].Master.HoldsRoot = holdsMount(p.Process, list[i].ID)
+			list[i].Master.HoldsRoot = hasFileOn(p.Process, list[i].ID)
 		}
 	}
 	clear(c.own)
@@ -133,8 +133,8 @@ func (c *Container) FindMasters(list []Mount) error {
 	return nil
 }
 
-// noteHome notes the mount namespace of a master.
-func (c *Container) noteHome(homes map[int]uint64, pid int) {
+// noteNamespace notes the mount namespace of a master.
+func (c *Container) noteNamespace(homes map[int]uint64, pid int) {
 	if p := c.Masters[pid]; p != nil && homes[pid] == 0 {
 		if id, err := p.Namespace("mnt"); err == nil {
 			homes[pid] = id.Inode
@@ -165,7 +165,7 @@ func (c *Container) readerOf(pipe uint64, candidates []int, readers map[int]Mast
 			continue
 		}
 		if p == nil {
-			readers[pid] = outsider(pid)
+			readers[pid] = outsideMaster(pid)
 			return readers[pid], nil
 		}
 		id, err := master.Identify(p.Process)
@@ -178,8 +178,8 @@ func (c *Container) readerOf(pipe uint64, candidates []int, readers map[int]Mast
 	return none, nil
 }
 
-// outsider is a master that is not the container's. Nothing else is read of it.
-func outsider(pid int) Master {
+// outsideMaster is a master that is not the container's. Nothing else is read of it.
+func outsideMaster(pid int) Master {
 	return Master{Identity: master.Identity{Kind: master.Outside, PID: pid}}
 }
 
@@ -203,7 +203,7 @@ func (c *Container) otherReaders() map[uint64]Master {
 		pipes, _ := master.Pipes(p) // none of one that ends
 		p.Close()
 		for pipe := range pipes {
-			found[pipe] = outsider(pid)
+			found[pipe] = outsideMaster(pid)
 		}
 	}
 	return found
@@ -241,8 +241,8 @@ func (c *Container) pipesOf(pid int) (*owner.Member, map[uint64]int, error) {
 	return member, pipes, nil
 }
 
-// forgetPipes makes pipesOf look again: a master's files change.
-func (c *Container) forgetPipes() {
+// refreshPipes makes pipesOf look again: a master's files change.
+func (c *Container) refreshPipes() {
 	clear(c.pipes)
 	for pid, p := range c.Masters {
 		if pipes, err := master.Pipes(p.Process); err == nil {
@@ -253,9 +253,9 @@ func (c *Container) forgetPipes() {
 
 var errNoPipes = errors.New("the process reads no pipe")
 
-// holdsMount reports whether the process has a file open on the mount with the
+// hasFileOn reports whether the process has a file open on the mount with the
 // given id.
-func holdsMount(p *nsenter.Process, mountID int) bool {
+func hasFileOn(p *nsenter.Process, mountID int) bool {
 	names, err := p.ReadDirNames("fdinfo")
 	if err != nil {
 		return false

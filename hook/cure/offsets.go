@@ -36,7 +36,7 @@ func keysOf(t *mounts.Table, triggers []*container.Mount) []*key {
 		top := offset
 		for top != nil { // up to what is mounted on the indirect map
 			parent := t.ByID(top.Parent)
-			if parent != nil && parent.FSType == "autofs" && indirect(parent) {
+			if parent != nil && parent.FSType == "autofs" && isIndirect(parent) {
 				break
 			}
 			if parent == top { // the root of a namespace
@@ -57,26 +57,26 @@ func keysOf(t *mounts.Table, triggers []*container.Mount) []*key {
 	return keys
 }
 
-func indirect(m *mounts.Mount) bool {
+func isIndirect(m *mounts.Mount) bool {
 	options, err := autofs.ParseOptions(m.VFSOptions)
 	return err == nil && options.Type == autofs.Indirect
 }
 
-// detachKeys detaches the keys of a daemon's stale offset triggers where no process
+// detachUnusedKeys detaches the keys of a daemon's stale offset triggers where no process
 // of the container uses them. It returns an error for each trigger, by path, that
 // is left.
 //
 // It is one step, so that no path leads into a key without its triggers. An unmount
 // would not do: it fails (EBUSY) while CRIU runs, which has files open there, and
 // while a process waits on a trigger, which holds the mount that it comes from.
-func (s *Session) detachUnused(ctx context.Context, daemon *owner.Member, triggers []*container.Mount) map[string]error {
-	home := s.home(daemon)
+func (s *Session) detachUnusedKeys(ctx context.Context, daemon *owner.Member, triggers []*container.Mount) map[string]error {
+	home := s.spaceOf(daemon)
 	failed := map[string]error{}
 	keys := keysOf(home.Table, triggers)
 	usersErr := s.findUsers(ctx, keys)
 	for _, k := range keys {
 		var err error
-		switch other := foreign(home.Table, k); {
+		switch other := foreignMount(home.Table, k); {
 		case other != nil:
 			err = fmt.Errorf("%q: automount has not mounted %q in it: unmount that, then repair again", k.mount.Mountpoint, other.Mountpoint)
 		case len(k.users) > 0:
@@ -98,9 +98,9 @@ func (s *Session) detachUnused(ctx context.Context, daemon *owner.Member, trigge
 	return failed
 }
 
-// foreign returns a mount in a key that the daemon has not made: it would be lost. The
+// foreignMount returns a mount in a key that the daemon has not made: it would be lost. The
 // daemon's are offset triggers with the same pipe, and what lies exactly on one.
-func foreign(t *mounts.Table, k *key) *mounts.Mount {
+func foreignMount(t *mounts.Table, k *key) *mounts.Mount {
 	pipe := map[uint64]bool{}
 	for _, offset := range k.offsets {
 		if options, err := autofs.ParseOptions(offset.VFSOptions); err == nil {
@@ -153,7 +153,7 @@ func (s *Session) findUsers(ctx context.Context, keys []*key) error {
 			continue // ended meanwhile
 		}
 		used := map[*key]bool{}
-		err = eachMountOf(ctx, p, func(id int) {
+		err = eachMountUsed(ctx, p, func(id int) {
 			for _, k := range owners[id] {
 				used[k] = true
 			}
@@ -180,9 +180,9 @@ func nameUsers(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// eachMountOf calls found with the id of each mount that a process uses: by its working
+// eachMountUsed calls found with the id of each mount that a process uses: by its working
 // directory, root, program, mapped files and descriptors.
-func eachMountOf(ctx context.Context, p *nsenter.Process, found func(id int)) error {
+func eachMountUsed(ctx context.Context, p *nsenter.Process, found func(id int)) error {
 	links := []string{"cwd", "root", "exe"}
 	mapped, _ := p.ReadDirNames("map_files")
 	for _, name := range mapped {

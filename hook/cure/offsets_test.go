@@ -22,7 +22,7 @@ const offsetTable = `1 1 0:1 / / rw - rootfs rootfs rw
 // TestKeys finds the entry that offset triggers belong to, and what is mounted in it
 // by others: with these it is not detached.
 func TestKeys(t *testing.T) {
-	for name, test := range map[string]struct{ more, foreign string }{
+	for name, test := range map[string]struct{ more, foreignMount string }{
 		"the daemon's only":         {"", ""},
 		"a bind mount":              {"8 3 0:8 / /indirect/multi/x rw - ext4 /dev/vda rw\n", "/indirect/multi/x"},
 		"below an offset's mount":   {"8 6 0:8 / /indirect/multi/other/x rw - tmpfs x rw\n", "/indirect/multi/other/x"},
@@ -43,11 +43,11 @@ func TestKeys(t *testing.T) {
 			t.Fatalf("%s: keys %+v", name, keys)
 		}
 		got := ""
-		if m := foreign(table, keys[0]); m != nil {
+		if m := foreignMount(table, keys[0]); m != nil {
 			got = m.Mountpoint
 		}
-		if got != test.foreign {
-			t.Errorf("%s: mounted by others: %q, want %q", name, got, test.foreign)
+		if got != test.foreignMount {
+			t.Errorf("%s: mounted by others: %q, want %q", name, got, test.foreignMount)
 		}
 	}
 }

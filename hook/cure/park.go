@@ -46,7 +46,7 @@ func (s *Session) newParking(ctx context.Context, daemon *owner.Member, list []*
 	}
 	defer control.Close()
 	p := &parking{ParkedTriggers: journal.ParkedTriggers{
-		Parking: container.Parking{Daemon: daemon.PID(), DaemonStart: daemon.StartTime()}, Namespace: s.home(daemon).ID,
+		Parking: container.Parking{Daemon: daemon.PID(), DaemonStart: daemon.StartTime()}, Namespace: s.spaceOf(daemon).ID,
 	}}
 	err = daemon.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 		for _, m := range list {
@@ -62,7 +62,7 @@ func (s *Session) newParking(ctx context.Context, daemon *owner.Member, list []*
 	s.addParking(p)
 	if err != nil {
 		s.dropParking(p)
-		return nil, errors.Join(fmt.Errorf("park the processes that use the maps of automount %d: %w", daemon.PID(), err), p.end(ctx))
+		return nil, errors.Join(fmt.Errorf("park the processes that use the maps of automount %d: %w", daemon.PID(), err), p.forget(ctx))
 	}
 	return p, nil
 }
@@ -112,18 +112,18 @@ func (p *parking) record(j journal.Store, init *nsenter.Process, h helper.Reques
 	return errors.Join(p.entry.Save(p.ParkedTriggers), recorded())
 }
 
-// end forgets the parking mounts. The entry goes last: without it no run would find
+// forget forgets the parking mounts. The entry goes last: without it no run would find
 // the helper.
-func (p *parking) end(ctx context.Context) error {
-	if err := p.release(ctx); err != nil || p.entry == nil {
+func (p *parking) forget(ctx context.Context) error {
+	if err := p.closeAll(ctx); err != nil || p.entry == nil {
 		return err
 	}
 	return p.entry.Commit()
 }
 
-// release closes all files. Processes in a parking mount that is still mounted get
+// closeAll closes all files. Processes in a parking mount that is still mounted get
 // ENOENT.
-func (p *parking) release(ctx context.Context) error {
+func (p *parking) closeAll(ctx context.Context) error {
 	var errs []error
 	for _, lot := range p.lots {
 		if lot != nil {
@@ -136,8 +136,8 @@ func (p *parking) release(ctx context.Context) error {
 	return errors.Join(append(errs, p.Helper.Stop(ctx))...)
 }
 
-// close closes our files: the helper has its own.
-func (p *parking) close() {
+// closeOwn closes our files: the helper has its own.
+func (p *parking) closeOwn() {
 	for _, lot := range p.lots {
 		lot.Leave()
 	}
@@ -207,7 +207,7 @@ func (s *Session) resumeParkings(ctx context.Context) error {
 			errs = append(errs, err)
 			continue
 		}
-		if daemon == nil || !s.shows(p) {
+		if daemon == nil || !s.showsAny(p) {
 			_, err = s.finishParking(ctx, daemon, p)
 			errs = append(errs, err)
 		}
@@ -218,8 +218,8 @@ func (s *Session) resumeParkings(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// shows reports whether a mount namespace shows one of the parking mounts.
-func (s *Session) shows(p *parking) bool {
+// showsAny reports whether a mount namespace shows one of the parking mounts.
+func (s *Session) showsAny(p *parking) bool {
 	return slices.ContainsFunc(s.container.MountSpaces(), func(sp mounts.Space) bool {
 		return slices.ContainsFunc(p.Mounts, func(t container.ParkedTrigger) bool { return sp.Shows(t.Path, t.Parking) })
 	})

@@ -38,7 +38,7 @@ func (s *Session) Preserve(ctx context.Context, criu *nsenter.Process, h *journa
 		s.warn(err)
 	}
 	defer closeTrees(replacements)
-	s.detachOffsets(ctx, h, list)
+	s.detachStaleKeys(ctx, h, list)
 	parked := s.parkTriggers(ctx, criu, list)
 	if len(replacements)+len(parked) == 0 {
 		return nil

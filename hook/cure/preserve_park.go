@@ -12,17 +12,17 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// detachKeys detaches the keys with stale offset triggers that no process uses.
+// detachStaleKeys detaches the keys with stale offset triggers that no process uses.
 // Those that are left are Repair's.
-func (s *Session) detachOffsets(ctx context.Context, h *journal.Handover, list []container.Mount) {
+func (s *Session) detachStaleKeys(ctx context.Context, h *journal.Handover, list []container.Mount) {
 	byDaemon := map[int][]*container.Mount{}
 	for i := range list {
-		if m := &list[i]; m.Master.Kind == master.Automount && m.Options.Type == autofs.Offset && !m.Parking && s.isHome(m) {
+		if m := &list[i]; m.Master.Kind == master.Automount && m.Options.Type == autofs.Offset && !m.Parking && s.inDaemonSpace(m) {
 			byDaemon[m.Master.PID] = append(byDaemon[m.Master.PID], m)
 		}
 	}
 	for pid, triggers := range byDaemon {
-		for path, err := range s.detachUnused(ctx, s.container.Masters[pid], triggers) {
+		for path, err := range s.detachUnusedKeys(ctx, s.container.Masters[pid], triggers) {
 			if err == nil {
 				h.Unmounted = append(h.Unmounted, path)
 			}
@@ -35,8 +35,8 @@ func (s *Session) detachOffsets(ctx context.Context, h *journal.Handover, list [
 	}
 }
 
-// isHome reports whether the mount is in the namespace of its master.
-func (s *Session) isHome(m *container.Mount) bool {
+// inDaemonSpace reports whether the mount is in the namespace of its master.
+func (s *Session) inDaemonSpace(m *container.Mount) bool {
 	home, err := s.container.Masters[m.Master.PID].Namespace("mnt")
 	return err == nil && home.Inode == m.Namespace
 }
@@ -49,7 +49,7 @@ func (s *Session) parkTriggers(ctx context.Context, criu *nsenter.Process, list 
 		if m.Master.Kind != master.Automount || m.Options.Type != autofs.Direct || m.Parking || m.Confirmed || len(m.Covers) > 0 {
 			continue
 		}
-		if s.isHome(m) {
+		if s.inDaemonSpace(m) {
 			byDaemon[m.Master.PID] = append(byDaemon[m.Master.PID], m)
 		}
 	}

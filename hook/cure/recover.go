@@ -66,14 +66,14 @@ func (s *Session) recoverReload(ctx context.Context) error {
 
 // removeFills removes the mounts that an interrupted removal has left.
 func (s *Session) removeFills(ctx context.Context) error {
-	var list []stackedPlace
-	seen := map[stackedPlace]bool{}
+	var list []mountAt
+	seen := map[mountAt]bool{}
 	for _, sp := range s.container.Spaces {
 		if sp.Table == nil {
 			continue
 		}
 		for _, m := range sp.Table.Fills() {
-			place := stackedPlace{m.Mountpoint, mounts.DeviceOf(m)}
+			place := mountAt{m.Mountpoint, mounts.DeviceOf(m)}
 			if !seen[place] {
 				seen[place] = true
 				list = append(list, place)

@@ -22,21 +22,21 @@ const answerTime = 2 * time.Second
 // (manager_deserialize), and before 233 the state is no memory file.
 const oldestReexecuted = 235
 
-// reexecute has each systemd re-execute itself that may remember other device
+// reexecuteAll has each systemd re-execute itself that may remember other device
 // numbers. What it remembers decides, whatever was planned. It reports whether
 // anything was tried.
-func (w *Repair) reexecute(ctx context.Context) bool {
+func (w *Repair) reexecuteAll(ctx context.Context) bool {
 	done := map[int]bool{}
-	for _, i := range w.ordered(plan.Reexecuted) {
+	for _, i := range w.mountsWith(plan.Reexecuted) {
 		if m := &w.snapshot.Mounts[i]; m.Main && !done[m.Master.PID] {
 			done[m.Master.PID] = true
-			w.reexecuteOne(ctx, m.Master.PID)
+			w.reexecuteAndDecide(ctx, m.Master.PID)
 		}
 	}
 	return len(done) > 0
 }
 
-func (w *Repair) reexecuteOne(ctx context.Context, pid int) {
+func (w *Repair) reexecuteAndDecide(ctx context.Context, pid int) {
 	var list []int
 	var served []master.Served
 	for i := range w.snapshot.Mounts {
@@ -53,17 +53,17 @@ func (w *Repair) reexecuteOne(ctx context.Context, pid int) {
 			reason = plan.CannotJudge + ": " + reason
 		}
 		for _, i := range list {
-			w.leave(i, plan.Unrepaired, reason)
+			w.setCure(i, plan.Unrepaired, reason)
 		}
 		return
 	}
-	edit, err := w.correct(ctx, pid, version, served)
+	edit, err := w.reexecuteManager(ctx, pid, version, served)
 	if err != nil {
 		for _, i := range list {
 			w.restartInstead(i, err.Error())
 		}
 	} else {
-		w.judge(list, edit)
+		w.decideFromState(list, edit)
 	}
 	if errors.Is(err, master.ErrRefused) {
 		return
@@ -74,11 +74,11 @@ func (w *Repair) reexecuteOne(ctx context.Context, pid int) {
 		return
 	}
 	if edit != nil {
-		w.answer(ctx, pid, edit)
+		w.answerRequests(ctx, pid, edit)
 	}
 }
 
-func (w *Repair) correct(ctx context.Context, pid, version int, served []master.Served) (*master.StateEdit, error) {
+func (w *Repair) reexecuteManager(ctx context.Context, pid, version int, served []master.Served) (*master.StateEdit, error) {
 	if version < oldestReexecuted {
 		return nil, fmt.Errorf("%w: it is version %d, older than %d", master.ErrRefused, version, oldestReexecuted)
 	}
@@ -87,8 +87,8 @@ func (w *Repair) correct(ctx context.Context, pid, version int, served []master.
 	})
 }
 
-// judge decides about the mounts of a systemd by its state.
-func (w *Repair) judge(list []int, edit *master.StateEdit) {
+// decideFromState decides about the mounts of a systemd by its state.
+func (w *Repair) decideFromState(list []int, edit *master.StateEdit) {
 	units := make(map[uint64]*master.UnitState, len(edit.Units))
 	for i := range edit.Units {
 		units[edit.Units[i].Pipe] = &edit.Units[i]
@@ -118,13 +118,13 @@ func (w *Repair) judge(list []int, edit *master.StateEdit) {
 				d.Cure, d.Reason = plan.Healthy, "nothing had to be corrected: systemd remembers its device"
 			}
 		}
-		w.follow(i)
+		w.copyDecision(i)
 	}
 }
 
-// follow decides about the mounts of other namespaces as about the one of the
+// copyDecision decides about the mounts of other namespaces as about the one of the
 // main namespace that they show.
-func (w *Repair) follow(i int) {
+func (w *Repair) copyDecision(i int) {
 	main := &w.snapshot.Mounts[i]
 	for j := range w.Plan {
 		m := &w.snapshot.Mounts[j]
@@ -138,14 +138,14 @@ func (w *Repair) follow(i int) {
 	}
 }
 
-// answer has systemd answer the requests that it took while it could not. It
+// answerRequests has systemd answer the requests that it took while it could not. It
 // does when the mount comes up.
-func (w *Repair) answer(ctx context.Context, pid int, edit *master.StateEdit) {
+func (w *Repair) answerRequests(ctx context.Context, pid int, edit *master.StateEdit) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	for i := range edit.Units {
 		u := &edit.Units[i]
-		if u.Waiting || u.Corrected() && w.waitsFor(u) {
+		if u.Waiting || u.Corrected() && w.hasWaiter(u) {
 			if err := w.container.Managers[pid].StartMount(ctx, u.Unit); err != nil {
 				w.warn(fmt.Errorf("%q: answer the processes that wait: %w", u.Unit, err))
 			}
@@ -153,8 +153,8 @@ func (w *Repair) answer(ctx context.Context, pid int, edit *master.StateEdit) {
 	}
 }
 
-// waitsFor reports whether a process waits on the mount of a unit.
-func (w *Repair) waitsFor(u *master.UnitState) bool {
+// hasWaiter reports whether a process waits on the mount of a unit.
+func (w *Repair) hasWaiter(u *master.UnitState) bool {
 	for i := range w.snapshot.Mounts {
 		m := &w.snapshot.Mounts[i]
 		if m.Main && m.Options.PipeInode == u.Pipe && len(container.WaitersOn(w.snapshot.Waiters, m.Path)) > 0 {
@@ -178,12 +178,12 @@ func (w *Repair) restartInstead(i int, reason string) {
 		reason = plan.CannotJudge + ": " + reason + fmt.Sprintf("; whether systemd knows its device is unknown: if accesses hang, run \"autofs-restore-hook repair %d --strategy restart\"",
 			w.snapshot.PID)
 	}
-	w.leave(i, cure, reason)
+	w.setCure(i, cure, reason)
 }
 
-// leave plans another cure for a mount whose systemd was to re-execute itself, in
+// setCure plans another cure for a mount whose systemd was to re-execute itself, in
 // every namespace that shows it.
-func (w *Repair) leave(i int, cure plan.Cure, reason string) {
+func (w *Repair) setCure(i int, cure plan.Cure, reason string) {
 	if w.Plan[i].Cure != plan.Reexecuted {
 		return
 	}

@@ -83,7 +83,7 @@ func TestJudge(t *testing.T) {
 		"a problem with the one": {[]master.UnitState{odd(7), stale(8), odd(9)}, []plan.Cure{plan.Unrepaired, plan.Unrepaired, plan.Reexecuted, plan.Preserved}},
 	} {
 		w := reexecWork(container.Auto, containertest.UnknownDevice)
-		w.judge([]int{0, 2, 3}, &master.StateEdit{Units: test.units})
+		w.decideFromState([]int{0, 2, 3}, &master.StateEdit{Units: test.units})
 		if got := curesOf(w); !slices.Equal(got, test.want) {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
@@ -107,7 +107,7 @@ func TestReexecuteNothing(t *testing.T) {
 		m.Master.Identity = master.Identity{Kind: master.Systemd, PID: 1}
 	})
 	w := &Repair{snapshot: &container.Snapshot{Mounts: []container.Mount{nested, containertest.AutomountMount(nil)}}, Plan: []plan.Decision{{Cure: plan.Reexecuted}, {Mount: 1, Cure: plan.Reloaded}}}
-	if w.reexecute(context.Background()) {
+	if w.reexecuteAll(context.Background()) {
 		t.Error("something was tried")
 	}
 }

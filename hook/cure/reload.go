@@ -28,16 +28,16 @@ const (
 	reloadInterval = 300 * time.Millisecond
 )
 
-// reload has each automount daemon mount its stale triggers again. It reports
+// reloadAll has each automount daemon mount its stale triggers again. It reports
 // whether anything was tried.
 //
 // On SIGHUP a daemon reads its maps again, and mounts a trigger at each key of a
 // direct map where it finds none of its own (daemon/state.c, do_readmap). Parking
 // mounts, which it walks over, are at these paths by then: so no path is without a
 // mount for a moment, and processes that come meanwhile wait there.
-func (w *Repair) reload(ctx context.Context) bool {
+func (w *Repair) reloadAll(ctx context.Context) bool {
 	daemons := map[int][]int{}
-	for _, i := range w.ordered(plan.Reloaded) {
+	for _, i := range w.mountsWith(plan.Reloaded) {
 		pid := w.snapshot.Mounts[i].Master.PID
 		daemons[pid] = append(daemons[pid], i)
 	}
@@ -46,7 +46,7 @@ func (w *Repair) reload(ctx context.Context) bool {
 		offsets := slices.DeleteFunc(slices.Clone(list), func(i int) bool {
 			return w.snapshot.Mounts[i].Options.Type != autofs.Offset || w.snapshot.Mounts[i].Parking
 		})
-		w.detachKeys(ctx, daemon, offsets)
+		w.reloadOffsets(ctx, daemon, offsets)
 		list = slices.DeleteFunc(list, func(i int) bool { return slices.Contains(offsets, i) })
 		if len(list) > 0 {
 			w.reloadDaemon(ctx, daemon, list)
@@ -55,30 +55,30 @@ func (w *Repair) reload(ctx context.Context) bool {
 	return len(daemons) > 0
 }
 
-// detachKeys has stale offset triggers mounted again by the next access.
-func (w *Repair) detachKeys(ctx context.Context, daemon *owner.Member, list []int) {
+// reloadOffsets has stale offset triggers mounted again by the next access.
+func (w *Repair) reloadOffsets(ctx context.Context, daemon *owner.Member, list []int) {
 	if len(list) == 0 {
 		return
 	}
-	if err := w.container.OpenRoots(ctx, w.keys(list)); err != nil {
+	if err := w.container.OpenRoots(ctx, w.rootKeys(list)); err != nil {
 		w.warn(err) // processes may wait there: the daemon opens it
 	}
-	w.openClosed(ctx, list)
-	resume := w.divert(ctx, list)
+	w.openBlockedRoots(ctx, list)
+	resume := w.parkWaiters(ctx, list)
 	defer resume()
 	var triggers []*container.Mount
 	for _, i := range list {
 		triggers = append(triggers, &w.snapshot.Mounts[i])
 	}
-	failed := w.detachUnused(ctx, daemon, triggers)
+	failed := w.detachUnusedKeys(ctx, daemon, triggers)
 	for _, i := range list {
 		m := &w.snapshot.Mounts[i]
 		if err := failed[m.Path]; err != nil {
-			w.fail(i, err)
+			w.setUnrepaired(i, err)
 			continue
 		}
 		w.Plan[i].Reason = plan.UnmountedReason
-		w.release(m)
+		w.releaseWaiters(m)
 	}
 }
 
@@ -86,7 +86,7 @@ func (w *Repair) reloadDaemon(ctx context.Context, daemon *owner.Member, list []
 	var late []waiters.Waiter
 	err := master.CanReload(ctx, daemon.Process)
 	if err == nil {
-		late, err = w.parkLate(ctx, daemon, list)
+		late, err = w.parkRunning(ctx, daemon, list)
 	}
 	parkings := w.parkingsOf(daemon)
 	if err == nil {
@@ -100,41 +100,41 @@ func (w *Repair) reloadDaemon(ctx context.Context, daemon *owner.Member, list []
 			failed[path] = mountErr
 		}
 	}
-	w.refuse(late)
+	w.markRefused(late)
 	for _, i := range list {
 		if mountErr := errors.Join(err, failed[w.snapshot.Mounts[i].Path]); mountErr != nil {
-			w.fail(i, mountErr)
+			w.setUnrepaired(i, mountErr)
 		}
 	}
 }
 
-// parkLate parks the processes that use triggers of the daemon which Preserve has
+// parkRunning parks the processes that use triggers of the daemon which Preserve has
 // not replaced, while the container runs. It returns the processes that waited on
 // these triggers before.
-func (w *Repair) parkLate(ctx context.Context, daemon *owner.Member, list []int) ([]waiters.Waiter, error) {
+func (w *Repair) parkRunning(ctx context.Context, daemon *owner.Member, list []int) ([]waiters.Waiter, error) {
 	stale := slices.DeleteFunc(slices.Clone(list), func(i int) bool { return w.snapshot.Mounts[i].Parking })
 	if len(stale) == 0 {
 		return nil, nil
 	}
-	if err := w.container.OpenRoots(ctx, w.keys(stale)); err != nil {
+	if err := w.container.OpenRoots(ctx, w.rootKeys(stale)); err != nil {
 		w.warn(err) // processes may wait there: the daemon opens it
 	}
-	w.openClosed(ctx, stale)
-	if err := w.canRelease(stale); err != nil {
+	w.openBlockedRoots(ctx, stale)
+	if err := w.checkReleasable(stale); err != nil {
 		return nil, err
 	}
 	token, err := autofs.CurrentToken()
 	if err != nil {
 		return nil, err
 	}
-	places := w.places(stale)
-	if triggers := w.triggersOf(daemon, stale); len(triggers) > 0 {
+	places := w.parkPlaces(stale)
+	if triggers := w.unparkedTriggers(daemon, stale); len(triggers) > 0 {
 		p, err := w.newParking(ctx, daemon, triggers, helper.Request{Bound: w.container.Init, Lifetime: parkTime})
 		if err != nil {
 			return nil, err
 		}
 		for i, m := range triggers {
-			if err := stackLot(ctx, p.lots[i], places, m.Device); err != nil {
+			if err := attachLot(ctx, p.lots[i], places, m.Device); err != nil {
 				return nil, err
 			}
 		}
@@ -145,11 +145,11 @@ func (w *Repair) parkLate(ctx context.Context, daemon *owner.Member, list []int)
 	if err := w.container.ReadTables(); err != nil {
 		return before, err
 	}
-	return before, w.removeCovered(ctx, w.stalePlaces(daemon))
+	return before, w.removeCovered(ctx, w.staleMountsOf(daemon))
 }
 
-// keys names mounts for [Container.openRoots].
-func (w *Repair) keys(list []int) func(container.RootKey) bool {
+// rootKeys names mounts for [Container.openRoots].
+func (w *Repair) rootKeys(list []int) func(container.RootKey) bool {
 	wanted := map[container.RootKey]bool{}
 	for _, i := range list {
 		wanted[w.snapshot.Mounts[i].Key()] = true
@@ -157,9 +157,9 @@ func (w *Repair) keys(list []int) func(container.RootKey) bool {
 	return func(key container.RootKey) bool { return wanted[key] }
 }
 
-// triggersOf are those of the mounts that the daemon's own namespace shows and that
+// unparkedTriggers are those of the mounts that the daemon's own namespace shows and that
 // no parking mount covers.
-func (w *Repair) triggersOf(daemon *owner.Member, list []int) []*container.Mount {
+func (w *Repair) unparkedTriggers(daemon *owner.Member, list []int) []*container.Mount {
 	var triggers []*container.Mount
 	home, err := daemon.Namespace("mnt")
 	for _, i := range list {
@@ -170,8 +170,8 @@ func (w *Repair) triggersOf(daemon *owner.Member, list []int) []*container.Mount
 	return triggers
 }
 
-// stackLot attaches a parking mount to a trigger in every namespace that shows it.
-func stackLot(ctx context.Context, lot *park.Lot, places []park.Place, device uint64) error {
+// attachLot attaches a parking mount to a trigger in every namespace that shows it.
+func attachLot(ctx context.Context, lot *park.Lot, places []park.Place, device uint64) error {
 	same := slices.DeleteFunc(slices.Clone(places), func(p park.Place) bool { return p.Device != device })
 	for _, origin := range park.Origins(same) {
 		err := origin.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {

@@ -30,7 +30,7 @@ func (s *Session) finishParking(ctx context.Context, daemon *owner.Member, p *pa
 	if err := s.container.ReadTables(); err != nil {
 		return nil, err
 	}
-	home := s.homeOf(p, daemon)
+	home := s.spaceOfParking(p, daemon)
 	var served []*park.Lot
 	var old []*os.File // the stale triggers that have a successor
 	kept := false
@@ -56,7 +56,7 @@ func (s *Session) finishParking(ctx context.Context, daemon *owner.Member, p *pa
 	}
 	var errs []error
 	for _, t := range p.Mounts { // first: a released process makes the new trigger pending
-		errs = append(errs, s.spread(ctx, home, t))
+		errs = append(errs, s.copyTrigger(ctx, home, t))
 	}
 	if park.Parked(served) {
 		time.Sleep(recordTime)
@@ -65,13 +65,13 @@ func (s *Session) finishParking(ctx context.Context, daemon *owner.Member, p *pa
 	home.awaitServed(ctx, p.Mounts)
 	errs = append(errs, s.container.ReadTables())
 	// A trigger that an interrupted run has parked may still be beneath.
-	stale := s.stalePlaces(daemon)
+	stale := s.staleMountsOf(daemon)
 	if home.daemon == nil {
-		stale = p.stalePlaces()
+		stale = p.staleMounts()
 	}
-	removeErr := errors.Join(s.removeCovered(ctx, stale), s.container.ReadTables(), s.removeCovered(ctx, p.parkingPlaces()))
+	removeErr := errors.Join(s.removeCovered(ctx, stale), s.container.ReadTables(), s.removeCovered(ctx, p.parkingMounts()))
 	for _, f := range old {
-		errs = append(errs, releaseTree(f))
+		errs = append(errs, releaseDetached(f))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return failed, errors.Join(removeErr, err) // processes may still be parked in another namespace
@@ -81,9 +81,9 @@ func (s *Session) finishParking(ctx context.Context, daemon *owner.Member, p *pa
 	}
 	s.dropParking(p)
 	if removeErr != nil { // no process can reach it: only its note is kept, for the next run
-		return failed, errors.Join(removeErr, p.release(ctx))
+		return failed, errors.Join(removeErr, p.closeAll(ctx))
 	}
-	return failed, p.end(ctx)
+	return failed, p.forget(ctx)
 }
 
 // recordTime is for a daemon to note the numbers of a trigger that it has mounted: it
@@ -94,38 +94,38 @@ var errNotReloaded = fmt.Errorf("automount did not mount it again within %s of a
 
 var errParkingClosed = errors.New("the files of the parking mounts could not be opened: the processes in them wait until the next run, or get an error after 10 minutes")
 
-// home is where a daemon mounts its triggers.
-type home struct {
+// daemonSpace is where a daemon mounts its triggers.
+type daemonSpace struct {
 	*container.Space
 	daemon *owner.Member // nil if it has ended, or is systemd
 }
 
-// home is the home of a daemon; that of systemd for nil.
-func (s *Session) home(daemon *owner.Member) home {
+// spaceOf is the home of a daemon; that of systemd for nil.
+func (s *Session) spaceOf(daemon *owner.Member) daemonSpace {
 	if daemon != nil {
 		if id, err := daemon.Namespace("mnt"); err == nil {
 			if sp := s.container.Space(id.Inode); sp != nil && sp.Table != nil {
-				return home{sp, daemon}
+				return daemonSpace{sp, daemon}
 			}
 		}
 	}
-	return home{s.container.Main(), daemon}
+	return daemonSpace{s.container.Main(), daemon}
 }
 
-// homeOf is the home of the daemon of parking mounts, which may have ended.
-func (s *Session) homeOf(p *parking, daemon *owner.Member) home {
+// spaceOfParking is the home of the daemon of parking mounts, which may have ended.
+func (s *Session) spaceOfParking(p *parking, daemon *owner.Member) daemonSpace {
 	if daemon != nil && !daemon.Ended() {
-		return s.home(daemon)
+		return s.spaceOf(daemon)
 	}
 	if sp := s.container.Space(p.Namespace); sp != nil && sp.Table != nil {
-		return home{sp, nil}
+		return daemonSpace{sp, nil}
 	}
-	return home{s.container.Main(), nil}
+	return daemonSpace{s.container.Main(), nil}
 }
 
 // awaitServed waits, for servingTime, until no process waits on the new triggers: until
 // then their paths lead nowhere for us (ENOENT).
-func (h home) awaitServed(ctx context.Context, list []container.ParkedTrigger) {
+func (h daemonSpace) awaitServed(ctx context.Context, list []container.ParkedTrigger) {
 	ctx, cancel := context.WithTimeout(ctx, servingTime)
 	defer cancel()
 	for _, t := range list {
@@ -145,7 +145,7 @@ func (h home) awaitServed(ctx context.Context, list []container.ParkedTrigger) {
 // attachStale puts the stale trigger of a parking mount over it. Where the daemon has
 // ended, the processes in the parking mount get an error: nothing else can open it,
 // and they would wait for ever on the stale trigger.
-func (s *Session) attachStale(ctx context.Context, home home, p *parking, i int) error {
+func (s *Session) attachStale(ctx context.Context, home daemonSpace, p *parking, i int) error {
 	t := p.Mounts[i]
 	if home.daemon == nil && p.lots[i] != nil {
 		if err := autofs.Release(p.lots[i].Root); err != nil {
@@ -170,7 +170,7 @@ func (s *Session) attachStale(ctx context.Context, home home, p *parking, i int)
 
 // openRoot opens the root of an autofs mount. Only its daemon can while processes
 // wait there.
-func (h home) openRoot(ctx context.Context, path string, device uint64) (*os.File, error) {
+func (h daemonSpace) openRoot(ctx context.Context, path string, device uint64) (*os.File, error) {
 	control, err := autofs.OpenControl()
 	if err != nil {
 		return nil, err
@@ -197,8 +197,8 @@ func (h home) openRoot(ctx context.Context, path string, device uint64) (*os.Fil
 	return files[0], nil
 }
 
-// copier returns a function that copies an autofs mount.
-func (h home) copier(ctx context.Context, path string, device uint64) func() (*os.File, error) {
+// copyFunc returns a function that copies an autofs mount.
+func (h daemonSpace) copyFunc(ctx context.Context, path string, device uint64) func() (*os.File, error) {
 	return func() (*os.File, error) {
 		root, err := h.openRoot(ctx, path, device)
 		if err != nil {
@@ -220,43 +220,43 @@ func (h home) copier(ctx context.Context, path string, device uint64) func() (*o
 	}
 }
 
-// stackedPlace is a mount, by mount point and st_dev, in every namespace.
-type stackedPlace struct {
+// mountAt is a mount, by mount point and st_dev, in every namespace.
+type mountAt struct {
 	path   string
 	device uint64
 }
 
-func (p *parking) parkingPlaces() []stackedPlace {
-	var list []stackedPlace
+func (p *parking) parkingMounts() []mountAt {
+	var list []mountAt
 	for _, t := range p.Mounts {
-		list = append(list, stackedPlace{t.Path, t.Parking})
+		list = append(list, mountAt{t.Path, t.Parking})
 	}
 	return list
 }
 
-func (p *parking) stalePlaces() []stackedPlace {
-	var list []stackedPlace
+func (p *parking) staleMounts() []mountAt {
+	var list []mountAt
 	for _, t := range p.Mounts {
-		list = append(list, stackedPlace{t.Path, t.Stale})
+		list = append(list, mountAt{t.Path, t.Stale})
 	}
 	return list
 }
 
-// stalePlaces are the triggers of a daemon that are parked.
-func (s *Session) stalePlaces(daemon *owner.Member) []stackedPlace {
-	var list []stackedPlace
+// staleMountsOf are the triggers of a daemon that are parked.
+func (s *Session) staleMountsOf(daemon *owner.Member) []mountAt {
+	var list []mountAt
 	for _, p := range s.parkingsOf(daemon) {
-		list = append(list, p.stalePlaces()...)
+		list = append(list, p.staleMounts()...)
 	}
 	return list
 }
 
 // removeCovered takes mounts away beneath what covers them, in those namespaces
 // where something does. It uses the tables as they were read.
-func (s *Session) removeCovered(ctx context.Context, list []stackedPlace) error {
-	groups := map[string][]stackedPlace{} // by the namespaces that are concerned
+func (s *Session) removeCovered(ctx context.Context, list []mountAt) error {
+	groups := map[string][]mountAt{} // by the namespaces that are concerned
 	spaces := map[string][]mounts.Space{}
-	seen := map[stackedPlace]bool{} // an interrupted run may have parked the same trigger
+	seen := map[mountAt]bool{} // an interrupted run may have parked the same trigger
 	for _, place := range list {
 		if seen[place] {
 			continue
@@ -282,7 +282,7 @@ func (s *Session) removeCovered(ctx context.Context, list []stackedPlace) error 
 	return errors.Join(errs...)
 }
 
-func (s *Session) removeIn(ctx context.Context, spaces []mounts.Space, places []stackedPlace) error {
+func (s *Session) removeIn(ctx context.Context, spaces []mounts.Space, places []mountAt) error {
 	var removals []*mounts.Replacement
 	defer func() { closeTrees(removals) }()
 	for _, place := range places {
@@ -299,9 +299,9 @@ func (s *Session) removeIn(ctx context.Context, spaces []mounts.Space, places []
 	return errors.Join(errs...)
 }
 
-// spread brings a new trigger to the namespaces that it has not propagated to: they
+// copyTrigger brings a new trigger to the namespaces that it has not propagated to: they
 // still show the parking mount or the stale trigger.
-func (s *Session) spread(ctx context.Context, home home, t container.ParkedTrigger) error {
+func (s *Session) copyTrigger(ctx context.Context, home daemonSpace, t container.ParkedTrigger) error {
 	table, err := mounts.Of(home.Process)
 	if err != nil {
 		return err
@@ -316,7 +316,7 @@ func (s *Session) spread(ctx context.Context, home home, t container.ParkedTrigg
 		return nil
 	}
 	// Processes that were released may wait for the new trigger's mount already.
-	copied := home.copier(ctx, t.Path, device)
+	copied := home.copyFunc(ctx, t.Path, device)
 	err = s.copyElsewhere(ctx, t.Path, t.Parking, device, copied)
 	if device != t.Stale {
 		err = errors.Join(err, s.copyElsewhere(ctx, t.Path, t.Stale, device, copied))
@@ -324,9 +324,9 @@ func (s *Session) spread(ctx context.Context, home home, t container.ParkedTrigg
 	return err
 }
 
-// releaseTree makes the superblock of a detached mount catatonic: a process that
+// releaseDetached makes the superblock of a detached mount catatonic: a process that
 // is still waiting on it gets ENOENT.
-func releaseTree(tree *os.File) error {
+func releaseDetached(tree *os.File) error {
 	if tree == nil {
 		return nil
 	}

@@ -32,9 +32,9 @@ func (s *Session) NewRepair(snapshot *container.Snapshot, plan []plan.Decision, 
 // then units are restarted, the shortest path first, so that an automount below
 // another one is looked at when the outer one stands.
 func (w *Repair) Apply(ctx context.Context) {
-	reloaded := w.reload(ctx)
-	reexecuted := w.reexecute(ctx)
-	restarts := w.coveredLast(w.ordered(plan.Restarted))
+	reloaded := w.reloadAll(ctx)
+	reexecuted := w.reexecuteAll(ctx)
+	restarts := w.uncoveredFirst(w.mountsWith(plan.Restarted))
 	if len(restarts) > 0 {
 		w.restartAll(ctx, restarts)
 	}
@@ -47,15 +47,15 @@ func (w *Repair) restartAll(ctx context.Context, list []int) {
 	if err := w.openRoots(ctx, list); err != nil {
 		w.warn(err)
 	}
-	w.openClosed(ctx, list)
-	resume := w.divert(ctx, list)
+	w.openBlockedRoots(ctx, list)
+	resume := w.parkWaiters(ctx, list)
 	defer resume()
 	for _, i := range list {
 		if !w.snapshot.Mounts[i].Main {
 			continue
 		}
 		if err := w.restart(ctx, i); err != nil {
-			w.fail(i, err)
+			w.setUnrepaired(i, err)
 		}
 	}
 }
@@ -74,8 +74,8 @@ func (w *Repair) openRoots(ctx context.Context, list []int) error {
 	return w.container.OpenRoots(ctx, func(key container.RootKey) bool { return wanted[key] })
 }
 
-// ordered returns the mounts with a cure, the shortest path first.
-func (w *Repair) ordered(cure plan.Cure) []int {
+// mountsWith returns the mounts with a cure, the shortest path first.
+func (w *Repair) mountsWith(cure plan.Cure) []int {
 	var list []int
 	for _, d := range w.Plan {
 		if d.Cure == cure {
@@ -88,11 +88,11 @@ func (w *Repair) ordered(cure plan.Cure) []int {
 	return list
 }
 
-// coveredLast moves those mounts to the front that nothing covers and that are not
+// uncoveredFirst moves those mounts to the front that nothing covers and that are not
 // below another one of the list. After five changes of mounts systemd looks at
 // none for the rest of a second (src/core/mount.c, a rate limit), and a cover
 // that is away for a moment then stops no service that is bound to it.
-func (w *Repair) coveredLast(list []int) []int {
+func (w *Repair) uncoveredFirst(list []int) []int {
 	paths := map[string]bool{}
 	for _, i := range list {
 		paths[w.snapshot.Mounts[i].Path] = true
@@ -113,7 +113,7 @@ func (w *Repair) coveredLast(list []int) []int {
 	return append(free, rest...)
 }
 
-func (w *Repair) fail(mount int, err error) {
+func (w *Repair) setUnrepaired(mount int, err error) {
 	w.Plan[mount].Cure = plan.Unrepaired
 	w.Plan[mount].Reason = err.Error()
 }

@@ -17,10 +17,10 @@ func TestCoveredLast(t *testing.T) {
 		{Path: "/ab/d/e"},
 		{Path: "/b/x", Covers: []container.Cover{{ID: 2}}},
 	}}}
-	if got := w.coveredLast([]int{0, 1, 2, 3, 4}); !slices.Equal(got, []int{1, 3, 0, 2, 4}) {
+	if got := w.uncoveredFirst([]int{0, 1, 2, 3, 4}); !slices.Equal(got, []int{1, 3, 0, 2, 4}) {
 		t.Errorf("%v", got)
 	}
-	if got := w.coveredLast(nil); got != nil {
+	if got := w.uncoveredFirst(nil); got != nil {
 		t.Errorf("%v", got)
 	}
 }

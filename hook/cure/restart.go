@@ -45,21 +45,21 @@ func (w *Repair) restart(ctx context.Context, i int) error {
 	if !errors.Is(err, errNotRestarted) {
 		// Not the one that systemd still serves: without a writer of its pipe
 		// systemd would give the unit up, and detach all that is there.
-		w.release(m)
+		w.releaseWaiters(m)
 	}
 	if err != nil {
 		if covers != nil {
-			err = errors.Join(err, errCoversKept, covers.leave()) // the next run tries again
+			err = errors.Join(err, errCoversKept, covers.keep()) // the next run tries again
 		}
 		return errors.Join(restartErr, err)
 	}
 	if covers != nil {
 		if err := covers.kept.PutBack(ctx, main.Process, fresh); err != nil {
-			return errors.Join(restartErr, err, errCoversKept, covers.leave())
+			return errors.Join(restartErr, err, errCoversKept, covers.keep())
 		}
 		restartErr = errors.Join(restartErr, covers.drop(ctx))
 	}
-	if err := w.copyElsewhere(ctx, m.Path, m.Device, fresh, w.home(nil).copier(ctx, m.Path, fresh)); err != nil {
+	if err := w.copyElsewhere(ctx, m.Path, m.Device, fresh, w.spaceOf(nil).copyFunc(ctx, m.Path, fresh)); err != nil {
 		return errors.Join(restartErr, err) // the next run tries again
 	}
 	return errors.Join(restartErr, intent.Commit())

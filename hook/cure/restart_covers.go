@@ -66,8 +66,8 @@ func forgetCovers(ctx context.Context, h helper.Ref, entry *journal.Entry[journa
 	return entry.Commit()
 }
 
-// leave keeps the copies for a later run.
-func (c *savedCovers) leave() error { return c.kept.Close() }
+// keep keeps the copies for a later run.
+func (c *savedCovers) keep() error { return c.kept.Close() }
 
 // restoreCovers puts the covers back that an interrupted run has kept, where the
 // mount that they lay on has been recreated and is bare.
@@ -102,10 +102,10 @@ func (s *Session) restoreCoversOf(ctx context.Context, entry *journal.Entry[jour
 	}
 	c := &savedCovers{kept: mounts.Resume(saved.Path, saved.Device, namespace), entry: entry, helper: saved.Holder}
 	if now == nil {
-		return c.leave() // its unit may still mount it: the next run looks again
+		return c.keep() // its unit may still mount it: the next run looks again
 	}
 	if err := c.kept.PutBack(ctx, s.container.Main().Process, mounts.DeviceOf(now)); err != nil {
-		return errors.Join(err, c.leave())
+		return errors.Join(err, c.keep())
 	}
 	return errors.Join(c.drop(ctx), s.container.ReadTables())
 }

@@ -81,7 +81,7 @@ func (s *Session) copyRestartedOf(ctx context.Context, entry *journal.Entry[jour
 		return nil // its unit may still mount it: the next run looks again
 	}
 	if fresh := mounts.DeviceOf(now); fresh != restart.Device {
-		if err := s.copyElsewhere(ctx, restart.Path, restart.Device, fresh, s.home(nil).copier(ctx, restart.Path, fresh)); err != nil {
+		if err := s.copyElsewhere(ctx, restart.Path, restart.Device, fresh, s.spaceOf(nil).copyFunc(ctx, restart.Path, fresh)); err != nil {
 			return err
 		}
 	}

@@ -23,6 +23,6 @@ func NewSession(c *container.Container, journal journal.Store, warn func(error))
 // Close closes the files of parking mounts: their helpers have their own.
 func (s *Session) Close() {
 	for _, p := range s.parkings {
-		p.close()
+		p.closeOwn()
 	}
 }

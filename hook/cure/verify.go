@@ -14,12 +14,12 @@ import (
 // there.
 func (w *Repair) verify() {
 	if err := w.container.ReadTables(); err != nil {
-		w.failAll(err)
+		w.setAllUnrepaired(err)
 		return
 	}
 	now, err := w.container.Survey()
 	if err != nil {
-		w.failAll(err)
+		w.setAllUnrepaired(err)
 		return
 	}
 	shown := placesOf(now)
@@ -33,8 +33,8 @@ func (w *Repair) verify() {
 		if after == nil && d.Reason == plan.UnmountedReason {
 			continue
 		}
-		if err := check(before, after, d.Cure); err != nil {
-			w.fail(i, err)
+		if err := checkCured(before, after, d.Cure); err != nil {
+			w.setUnrepaired(i, err)
 		}
 		if after != nil {
 			before.Device, before.ID = after.Device, after.ID
@@ -44,10 +44,10 @@ func (w *Repair) verify() {
 	}
 }
 
-func (w *Repair) failAll(err error) {
+func (w *Repair) setAllUnrepaired(err error) {
 	for i := range w.Plan {
 		if w.Plan[i].Cure == plan.Reexecuted || w.Plan[i].Cure == plan.Restarted || w.Plan[i].Cure == plan.Reloaded {
-			w.fail(i, fmt.Errorf("the repair could not be verified: %w", err))
+			w.setUnrepaired(i, fmt.Errorf("the repair could not be verified: %w", err))
 		}
 	}
 }
@@ -72,7 +72,7 @@ func placesOf(list []container.Mount) map[place]*container.Mount {
 	return found
 }
 
-func check(before, after *container.Mount, cure plan.Cure) error {
+func checkCured(before, after *container.Mount, cure plan.Cure) error {
 	switch {
 	case after == nil:
 		return fmt.Errorf("after the repair %q does not show exactly one autofs mount", before.Path)

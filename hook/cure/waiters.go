@@ -23,28 +23,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openClosed opens the roots of mounts that could not be opened because a process
+// openBlockedRoots opens the roots of mounts that could not be opened because a process
 // waits there. An automount daemon is made to do it. Where that is not possible, and
 // the administrator wants it so, the waiters are ended.
-func (w *Repair) openClosed(ctx context.Context, list []int) {
+func (w *Repair) openBlockedRoots(ctx context.Context, list []int) {
 	closed := map[int][]int{} // by the master's pid
 	for _, i := range list {
 		m := &w.snapshot.Mounts[i]
-		if m.Main && w.root(m) == nil && m.Options.Type.Trigger() {
+		if m.Main && w.rootOf(m) == nil && m.Options.Type.Trigger() {
 			closed[m.Master.PID] = append(closed[m.Master.PID], i)
 		}
 	}
 	for pid, list := range closed {
 		if w.container.Masters[pid] != nil && w.snapshot.Mounts[list[0]].Master.Kind == master.Automount {
-			w.openThrough(ctx, pid, list)
+			w.openViaDaemon(ctx, pid, list)
 		}
 		if w.killWaiters {
-			w.endWaiters(ctx, list)
+			w.killWaitersOn(ctx, list)
 		}
 	}
 }
 
-func (w *Repair) openThrough(ctx context.Context, pid int, list []int) {
+func (w *Repair) openViaDaemon(ctx context.Context, pid int, list []int) {
 	var wanted []master.Root
 	for _, i := range list {
 		m := &w.snapshot.Mounts[i]
@@ -62,8 +62,8 @@ func (w *Repair) openThrough(ctx context.Context, pid int, list []int) {
 	}
 }
 
-// endWaiters ends the processes that wait on mounts that are still closed.
-func (w *Repair) endWaiters(ctx context.Context, list []int) {
+// killWaitersOn ends the processes that wait on mounts that are still closed.
+func (w *Repair) killWaitersOn(ctx context.Context, list []int) {
 	now, err := w.container.FindWaiters()
 	if err != nil {
 		w.warn(err)
@@ -73,7 +73,7 @@ func (w *Repair) endWaiters(ctx context.Context, list []int) {
 	for _, i := range list {
 		now = slices.DeleteFunc(now, func(p container.Waiter) bool { return w.refused[p.PID] })
 		m := &w.snapshot.Mounts[i]
-		if w.root(m) != nil {
+		if w.rootOf(m) != nil {
 			continue
 		}
 		for _, p := range now {
@@ -84,7 +84,7 @@ func (w *Repair) endWaiters(ctx context.Context, list []int) {
 			if p.Path == "" {
 				doubt = "; what it wanted could not be read, so that it may have waited on another mount"
 			}
-			if err := w.endWaiter(ctx, p); err != nil {
+			if err := w.killWaiter(ctx, p); err != nil {
 				w.warn(err)
 				continue
 			}
@@ -100,9 +100,9 @@ func (w *Repair) endWaiters(ctx context.Context, list []int) {
 	}
 }
 
-// endWaiter ends the process that a waiter is a thread of. It may have entered the
+// killWaiter ends the process that a waiter is a thread of. It may have entered the
 // container from outside: then it is looked at where it is now.
-func (s *Session) endWaiter(ctx context.Context, p container.Waiter) error {
+func (s *Session) killWaiter(ctx context.Context, p container.Waiter) error {
 	thread, err := nsenter.OpenIdentity(p.Process, p.Start)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -120,16 +120,16 @@ func (s *Session) endWaiter(ctx context.Context, p container.Waiter) error {
 	return thread.WaitEnd(ctx)
 }
 
-// divert brings the processes that wait on one of the mounts into a parking mount,
+// parkWaiters brings the processes that wait on one of the mounts into a parking mount,
 // and returns what makes them walk their paths again. A process that cannot be
 // brought there gets an error when the mount's old superblock is given up.
-func (w *Repair) divert(ctx context.Context, list []int) (resume func()) {
+func (w *Repair) parkWaiters(ctx context.Context, list []int) (resume func()) {
 	resume = func() {}
 	before := w.waitersAt(list)
 	if len(before) == 0 {
 		return resume
 	}
-	d, err := park.Divert(ctx, w.places(list), func() int { return waiters.NotMoved(before) }, func(device uint64) error {
+	d, err := park.Divert(ctx, w.parkPlaces(list), func() int { return waiters.NotMoved(before) }, func(device uint64) error {
 		_, err := journal.WaitersParked.Begin(w.journal, w.container.Init, journal.ParkedWaiters{Device: device})
 		return err
 	})
@@ -142,7 +142,7 @@ func (w *Repair) divert(ctx context.Context, list []int) (resume func()) {
 			}
 		}
 	}
-	w.refuse(before)
+	w.markRefused(before)
 	return resume
 }
 
@@ -153,11 +153,11 @@ func (w *Repair) waitersAt(list []int) []waiters.Waiter {
 	if err != nil {
 		w.warn(err)
 	}
-	return slices.DeleteFunc(found, func(p waiters.Waiter) bool { return p.Path != "" && !w.leadsTo(p.Path, list) })
+	return slices.DeleteFunc(found, func(p waiters.Waiter) bool { return p.Path != "" && !w.mayReach(p.Path, list) })
 }
 
-// refuse notes the processes that still wait where they waited: they get an error.
-func (w *Repair) refuse(before []waiters.Waiter) {
+// markRefused notes the processes that still wait where they waited: they get an error.
+func (w *Repair) markRefused(before []waiters.Waiter) {
 	for _, p := range before {
 		if waiters.NotMoved([]waiters.Waiter{p}) > 0 {
 			w.refused[p.PID] = true
@@ -165,19 +165,19 @@ func (w *Repair) refuse(before []waiters.Waiter) {
 	}
 }
 
-// leadsTo reports whether a path may lead onto one of the mounts.
-func (w *Repair) leadsTo(path string, list []int) bool {
+// mayReach reports whether a path may lead onto one of the mounts.
+func (w *Repair) mayReach(path string, list []int) bool {
 	return slices.ContainsFunc(list, func(i int) bool {
 		return len(container.WaitersOn([]container.Waiter{{Path: path}}, w.snapshot.Mounts[i].Path)) > 0
 	})
 }
 
-// places are those of the mounts from which waiters can be released.
-func (w *Repair) places(list []int) []park.Place {
+// parkPlaces are those of the mounts from which waiters can be released.
+func (w *Repair) parkPlaces(list []int) []park.Place {
 	var places []park.Place
 	for _, i := range list {
 		m := &w.snapshot.Mounts[i]
-		root := w.root(m)
+		root := w.rootOf(m)
 		if root == nil || len(m.Covers) > 0 && !m.UnderParking || !m.Options.Type.Trigger() {
 			continue
 		}
@@ -195,16 +195,16 @@ func (w *Repair) places(list []int) []park.Place {
 	return places
 }
 
-// canRelease refuses to touch a daemon while a process waits on a mount of its
+// checkReleasable refuses to touch a daemon while a process waits on a mount of its
 // whose root is not open: it could not be released.
-func (w *Repair) canRelease(list []int) error {
+func (w *Repair) checkReleasable(list []int) error {
 	now, err := w.container.FindWaiters()
 	if err != nil {
 		return err
 	}
 	for _, i := range list {
 		m := &w.snapshot.Mounts[i]
-		if w.anyRoot(m.Device) {
+		if w.hasRoot(m.Device) {
 			continue
 		}
 		if waiting := container.WaitersOn(now, m.Path); len(waiting) > 0 {
@@ -215,15 +215,15 @@ func (w *Repair) canRelease(list []int) error {
 	return nil
 }
 
-// anyRoot reports whether a mount of the superblock is open in any namespace.
-func (w *Repair) anyRoot(device uint64) bool {
-	return slices.ContainsFunc(w.snapshot.Mounts, func(m container.Mount) bool { return m.Device == device && w.root(&m) != nil })
+// hasRoot reports whether a mount of the superblock is open in any namespace.
+func (w *Repair) hasRoot(device uint64) bool {
+	return slices.ContainsFunc(w.snapshot.Mounts, func(m container.Mount) bool { return m.Device == device && w.rootOf(&m) != nil })
 }
 
-// release releases all processes that wait on the mount's superblock: they get
+// releaseWaiters releases all processes that wait on the mount's superblock: they get
 // ENOENT. It must not be called while its master still serves it.
-func (w *Repair) release(m *container.Mount) {
-	root := w.root(m)
+func (w *Repair) releaseWaiters(m *container.Mount) {
+	root := w.rootOf(m)
 	if root == nil {
 		return
 	}
@@ -232,7 +232,7 @@ func (w *Repair) release(m *container.Mount) {
 	}
 }
 
-func (w *Repair) root(m *container.Mount) *os.File {
+func (w *Repair) rootOf(m *container.Mount) *os.File {
 	return w.container.Roots[m.Key()]
 }
 
