@@ -9,6 +9,8 @@ import (
 )
 
 // Names from before the split into packages, until all callers have been changed.
+//
+//nolint:revive // temporary
 type (
 	Report       = report.Report
 	MountReport  = report.Mount
@@ -19,6 +21,7 @@ type (
 	Strategy     = container.Strategy
 )
 
+//nolint:revive // temporary
 const (
 	Repaired     = report.Repaired
 	NothingToDo  = report.NothingToDo

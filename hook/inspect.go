@@ -26,7 +26,7 @@ func (r Runner) Inspect(ctx context.Context, e Event) (*report.Report, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
 	defer cancel()
 	begin := time.Now()
-	rep := newReport(e)
+	rep := r.newReport(e)
 	rep.Planned = true
 	err := r.inspectInto(ctx, e, rep)
 	rep.Finish(begin, err)

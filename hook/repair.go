@@ -20,7 +20,7 @@ import (
 // and reports.
 func (r Runner) repair(ctx context.Context, e Event) (*report.Report, error) {
 	begin := time.Now()
-	rep := newReport(e)
+	rep := r.newReport(e)
 	r.Warn = report.CollectWarnings(r.Warn, &rep.Warnings)
 	err := r.repairInto(ctx, e, rep)
 	rep.Finish(begin, err)
@@ -32,8 +32,11 @@ func (r Runner) repair(ctx context.Context, e Event) (*report.Report, error) {
 	return rep, err
 }
 
-func newReport(e Event) *report.Report {
-	return &report.Report{PID: e.PID, Trigger: e.Trigger, Stage: e.Stage, Mounts: []report.Mount{}}
+func (r Runner) newReport(e Event) *report.Report {
+	return &report.Report{
+		Schema: report.Schema, Version: r.Version, Time: time.Now().UTC().Truncate(time.Millisecond),
+		PID: e.PID, Trigger: e.Trigger, Stage: e.Stage, Mounts: []report.Mount{},
+	}
 }
 
 func (r Runner) saveReport(rep *report.Report) error {

@@ -25,6 +25,8 @@ const restoreTime = 10 * time.Minute
 type Runner struct {
 	// Directory is that of the journal, [Directory] but for tests.
 	Directory string
+	// Version is that of the program, for reports.
+	Version string
 	// Config is what the administrator chose.
 	Config Config
 	// Warn is told what went wrong without ending the run; never nil.

@@ -279,6 +279,13 @@ func (p *Process) Ended() bool {
 	return ended || err != nil
 }
 
+// EndsWithin waits for the end of the process for at most limit, and reports whether
+// it came.
+func (p *Process) EndsWithin(limit time.Duration) bool {
+	ended, err := p.pollEnd(int(limit.Milliseconds()))
+	return ended && err == nil
+}
+
 // Dying reports whether the process has been sent a SIGKILL, or has begun to end
 // otherwise; a zombie has.
 func (p *Process) Dying() bool {

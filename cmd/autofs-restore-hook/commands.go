@@ -116,7 +116,7 @@ func inspect(args []string) int {
 	log := newLogger()
 	defer log.limit(event.Trigger).Stop()
 	closeToOthers(log)
-	runner := hook.Runner{Directory: hook.Directory, Warn: func(err error) { log.Warn(err) }, Machine: machine(log), Protect: sealed(nil)}
+	runner := hook.Runner{Version: versionNumber, Directory: hook.Directory, Warn: func(err error) { log.Warn(err) }, Machine: machine(log), Protect: sealed(nil)}
 	report, err := runner.Inspect(context.Background(), event)
 	if status := show(report, asJSON); err != nil {
 		log.Error(err)

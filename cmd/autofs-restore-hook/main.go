@@ -186,6 +186,7 @@ func run(log *logger, event hook.Event, input []byte) *hook.Report {
 		log.Error(err)
 	}
 	runner := hook.Runner{
+		Version:   versionNumber,
 		Directory: hook.Directory, Config: config, Warn: func(err error) { log.Warn(err) },
 		Note: func(text string) { log.Info(text) }, Protect: sealed(input),
 	}

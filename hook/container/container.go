@@ -163,8 +163,10 @@ func (c *Container) HasAutofs() bool {
 	return false
 }
 
+// Main is the mount namespace of the first process.
 func (c *Container) Main() *Space { return c.Spaces[0] }
 
+// Close closes all that is open.
 func (c *Container) Close() {
 	for _, sp := range c.Spaces {
 		sp.Process.Close()
@@ -251,6 +253,7 @@ func openIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[
 	}
 }
 
+// MountSpaces are the mount namespaces that could be read.
 func (c *Container) MountSpaces() []mounts.Space {
 	var list []mounts.Space
 	for _, sp := range c.Spaces {

@@ -168,7 +168,7 @@ func (r Ref) open(from, to int) ([]*os.File, error) {
 	}
 	// A process that is ending has closed its files before it has ended. Older
 	// kernels say EBADF ("pidfd: getfd should always report ESRCH if a process is exiting").
-	if ending && endsWithin(p, endTime) {
+	if ending && p.EndsWithin(endTime) {
 		for _, f := range files {
 			f.Close() // nil for most
 		}
@@ -179,12 +179,6 @@ func (r Ref) open(from, to int) ([]*os.File, error) {
 
 // endTime bounds how long it takes a process that is ending to end.
 const endTime = time.Second
-
-func endsWithin(p *nsenter.Process, limit time.Duration) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	return p.WaitEnd(ctx) == nil
-}
 
 // maxFiles bounds how many files a record may speak of.
 const maxFiles = 1 << 16

@@ -66,3 +66,21 @@ func DetachTree(m *Mount) error {
 	}
 	return detach(root, m.Mountpoint)
 }
+
+// listedTwice returns a mount that is to be replaced more than once: the second time
+// its cover would be taken for it.
+func listedTwice(list []*Replacement) *Replacement {
+	type mount struct {
+		path   string
+		device uint64
+	}
+	seen := map[mount]bool{}
+	for _, r := range list {
+		key := mount{r.Path, r.Old}
+		if seen[key] {
+			return r
+		}
+		seen[key] = true
+	}
+	return nil
+}

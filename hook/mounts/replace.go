@@ -72,24 +72,6 @@ func Replace(ctx context.Context, spaces []Space, list []*Replacement, announce 
 	return w.replace(context.WithoutCancel(ctx)) // what starts here must be finished
 }
 
-// listedTwice returns a mount that is to be replaced more than once: the second time
-// its cover would be taken for it.
-func listedTwice(list []*Replacement) *Replacement {
-	type mount struct {
-		path   string
-		device uint64
-	}
-	seen := map[mount]bool{}
-	for _, r := range list {
-		key := mount{r.Path, r.Old}
-		if seen[key] {
-			return r
-		}
-		seen[key] = true
-	}
-	return nil
-}
-
 func newWorkspace(spaces []Space, list []*Replacement) *workspace {
 	w := &workspace{spaces: spaces, list: list, parents: map[parentKey]*parent{}, clones: map[cloneKey]*clone{}}
 	w.choose()

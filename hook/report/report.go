@@ -47,8 +47,16 @@ func (o Outcome) ExitStatus() int {
 	}
 }
 
+// Schema is the version of a report's JSON form, docs/report.schema.json. Fields are
+// added without a new version; it changes if one is removed or means something else.
+const Schema = 1
+
 // Report says what was found and done. Its JSON form is a contract.
 type Report struct {
+	Schema int `json:"schema"`
+	// Version is that of the program, Time when the run began, in UTC.
+	Version    string     `json:"version"`
+	Time       time.Time  `json:"time"`
 	Container  string     `json:"container"`
 	PID        int        `json:"pid"`
 	Trigger    string     `json:"trigger"`
@@ -203,27 +211,76 @@ func (r *Report) Unrepaired() []UnrepairedMounts {
 
 // Summary is the report in one line.
 func (r *Report) Summary() string {
-	counts := map[plan.Cure]int{}
-	for _, m := range r.Mounts {
-		counts[m.Outcome]++
-	}
 	name := r.Container
 	if name == "" {
 		name = "process " + strconv.Itoa(r.PID)
 	}
-	line := fmt.Sprintf("%s: %s in %.1f ms", name, r.Outcome, r.DurationMS)
-	if r.Planned && r.Error == "" {
-		line = name + ": nothing was changed; planned"
+	if r.Error != "" {
+		return fmt.Sprintf("%s: failed in %.1f ms: %q", name, r.DurationMS, r.Error)
 	}
-	for _, c := range []plan.Cure{plan.Healthy, plan.Preserved, plan.Reexecuted, plan.Restarted, plan.Reloaded, plan.Unrepaired} {
+	counts, cured := r.count()
+	var parts []string
+	for _, c := range []plan.Cure{plan.Preserved, plan.Reexecuted, plan.Reloaded, plan.Restarted, plan.Unrepaired, plan.Healthy} {
 		if counts[c] > 0 {
-			line += fmt.Sprintf(", %d %s", counts[c], c)
+			parts = append(parts, fmt.Sprintf("%d %s", counts[c], c))
 		}
 	}
-	if r.Error != "" {
-		line += fmt.Sprintf(": %q", r.Error)
+	done, but := r.done(cured, counts[plan.Unrepaired])
+	line := fmt.Sprintf("%s: %s in %.1f ms%s", name, done, r.DurationMS, but)
+	if len(parts) > 0 {
+		line += ": " + strings.Join(parts, ", ")
 	}
 	return line
+}
+
+// done says in words what came of the run.
+func (r *Report) done(cured, left int) (done, but string) {
+	switch {
+	case r.Planned:
+		return "nothing was changed", ", planned"
+	case cured+left == 0:
+		return "nothing to do", ""
+	case left > 0:
+		done = fmt.Sprintf("%d of %s repaired", cured, automounts(cured+left))
+	default:
+		done = automounts(cured) + " repaired"
+	}
+	if r.Stuck {
+		but = ", but processes still wait"
+	}
+	return done, but
+}
+
+func automounts(n int) string {
+	if n == 1 {
+		return "1 automount"
+	}
+	return strconv.Itoa(n) + " automounts"
+}
+
+// count counts the automounts by outcome, each once however many mount namespaces show
+// it: unrepaired if it is in one of them. cured are those that were neither healthy nor
+// left.
+func (r *Report) count() (counts map[plan.Cure]int, cured int) {
+	type automount struct{ path, device string }
+	outcomes := map[automount]plan.Cure{}
+	for i := range r.Mounts {
+		m := &r.Mounts[i]
+		key := automount{m.Path, m.DeviceNow}
+		if _, seen := outcomes[key]; !seen || m.Outcome == plan.Unrepaired {
+			outcomes[key] = m.Outcome
+		}
+	}
+	counts = map[plan.Cure]int{}
+	for _, c := range outcomes {
+		counts[c]++
+	}
+	for c, n := range counts {
+		if c != plan.Healthy && c != plan.Unrepaired {
+			cured += n
+		}
+	}
+	return counts, cured
 }
 
 // Describe fills in what is known about each mount.

@@ -72,7 +72,7 @@ func hostileReport() *Report {
 	free := containertest.Other(false)
 	free.DeviceBefore, free.Master.Identity = 0, master.Identity{Kind: master.None}
 	r := &Report{
-		Container: "c1", PID: 42, Trigger: "criu:post-resume", Stage: stage.Repair, DurationMS: 1.25,
+		Schema: Schema, Version: "v1-test", Time: time.Date(2026, 11, 26, 16, 0, 0, 0, time.UTC), Container: "c1", PID: 42, Trigger: "criu:post-resume", Stage: stage.Repair, DurationMS: 1.25,
 		Waiting: []container.Waiter{{PID: 7, Command: containertest.HostileName, Path: containertest.HostileName}, {PID: 8, Command: "ls"}},
 	}
 	r.Mounts = append(r.Mounts, reportOf(&m, plan.Decision{Cure: plan.Restarted, Reason: "because"}), reportOf(&free, plan.Decision{Cure: plan.Unrepaired, Reason: containertest.HostileName}))
@@ -82,6 +82,9 @@ func hostileReport() *Report {
 
 // golden is the report's JSON form, which is a contract with its readers.
 const golden = `{
+  "schema": 1,
+  "version": "v1-test",
+  "time": "2026-11-26T16:00:00Z",
   "container": "c1",
   "pid": 42,
   "trigger": "criu:post-resume",
@@ -157,7 +160,7 @@ func TestReportJSON(t *testing.T) {
 func TestOneLine(t *testing.T) {
 	r := hostileReport()
 	r.Error = containertest.HostileName
-	if s := r.Summary(); strings.ContainsAny(s, "\n\x1b") || !strings.HasPrefix(s, "c1: partial in 1.2 ms, 1 restarted, 1 unrepaired: ") {
+	if s := r.Summary(); strings.ContainsAny(s, "\n\x1b") || !strings.HasPrefix(s, `c1: failed in 1.2 ms: "/a\n\x1b`) {
 		t.Errorf("%q", s)
 	}
 	var out strings.Builder
@@ -204,7 +207,7 @@ func TestConcludePlanned(t *testing.T) {
 		if r.Outcome != test.want || r.Outcome.ExitStatus() != test.status {
 			t.Errorf("%+v: %s (%d)", test, r.Outcome, r.Outcome.ExitStatus())
 		}
-		if says := strings.HasPrefix(r.Summary(), "c1: nothing was changed; planned"); says != (test.planned && test.err == "") {
+		if says := strings.HasPrefix(r.Summary(), "c1: nothing was changed in "); says != (test.planned && test.err == "") {
 			t.Errorf("%+v: %q", test, r.Summary())
 		}
 	}
@@ -219,5 +222,30 @@ func TestCollect(t *testing.T) {
 	warn(second)
 	if !slices.Equal(notes, []string{"before", "first", "second"}) || !slices.Equal(told, []error{first, second}) {
 		t.Errorf("noted %q, told %v", notes, told)
+	}
+}
+
+// TestSummary: automounts are counted once, however many mount namespaces show them.
+func TestSummary(t *testing.T) {
+	at := func(path string, namespace uint64, outcome plan.Cure) Mount {
+		return Mount{Path: path, DeviceNow: "0:" + path, MountNamespace: namespace, Outcome: outcome}
+	}
+	for want, r := range map[string]*Report{
+		"c1: 2 automounts repaired in 1.0 ms: 1 preserved, 1 reloaded, 1 healthy": {Mounts: []Mount{
+			at("/a", 1, plan.Preserved), at("/b", 1, plan.Reloaded), at("/c", 1, plan.Healthy), at("/a", 2, plan.Preserved),
+		}},
+		"c1: 1 automount repaired in 1.0 ms: 1 reexecuted":                           {Mounts: []Mount{at("/a", 1, plan.Reexecuted)}},
+		"c1: 1 of 2 automounts repaired in 1.0 ms: 1 restarted, 1 unrepaired":        {Mounts: []Mount{at("/a", 1, plan.Restarted), at("/b", 1, plan.Restarted), at("/b", 2, plan.Unrepaired)}},
+		"c1: 0 of 1 automount repaired in 1.0 ms: 1 unrepaired":                      {Mounts: []Mount{at("/a", 1, plan.Unrepaired)}},
+		"c1: 1 automount repaired in 1.0 ms, but processes still wait: 1 reexecuted": {Stuck: true, Mounts: []Mount{at("/a", 1, plan.Reexecuted)}},
+		"c1: nothing to do in 1.0 ms: 1 healthy":                                     {Mounts: []Mount{at("/a", 1, plan.Healthy), at("/a", 2, plan.Healthy)}},
+		"c1: nothing to do in 1.0 ms":                                                {},
+		"c1: nothing was changed in 1.0 ms, planned: 1 reexecuted":                   {Planned: true, Mounts: []Mount{at("/a", 1, plan.Reexecuted)}},
+		`c1: failed in 1.0 ms: "no such process"`:                                    {Error: "no such process"},
+	} {
+		r.Container, r.DurationMS = "c1", 1
+		if got := r.Summary(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
