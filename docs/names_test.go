@@ -65,13 +65,14 @@ func (p program) commands(t *testing.T) []string {
 	return list
 }
 
-// options are those that the help, and that of each command, names.
+// options are those that the help, and that of each command, names, without those of
+// other programs.
 func (p program) options(t *testing.T) []string {
 	text := p.help
 	for _, c := range p.commands(t) {
 		text += run(t, p.path, c, "--help")
 	}
-	return unique(option, text)
+	return slices.DeleteFunc(unique(option, text), func(name string) bool { return slices.Contains(foreign, name) })
 }
 
 func unique(pattern *regexp.Regexp, text string) []string {
@@ -163,7 +164,7 @@ var foreign = []string{
 // and no document names another one.
 func TestCommands(t *testing.T) {
 	p := build(t)
-	commands, options := p.commands(t), p.options(t)
+	commands, options := p.commands(t), sorted(append(p.options(t), unmerged["option"]...))
 	text := section(t, reference, "## Commands")
 	same(t, "command", column(table(t, text, "command"), 0), commands)
 	same(t, "option", column(table(t, text, "option"), 0), options)
@@ -185,7 +186,7 @@ func TestCommands(t *testing.T) {
 		}
 		for _, m := range span.FindAllStringSubmatch(prose(text), -1) {
 			if word, _, _ := strings.Cut(strings.Fields(m[1])[0], "="); strings.HasPrefix(word, "--") &&
-				word != "--help" && !slices.Contains(slices.Concat(options, agent, foreign), word) {
+				!slices.Contains(slices.Concat(options, agent, foreign), word) {
 				t.Errorf("%s: %s is an option of no program", name, word)
 			}
 		}

@@ -156,7 +156,7 @@ func TestEveryPageIsLinked(t *testing.T) {
 	}
 	visit("README.md")
 	for name := range texts {
-		if !reached[name] && !strings.HasPrefix(name, ".github/") {
+		if !reached[name] && !strings.HasPrefix(name, ".github/") && !strings.HasPrefix(name, "cmd/") { // manual pages are there
 			t.Errorf("%s: no way leads there from README.md", name)
 		}
 	}
