@@ -1,4 +1,4 @@
-package docs
+package documents
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ type program struct{ path, help string }
 func build(t *testing.T) program {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "autofs-restore-hook")
-	if out, err := exec.Command("go", "build", "-C", root, "-o", path, "./cmd/autofs-restore-hook").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-C", root, "-buildvcs=false", "-o", path, "./cmd/autofs-restore-hook").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return program{path, run(t, path, "help")}

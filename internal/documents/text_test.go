@@ -1,6 +1,6 @@
-// Package docs checks the documents: that links lead somewhere, that names are those
+// Package documents checks the documents: that links lead somewhere, that names are those
 // of the program, and that the words are plain. It has no other code.
-package docs
+package documents
 
 import (
 	"io/fs"
@@ -15,7 +15,7 @@ import (
 )
 
 // root is the checkout.
-const root = ".."
+const root = "../.."
 
 // read returns a file of the checkout.
 func read(t *testing.T, name string) string {
@@ -217,7 +217,7 @@ func TestPlainWords(t *testing.T) {
 		}
 	}
 	for _, name := range names {
-		if name == "docs/text_test.go" || isUnrevised(name) {
+		if name == "internal/documents/text_test.go" || isUnrevised(name) {
 			continue
 		}
 		for number, line := range strings.Split(read(t, name), "\n") {
