@@ -260,8 +260,10 @@ func TestEnumerations(t *testing.T) {
 	for _, row := range table(t, read(t, reference), "enumeration") {
 		values[row[0]] = column([][]string{row}, 1)
 	}
+	report := fields(t, "hook/", "Report")
+	cure := fields(t, "hook/", report["mounts"])["outcome"]
 	for name, of := range map[string]string{
-		"`outcome` of a report": "Outcome", "`outcome` of a mount": "Cure", "`moment`": "Moment",
+		"`outcome` of a report": report["outcome"], "`outcome` of a mount": cure, "`moment`": report["moment"],
 		"`kind` of a master": "Kind", "`--strategy`": "Strategy", "`status` of a check of `doctor --json`": "Status",
 	} {
 		same(t, name, values[name], constants(t, of))
@@ -272,5 +274,5 @@ func TestEnumerations(t *testing.T) {
 	}
 	same(t, "`type`", values["`type`"], types)
 	same(t, "outcome in outcomes.md", slices.Compact(slices.Sorted(slices.Values(
-		column(table(t, read(t, "docs/outcomes.md"), "outcome"), 0)))), constants(t, "Cure"))
+		column(table(t, read(t, "docs/outcomes.md"), "outcome"), 0)))), constants(t, cure))
 }

@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"reflect"
 	"regexp"
 	"slices"
@@ -138,10 +139,16 @@ func flags(t *testing.T, folder string) []string {
 	return sorted(list)
 }
 
-// fields are the names that a type of that name below a folder has in JSON.
-func fields(t *testing.T, below, typeName string) []string {
+// record is a struct type in JSON: the type name of each field, of its elements for a
+// list.
+type record map[string]string
+
+func (r record) names() []string { return slices.Sorted(maps.Keys(r)) }
+
+// fields reads the struct types of that name below a folder, as JSON has them.
+func fields(t *testing.T, below, typeName string) record {
 	t.Helper()
-	var list []string
+	r := record{}
 	inspect(t, below, func(spec *ast.TypeSpec) {
 		s, ok := spec.Type.(*ast.StructType)
 		if !ok || spec.Name.Name != typeName {
@@ -153,11 +160,29 @@ func fields(t *testing.T, below, typeName string) []string {
 			}
 			name, _, _ := strings.Cut(reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("json"), ",")
 			if name != "" && name != "-" {
-				list = append(list, name)
+				r[name] = nameOf(f.Type)
 			}
 		}
 	})
-	return sorted(list)
+	if len(r) == 0 {
+		t.Errorf("%s: no type %s with JSON fields found", below, typeName)
+	}
+	return r
+}
+
+// nameOf is the name of a type, of its elements for a list, without its package.
+func nameOf(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.ArrayType:
+		return nameOf(e.Elt)
+	case *ast.StarExpr:
+		return nameOf(e.X)
+	case *ast.SelectorExpr:
+		return e.Sel.Name
+	case *ast.Ident:
+		return e.Name
+	}
+	return ""
 }
 
 // metrics are the names in the agent's sources that import the Prometheus client.
