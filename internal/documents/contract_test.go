@@ -16,7 +16,7 @@ var unmerged = map[string][]string{
 	"Report": {"schema", "time", "version"},
 	"Check":  {"id"},
 	"option": {"--all", "--help"},
-	"target": {"check-packages"},
+	"target": {"check-packages", "test-cri"},
 	"package": {
 		"hook/anondev", "hook/automount", "hook/container", "hook/criuimage", "hook/cure", "hook/journal", "hook/plan",
 		"hook/ptrace", "hook/report", "hook/sys", "hook/systemd",
