@@ -123,6 +123,14 @@ func (t *Thread) Readlink(name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
+// CopyMountNamespace moves the thread to a copy of the mount namespace that it is in.
+func (t *Thread) CopyMountNamespace() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("copy a mount namespace: %w", os.NewSyscallError("unshare", err))
+	}
+	return nil
+}
+
 // GoThread runs f on a thread that ends with it, so that f may change what
 // belongs to a thread. It is never the main thread, which cannot end.
 func GoThread(f func()) {
@@ -217,8 +225,8 @@ func (p *Process) CopyMountNamespace(ctx context.Context) (*os.File, error) {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("process %d: enter its mount namespace: %w", p.pid, os.NewSyscallError("setns", err))
 		}
-		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("process %d: copy its mount namespace: %w", p.pid, os.NewSyscallError("unshare", err))
+		if err := t.CopyMountNamespace(); err != nil {
+			return fmt.Errorf("process %d: %w", p.pid, err)
 		}
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 			return fmt.Errorf("process %d: make the copy of its mounts private: %w", p.pid, os.NewSyscallError("mount", err))

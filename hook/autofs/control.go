@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
 // ControlPath is the device through which a master speaks to the kernel.
@@ -32,10 +34,10 @@ func OpenControl() (*Control, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the autofs control device: %w", err)
 	}
-	var st unix.Stat_t
-	if err := onFile(f, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
+	st, err := sys.Stat(f)
+	if err != nil {
 		f.Close()
-		return nil, &os.PathError{Op: "fstat", Path: ControlPath, Err: err}
+		return nil, fmt.Errorf("%s: %w", ControlPath, err)
 	}
 	want := unix.Mkdev(controlMajor, controlMinor)
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR || uint64(st.Rdev) != want { //nolint:unconvert // 32 bits on some architectures
@@ -46,25 +48,8 @@ func OpenControl() (*Control, error) {
 	return &Control{file: f}, nil
 }
 
-// NewControl takes over a descriptor that is already open on /dev/autofs.
-func NewControl(f *os.File) *Control { return &Control{file: f} }
-
 // Close closes the device.
 func (c *Control) Close() error { return c.file.Close() }
-
-// Version returns the version of the kernel's control interface (1.1 at 6.18).
-// It needs no privilege, so it tells whether the device answers at all.
-func (c *Control) Version() (major, minor uint32, err error) {
-	r, err := newRequest(-1, "")
-	if err != nil {
-		return 0, 0, err
-	}
-	if err := c.do(iocDevVersion, r); err != nil {
-		return 0, 0, ioctlError("AUTOFS_DEV_IOCTL_VERSION", err)
-	}
-	major, minor = r.version()
-	return major, minor, nil
-}
 
 // OpenMount opens the root of the autofs mount with device number dev (st_dev)
 // at path, however many mounts cover it, for ioctls. ENOENT: no autofs with that
@@ -120,27 +105,13 @@ func OpenRequest(path string, dev uint64) (number uint, argument []byte, err err
 // has answered.
 func OpenedFile(argument []byte) int { return request(argument).ioctlFD() }
 
-// SetCatatonic is [Catatonic] through the control device: the same effect, and
-// the only change that a process outside the master's process group may make
-// through it. root must be a real descriptor on an autofs; see [Reopen].
-func (c *Control) SetCatatonic(root *os.File) error {
-	err := onFile(root, func(fd int) error {
-		r, err := newRequest(fd, "")
-		if err != nil {
-			return err
-		}
-		return c.do(iocDevCatatonic, r)
-	})
-	return ioctlError("AUTOFS_DEV_IOCTL_CATATONIC", err)
-}
-
 // Fail answers a request with an error, which every process that waits for the
 // token gets from its system call. ESTALE is special: the kernel walks the whole
 // path once more (retry_estale(), include/linux/namei.h). Only the master's
 // process group may do this (EACCES), so root is of a mount of the caller's. An
 // unknown token is EINVAL.
 func (c *Control) Fail(root *os.File, token uint32, errno unix.Errno) error {
-	err := onFile(root, func(fd int) error {
+	err := sys.OnFile(root, func(fd int) error {
 		r, err := newRequest(fd, "")
 		if err != nil {
 			return err

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
 // CreateOptions say what the new superblock shall look like.
@@ -44,30 +46,27 @@ type CreateOptions struct {
 // [Reopen]. Closing it before it is attached destroys the superblock.
 //
 // It needs CAP_SYS_ADMIN in the initial user namespace, and fsopen(2), Linux
-// 5.2. Errors are a [*ParameterError], or of [SetTimeout].
+// 5.2. The error wraps a [*sys.MountError], or is of [SetTimeout].
 func Create(o CreateOptions) (*os.File, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("create autofs: %w", err)
 	}
 	var root *os.File
-	err := onFile(o.PipeWriter, func(fd int) error {
-		fs, err := openContext("autofs")
+	err := sys.OnFile(o.PipeWriter, func(fd int) error {
+		fs, err := sys.OpenFSContext("autofs")
 		if err != nil {
 			return err
 		}
-		defer fs.close()
+		defer fs.Close()
 		if err := o.configure(fs, fd); err != nil {
 			return err
 		}
-		// Kernels before 6.7 look the number up here, not before.
-		if err := fs.create(); err != nil {
-			return err
-		}
-		root, err = fs.mount(o.Source)
+		// Kernels before 6.7 look the descriptor up here, not before.
+		root, err = fs.Mount(o.Source)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("create autofs: %w", err)
 	}
 	if o.Timeout > 0 {
 		if err := setTimeoutDetached(root, o.Timeout); err != nil {
@@ -99,7 +98,7 @@ func (o *CreateOptions) check() error {
 
 // configure gives the options to the kernel. fd goes as text: autofs takes
 // FSCONFIG_SET_FD only since 6.7 (e6ec453bd0f0), text always.
-func (o *CreateOptions) configure(fs *fsContext, fd int) error {
+func (o *CreateOptions) configure(fs *sys.FSContext, fd int) error {
 	type option struct{ key, value string }
 	options := []option{
 		{"fd", strconv.Itoa(fd)},
@@ -119,7 +118,7 @@ func (o *CreateOptions) configure(fs *fsContext, fd int) error {
 		options = append(options, option{"gid", strconv.Itoa(o.GID)})
 	}
 	for _, opt := range options {
-		if err := fs.setString(opt.key, opt.value); err != nil {
+		if err := fs.SetString(opt.key, opt.value); err != nil {
 			return err
 		}
 	}
@@ -131,7 +130,7 @@ func (o *CreateOptions) configure(fs *fsContext, fd int) error {
 		flags = append(flags, "ignore")
 	}
 	for _, flag := range flags {
-		if err := fs.setFlag(flag); err != nil {
+		if err := fs.SetFlag(flag); err != nil {
 			return err
 		}
 	}

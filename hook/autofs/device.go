@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
 // A device number is written in three ways:
@@ -41,10 +43,6 @@ func DeviceFromImage(dev uint32) (major, minor uint32) {
 // triggers a mount and never waits; f may be an O_PATH descriptor or a detached
 // mount. The error is an *os.SyscallError.
 func Device(f *os.File) (uint64, error) {
-	var st unix.Stat_t
-	err := onFile(f, func(fd int) error { return unix.Fstat(fd, &st) })
-	if err != nil {
-		return 0, os.NewSyscallError("fstat", err)
-	}
-	return uint64(st.Dev), nil //nolint:unconvert // 32 bits on some architectures
+	st, err := sys.Stat(f)
+	return uint64(st.Dev), err //nolint:unconvert // 32 bits on some architectures
 }

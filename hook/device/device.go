@@ -20,6 +20,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
 // ErrTaken means that another superblock has the wanted number.
@@ -175,19 +177,11 @@ func (p *Pool) Take(ctx context.Context, wanted uint64, create func() (*os.File,
 
 // filler makes an empty superblock.
 func filler() (*os.File, error) {
-	fs, err := unix.Fsopen("ramfs", unix.FSOPEN_CLOEXEC)
+	f, err := sys.NewRamfs("placeholder")
 	if err != nil {
-		return nil, fmt.Errorf("fill a device number: %w", os.NewSyscallError("fsopen", err))
+		return nil, fmt.Errorf("occupy a device number: %w", err)
 	}
-	defer unix.Close(fs)
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return nil, fmt.Errorf("fill a device number: %w", os.NewSyscallError("fsconfig", err))
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("fill a device number: %w", os.NewSyscallError("fsmount", err))
-	}
-	return os.NewFile(uintptr(fd), "filler"), nil
+	return f, nil
 }
 
 // loosen makes fillers cheap to close. Each is a mount in a mount namespace of
@@ -200,25 +194,24 @@ func loosen(fillers []*os.File) {
 	if len(fillers) < 2 {
 		return
 	}
-	bin, err := unix.OpenTree(int(fillers[0].Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	parent, err := sys.CloneTree(fillers[0], 0)
 	if err != nil {
 		return
 	}
-	defer unix.Close(bin)
+	defer parent.Close()
 	for i, f := range fillers {
 		// Not one on the other: those would keep each other.
 		name := strconv.Itoa(i)
-		if unix.Mkdirat(bin, name, 0o700) != nil ||
-			unix.MoveMount(int(f.Fd()), "", bin, name, unix.MOVE_MOUNT_F_EMPTY_PATH) != nil {
+		if sys.MkdirAt(parent, name, 0o700) != nil || sys.MoveMount(f, parent, name) != nil {
 			return
 		}
 	}
 }
 
 func numberOf(f *os.File) (uint64, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return 0, fmt.Errorf("device number of a new file system: %w", os.NewSyscallError("fstat", err))
+	st, err := sys.Stat(f)
+	if err != nil {
+		return 0, fmt.Errorf("device number of a new file system: %w", err)
 	}
 	return st.Dev, nil
 }
