@@ -52,7 +52,10 @@ func ReadlinkAt(dir *os.File, name string) (string, error) {
 		n, err = unix.Readlinkat(dirfd, name, buf)
 		return err
 	})
-	return string(buf[:n]), err
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
 }
 
 // StatAt returns the attributes of a path relative to dir, or of an absolute path if

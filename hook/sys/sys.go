@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,5 +61,5 @@ func join(dir *os.File, name string) string {
 	if dir == nil {
 		return name
 	}
-	return dir.Name() + "/" + name
+	return dir.Name() + "/" + strings.TrimPrefix(name, "/")
 }
