@@ -12,7 +12,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
-// ControlPath is the device through which a master speaks to the kernel.
+// ControlPath is the device for the ioctls of a master.
 const ControlPath = "/dev/autofs"
 
 // Its device number: AUTOFS_MINOR of include/linux/miscdevice.h.
@@ -27,8 +27,8 @@ type Control struct{ file *os.File }
 
 // OpenControl opens /dev/autofs in the current mount namespace, close-on-exec.
 // ENOENT means that the device is missing, ENXIO or ENODEV that the kernel has
-// no autofs. Inside a container the name may be anything, so it is opened
-// without following links or waiting, and refused unless it is device 10:235.
+// no autofs. In a container the path may be any file, so it is opened without following
+// links or blocking, and refused unless it is device 10:235.
 func OpenControl() (*Control, error) {
 	f, err := os.OpenFile(ControlPath, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -93,23 +93,21 @@ func newOpenRequest(path string, dev uint64) (request, error) {
 	return r, err
 }
 
-// OpenRequest is what [Control.OpenMount] gives to the kernel, for a process
-// that is made to do it: the number of the ioctl and its argument. OpenedFile
-// reads the descriptor from the same bytes afterwards.
+// OpenRequest returns the number and the argument of the ioctl of [Control.OpenMount], for
+// injection into another process. OpenedFile reads the descriptor from the argument
+// afterwards.
 func OpenRequest(path string, dev uint64) (number uint, argument []byte, err error) {
 	r, err := newOpenRequest(path, dev)
 	return iocDevOpenMount, r, err
 }
 
-// OpenedFile is the descriptor in the argument of an OpenRequest that the kernel
-// has answered.
+// OpenedFile returns the descriptor in the argument of a completed OpenRequest.
 func OpenedFile(argument []byte) int { return request(argument).ioctlFD() }
 
-// Fail answers a request with an error, which every process that waits for the
-// token gets from its system call. ESTALE is special: the kernel walks the whole
-// path once more (retry_estale(), include/linux/namei.h). Only the master's
-// process group may do this (EACCES), so root is of a mount of the caller's. An
-// unknown token is EINVAL.
+// Fail answers a request with an error, which the system calls of all processes that wait
+// for the token return. ESTALE is special: the kernel repeats the lookup of the whole path
+// (retry_estale(), include/linux/namei.h). Only the master's process group may do this
+// (EACCES otherwise). An unknown token is EINVAL.
 func (c *Control) Fail(root *os.File, token uint32, errno unix.Errno) error {
 	err := sys.OnFile(root, func(fd int) error {
 		r, err := newRequest(fd, "")

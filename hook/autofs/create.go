@@ -14,15 +14,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
-// CreateOptions say what the new superblock shall look like.
+// CreateOptions are the parameters of a new superblock.
 type CreateOptions struct {
-	// PipeWriter is the writing end of the master's pipe. The kernel takes a
-	// reference of its own, sets O_DIRECT on it and clears O_NONBLOCK, so it
-	// must be an open file of its own (from open(2), not from dup(2)). The
-	// caller closes it afterwards. Its number stands in the options then (fd=): to
-	// CRIU's next dump it only matters where the master has the pipe's writing end
-	// open under that number (criu/autofs.c, autofs_kernel_pipe_alive), to its
-	// restore it is a wish.
+	// PipeWriter is the writing end of the master's pipe. The kernel takes a reference,
+	// sets O_DIRECT and clears O_NONBLOCK, so it must not share its open file with other
+	// descriptors. The caller closes it afterwards. Its number is in the mount options
+	// (fd=): CRIU's next dump uses it only if the master has the pipe's writing end open
+	// under that number (criu/autofs.c, autofs_kernel_pipe_alive).
 	PipeWriter *os.File
 	// ProcessGroup is the master's process group in the pid namespace of the
 	// caller; 0 for the caller's own.
@@ -32,8 +30,8 @@ type CreateOptions struct {
 	Timeout time.Duration
 	// MinProto and MaxProto are both 5 if 0.
 	MinProto, MaxProto int
-	// UID and GID of the root directory, in the caller's user namespace; -1
-	// leaves the caller's.
+	// UID and GID of the root directory, in the caller's user namespace; -1 for the
+	// caller's.
 	UID, GID int
 	// Source is the mount's source in mountinfo, such as systemd-1.
 	Source string
@@ -41,9 +39,9 @@ type CreateOptions struct {
 	StrictExpire, Ignore bool
 }
 
-// Create makes a new autofs superblock and returns its root as a detached
-// mount: an O_PATH descriptor, close-on-exec, for move_mount(2), [Device] and
-// [Reopen]. Closing it before it is attached destroys the superblock.
+// Create creates an autofs superblock and returns its root as a detached mount: an O_PATH
+// descriptor for move_mount(2), [Device] and [Reopen]. Closing it before it is attached
+// destroys the superblock.
 //
 // It needs CAP_SYS_ADMIN in the initial user namespace, and fsopen(2), Linux
 // 5.2. The error wraps a [*sys.MountError], or is of [SetTimeout].
@@ -96,8 +94,8 @@ func (o *CreateOptions) check() error {
 	return nil
 }
 
-// configure gives the options to the kernel. fd goes as text: autofs takes
-// FSCONFIG_SET_FD only since 6.7 (e6ec453bd0f0), text always.
+// configure sets the mount options. fd is a string because autofs supports
+// FSCONFIG_SET_FD only since 6.7 (e6ec453bd0f0).
 func (o *CreateOptions) configure(fs *sys.FSContext, fd int) error {
 	type option struct{ key, value string }
 	options := []option{

@@ -61,8 +61,8 @@ const (
 // request is one struct autofs_dev_ioctl in the machine's byte order.
 type request []byte
 
-// newRequest encodes a request without argument; path may be empty. The errors
-// are those the kernel would give, found before it is asked.
+// newRequest encodes a request without argument; path may be empty. It returns the errors
+// that the kernel would return.
 func newRequest(ioctlfd int, path string) (request, error) {
 	size := requestSize
 	if path != "" {
@@ -88,7 +88,7 @@ func (r request) ioctlFD() int {
 	return int(int32(binary.NativeEndian.Uint32(r[offsetIoctlFD:])))
 }
 
-// ioctlPointer calls an ioctl whose argument is memory.
+// ioctlPointer calls an ioctl whose argument is a pointer.
 func ioctlPointer(f *os.File, number uint, arg unsafe.Pointer) error {
 	return sys.OnFile(f, func(fd int) error {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(number), uintptr(arg))
@@ -111,7 +111,7 @@ func errnoError(errno unix.Errno) error {
 	return errno
 }
 
-// ioctlError names the ioctl, and says what a descriptor of the wrong kind was.
+// ioctlError names the ioctl, and explains EBADF.
 func ioctlError(name string, err error) error {
 	if err == nil {
 		return nil

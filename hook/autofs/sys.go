@@ -10,15 +10,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
-// Reopen turns an O_PATH descriptor on an autofs root, or a detached mount from
-// [Create], into a real one (O_RDONLY, close-on-exec), which ioctls need.
+// Reopen opens an O_PATH descriptor of an autofs root, or a detached mount from [Create],
+// again with O_RDONLY, as ioctls require.
 //
-// It opens "." relative to the descriptor. The kernel takes "." as it is: it
-// neither crosses onto a covering mount nor asks the master (handle_dots() in
-// fs/namei.c; measured on 6.18, also while processes are blocked on the mount),
-// and unlike /proc/self/fd it needs no procfs, which inside a container is the
-// container's. O_DIRECTORY would trigger a mount, so it is left out. The error
-// is an *os.PathError.
+// It opens "." relative to the descriptor. For "." the kernel neither crosses to a
+// covering mount nor sends the master a request (handle_dots() in fs/namei.c; measured on
+// 6.18, also while processes are blocked on the mount), and unlike /proc/self/fd it needs
+// no procfs, which in a container is the container's. O_DIRECTORY would trigger a mount.
 func Reopen(opath *os.File) (*os.File, error) {
 	return sys.OpenAt(opath, ".", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 }
