@@ -60,9 +60,6 @@ func (p *Process) openProc(name string, flags int) (*os.File, error) {
 	return f, nil
 }
 
-// OpenExecutable opens the program file of the process with O_PATH.
-func (p *Process) OpenExecutable() (*os.File, error) { return p.OpenPath("exe") }
-
 // OpenPath opens the target of a link of /proc/<pid>, such as "root" or "cwd", with
 // O_PATH.
 func (p *Process) OpenPath(name string) (*os.File, error) { return p.openProc(name, unix.O_PATH) }

@@ -88,7 +88,7 @@ func newOpenRequest(path string, dev uint64) (request, error) {
 	}
 	r, err := newRequest(-1, path)
 	if err == nil {
-		r.put(offsetArgument, EncodeDevice(dev))
+		r.put(offsetArgument, encodeDevice(dev))
 	}
 	return r, err
 }

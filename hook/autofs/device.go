@@ -20,15 +20,15 @@ import (
 // has had 256 anonymous superblocks.
 const imageMinorBits = 20
 
-// EncodeDevice converts st_dev to the kernel's new_encode_dev form, with 12 bits for the
+// encodeDevice converts st_dev to the kernel's new_encode_dev form, with 12 bits for the
 // major number and 20 for the minor. Higher bits, which st_dev never has, are dropped.
-func EncodeDevice(dev uint64) uint32 {
+func encodeDevice(dev uint64) uint32 {
 	major, minor := unix.Major(dev), unix.Minor(dev)
 	return minor&0xff | (major&0xfff)<<8 | (minor&0xfff00)<<12
 }
 
-// DecodeDevice converts the kernel's new_encode_dev form to st_dev.
-func DecodeDevice(dev uint32) uint64 {
+// decodeDevice converts the kernel's new_encode_dev form to st_dev.
+func decodeDevice(dev uint32) uint64 {
 	return unix.Mkdev(dev>>8&0xfff, dev&0xff|dev>>12&0xfff00)
 }
 

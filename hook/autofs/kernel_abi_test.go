@@ -65,11 +65,11 @@ func TestDeviceNumbers(t *testing.T) {
 		{259, 4660, 0x12<<20 | 259<<8 | 0x34, 259<<20 | 4660},
 	} {
 		dev := unix.Mkdev(d.major, d.minor)
-		if got := EncodeDevice(dev); got != d.encoded {
-			t.Errorf("EncodeDevice(%d:%d) = %#x, not %#x", d.major, d.minor, got, d.encoded)
+		if got := encodeDevice(dev); got != d.encoded {
+			t.Errorf("encodeDevice(%d:%d) = %#x, not %#x", d.major, d.minor, got, d.encoded)
 		}
-		if got := DecodeDevice(d.encoded); got != dev {
-			t.Errorf("DecodeDevice(%#x) = %#x, not %#x", d.encoded, got, dev)
+		if got := decodeDevice(d.encoded); got != dev {
+			t.Errorf("decodeDevice(%#x) = %#x, not %#x", d.encoded, got, dev)
 		}
 		if major, minor := DeviceFromImage(d.image); major != d.major || minor != d.minor {
 			t.Errorf("DeviceFromImage(%#x) = %d:%d", d.image, major, minor)

@@ -22,21 +22,6 @@ const (
 	ExpireDirect    PacketType = 6 // unmount the covers of the root
 )
 
-// String returns the kernel's name without its prefix autofs_ptype_.
-func (t PacketType) String() string {
-	switch t {
-	case MissingIndirect:
-		return "missing_indirect"
-	case ExpireIndirect:
-		return "expire_indirect"
-	case MissingDirect:
-		return "missing_direct"
-	case ExpireDirect:
-		return "expire_direct"
-	}
-	return fmt.Sprintf("type(%d)", int32(t))
-}
-
 // Packet is one request from a master's pipe, protocol 5 (struct
 // autofs_v5_packet).
 type Packet struct {
@@ -88,7 +73,7 @@ func ParsePacket(b []byte) (Packet, error) {
 	p := Packet{
 		Type:   PacketType(word(packetType)),
 		Token:  word(packetToken),
-		Device: DecodeDevice(word(packetDevice)),
+		Device: decodeDevice(word(packetDevice)),
 		Inode:  binary.NativeEndian.Uint64(b[packetInode:]),
 		UID:    word(packetUID),
 		GID:    word(packetGID),

@@ -19,27 +19,27 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Membership is one line of /proc/<pid>/cgroup: a hierarchy, named by its
+// membership is one line of /proc/<pid>/cgroup: a hierarchy, named by its
 // controllers ("" for version 2), and the process's group in it, relative to
 // the caller's cgroup namespace root.
-type Membership struct {
+type membership struct {
 	Controllers string
 	Path        string
 }
 
 // Of returns the groups of a process, one for each hierarchy.
-func Of(p *nsenter.Process) ([]Membership, error) {
+func Of(p *nsenter.Process) ([]membership, error) {
 	data, err := p.ReadFile("cgroup", 1<<20)
 	if err != nil {
 		return nil, err
 	}
-	var found []Membership
+	var found []membership
 	for line := range strings.Lines(string(data)) {
 		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(fields) != 3 || !strings.HasPrefix(fields[2], "/") {
 			return nil, fmt.Errorf("process %d: /proc/%d/cgroup: unexpected line %q", p.PID(), p.PID(), line)
 		}
-		found = append(found, Membership{Controllers: fields[1], Path: fields[2]})
+		found = append(found, membership{Controllers: fields[1], Path: fields[2]})
 	}
 	return found, nil
 }
@@ -49,7 +49,7 @@ func Of(p *nsenter.Process) ([]Membership, error) {
 func MoveLike(pid int, model *nsenter.Process) error {
 	target, err := Of(model)
 	if err == nil {
-		err = Move(pid, target)
+		err = move(pid, target)
 	}
 	if err != nil {
 		return fmt.Errorf("move process %d into the control groups of process %d: %w", pid, model.PID(), err)
@@ -57,9 +57,7 @@ func MoveLike(pid int, model *nsenter.Process) error {
 	return nil
 }
 
-// Move moves a helper process into groups, in every hierarchy that is mounted in the
-// caller's namespace.
-func Move(pid int, target []Membership) error {
+func move(pid int, target []membership) error {
 	moved, err := nsenter.Open(pid)
 	if err != nil {
 		return err
@@ -74,9 +72,9 @@ func Move(pid int, target []Membership) error {
 		if slices.Contains(have, m) {
 			continue // moving a process takes milliseconds
 		}
-		find := Mounts
+		find := allMounts
 		if m.Controllers == "" {
-			find = Version2
+			find = version2
 		}
 		mounts, err := find()
 		if err != nil {
@@ -91,29 +89,17 @@ func Move(pid int, target []Membership) error {
 	return errors.Join(errs...)
 }
 
-// Open opens the directory of a process's group in the hierarchy of version 2.
+// Open opens a process's group in the hierarchy of version 2.
 func Open(p *nsenter.Process) (*os.File, error) {
-	if p == nil {
-		return nil, errors.New("no process given")
-	}
-	groups, err := Of(p)
+	group, err := Version2Of(p)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := Version2()
-	if err != nil {
-		return nil, err
-	}
-	for _, g := range groups {
-		if dir, mounted := mounts.Dir(g); mounted && g.Controllers == "" {
-			return os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-		}
-	}
-	return nil, errors.New("no hierarchy of version 2 is mounted")
+	return OpenGroup(group)
 }
 
-// Hierarchies are the cgroup mounts in the caller's namespace.
-type Hierarchies []*mountinfo.Info
+// hierarchies are the cgroup mounts in the caller's namespace.
+type hierarchies []*mountinfo.Info
 
 // The usual place of the hierarchy of version 2 (file-hierarchy(7)), and the
 // inode number of its topmost group.
@@ -122,20 +108,20 @@ const (
 	unifiedRoot = 1
 )
 
-// Version2 returns the mounts of version 2. It reads the mount table, which may be long,
+// version2 returns the mounts of version 2. It reads the mount table, which may be long,
 // only if version 2 is not at its usual place.
-func Version2() (Hierarchies, error) {
+func version2() (hierarchies, error) {
 	fs, err := sys.StatFSPath(unified)
 	if err == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
 		if st, err := sys.StatAt(nil, unified, 0); err == nil && st.Ino == unifiedRoot {
-			return Hierarchies{{FSType: "cgroup2", Root: "/", Mountpoint: unified}}, nil
+			return hierarchies{{FSType: "cgroup2", Root: "/", Mountpoint: unified}}, nil
 		}
 	}
-	return Mounts()
+	return allMounts()
 }
 
-// Mounts returns the mounts of all hierarchies.
-func Mounts() (Hierarchies, error) {
+// allMounts returns the mounts of all hierarchies.
+func allMounts() (hierarchies, error) {
 	list, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
 	if err != nil {
 		return nil, fmt.Errorf("mounted cgroup hierarchies: %w", err)
@@ -144,7 +130,7 @@ func Mounts() (Hierarchies, error) {
 }
 
 // Dir returns the directory of a group, or false if no mount shows it.
-func (h Hierarchies) Dir(m Membership) (string, bool) {
+func (h hierarchies) Dir(m membership) (string, bool) {
 	for _, mount := range h {
 		// A group outside the root of the caller's cgroup namespace is "/../x".
 		if !serves(mount, m.Controllers) || m.Path == "/.." || strings.HasPrefix(m.Path, "/../") {

@@ -66,12 +66,12 @@ func CheckOwn(group string, host *nsenter.Process) error {
 // OpenGroup opens a group of the hierarchy of version 2 in a mount of it in the caller's
 // namespace. It follows no symbolic link and crosses no other mount.
 func OpenGroup(group string) (*os.File, error) {
-	mounts, err := Version2()
+	mounts, err := version2()
 	if err != nil {
 		return nil, err
 	}
 	for _, mount := range mounts {
-		dir, ok := Hierarchies{mount}.Dir(Membership{Path: group})
+		dir, ok := hierarchies{mount}.Dir(membership{Path: group})
 		if !ok {
 			continue
 		}

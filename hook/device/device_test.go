@@ -42,7 +42,7 @@ func above(n uint64, more int) uint64 {
 	return unix.Mkdev(0, unix.Minor(n)+uint32(more))
 }
 
-// reserve fills a pool with count numbers that nobody has, from distance above
+// reserve fills a pool with count free numbers, from distance above
 // the next free one on.
 func reserve(t testing.TB, count int) (*Pool, []uint64) {
 	t.Helper()
@@ -117,18 +117,18 @@ func takeAll(t *testing.T) error {
 	return nil
 }
 
-// TestTaken: a number that belongs to somebody else is not had, and create is
+// TestTaken: a number that belongs to another superblock is not taken, and create is
 // not even called.
 func TestTaken(t *testing.T) { undisturbed(t, func() error { return taken(t) }) }
 
 func taken(t *testing.T) error {
 	requireRoot(t)
-	somebody, err := newPlaceholder()
+	other, err := newPlaceholder()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer somebody.Close()
-	taken := number(t, somebody)
+	defer other.Close()
+	taken := number(t, other)
 	scout, wanted := reserve(t, 1)
 	scout.Close()
 	free := wanted[0]
@@ -150,7 +150,7 @@ func taken(t *testing.T) error {
 	return f.Close()
 }
 
-// TestTakenAtTheLastMoment: somebody gets the number while it is free, and keeps
+// TestTakenAtTheLastMoment: another process gets the number while it is free, and keeps
 // it. No other number is returned instead.
 func TestTakenAtTheLastMoment(t *testing.T) { undisturbed(t, func() error { return takenAtLast(t) }) }
 
@@ -179,7 +179,7 @@ func takenAtLast(t *testing.T) error {
 	return nil
 }
 
-// TestGivenBack: somebody frees a lower number, or the wanted one, meanwhile.
+// TestGivenBack: another process frees a lower number, or the wanted one, meanwhile.
 func TestGivenBack(t *testing.T) { undisturbed(t, func() error { return givenBack(t) }) }
 
 func givenBack(t *testing.T) error {

@@ -116,8 +116,8 @@ func TestHostileBorrowStack(t *testing.T) {
 	}
 }
 
-// TestHostileBorrowLies: the process's ioctls succeed without doing anything,
-// and somebody writes to its memory what the kernel would have.
+// TestHostileBorrowLies: the process's ioctls succeed without any effect, and another
+// process writes the kernel's answer to its memory.
 func TestHostileBorrowLies(t *testing.T) {
 	requireRoot(t)
 	t.Setenv(lyingRole, "1")

@@ -120,7 +120,7 @@ func TestCredentials(t *testing.T) {
 	for name, test := range map[string]struct {
 		p    *nsenter.Process
 		want uint64
-	}{"root": {full, ours}, "nobody": {none, 0}} {
+	}{"root": {full, ours}, "no capabilities": {none, 0}} {
 		if got, err := commonCapabilities(test.p); err != nil || got != test.want {
 			t.Errorf("%s: %#x, %v, want %#x", name, got, err, test.want)
 		}

@@ -36,10 +36,6 @@ const (
 // made.
 var ErrRefused = errors.New("systemd cannot re-execute itself safely")
 
-// ErrNotReexecuted means that the re-execution failed; systemd continues with its old
-// state.
-var ErrNotReexecuted = errors.New("systemd did not re-execute itself, or its state could not be corrected")
-
 // Reexecution is how a systemd re-executes itself.
 type Reexecution struct {
 	// Version is systemd's.
@@ -84,7 +80,7 @@ func Reexecute(ctx context.Context, systemd *owner.Member, how Reexecution) (*St
 	})
 	a := <-done
 	if a.err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotReexecuted, a.err)
+		return nil, fmt.Errorf("systemd did not re-execute itself, or its state could not be corrected: %w", a.err)
 	}
 	return a.edit, nil
 }

@@ -91,7 +91,7 @@ func checkProgram(pid1 *nsenter.Process, replaced bool) error {
 	if !strings.HasSuffix(path, "/lib/systemd/systemd") {
 		return fmt.Errorf("its program file was replaced since it was started: it is %q now, and systemd would execute another path", link)
 	}
-	running, err := pid1.OpenExecutable()
+	running, err := pid1.OpenPath("exe")
 	if err != nil {
 		return err
 	}

@@ -98,8 +98,8 @@ func (h *house) text(t *testing.T) string {
 
 func (h *house) space(t *testing.T) Space { return Space{Process: h.process, Table: h.table(t)} }
 
-// superblock makes an autofs; the pipe stays open until the test ends, and
-// nobody serves it.
+// superblock creates an autofs without a master, whose pipe is open until the end of the
+// test.
 func superblock(t *testing.T) (root *os.File, device uint64) {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -133,7 +133,7 @@ func (h *house) automount(t *testing.T, path string) uint64 {
 	return device
 }
 
-// copyOf copies the autofs with the given number, without what covers it.
+// copyOf copies the autofs with the given number, without its covers.
 func (h *house) copyOf(path string, device uint64) (tree *os.File, err error) {
 	control, err := autofs.OpenControl()
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 // memoryName is what /proc/PID/exe of a sealed copy shows, after "/memfd:".
 const memoryName = "autofs-restore-hook"
 
-// SealedCopy copies this program to a memfd that no process can write to.
-func SealedCopy() (*os.File, error) {
+// sealedCopy copies this program to a memfd that no process can write to.
+func sealedCopy() (*os.File, error) {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return nil, err
@@ -71,7 +71,7 @@ func Seal(pid int, input []byte) error {
 	if !opensAll(pid) {
 		return nil
 	}
-	program, err := SealedCopy()
+	program, err := sealedCopy()
 	if err != nil {
 		return err
 	}

@@ -34,9 +34,9 @@ var ErrNotMoved = errors.New("a helper process stayed in the container's control
 func Self(args []string, files []*os.File, model *nsenter.Process, capabilities uint64) (*nsenter.Process, error) {
 	// The files of CRIU or the runtime must not be inherited (Linux 5.11).
 	_ = unix.CloseRange(FirstFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	group, err := cgroup.Open(model)
-	if err != nil {
-		group = nil
+	var group *os.File
+	if model != nil {
+		group, _ = cgroup.Open(model)
 	}
 	child, err := start(args, files, group, capabilities)
 	if err != nil && group != nil { // the group of another user, after CAP_DAC_OVERRIDE was dropped
@@ -65,31 +65,26 @@ func Self(args []string, files []*os.File, model *nsenter.Process, capabilities 
 // start starts the program, in group unless that is nil, with CLONE_INTO_CGROUP: moving a
 // process takes milliseconds.
 func start(args []string, files []*os.File, group *os.File, capabilities uint64) (child *os.Process, err error) {
-	attributes := &syscall.SysProcAttr{Setsid: true}
-	if group != nil {
-		attributes.UseCgroupFD, attributes.CgroupFD = true, int(group.Fd())
-	}
-	started := make(chan struct{})
-	nsenter.GoThread(func() { // capabilities are those of a thread, and are inherited
-		defer close(started)
-		if err = restrict(capabilities); err == nil {
-			child, err = Program("/proc/self/exe", args, files, attributes)
-		}
-	})
-	<-started
-	return child, err
-}
-
-// Program starts a program in the root directory, with an empty environment, standard
-// input, output and error on /dev/null, and the files from FirstFile on. The caller waits
-// for it, or releases it.
-func Program(path string, args []string, files []*os.File, attributes *syscall.SysProcAttr) (*os.Process, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
-	return os.StartProcess(path, append([]string{path}, args...), &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: append([]*os.File{null, null, null}, files...), Sys: attributes,
+	attr := &os.ProcAttr{
+		Dir: "/", Env: []string{}, Files: append([]*os.File{null, null, null}, files...),
+		Sys: &syscall.SysProcAttr{Setsid: true},
+	}
+	if group != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
+	}
+	const self = "/proc/self/exe"
+	started := make(chan struct{})
+	nsenter.GoThread(func() { // capabilities are those of a thread, and are inherited
+		defer close(started)
+		if err = restrict(capabilities); err == nil {
+			child, err = os.StartProcess(self, append([]string{self}, args...), attr)
+		}
 	})
+	<-started
+	return child, err
 }

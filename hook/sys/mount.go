@@ -84,8 +84,8 @@ func OpenFSContext(fstype string) (*FSContext, error) {
 	return &FSContext{file: os.NewFile(uintptr(fd), fstype), fstype: fstype}, nil
 }
 
-// Close frees the context. The file system lives on in its mounts.
-func (c *FSContext) Close() error { return c.file.Close() }
+// Close frees the context. A file system that is mounted continues to exist.
+func (c *FSContext) Close() { c.file.Close() }
 
 // SetString sets a parameter of the file system.
 func (c *FSContext) SetString(key, value string) error {
