@@ -21,6 +21,12 @@ const (
 	controlMinor = 235
 )
 
+// IsControl reports whether a file with these attributes is the control device, whatever
+// its path.
+func IsControl(st *unix.Stat_t) bool {
+	return st.Mode&unix.S_IFMT == unix.S_IFCHR && uint64(st.Rdev) == unix.Mkdev(controlMajor, controlMinor) //nolint:unconvert // 32 bits on some architectures
+}
+
 // Control is an open /dev/autofs. It is not bound to the mount namespace in
 // which it was opened: open it on the host, then enter the container's.
 type Control struct{ file *os.File }
@@ -39,8 +45,7 @@ func OpenControl() (*Control, error) {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", ControlPath, err)
 	}
-	want := unix.Mkdev(controlMajor, controlMinor)
-	if st.Mode&unix.S_IFMT != unix.S_IFCHR || uint64(st.Rdev) != want { //nolint:unconvert // 32 bits on some architectures
+	if !IsControl(&st) {
 		f.Close()
 		return nil, &os.PathError{Op: "open", Path: ControlPath, Err: fmt.Errorf(
 			"not the character device %d:%d: %w", controlMajor, controlMinor, unix.ENODEV)}

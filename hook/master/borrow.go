@@ -104,7 +104,6 @@ func controlOf(p *nsenter.Process) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	const control = 10<<8 | 235
 	for _, name := range names {
 		fd, err := strconv.Atoi(name)
 		if err != nil {
@@ -116,7 +115,7 @@ func controlOf(p *nsenter.Process) (int, error) {
 		}
 		st, err := sys.Stat(f)
 		f.Close()
-		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == control {
+		if err == nil && autofs.IsControl(&st) {
 			return fd, nil
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -64,8 +65,7 @@ func checkType(pid1 *nsenter.Process, path string, types ...int64) error {
 
 // checkDevice checks the container's /dev/autofs: systemd opens it again.
 func checkDevice(pid1 *nsenter.Process) error {
-	const major, minor = 10, 235 // Documentation/admin-guide/devices.txt
-	f, err := pid1.OpenInRoot("/dev/autofs", unix.O_PATH)
+	f, err := pid1.OpenInRoot(autofs.ControlPath, unix.O_PATH)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func checkDevice(pid1 *nsenter.Process) error {
 	if err != nil {
 		return err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(major, minor) {
+	if !autofs.IsControl(&st) {
 		return errors.New("its /dev/autofs is another file: systemd would serve no automount after re-executing itself")
 	}
 	return nil
