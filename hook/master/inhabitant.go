@@ -103,7 +103,7 @@ func (p *standIn) run(pid1 *nsenter.Process, steps []clone.Step, report *os.File
 	started <- nil
 	<-p.stop
 	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-	_ = sys.Retry(func() error { return unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED, nil) })
+	_, _ = sys.Retry(func() (int, error) { return 0, unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED, nil) })
 	unix.Close(pidfd)
 }
 

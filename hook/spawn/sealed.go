@@ -45,16 +45,12 @@ func sealedCopy() (*os.File, error) {
 
 // copyFile copies with sendfile(2): io.Copy makes 270 system calls for this program.
 func copyFile(to, from *os.File) error {
-	for n := 1; n > 0; {
-		err := sys.Retry(func() (err error) {
-			n, err = unix.Sendfile(int(to.Fd()), int(from.Fd()), nil, 1<<30)
-			return err
-		})
-		if err != nil {
+	for {
+		n, err := sys.Retry(func() (int, error) { return unix.Sendfile(int(to.Fd()), int(from.Fd()), nil, 1<<30) })
+		if n == 0 || err != nil {
 			return os.NewSyscallError("sendfile", err)
 		}
 	}
-	return nil
 }
 
 // Seal executes a sealed copy of this program, from its start, if processes of the given

@@ -98,10 +98,8 @@ func Statx(f *os.File, mask int) (unix.Statx_t, error) {
 // OpenHandle opens a file by its handle, to look at it (O_PATH); mount is any file on
 // its file system.
 func OpenHandle(mount *os.File, handle unix.FileHandle) (*os.File, error) {
-	var fd int
-	err := OnFile(mount, func(mountfd int) (err error) {
-		fd, err = unix.OpenByHandleAt(mountfd, handle, unix.O_PATH|unix.O_CLOEXEC)
-		return err
+	fd, err := fromFile(mount, func(mountfd int) (int, error) {
+		return unix.OpenByHandleAt(mountfd, handle, unix.O_PATH|unix.O_CLOEXEC)
 	})
 	if err != nil {
 		return nil, os.NewSyscallError("open_by_handle_at", err)
@@ -140,11 +138,7 @@ func RmdirAt(dir *os.File, name string) error {
 
 // Memfd creates a file in memory. flags are those of memfd_create(2).
 func Memfd(name string, flags int) (*os.File, error) {
-	var fd int
-	err := Retry(func() (err error) {
-		fd, err = unix.MemfdCreate(name, flags|unix.MFD_CLOEXEC)
-		return err
-	})
+	fd, err := Retry(func() (int, error) { return unix.MemfdCreate(name, flags|unix.MFD_CLOEXEC) })
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
@@ -164,10 +158,6 @@ func Pipe() (reader, writer *os.File, err error) {
 // Read is one read(2), which blocks: for a pipe in packet mode, and for files that the
 // runtime's poller must not see.
 func Read(f *os.File, b []byte) (int, error) {
-	var n int
-	err := OnFile(f, func(fd int) (err error) {
-		n, err = unix.Read(fd, b)
-		return err
-	})
+	n, err := fromFile(f, func(fd int) (int, error) { return unix.Read(fd, b) })
 	return max(n, 0), os.NewSyscallError("read", err)
 }

@@ -11,11 +11,7 @@ import (
 // AT_RECURSIVE in flags also of the mounts on it.
 func CloneTree(dir *os.File, flags uint) (*os.File, error) {
 	flags |= unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH
-	var fd int
-	err := OnFile(dir, func(source int) (err error) {
-		fd, err = unix.OpenTree(source, "", flags)
-		return err
-	})
+	fd, err := fromFile(dir, func(source int) (int, error) { return unix.OpenTree(source, "", flags) })
 	if err != nil {
 		return nil, &MountError{Op: "open_tree", Source: nameOf(dir), Flags: uint64(flags), Err: err}
 	}
@@ -51,7 +47,7 @@ func DetachAt(dir *os.File, name string) error {
 	if err := OnFile(dir, unix.Fchdir); err != nil {
 		return &MountError{Op: "fchdir", Target: nameOf(dir), Err: err}
 	}
-	err := Retry(func() error { return unix.Unmount(name, flags) })
+	err := retry(func() error { return unix.Unmount(name, flags) })
 	return mountError(&MountError{Op: "umount2", Target: targetName(dir, name), Flags: flags, Err: err})
 }
 
@@ -73,11 +69,7 @@ type FSContext struct {
 
 // OpenFSContext starts a new file system of the given type.
 func OpenFSContext(fstype string) (*FSContext, error) {
-	var fd int
-	err := Retry(func() (err error) {
-		fd, err = unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
-		return err
-	})
+	fd, err := Retry(func() (int, error) { return unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC) })
 	if err != nil {
 		return nil, &MountError{Op: "fsopen", Source: fstype, Err: err}
 	}
@@ -105,11 +97,7 @@ func (c *FSContext) Mount(name string) (*os.File, error) {
 	if err := OnFile(c.file, unix.FsconfigCreate); err != nil {
 		return nil, c.error("fsconfig", "FSCONFIG_CMD_CREATE", err)
 	}
-	var root int
-	err := OnFile(c.file, func(fd int) (err error) {
-		root, err = unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, 0)
-		return err
-	})
+	root, err := fromFile(c.file, func(fd int) (int, error) { return unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, 0) })
 	if err != nil {
 		return nil, c.error("fsmount", "", err)
 	}

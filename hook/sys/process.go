@@ -12,11 +12,7 @@ import (
 
 // PidfdOpen opens a pidfd of the process with the given number.
 func PidfdOpen(pid int) (*os.File, error) {
-	var fd int
-	err := Retry(func() (err error) {
-		fd, err = unix.PidfdOpen(pid, 0)
-		return err
-	})
+	fd, err := Retry(func() (int, error) { return unix.PidfdOpen(pid, 0) })
 	if err != nil {
 		return nil, os.NewSyscallError("pidfd_open", err)
 	}
@@ -33,10 +29,7 @@ func PidfdSignal(pidfd *os.File, signal unix.Signal) error {
 // the open file with that process. It is a bare number because os.NewFile adds a
 // non-blocking file to the poller, which not every file of another process tolerates.
 func PidfdGetfd(pidfd *os.File, target int) (fd int, err error) {
-	err = OnFile(pidfd, func(pidfd int) (err error) {
-		fd, err = unix.PidfdGetfd(pidfd, target, 0)
-		return err
-	})
+	fd, err = fromFile(pidfd, func(pidfd int) (int, error) { return unix.PidfdGetfd(pidfd, target, 0) })
 	return fd, os.NewSyscallError("pidfd_getfd", err)
 }
 
@@ -44,11 +37,9 @@ func PidfdGetfd(pidfd *os.File, target int) (fd int, err error) {
 // looks. It returns how many are ready.
 func Poll(fds []unix.PollFd, timeout time.Duration) (int, error) {
 	end := time.Now().Add(timeout)
-	var n int
-	err := Retry(func() (err error) {
+	n, err := Retry(func() (int, error) {
 		left := max(time.Until(end)+time.Millisecond-1, 0).Milliseconds()
-		n, err = unix.Poll(fds, int(min(left, math.MaxInt32)))
-		return err
+		return unix.Poll(fds, int(min(left, math.MaxInt32)))
 	})
 	return n, os.NewSyscallError("poll", err)
 }

@@ -17,12 +17,18 @@ import (
 
 // Retry repeats a call until it does not fail with EINTR. The Go runtime interrupts
 // system calls with signals to preempt goroutines, so this happens at any time.
-func Retry(call func() error) error {
+func Retry[T any](call func() (T, error)) (T, error) {
 	for {
-		if err := call(); !errors.Is(err, unix.EINTR) {
-			return err
+		if v, err := call(); !errors.Is(err, unix.EINTR) {
+			return v, err
 		}
 	}
+}
+
+// retry is Retry for a call without a result.
+func retry(call func() error) error {
+	_, err := Retry(func() (int, error) { return 0, call() })
+	return err
 }
 
 // errNoFile stands for a nil *os.File, whose descriptor -1 would give a puzzling EBADF.
@@ -38,7 +44,16 @@ func OnFile(f *os.File, call func(fd int) error) error {
 	if fd < 0 {
 		return os.ErrClosed
 	}
-	return Retry(func() error { return call(fd) })
+	return retry(func() error { return call(fd) })
+}
+
+// fromFile is OnFile for a call with a result.
+func fromFile[T any](f *os.File, call func(fd int) (T, error)) (v T, err error) {
+	err = OnFile(f, func(fd int) error {
+		v, err = call(fd)
+		return err
+	})
+	return v, err
 }
 
 // onPath calls a system call on a path relative to dir, or on an absolute one if dir is
@@ -46,7 +61,7 @@ func OnFile(f *os.File, call func(fd int) error) error {
 func onPath(op string, dir *os.File, name string, call func(dirfd int) error) error {
 	var err error
 	if dir == nil && filepath.IsAbs(name) {
-		err = Retry(func() error { return call(unix.AT_FDCWD) })
+		err = retry(func() error { return call(unix.AT_FDCWD) })
 	} else {
 		err = OnFile(dir, call)
 	}

@@ -17,11 +17,11 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 func TestRetry(t *testing.T) {
 	calls := 0
-	err := Retry(func() error {
+	_, err := Retry(func() (int, error) {
 		if calls++; calls < 3 {
-			return unix.EINTR
+			return 0, unix.EINTR
 		}
-		return unix.EIO
+		return 0, unix.EIO
 	})
 	if calls != 3 || !errors.Is(err, unix.EIO) {
 		t.Errorf("%d calls, %v", calls, err)
