@@ -28,7 +28,7 @@ func remove(t *testing.T, houses []*house, path string, device uint64) {
 	}
 }
 
-// TestRemoval takes a mount away from beneath what covers it, in namespaces of each
+// TestRemoval removes a mount beneath its covers, in namespaces of each
 // kind of propagation.
 func TestRemoval(t *testing.T) {
 	for name, propagation := range map[string][2]uintptr{
