@@ -16,6 +16,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 	"golang.org/x/sys/unix"
 )
@@ -112,7 +113,7 @@ func autofsOf(sc *container.Container, m *container.Mount) forecast.Autofs {
 
 // unread is how many bytes are in a pipe that a process has open for reading.
 func unread(p *nsenter.Process, number int) int {
-	fd, err := unix.PidfdGetfd(int(p.Pidfd().Fd()), number, 0)
+	fd, err := sys.PidfdGetfd(p.Pidfd(), number)
 	if err != nil {
 		return 0
 	}
