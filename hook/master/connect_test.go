@@ -1,14 +1,20 @@
 package master
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -55,5 +61,47 @@ func TestNothingBehindBegin(t *testing.T) {
 	// More of the authentication may come with it, but nothing behind it.
 	if got := <-last; !strings.HasSuffix(got, "BEGIN\r\n") {
 		t.Errorf("the last read of the authentication brings %q", got)
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	requireRoot(t)
+	full := open(t, testenv.Start(t, nil))
+	ours, err := full.Capabilities("CapEff")
+	if err != nil || ours == 0 {
+		t.Fatalf("%#x, %v", ours, err)
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil || !bytes.Contains(status, fmt.Appendf(nil, "CapEff:\t%016x\n", ours)) {
+		t.Errorf("capabilities %#x are not those of\n%s%v", ours, status, err)
+	}
+	none := open(t, testenv.Start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}))
+	for name, test := range map[string]struct {
+		p    *nsenter.Process
+		want uint64
+	}{"root": {full, ours}, "no capabilities": {none, 0}} {
+		if got, err := commonCapabilities(test.p); err != nil || got != test.want {
+			t.Errorf("%s: %#x, %v, want %#x", name, got, err, test.want)
+		}
+	}
+}
+
+func TestSocketAddress(t *testing.T) {
+	longest := strings.Repeat("x", 107)
+	for path, want := range map[string]uintptr{"/a": 5, longest: 110} {
+		address, length, err := socketAddress(path)
+		if err != nil || length != want || address.Path[len(path)-1] != int8(path[len(path)-1]) {
+			t.Errorf("%q: %d, %v", path, length, err)
+		}
+	}
+	if _, _, err := socketAddress(longest + "x"); err == nil {
+		t.Error("108 bytes fit")
+	}
+}
+
+func TestBoundedConn(t *testing.T) {
+	c := boundedConn{Conn: nil, left: 0}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.ErrShortBuffer) {
+		t.Errorf("%v", err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -132,19 +131,8 @@ func startFake(t *testing.T, manner string) (*nsenter.Process, *exec.Cmd, *bufio
 	return p, cmd, reader
 }
 
-// onThread runs a function in a thread that ends with it, as ptrace wants it.
-func onThread(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		f()
-	}()
-	<-done
-}
-
 func reexecuteOnThread(ctx context.Context, p *nsenter.Process, seals bool) (edit *StateEdit, err error) {
-	onThread(func() {
+	testenv.OnThread(func() {
 		var pipe uint64
 		if pipe, err = pipeAt(p, 0); err == nil {
 			edit, err = reexecute(ctx, p, Reexecution{Version: 252, Served: []Served{{Path: "/mnt/idle", Pipe: pipe, Device: 1048576}}}, seals)
@@ -220,7 +208,7 @@ func TestReexecuteFails(t *testing.T) {
 				if !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("error %v, want %v", err, context.DeadlineExceeded)
 				}
-				checkFree(t, p)
+				testenv.CheckUntraced(t, p.PID())
 				if err := cmd.Process.Signal(unix.SIGKILL); err != nil {
 					t.Error(err)
 				}

@@ -106,3 +106,18 @@ func TestCheckRoom(t *testing.T) {
 		})
 	}
 }
+
+// TestCanReexecuteTraced: a process that another one traces is left alone.
+func TestCanReexecuteTraced(t *testing.T) {
+	requireRoot(t)
+	p := open(t, testenv.Start(t, nil))
+	testenv.OnThread(func() {
+		if err := unix.PtraceSeize(p.PID()); err != nil {
+			t.Error(err)
+			return
+		}
+		if err := canReexecute(p, true); err == nil || !strings.Contains(err.Error(), "traced") {
+			t.Errorf("%v", err)
+		}
+	}) // the end of the thread releases the process
+}

@@ -10,58 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
-	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
-
-func statusField(t testing.TB, p *nsenter.Process, name string) string {
-	t.Helper()
-	text, err := p.ReadFile("status", 1<<16)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, name+":"); ok {
-			return strings.TrimSpace(value)
-		}
-	}
-	t.Fatalf("no %s in the status of process %d", name, p.PID())
-	return ""
-}
-
-// checkFree checks that a process is not traced, that it is not stopped, and that it
-// has no signal waiting.
-func checkFree(t testing.TB, p *nsenter.Process) {
-	t.Helper()
-	if tracer := statusField(t, p, "TracerPid"); tracer != "0" {
-		t.Errorf("process %d is traced by %s", p.PID(), tracer)
-	}
-	testenv.Eventually(t, "the process is not stopped", func() bool {
-		return !strings.ContainsAny(statusField(t, p, "State")[:1], "tT")
-	})
-	for _, name := range []string{"SigPnd", "ShdPnd"} {
-		if pending := strings.Trim(statusField(t, p, name), "0"); pending != "" {
-			t.Errorf("process %d: %s %s", p.PID(), name, pending)
-		}
-	}
-}
 
 func TestTracerStopsAndReleases(t *testing.T) {
 	requireRoot(t)
 	p := open(t, testenv.Start(t, nil))
-	onThread(func() {
+	testenv.OnThread(func() {
 		tr, err := seize(t.Context(), p)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		if state := statusField(t, p, "State"); state[0] != 't' {
+		if state := testenv.StatusField(t, p.PID(), "State"); state[0] != 't' {
 			t.Errorf("state %q, want a stop by its tracer", state)
 		}
 		if err := tr.release(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})
-	checkFree(t, p)
+	testenv.CheckUntraced(t, p.PID())
 }
 
 // TestTracerFollowsSystemCalls looks at a write that cat makes.
@@ -73,7 +40,7 @@ func TestTracerFollowsSystemCalls(t *testing.T) {
 		text, err := p.ReadFile("syscall", 1<<10)
 		return err == nil && strings.HasPrefix(string(text), "0 ")
 	})
-	onThread(func() {
+	testenv.OnThread(func() {
 		ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 		defer cancel()
 		tr, err := seize(ctx, p)
@@ -109,7 +76,7 @@ func TestTracerFollowsSystemCalls(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	checkFree(t, p)
+	testenv.CheckUntraced(t, p.PID())
 }
 
 // TestTracerReleasesRunning detaches from a process that is not stopped, after the
@@ -117,7 +84,7 @@ func TestTracerFollowsSystemCalls(t *testing.T) {
 func TestTracerReleasesRunning(t *testing.T) {
 	requireRoot(t)
 	p := open(t, testenv.Start(t, nil))
-	onThread(func() {
+	testenv.OnThread(func() {
 		tr, err := seize(t.Context(), p)
 		if err != nil {
 			t.Error(err)
@@ -138,49 +105,46 @@ func TestTracerReleasesRunning(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	checkFree(t, p)
+	testenv.CheckUntraced(t, p.PID())
 }
 
 // TestTracerEnds ends the thread that traces: the kernel lets the process go.
 func TestTracerEnds(t *testing.T) {
 	requireRoot(t)
 	p := open(t, testenv.Start(t, nil))
-	onThread(func() {
+	testenv.OnThread(func() {
 		if _, err := seize(t.Context(), p); err != nil {
 			t.Error(err)
 		}
 	})
-	testenv.Eventually(t, "the process is not traced", func() bool { return statusField(t, p, "TracerPid") == "0" })
-	checkFree(t, p)
+	testenv.Eventually(t, "the process is not traced", func() bool { return testenv.StatusField(t, p.PID(), "TracerPid") == "0" })
+	testenv.CheckUntraced(t, p.PID())
 }
 
 func TestTracerRefused(t *testing.T) {
 	requireRoot(t)
 	p := open(t, testenv.Start(t, nil))
-	onThread(func() {
+	testenv.OnThread(func() {
 		first, err := seize(t.Context(), p)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		onThread(func() {
+		testenv.OnThread(func() {
 			if _, err := seize(t.Context(), p); !errors.Is(err, unix.EPERM) {
 				t.Errorf("a second tracer: %v, want %v", err, unix.EPERM)
 			}
 		})
-		if err := canReexecute(p, true); err == nil || !strings.Contains(err.Error(), "traced") {
-			t.Errorf("a traced process: %v", err)
-		}
 		if err := first.release(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})
-	checkFree(t, p)
+	testenv.CheckUntraced(t, p.PID())
 
 	gone := testenv.Start(t, nil)
 	process := open(t, gone)
 	gone.End()
-	onThread(func() {
+	testenv.OnThread(func() {
 		if _, err := seize(t.Context(), process); !errors.Is(err, unix.ESRCH) {
 			t.Errorf("a process that has ended: %v, want %v", err, unix.ESRCH)
 		}

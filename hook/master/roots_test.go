@@ -75,7 +75,7 @@ func nothingOpened(t *testing.T, p *nsenter.Process, want string) error {
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %q", err, want)
 	}
-	checkFree(t, p)
+	testenv.CheckUntraced(t, p.PID())
 	if err := p.Alive(); err != nil {
 		t.Error(err)
 	}
@@ -90,32 +90,6 @@ func TestHostileBorrowDevice(t *testing.T) {
 	nothingOpened(t, daemon(t, "sh", "-c", "exec 5</dev/autofs; exec cat"), "no such file or directory")
 }
 
-// TestHostileBorrowStack: the stack pointer of the process leads nowhere.
-func TestHostileBorrowStack(t *testing.T) {
-	for _, pointer := range []uint64{0, 0x1000, 1 << 46, ^uint64(0) &^ 7, 1 << 63} {
-		p := daemon(t, "sh", "-c", "exec 5</dev/autofs; exec cat")
-		onThread(func() {
-			tr, err := seize(t.Context(), p)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			b := &injector{tracer: tr}
-			var registers unix.PtraceRegs
-			err = b.transfer(unix.PTRACE_GETREGSET, &registers)
-			setStack(&registers, pointer)
-			if err := errors.Join(err, b.transfer(unix.PTRACE_SETREGSET, &registers), tr.release(t.Context())); err != nil {
-				t.Error(err)
-			}
-		})
-		err := nothingOpened(t, p, "")
-		t.Logf("%#x: %v", pointer, err)
-		if err != nil && strings.Contains(err.Error(), "no such file") {
-			t.Errorf("%#x: it called the kernel with that stack", pointer)
-		}
-	}
-}
-
 // TestHostileBorrowLies: the process's ioctls succeed without any effect, and another
 // process writes the kernel's answer to its memory.
 func TestHostileBorrowLies(t *testing.T) {
@@ -124,7 +98,7 @@ func TestHostileBorrowLies(t *testing.T) {
 	p := daemon(t, "/proc/self/exe")
 	nothingOpened(t, p, "")
 	var at int64
-	onThread(func() {
+	testenv.OnThread(func() {
 		tr, err := seize(t.Context(), p)
 		if err != nil {
 			t.Error(err)
