@@ -172,6 +172,7 @@ func SignalOf(status unix.WaitStatus) unix.Signal {
 	return status.StopSignal()
 }
 
+// IsExec reports whether it is the stop after an exec.
 func IsExec(status unix.WaitStatus) bool {
 	return status>>8 == unix.WaitStatus(unix.SIGTRAP)|unix.PTRACE_EVENT_EXEC<<8
 }
