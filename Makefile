@@ -21,7 +21,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size accept-size check-packages dist release clean
+.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size accept-size check-packages dist release check-release clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -182,7 +182,13 @@ release: ## Everything that a release has, with checksums, in bin/dist
 	cp autofs-restore-agent.tar dist/autofs-restore-agent-$$version-linux-$$arch.oci.tar; \
 	cd dist; sha256sum * >SHA256SUMS; cat SHA256SUMS
 
-check-packages: dist ## lintian and rpmlint are content with the packages, and nothing is missing in them
+check-release: release ## Build the release once more elsewhere, and compare the bytes (what is not committed is not in it)
+	clone=$$(mktemp -d); trap 'rm -rf "$$clone"' EXIT; \
+	git clone --quiet . "$$clone/elsewhere"; \
+	(umask 077; TZ=Asia/Tokyo $(MAKE) -C "$$clone/elsewhere" release >/dev/null); \
+	diff -r bin/dist "$$clone/elsewhere/bin/dist"; echo "the same bytes"
+
+check-packages: dist ## lintian and rpmlint are content with the packages, nothing is missing in them (root)
 	lintian --fail-on error,warning --tag-display-limit 0 bin/dist/*.deb
 	rpmlint --config packaging/rpm/rpmlint.toml bin/dist/*.rpm
 	go test -C packaging -count=1 -v ./...

@@ -127,3 +127,49 @@ func TestSums(t *testing.T) {
 		t.Errorf("%d sums for %d files", a, b)
 	}
 }
+
+// rpmScript installs, upgrades and removes the package in a copy of this system,
+// without and with a CRIU.
+const rpmScript = `set -eux
+work=$1 package=$2 root=$1/root
+mount -t tmpfs tmpfs "$work"
+mkdir "$work/upper" "$work/work" "$root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/work" "$root"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/run"
+mkdir "$root/run/lock"
+cp "$package" "$root/run/package.rpm"
+rm -f "$root"/usr/sbin/criu "$root"/usr/local/sbin/criu "$root/etc/criu/default.conf"
+line='^action-script /usr/libexec/oci/hooks.d/autofs-restore-hook-action-script'
+conf=$root/etc/criu/default.conf
+rpm() { chroot "$root" rpm "$@"; }
+
+rpm -i --nodeps /run/package.rpm
+test ! -e "$conf"
+rpm -e autofs-restore-hook
+
+printf '#!/bin/sh\necho Version: 4.1.1\n' >"$root/usr/sbin/criu"
+chmod +x "$root/usr/sbin/criu"
+rpm -i --nodeps /run/package.rpm
+grep "$line" "$conf"
+rpm -V --nodeps autofs-restore-hook
+rpm -U --force --nodeps /run/package.rpm
+grep "$line" "$conf"
+chroot "$root" autofs-restore-hook version
+rpm -e autofs-restore-hook
+test ! -e "$conf"
+test ! -e "$root/usr/libexec/oci/hooks.d"
+test ! -e "$root/var/lib/autofs-restore-hook"
+test ! -e "$root/usr/share/doc/autofs-restore-hook"
+`
+
+// TestRPM runs the scripts of the RPM package. The Debian package has tests in
+// test/e2e, with real restores.
+func TestRPM(t *testing.T) {
+	if os.Geteuid() != 0 && os.Getenv("REQUIRE") == "" {
+		t.Skip("mounts a copy of this system: needs root")
+	}
+	t.Logf("\n%s", run(t, "unshare", "--mount", "--pid", "--fork", "--propagation", "private",
+		"sh", "-c", rpmScript, "sh", t.TempDir(), packageFile(t, "rpm")))
+}
