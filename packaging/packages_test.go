@@ -104,7 +104,7 @@ func TestContents(t *testing.T) {
 	}
 }
 
-// TestNotices: the licences that must go with the program are in what goes with it.
+// TestNotices looks for copyright lines of linked modules in the notices.
 func TestNotices(t *testing.T) {
 	text, err := os.ReadFile("../bin/autofs-restore-hook.notices")
 	if err != nil {

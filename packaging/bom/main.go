@@ -1,4 +1,4 @@
-// Command bom says what is linked into a Go program. It reads the list of
+// Command bom describes what is linked into a Go program. It reads the list of
 // modules in the binary, finds the licence files of every linked package in the
 // module cache, and writes
 //

@@ -57,7 +57,7 @@ func linkedModules(source string, info *buildinfo.BuildInfo) ([]*module, error) 
 			}
 		}
 		if len(m.files) == 0 {
-			return nil, fmt.Errorf("module %s %s: no licence file; a binary with it must not be given away", m.path, m.version)
+			return nil, fmt.Errorf("module %s %s: no licence file; it must not be distributed", m.path, m.version)
 		}
 		modules = append(modules, m)
 	}

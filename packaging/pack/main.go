@@ -46,6 +46,7 @@ func run(sbom, configuration, folder string) error {
 		info = nfpm.WithDefaults(info)
 		if kind == "rpm" {
 			info.Provides = append(info.Provides, bundled...)
+			info.RPM.Summary, info.Description, _ = strings.Cut(info.Description, "\n")
 			if err := markDocuments(info); err != nil {
 				return err
 			}
