@@ -144,7 +144,7 @@ lint: ## gofmt, go vet, and golangci-lint where it is installed
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/$(PROGRAM)
 	@if command -v golangci-lint >/dev/null; then golangci-lint run --allow-parallel-runners ./... && for module in test packaging; do (cd $$module && golangci-lint run --allow-parallel-runners --config ../.golangci.yml ./...); done; \
 	else echo "golangci-lint is not installed: only gofmt and go vet ran"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter test/vm/build test/vm/run test/vm/guest manifests/kubernetes/image/build .ci/run packaging/build packaging/version packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/rpm/{posttrans,preun,postun}; \
+	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter test/vm/build test/vm/run test/vm/guest manifests/kubernetes/image/build .ci/run packaging/build packaging/version packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/rpm/{posttrans,preun,postun,rpmlint}; \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
 check-deps: build ## The light binary stays light: no containerd, grpc or Kubernetes, and static
@@ -190,7 +190,7 @@ check-release: release ## Build the release once more elsewhere, and compare the
 
 check-packages: dist ## lintian and rpmlint are content with the packages, nothing is missing in them (root)
 	lintian --fail-on error,warning --tag-display-limit 0 bin/dist/*.deb
-	rpmlint --config packaging/rpm/rpmlint.toml bin/dist/*.rpm
+	packaging/rpm/rpmlint bin/dist/*.rpm
 	go test -C packaging -count=1 -v ./...
 
 clean: ## Remove bin/ (the laboratory's trees stay in their cache)
