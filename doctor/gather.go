@@ -75,7 +75,7 @@ func Gather(ctx context.Context, version, reports string) (*Facts, error) {
 	}
 	f.Reports = readReports(reports)
 	var err error
-	f.Survey, err = install.Look(ctx, "/")
+	f.Survey, err = install.NewSurvey(ctx, "/")
 	return f, err
 }
 
