@@ -76,7 +76,7 @@ func TestJudge(t *testing.T) {
 		status int
 		want   []string
 	}{
-		"healthy":        {func(*Facts) {}, 0, []string{"OK runc: its CRIU calls the program once", "OK crun: calls the program once", "OK podman: by runc or crun"}},
+		"healthy":        {func(*Facts) {}, 0, []string{"OK runc: its CRIU calls the program once", "OK crun: calls the program once", "OK podman: with runc or crun"}},
 		"a user":         {func(f *Facts) { f.Root = false }, 2, []string{"FAIL privileges: not root"}},
 		"a capability":   {func(f *Facts) { f.Missing = []string{"CAP_X"} }, 2, []string{"FAIL privileges: without CAP_X"}},
 		"user namespace": {func(f *Facts) { f.InitialUser = false }, 2, []string{"FAIL privileges: user namespace"}},
@@ -114,7 +114,7 @@ func TestJudge(t *testing.T) {
 		"one that is gone": {both(script(conf, other), func(f *Facts) {
 			f.Survey.Targets = append(f.Survey.Targets, install.Target{Path: other, Problem: "it does not exist"})
 		}), 2, []string{"FAIL criu configuration: CRIU aborts every restore"}},
-		"a relative one":     {script(conf, "x"), 2, []string{"FAIL criu configuration: no absolute path"}},
+		"a relative one":     {script(conf, "x"), 2, []string{"FAIL criu configuration: not an absolute path"}},
 		"a binary file":      {func(f *Facts) { f.Survey.Unreadable = []string{conf + ": has NUL bytes"} }, 2, []string{"FAIL criu configuration: NUL"}},
 		"the program gone":   {target(func(x *install.Target) { x.Ours, x.Problem = false, "it does not exist" }), 2, []string{"FAIL program: does not exist", "FAIL criu configuration: CRIU aborts", "FAIL runc: nothing calls"}},
 		"the action script":  {both(noScript, script(conf, here+"-action-script"), wrapper("")), 0, []string{"OK criu configuration: -action-script", "OK runc: once"}},
