@@ -69,7 +69,7 @@ require (
 	github.com/VictoriaMetrics/easyproto v1.1.3
 	github.com/containerd/containerd/api v1.10.0
 	github.com/containerd/typeurl/v2 v2.2.3
-	github.com/cyphar/filepath-securejoin v0.5.1
+	github.com/cyphar/filepath-securejoin v0.5.2
 	github.com/rogpeppe/go-internal v1.16.0
 	google.golang.org/grpc v1.83.2
 )

@@ -88,7 +88,7 @@ func (j *judgement) runtimes() {
 	v, known := j.oldestCRIU()
 	hooks := 0
 	for _, h := range j.facts.Survey.Hooks {
-		if h.Problem == "" && j.facts.Survey.Target(h.Program).Ours {
+		if h.Problem == "" && j.facts.Survey.Target(h.Program).IsProgram {
 			hooks++
 		}
 	}
@@ -137,7 +137,7 @@ func (j *judgement) countCalls(p install.Program, criu install.Version) int {
 		}
 	}
 	for _, s := range j.facts.Survey.Scripts {
-		if t := j.facts.Survey.Target(s.Program); !t.Ours || t.Problem != "" {
+		if t := j.facts.Survey.Target(s.Program); !t.IsProgram || t.Problem != "" {
 			continue
 		}
 		switch {
@@ -178,14 +178,14 @@ func (j *judgement) hooks() {
 func (j *judgement) targets() {
 	count := 0
 	for _, t := range j.facts.Survey.Targets {
-		if t.Calls != "" || !t.Ours && !strings.HasSuffix(t.Path, "/autofs-restore-hook") {
+		if t.Calls != "" || !t.IsProgram && !strings.HasSuffix(t.Path, "/autofs-restore-hook") {
 			continue
 		}
 		count++
 		switch {
 		case t.Problem != "":
 			j.add(Fail, "program", t.Path+": "+t.Problem, "autofs-restore-hook install")
-		case !t.Ours:
+		case !t.IsProgram:
 			j.add(Fail, "program", t.Path+" is another program", "move it away, then run autofs-restore-hook install")
 		case t.Version != j.facts.Version:
 			j.add(Warn, "program", fmt.Sprintf("%s is version %q, this is %q", t.Path, t.Version, j.facts.Version), "run install of the version that you want")

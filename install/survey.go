@@ -49,9 +49,10 @@ type Hook struct {
 type Target struct {
 	Path    string
 	Problem string // why it cannot be called
-	// Ours is whether it is this program, Version what its version command prints then.
-	Ours    bool
-	Version string
+	// IsProgram is whether it is this program; Version is then what its version command
+	// prints.
+	IsProgram bool
+	Version   string
 	// Calls is the program that the file calls if it is the action script. Problem and
 	// Version are then those of that program.
 	Calls string
@@ -136,13 +137,13 @@ func (s *Survey) addEngineHooks(t *tree) {
 			}
 			h := Hook{File: dir + "/" + name}
 			program, err := hookPath([]byte(t.text(h.File)))
-			ours := strings.HasPrefix(name, programName) || path.Base(program) == programName
+			related := strings.HasPrefix(name, programName) || path.Base(program) == programName
 			switch {
 			case err != nil:
 				h.Problem = err.Error() // one file that is not JSON stops every container
-			case ours && program == "":
+			case related && program == "":
 				h.Problem = "it names no program"
-			case ours:
+			case related:
 				h.Program = program
 			default:
 				continue
@@ -170,6 +171,7 @@ func (s *Survey) addBaseSpec(t *tree) {
 	for _, h := range spec.Hooks["createRuntime"] {
 		if path.Base(h.Path) == programName {
 			s.Hooks = append(s.Hooks, Hook{File: BaseSpec, Program: h.Path})
+			return
 		}
 	}
 }
@@ -219,9 +221,9 @@ func (s *Survey) addTarget(ctx context.Context, t *tree, name string) {
 		target.Calls = callee
 		s.addTarget(ctx, t, callee)
 		c := s.Target(callee)
-		target.Ours, target.Version, target.Problem = c.Ours, c.Version, c.Problem
+		target.IsProgram, target.Version, target.Problem = c.IsProgram, c.Version, c.Problem
 	case isProgram(f.data):
-		target.Ours = true
+		target.IsProgram = true
 		var v struct {
 			Version string `json:"version"`
 		}

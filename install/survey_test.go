@@ -49,11 +49,11 @@ func TestSurvey(t *testing.T) {
 		"{File:" + HooksDirectory + "/bad.json Program: Problem:unexpected end of JSON input}",
 		"{File:" + HooksDirectory + "/autofs-restore-hook-x.json Program: Problem:it names no program}",
 		"{File:" + BaseSpec + " Program:/opt/autofs-restore-hook Problem:}",
-		"{Path:/usr/bin/other Problem:it is not executable Ours:false Version: Calls:}",
-		"{Path:/absent Problem:it does not exist Ours:false Version: Calls:}",
-		"{Path:/usr/libexec/oci/hooks.d/autofs-restore-hook Problem: Ours:true Version:development Calls:}",
-		"{Path:" + script + " Problem: Ours:true Version:development Calls:" + own + "}",
-		"{Path:/opt/autofs-restore-hook-action-script Problem:it does not exist Ours:false Version: Calls:/opt/autofs-restore-hook}",
+		"{Path:/usr/bin/other Problem:it is not executable IsProgram:false Version: Calls:}",
+		"{Path:/absent Problem:it does not exist IsProgram:false Version: Calls:}",
+		"{Path:/usr/libexec/oci/hooks.d/autofs-restore-hook Problem: IsProgram:true Version:development Calls:}",
+		"{Path:" + script + " Problem: IsProgram:true Version:development Calls:" + own + "}",
+		"{Path:/opt/autofs-restore-hook-action-script Problem:it does not exist IsProgram:false Version: Calls:/opt/autofs-restore-hook}",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
