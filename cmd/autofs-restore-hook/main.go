@@ -186,7 +186,8 @@ func run(log *logger, event hook.Event, input []byte) *hook.Report {
 		log.Error(err)
 	}
 	runner := hook.Runner{
-		Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) },
+		Version:   versionNumber,
+		Directory: hook.Directory, Config: config, Warn: func(err error) { log.Warn(err) },
 		Note: func(text string) { log.Info(text) }, Protect: sealed(input),
 	}
 	report, err := runner.Run(context.Background(), event)
