@@ -122,7 +122,7 @@ bench-tools:
 	@if command -v gcc >/dev/null; then gcc -O2 -Wall -static -o bin/bench-lean test/bench/lean/lean.c; \
 	else echo "gcc is not installed: no comparison with C"; fi
 
-check-budget: build lab check-size check-deps ## System calls, allocations and size stay within their budgets (root)
+check-budget: build lab check-size check-deps ## System calls of a call without work, and the size, stay within their budgets (root)
 	go test -count=1 -run '^TestBudget$$' -v ./cmd/$(PROGRAM)
 	go test -C test -count=1 -run '^TestBudget' -v -exec $(NODE) ./bench/...
 

@@ -9,9 +9,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
@@ -148,7 +148,7 @@ func hasDevice(init *nsenter.Process) bool {
 
 // imageObstacles is what a restore will, or may, fail at, in one line; "" for
 // nothing.
-func imageObstacles(set *images.Set, watched *images.Watched) string {
+func imageObstacles(set *criuimage.Set, watched *criuimage.Watched) string {
 	var list []forecast.Autofs
 	for _, m := range set.Mounts {
 		if o, err := autofs.ParseOptions(m.Options); err == nil {
