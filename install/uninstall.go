@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 )
 
 // uninstall plans a removal. Its order: the callers of the program, the program, the
@@ -207,21 +209,7 @@ func (p *plan) emptiedDirs() []string {
 }
 
 // runDir is where the program keeps its state of running containers.
-const runDir = "/run/" + programName
-
-// isPending reports whether a file of a directory in runDir belongs to an unfinished
-// repair: without it the covers of a mount could not be restored, nor the waiters on a
-// parking mount be released.
-func isPending(dir, name string) bool {
-	switch dir {
-	case "covers", "locks":
-		return true
-	case "containers": // "PID-START.json" lists cured mounts, every other file is an unfinished operation
-		identity, ok := strings.CutSuffix(name, ".json")
-		return !ok || strings.Contains(identity, ".")
-	}
-	return false
-}
+const runDir = journal.Directory
 
 // removeRunFiles removes the reports and all other state in runDir but that of
 // unfinished repairs.
@@ -233,7 +221,7 @@ func (t *tree) removeRunFiles() {
 	defer dir.Close()
 	for _, sub := range t.listDir(runDir) {
 		for _, name := range t.listDir(runDir + "/" + sub) {
-			if !isPending(sub, name) {
+			if !journal.Pending(sub, name) {
 				_ = dir.Remove(sub + "/" + name)
 			}
 		}
