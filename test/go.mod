@@ -24,6 +24,8 @@ require (
 
 require github.com/santhosh-tekuri/jsonschema/v6 v6.0.2
 
+require github.com/VictoriaMetrics/easyproto v1.1.3 // indirect
+
 require (
 	github.com/Microsoft/go-winio v0.6.2 // indirect
 	github.com/Microsoft/hcsshim v0.14.1 // indirect
