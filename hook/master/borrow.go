@@ -100,15 +100,11 @@ func openMemory(p *nsenter.Process) (*os.File, error) {
 
 // controlOf returns the descriptor with which the process has /dev/autofs open.
 func controlOf(p *nsenter.Process) (int, error) {
-	names, err := p.ReadDirNames("fd")
+	files, err := p.Descriptors()
 	if err != nil {
 		return 0, err
 	}
-	for _, name := range names {
-		fd, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
+	for _, fd := range files {
 		f, err := p.OpenPath("fd/" + strconv.Itoa(fd))
 		if err != nil {
 			continue

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -135,12 +134,12 @@ func (t *tracer) runToState(ctx context.Context, seals bool) (int, error) {
 }
 
 func findState(p *nsenter.Process) (int, error) {
-	names, err := p.ReadDirNames("fd")
+	files, err := p.Descriptors()
 	if err != nil {
 		return -1, err
 	}
-	for _, name := range names {
-		if fd, err := strconv.Atoi(name); err == nil && isState(p, fd) {
+	for _, fd := range files {
+		if isState(p, fd) {
 			return fd, nil
 		}
 	}
