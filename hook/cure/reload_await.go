@@ -61,18 +61,14 @@ func (h daemonSpace) recorded(list []container.ParkedTrigger) bool {
 	}
 	triggers := map[int]bool{} // by mount id
 	for _, t := range list {
-		lot := table.Find(t.Path, t.Parking)
-		if lot == nil {
+		trigger := t.Successor(table)
+		if trigger == nil {
 			continue
 		}
-		over := table.Over(lot)
-		if over == nil || mounts.DeviceOf(over) == t.Stale {
-			continue
-		}
-		if o, err := autofs.ParseOptions(over.VFSOptions); err != nil || o.Timeout == 0 {
+		if o, err := autofs.ParseOptions(trigger.VFSOptions); err != nil || o.Timeout == 0 {
 			return false
 		}
-		triggers[over.ID] = true
+		triggers[trigger.ID] = true
 	}
 	return !container.HasFileOn(h.daemon.Process, triggers)
 }

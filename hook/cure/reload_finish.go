@@ -79,15 +79,15 @@ type reloadResult struct {
 func (s *Session) resultOf(ctx context.Context, home daemonSpace, p *parking) reloadResult {
 	r := reloadResult{failed: map[string]error{}}
 	for i, t := range p.Mounts {
-		lot := home.Table.Find(t.Path, t.Parking)
+		lot := t.Lot(home.Table)
 		if lot == nil {
 			continue // never attached, or removed by the daemon or an earlier run
 		}
-		if over := home.Table.Over(lot); over != nil && mounts.DeviceOf(over) != t.Stale {
+		if t.Successor(home.Table) != nil {
 			r.replaced = append(r.replaced, p.stale[i])
 		} else {
 			r.failed[t.Path] = errNotReloaded
-			if over == nil {
+			if home.Table.Over(lot) == nil { // else the stale one is attached
 				if err := s.attachStale(ctx, home, p, i); err != nil {
 					r.failed[t.Path], r.retry = err, true
 					continue
@@ -214,14 +214,15 @@ func (h daemonSpace) copyFunc(ctx context.Context, path string, device uint64) f
 
 // mountAt is a mount, by mount point and st_dev, in every namespace.
 type mountAt struct {
-	path   string
-	device uint64
+	path    string
+	device  uint64
+	parking bool // or a trigger
 }
 
 func (p *parking) parkingMounts() []mountAt {
 	var list []mountAt
 	for _, t := range p.Mounts {
-		list = append(list, mountAt{t.Path, t.Parking})
+		list = append(list, mountAt{t.Path, t.Parking, true})
 	}
 	return list
 }
@@ -229,7 +230,7 @@ func (p *parking) parkingMounts() []mountAt {
 func (p *parking) staleMounts() []mountAt {
 	var list []mountAt
 	for _, t := range p.Mounts {
-		list = append(list, mountAt{t.Path, t.Stale})
+		list = append(list, mountAt{t.Path, t.Stale, false})
 	}
 	return list
 }
@@ -257,7 +258,7 @@ func (s *Session) removeCovered(ctx context.Context, list []mountAt) error {
 		var key strings.Builder
 		var where []mounts.Space
 		for _, sp := range s.container.MountSpaces() {
-			if m := sp.Table.Find(place.path, place.device); m != nil && sp.Table.Over(m) != nil {
+			if m := sp.Table.Find(place.path, place.device); m != nil && removable(sp.Table, m, place) {
 				fmt.Fprintf(&key, "%d ", sp.Process.PID())
 				where = append(where, sp)
 			}
@@ -272,6 +273,20 @@ func (s *Session) removeCovered(ctx context.Context, list []mountAt) error {
 		errs = append(errs, s.removeIn(ctx, spaces[key], places))
 	}
 	return errors.Join(errs...)
+}
+
+// removable reports whether a mount that has the number is the one that is meant: a
+// parking mount beneath anything, or a trigger beneath another trigger. A trigger that is
+// in use has another cover.
+func removable(t *mounts.Table, m *mounts.Mount, meant mountAt) bool {
+	over := t.Over(m)
+	if over == nil || m.FSType != "autofs" {
+		return false
+	}
+	if meant.parking {
+		return m.Source == park.Source
+	}
+	return m.Source != park.Source && over.FSType == "autofs"
 }
 
 func (s *Session) removeIn(ctx context.Context, spaces []mounts.Space, places []mountAt) error {
