@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
+	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -15,6 +19,9 @@ import (
 // systemd serves with the device numbers that this systemd remembers, puts parking
 // mounts in the place of stale triggers of automount, and has a helper keep the
 // roots of mounts open that still need a repair.
+//
+// No sealed copy of the program is needed: no process of ours enters the container's
+// pid namespace, and none of the container's runs.
 func (r Runner) preserve(ctx context.Context, e Event) error {
 	has, imagesErr := namedAutofs(e.ImageDir)
 	if imagesErr == nil && !has {
@@ -25,108 +32,90 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return err
 	}
 	defer init.Close()
-	if has {
-		r.protect(init)
-	}
 	criu, err := nsenter.Open(e.CRIU)
 	if err != nil {
 		return fmt.Errorf("the restoring process: %w", err)
 	}
 	defer criu.Close()
-	s := store{r.Directory}
-	lock, err := s.lock(ctx, criu)
+	lock, err := r.journal().Lock(ctx, criu)
 	if err != nil {
 		return err
 	}
-	defer s.unlock(lock)
-	rec, err := s.load(criu)
+	defer lock.Unlock()
+	repairs, err := r.lockRepairs(ctx, init)
 	if err != nil {
-		r.Warn(err)
+		return err // Repair does it
 	}
-	if rec == nil {
-		if rec, err = r.lateRecord(e); err != nil {
-			r.Warn(err) // without images systemd's state decides, later
-			rec = &record{}
-		}
-	}
-	if rec.Moment == Preserve || rec.Moment == Repair {
+	defer repairs.Unlock()
+	handover := r.handoverToPreserve(criu, e)
+	if handover.Stage == stage.Preserve || handover.Stage == stage.Repair {
 		return nil // called twice for this stage
 	}
-	r.Warn = collect(r.Warn, &rec.Warnings)
-	sc, err := look(init, false)
+	r.Warn = report.CollectWarnings(r.Warn, &handover.Warnings)
+	sc, err := container.Open(init, false)
 	if err != nil {
-		return errors.Join(e.unlessHost(err), rec.Holder.Stop(ctx))
+		return errors.Join(e.unlessHost(err), handover.Holder.Stop(ctx))
 	}
-	defer sc.close()
-	if !sc.hasAutofs() {
-		return rec.Holder.Stop(ctx)
+	defer sc.Close()
+	if !sc.HasAutofs() {
+		return handover.Holder.Stop(ctx)
 	}
-	if !has {
-		r.protect(init)
-	}
-	rec.Init, rec.Moment = init.Identity(), Preserve
-	if err := r.preserveIn(ctx, sc, criu, rec); err != nil {
+	return r.preserveContainer(ctx, sc, criu, handover)
+}
+
+// repairsTime is how long Preserve waits for a repair that a person or an agent has
+// started. The container's processes are stopped meanwhile.
+const repairsTime = 500 * time.Millisecond
+
+// lockRepairs takes the container's lock.
+func (r Runner) lockRepairs(ctx context.Context, init *nsenter.Process) (*journal.Lock, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, repairsTime, errors.New("a repair of the container is under way"))
+	defer cancel()
+	return r.journal().Lock(ctx, init)
+}
+
+// preserveContainer preserves the mounts of an open container and hands over to Repair.
+func (r Runner) preserveContainer(ctx context.Context, sc *container.Container, criu *nsenter.Process, handover *journal.Handover) error {
+	handover.Init, handover.Stage = sc.Init.Identity(), stage.Preserve
+	session := cure.NewSession(sc, r.journal(), r.Warn)
+	defer session.Close()
+	if err := session.Preserve(ctx, criu, handover); err != nil {
 		r.Warn(err)
 	}
-	needed, err := sc.unserved(rec)
+	roots, err := session.RootsToKeep(handover)
 	if err != nil {
 		r.Warn(err)
 	}
-	if err := r.hold(criu, rec, rec.keepRoots(sc, needed)); err != nil {
+	if err := r.hold(criu, handover, roots); err != nil {
 		r.Warn(err)
-		rec.Roots = nil
+		handover.Roots = nil
 	}
-	if err := s.save(criu, rec); err != nil {
-		return errors.Join(err, rec.Holder.Stop(ctx))
+	if err := r.journal().SaveHandover(criu, handover); err != nil {
+		return errors.Join(err, handover.Holder.Stop(ctx))
 	}
 	return nil
 }
 
-// lateRecord makes the record that Reserve would have made, holding nothing.
-func (r Runner) lateRecord(e Event) (*record, error) {
+// handoverToPreserve is what Reserve left. Without it, it is what Reserve would have
+// read from the images; without these systemd's state decides, later.
+func (r Runner) handoverToPreserve(criu *nsenter.Process, e Event) *journal.Handover {
+	handover, err := r.journal().LoadHandover(criu)
+	if err != nil {
+		r.Warn(err)
+	}
+	if handover != nil {
+		return handover
+	}
 	has, err := hasAutofs(e.ImageDir)
-	if err != nil || !has {
-		return &record{}, err
-	}
-	set, err := readImages(e.ImageDir)
-	if err != nil {
-		return nil, err
-	}
-	return &record{Devices: devicesOf(set)}, nil
-}
-
-// unserved are the mounts that still need a repair: direct and offset ones whose
-// master does not know them.
-func (s *scene) unserved(rec *record) ([]Mount, error) {
-	list, err := s.listAutofs()
-	if err == nil {
-		err = s.findMasters(list) // all are stopped: what they have open is known
-	}
-	if err != nil {
-		return nil, err
-	}
-	rec.describe(list, s.main().id)
-	return slices.DeleteFunc(list, func(m Mount) bool { return !m.needsRepair() }), nil
-}
-
-// needsRepair reports whether the mount still does at the end of Preserve.
-func (m *Mount) needsRepair() bool {
-	return m.Master.PID != 0 && !m.outside() && !m.Parking && !m.knownHealthy() && m.Options.Type.Trigger()
-}
-
-// keepRoots lists the open roots of the mounts that need a repair, and notes
-// their order in the record.
-func (r *record) keepRoots(sc *scene, needed []Mount) []*os.File {
-	r.Roots = nil
-	var files []*os.File
-	for i := range needed {
-		key := rootKey{needed[i].Namespace, needed[i].ID}
-		f := sc.roots[key]
-		if f == nil {
-			continue
+	if err == nil && has {
+		set, imagesErr := readImages(e.ImageDir)
+		if imagesErr == nil {
+			return &journal.Handover{Devices: journal.OldDevices(set)}
 		}
-		r.Roots = append(r.Roots, heldRoot{Namespace: key.namespace, Mount: key.mount, Index: len(files)})
-		files = append(files, f)
+		err = imagesErr
 	}
-	return files
+	if err != nil {
+		r.Warn(err)
+	}
+	return &journal.Handover{}
 }

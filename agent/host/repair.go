@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 )
 
 // limit is when a run is killed that did not end by its own deadline.
@@ -23,13 +24,13 @@ const exitUnreadable = 2
 // Repair repairs a container, given its first process, and returns the report. An
 // error means that there is no report: the program could not be started, crashed
 // or was killed. A crash or a hang costs this one repair.
-func (p *Program) Repair(ctx context.Context, pid int) (*hook.Report, error) {
+func (p *Program) Repair(ctx context.Context, pid int) (*report.Report, error) {
 	return p.call(ctx, "repair", strconv.Itoa(pid), "--json")
 }
 
 // Inspect looks at a container and changes nothing. The report's outcome is
-// hook.Planned if something would be repaired.
-func (p *Program) Inspect(ctx context.Context, pid int) (*hook.Report, error) {
+// report.Planned if something would be repaired.
+func (p *Program) Inspect(ctx context.Context, pid int) (*report.Report, error) {
 	return p.call(ctx, "inspect", strconv.Itoa(pid), "--json")
 }
 
@@ -48,7 +49,7 @@ func (p *Program) Version(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(r.Stdout)), nil
 }
 
-func (p *Program) call(ctx context.Context, args ...string) (*hook.Report, error) {
+func (p *Program) call(ctx context.Context, args ...string) (*report.Report, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not finished within %s", limit))
 	defer cancel()
 	r, err := p.Run(ctx, args...)
@@ -66,8 +67,8 @@ func (p *Program) call(ctx context.Context, args ...string) (*hook.Report, error
 }
 
 // ParseReport reads a report's JSON form.
-func ParseReport(data []byte) (*hook.Report, error) {
-	var r hook.Report
+func ParseReport(data []byte) (*report.Report, error) {
+	var r report.Report
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, err
 	}

@@ -9,7 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 			script = scripts[os.Args[2]]
 		}
 		args := append([]string{"sh", "-c", script, "program"}, os.Args[1:]...)
-		panic(syscall.Exec("/bin/sh", args, append(os.Environ(), "REPORT="+report)))
+		panic(syscall.Exec("/bin/sh", args, append(os.Environ(), "REPORT="+partial)))
 	}
 	testenv.Main(m)
 }
@@ -56,11 +57,11 @@ func program(t *testing.T) *Program {
 	return p
 }
 
-const report = `{"pid":42,"outcome":"partial","trigger":"command:repair","mounts":[{"path":"/a","outcome":"unrepaired","covered_by":[]}]}`
+const partial = `{"pid":42,"outcome":"partial","trigger":"command:repair","mounts":[{"path":"/a","outcome":"unrepaired","covered_by":[]}]}`
 
 func TestRepair(t *testing.T) {
 	r, err := program(t).Repair(t.Context(), 1)
-	if err != nil || r.Outcome != hook.Partial || len(r.Mounts) != 1 || r.Mounts[0].Outcome != hook.Unrepaired {
+	if err != nil || r.Outcome != report.Partial || len(r.Mounts) != 1 || r.Mounts[0].Outcome != plan.Unrepaired {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -21,7 +21,7 @@ const Reason = "AutomountsUnrepaired"
 const podTime = 10 * time.Second
 
 // count counts a restore, logs it and warns of what stays unrepaired.
-func (k *Keeper) count(n engine.Notice, r *hook.Report, by string) {
+func (k *Keeper) count(n engine.Notice, r *report.Report, by string) {
 	k.Metrics.Restore(r, by)
 	log := k.log(n).WithFields(logrus.Fields{"by": by, "outcome": r.Outcome, "mounts": len(r.Mounts), "duration_ms": r.DurationMS})
 	if !n.Started.IsZero() {
@@ -56,7 +56,7 @@ func (k *Keeper) event(n engine.Notice, message string) {
 
 // trouble says in one line what does not work after a repair; "" if all does.
 // Paths and reasons are quoted: the container chose them.
-func trouble(n engine.Notice, r *hook.Report) string {
+func trouble(n engine.Notice, r *report.Report) string {
 	var parts []string
 	if r.Error != "" {
 		parts = append(parts, fmt.Sprintf("%q", r.Error))
@@ -68,7 +68,7 @@ func trouble(n engine.Notice, r *hook.Report) string {
 		parts = append(parts, fmt.Sprintf("process %d (%q) waits at %q", w.PID, w.Command, w.Path))
 	}
 	if len(parts) == 0 {
-		if r.Outcome == hook.Repaired || r.Outcome == hook.NothingToDo {
+		if r.Outcome == report.Repaired || r.Outcome == report.NothingToDo {
 			return ""
 		}
 		parts = append(parts, "outcome "+string(r.Outcome))

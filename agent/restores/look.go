@@ -7,7 +7,8 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/status"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -19,43 +20,43 @@ var Later = []time.Duration{5 * time.Second, 15 * time.Second, time.Minute, 5 * 
 // look. It is false if the agent ends first.
 func (k *Keeper) repair(n engine.Notice, p *nsenter.Process) bool {
 	for look := 0; ; look++ {
-		report, ended := k.run(n, p)
-		if report == nil {
+		r, ended := k.run(n, p)
+		if r == nil {
 			return ended
 		}
 		if look == 0 && !n.Started.IsZero() {
 			k.Metrics.Reaction(time.Since(n.Started))
 		}
-		if report.Unjudged() && look == 1 {
-			message := trouble(n, report) // reported before the last look
+		if r.Unjudged() && look == 1 {
+			message := trouble(n, r) // reported before the last look
 			k.log(n).WithField("trouble", message).Error("restored; what cannot be judged is looked at again")
 			k.event(n, message)
 		}
-		if report.Unjudged() && k.pause(p, look) {
+		if r.Unjudged() && k.pause(p, look) {
 			continue
 		}
-		if k.ctx.Err() != nil && report.Unjudged() {
+		if k.ctx.Err() != nil && r.Unjudged() {
 			return false // the next agent looks
 		}
-		k.count(n, report, status.ByAgent)
+		k.count(n, r, status.ByAgent)
 		return true
 	}
 }
 
 // run runs a repair. The report is nil if the agent ends first, or the container
 // has ended.
-func (k *Keeper) run(n engine.Notice, p *nsenter.Process) (report *hook.Report, ended bool) {
+func (k *Keeper) run(n engine.Notice, p *nsenter.Process) (r *report.Report, ended bool) {
 	var err error
 	pause := 100 * time.Millisecond
 	for try := 1; try <= attempts; try++ {
 		// A repair that runs is finished, even if the agent is asked to end.
 		if !k.work(func() {
-			report, err = k.Repairer.Repair(context.WithoutCancel(k.ctx), n.PID)
+			r, err = k.Repairer.Repair(context.WithoutCancel(k.ctx), n.PID)
 		}) {
 			return nil, false
 		}
 		if err == nil {
-			return report, false
+			return r, false
 		}
 		if p.Alive() != nil {
 			k.Metrics.Gone.Inc()
@@ -71,8 +72,8 @@ func (k *Keeper) run(n engine.Notice, p *nsenter.Process) (report *hook.Report, 
 		}
 		pause *= 4
 	}
-	return &hook.Report{
-		Container: n.Container, PID: n.PID, Outcome: hook.Failed,
+	return &report.Report{
+		Container: n.Container, PID: n.PID, Outcome: report.Failed,
 		Error: fmt.Sprintf("%d runs gave no report; the last one: %v", attempts, err),
 	}, false
 }
@@ -81,23 +82,26 @@ func (k *Keeper) run(n engine.Notice, p *nsenter.Process) (report *hook.Report, 
 // be judged is looked at again, a few times.
 func (k *Keeper) stale(n engine.Notice, p *nsenter.Process) (bool, error) {
 	for try := 0; ; try++ {
-		var report *hook.Report
+		var r *report.Report
 		var err error
-		if !k.work(func() { report, err = k.Repairer.Inspect(k.ctx, n.PID) }) {
+		if !k.work(func() { r, err = k.Repairer.Inspect(k.ctx, n.PID) }) {
 			return false, context.Cause(k.ctx)
 		}
 		if err != nil {
 			return false, err
 		}
-		for i := range report.Mounts {
-			if o := report.Mounts[i].Outcome; report.Outcome == hook.Planned && o != hook.Healthy && o != hook.Unrepaired {
+		if r.Outcome == report.Failed {
+			return false, fmt.Errorf("inspect process %d: %s", n.PID, r.Error)
+		}
+		for i := range r.Mounts {
+			if o := r.Mounts[i].Outcome; r.Outcome == report.Planned && o != plan.Healthy && o != plan.Unrepaired {
 				return true, nil
 			}
 		}
-		if !report.Unjudged() {
+		if !r.Unjudged() {
 			return false, nil
 		}
-		k.log(n).WithField("trouble", trouble(n, report)).Info("a running container cannot be judged yet")
+		k.log(n).WithField("trouble", trouble(n, r)).Info("a running container cannot be judged yet")
 		if !k.pause(p, try) {
 			return false, k.ctx.Err()
 		}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/status"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -18,31 +20,31 @@ import (
 // first looks.
 type unsure struct {
 	unjudged int // looks
-	then     hook.Cure
+	then     plan.Cure
 	calls    []string
 }
 
-func (u *unsure) report(call string) (*hook.Report, error) {
+func (u *unsure) report(call string) (*report.Report, error) {
 	u.calls = append(u.calls, call)
-	r := &hook.Report{Outcome: hook.Planned, Mounts: []hook.MountReport{
-		{Path: "/a", Outcome: hook.Healthy}, {Path: "/b", Outcome: u.then, Reason: "seen"},
+	r := &report.Report{Outcome: report.Planned, Mounts: []report.Mount{
+		{Path: "/a", Outcome: plan.Healthy}, {Path: "/b", Outcome: u.then, Reason: "seen"},
 	}}
 	if len(u.calls) <= u.unjudged {
-		r.Mounts[1].Outcome, r.Mounts[1].Reason = hook.Unrepaired, hook.CannotJudge+": a process waits"
+		r.Mounts[1].Outcome, r.Mounts[1].Reason = plan.Unrepaired, plan.CannotJudge+": a process waits"
 	}
 	switch {
-	case call == "repair" && r.Mounts[1].Outcome == hook.Unrepaired:
-		r.Outcome = hook.Failed
+	case call == "repair" && r.Mounts[1].Outcome == plan.Unrepaired:
+		r.Outcome = report.Failed
 	case call == "repair":
-		r.Outcome = hook.Repaired
-	case u.then == hook.Healthy && len(u.calls) > u.unjudged:
-		r.Outcome = hook.NothingToDo
+		r.Outcome = report.Repaired
+	case u.then == plan.Healthy && len(u.calls) > u.unjudged:
+		r.Outcome = report.NothingToDo
 	}
 	return r, nil
 }
 
-func (u *unsure) Inspect(context.Context, int) (*hook.Report, error) { return u.report("inspect") }
-func (u *unsure) Repair(context.Context, int) (*hook.Report, error) {
+func (u *unsure) Inspect(context.Context, int) (*report.Report, error) { return u.report("inspect") }
+func (u *unsure) Repair(context.Context, int) (*report.Report, error) {
 	return u.report("repair")
 }
 
@@ -63,11 +65,11 @@ func TestLooksAgain(t *testing.T) {
 		want     []string
 		outcome  string // that is counted, "" for none
 	}{
-		"healthy":            {unsure{2, hook.Healthy, nil}, false, []string{"inspect", "inspect", "inspect"}, ""},
-		"stale":              {unsure{1, hook.Reexecuted, nil}, false, []string{"inspect", "inspect", "repair"}, "repaired"},
-		"never known":        {unsure{9, hook.Healthy, nil}, false, []string{"inspect", "inspect", "inspect"}, ""},
-		"restored":           {unsure{1, hook.Reexecuted, nil}, true, []string{"repair", "repair"}, "repaired"},
-		"restored, no judge": {unsure{9, hook.Reexecuted, nil}, true, []string{"repair", "repair", "repair"}, "failed"},
+		"healthy":            {unsure{2, plan.Healthy, nil}, false, []string{"inspect", "inspect", "inspect"}, ""},
+		"stale":              {unsure{1, plan.Reexecuted, nil}, false, []string{"inspect", "inspect", "repair"}, "repaired"},
+		"never known":        {unsure{9, plan.Healthy, nil}, false, []string{"inspect", "inspect", "inspect"}, ""},
+		"restored":           {unsure{1, plan.Reexecuted, nil}, true, []string{"repair", "repair"}, "repaired"},
+		"restored, no judge": {unsure{9, plan.Reexecuted, nil}, true, []string{"repair", "repair", "repair"}, "failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			program := test.program
@@ -149,4 +151,22 @@ func openProcess(t *testing.T, pid int) *nsenter.Process {
 	}
 	t.Cleanup(func() { p.Close() })
 	return p
+}
+
+// failing stands in for autofs-restore-hook and fails at each inspection.
+type failing struct{ faulty }
+
+func (*failing) Inspect(context.Context, int) (*report.Report, error) {
+	return &report.Report{Outcome: report.Failed, Error: "operation not permitted"}, nil
+}
+
+// TestInspectionFails: a container that could not be inspected is not taken for a
+// healthy one.
+func TestInspectionFails(t *testing.T) {
+	s := newScene(t, &faulty{}, 1)
+	s.Repairer = &failing{}
+	n := running(t)
+	if stale, err := s.stale(n, openProcess(t, n.PID)); stale || err == nil || !strings.Contains(err.Error(), "not permitted") {
+		t.Errorf("%v, %v", stale, err)
+	}
 }

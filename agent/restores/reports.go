@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/host"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -33,7 +33,7 @@ type reports string
 
 // written is a report with the time it was written.
 type written struct {
-	*hook.Report
+	*report.Report
 	at time.Time
 }
 

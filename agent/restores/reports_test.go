@@ -13,14 +13,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // write writes a report as the program does: under another name first.
 func write(t *testing.T, dir, container string, pid int) {
 	t.Helper()
-	data, err := json.Marshal(hook.Report{Container: container, PID: pid, Outcome: hook.Repaired, Trigger: "criu:post-resume"})
+	data, err := json.Marshal(report.Report{Container: container, PID: pid, Outcome: report.Repaired, Trigger: "criu:post-resume"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func TestRead(t *testing.T) {
 	d := reports(dir)
 	write(t, dir, "c1", 42)
 	r, err := d.read("c1")
-	if err != nil || r.PID != 42 || r.Outcome != hook.Repaired || time.Since(r.at) > time.Minute {
+	if err != nil || r.PID != 42 || r.Outcome != report.Repaired || time.Since(r.at) > time.Minute {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if _, err := d.read("c2"); !errors.Is(err, fs.ErrNotExist) {
@@ -99,7 +99,7 @@ func TestIsAbout(t *testing.T) {
 		"before":          {p.PID(), -2 * time.Second, false},
 		"another process": {p.PID() + 1, 0, false},
 	} {
-		r := written{&hook.Report{PID: test.pid}, time.Now().Add(test.written)}
+		r := written{&report.Report{PID: test.pid}, time.Now().Add(test.written)}
 		if got := r.isAbout(p); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}

@@ -22,19 +22,19 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/status"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // Repairer is host.Program, but for tests of its faults.
 type Repairer interface {
-	Repair(ctx context.Context, pid int) (*hook.Report, error)
-	Inspect(ctx context.Context, pid int) (*hook.Report, error)
+	Repair(ctx context.Context, pid int) (*report.Report, error)
+	Inspect(ctx context.Context, pid int) (*report.Report, error)
 }
 
 // Options are what a Keeper works with.
 type Options struct {
-	// Directory is where hook.RunDirectory of the host is mounted.
+	// Directory is where journal.Directory of the host is mounted.
 	Directory string
 	Metrics   *status.Metrics
 	Repairer  Repairer
@@ -156,7 +156,7 @@ func (k *Keeper) reported(container string) {
 		return
 	}
 	by := status.By(r.Trigger)
-	if by == status.ByPerson && r.Outcome == hook.NothingToDo {
+	if by == status.ByPerson && r.Outcome == report.NothingToDo {
 		return // a repair of a container that need not have been restored
 	}
 	n := engine.Notice{Container: container, PID: r.PID}
@@ -220,9 +220,9 @@ func (k *Keeper) known(n engine.Notice, p *nsenter.Process) bool {
 
 // again repairs a container that a hook repaired in part: hooks are called only
 // once, and may have left something for the next run.
-func (k *Keeper) again(n engine.Notice, r *hook.Report, p *nsenter.Process) bool {
+func (k *Keeper) again(n engine.Notice, r *report.Report, p *nsenter.Process) bool {
 	by := status.By(r.Trigger)
-	if by != status.ByActionScript && by != status.ByHook || r.Outcome != hook.Failed && r.Outcome != hook.Partial {
+	if by != status.ByActionScript && by != status.ByHook || r.Outcome != report.Failed && r.Outcome != report.Partial {
 		return true
 	}
 	k.log(n).WithField("outcome", r.Outcome).Info("a hook's repair is tried again")

@@ -18,7 +18,9 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/status"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 )
 
 // faulty stands in for autofs-restore-hook and crashes, or is slow. What the real
@@ -26,14 +28,14 @@ import (
 type faulty struct {
 	crashes int32 // how often it crashes first
 	slow    time.Duration
-	outcome hook.Outcome
+	outcome report.Outcome
 
 	mu            sync.Mutex
 	calls         map[int]int // by process
 	running, most atomic.Int32
 }
 
-func (f *faulty) Repair(_ context.Context, pid int) (*hook.Report, error) {
+func (f *faulty) Repair(_ context.Context, pid int) (*report.Report, error) {
 	n := f.running.Add(1)
 	defer f.running.Add(-1)
 	for most := f.most.Load(); n > most && !f.most.CompareAndSwap(most, n); most = f.most.Load() {
@@ -48,10 +50,10 @@ func (f *faulty) Repair(_ context.Context, pid int) (*hook.Report, error) {
 	if atomic.AddInt32(&f.crashes, -1) >= 0 {
 		return nil, errors.New("signal: segmentation fault")
 	}
-	return &hook.Report{PID: pid, Outcome: f.outcome}, nil
+	return &report.Report{PID: pid, Outcome: f.outcome}, nil
 }
 
-func (f *faulty) Inspect(context.Context, int) (*hook.Report, error) {
+func (f *faulty) Inspect(context.Context, int) (*report.Report, error) {
 	return nil, errors.New("not asked here")
 }
 
@@ -128,7 +130,7 @@ func sleepers(t *testing.T, count int) []engine.Notice {
 
 // TestManyAtOnce has 200 restores at once, each told of three times.
 func TestManyAtOnce(t *testing.T) {
-	s := newScene(t, &faulty{slow: 5 * time.Millisecond, outcome: hook.Repaired}, 4)
+	s := newScene(t, &faulty{slow: 5 * time.Millisecond, outcome: report.Repaired}, 4)
 	for _, n := range sleepers(t, 200) {
 		for range 3 {
 			go s.Restored(n)
@@ -157,7 +159,7 @@ func TestManyAtOnce(t *testing.T) {
 }
 
 func TestCrashes(t *testing.T) {
-	s := newScene(t, &faulty{crashes: 2, outcome: hook.Repaired}, 1)
+	s := newScene(t, &faulty{crashes: 2, outcome: report.Repaired}, 1)
 	n := sleepers(t, 1)[0]
 	s.Restored(n)
 	s.Wait()
@@ -186,7 +188,7 @@ func TestCrashes(t *testing.T) {
 
 // TestReports has hooks repair.
 func TestReports(t *testing.T) {
-	s := newScene(t, &faulty{outcome: hook.Repaired}, 1)
+	s := newScene(t, &faulty{outcome: report.Repaired}, 1)
 	s.Grace = time.Second // on a busy machine too a report comes within it
 	list := sleepers(t, 3)
 	report := func(n engine.Notice, pid int, trigger, outcome string) {
@@ -220,7 +222,7 @@ func TestReports(t *testing.T) {
 // TestPerson: a repair that found nothing does not make a container a restored
 // one.
 func TestPerson(t *testing.T) {
-	s := newScene(t, &faulty{outcome: hook.Repaired}, 1)
+	s := newScene(t, &faulty{outcome: report.Repaired}, 1)
 	n := sleepers(t, 1)[0]
 	text := fmt.Sprintf(`{"container":%q,"pid":%d,"trigger":"command:repair","outcome":"nothing-to-do"}`, n.Container, n.PID)
 	if err := os.WriteFile(filepath.Join(string(s.reports), n.Container+".json"), []byte(text), 0o600); err != nil {
@@ -236,7 +238,7 @@ func TestPerson(t *testing.T) {
 // TestEnd: what is under way is finished, what has not started is left for the
 // next agent.
 func TestEnd(t *testing.T) {
-	s := newScene(t, &faulty{slow: 200 * time.Millisecond, outcome: hook.Repaired}, 1)
+	s := newScene(t, &faulty{slow: 200 * time.Millisecond, outcome: report.Repaired}, 1)
 	list := sleepers(t, 2)
 	s.Restored(list[0])
 	s.Restored(list[1])
@@ -311,21 +313,21 @@ func TestRunningWithoutAutofs(t *testing.T) {
 func TestTrouble(t *testing.T) {
 	n := engine.Notice{Container: "0123456789abcdef"}
 	for name, test := range map[string]struct {
-		report hook.Report
+		report report.Report
 		want   string
 	}{
-		"repaired": {hook.Report{Outcome: hook.Repaired}, ""},
-		"nothing":  {hook.Report{Outcome: hook.NothingToDo}, ""},
+		"repaired": {report.Report{Outcome: report.Repaired}, ""},
+		"nothing":  {report.Report{Outcome: report.NothingToDo}, ""},
 		"forged": {
-			hook.Report{Outcome: hook.Failed, Mounts: []hook.MountReport{{Path: "/a\nb", Outcome: hook.Unrepaired, Reason: "it\nis"}}},
+			report.Report{Outcome: report.Failed, Mounts: []report.Mount{{Path: "/a\nb", Outcome: plan.Unrepaired, Reason: "it\nis"}}},
 			`after the restore of container 0123456789ab: ["/a\nb"] unrepaired: "it\nis"`,
 		},
 		"stuck": {
-			hook.Report{Outcome: hook.Partial, Waiting: []hook.Waiter{{PID: 7, Command: "cat", Path: "/x"}}},
+			report.Report{Outcome: report.Partial, Waiting: []container.Waiter{{PID: 7, Command: "cat", Path: "/x"}}},
 			`after the restore of container 0123456789ab: process 7 ("cat") waits at "/x"`,
 		},
-		"error":    {hook.Report{Outcome: hook.Failed, Error: "no\nway"}, `after the restore of container 0123456789ab: "no\nway"`},
-		"no words": {hook.Report{Outcome: hook.Failed}, `after the restore of container 0123456789ab: outcome failed`},
+		"error":    {report.Report{Outcome: report.Failed, Error: "no\nway"}, `after the restore of container 0123456789ab: "no\nway"`},
+		"no words": {report.Report{Outcome: report.Failed}, `after the restore of container 0123456789ab: outcome failed`},
 	} {
 		if got := trouble(n, &test.report); got != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)

@@ -13,8 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 )
 
 const namespace = "autofs_restore"
@@ -119,11 +120,11 @@ func New(version, engine string) *Metrics {
 // The closed lists of label values.
 var (
 	bys      = []string{ByActionScript, ByHook, ByAgent, ByPerson, other}
-	outcomes = []string{string(hook.Repaired), string(hook.NothingToDo), string(hook.Partial), string(hook.Failed), other}
+	outcomes = []string{string(report.Repaired), string(report.NothingToDo), string(report.Partial), string(report.Failed), other}
 	kinds    = []string{string(master.Systemd), string(master.Automount), string(master.None), other}
 	cures    = []string{
-		string(hook.Healthy), string(hook.Preserved), string(hook.Reexecuted), string(hook.Restarted),
-		string(hook.Reloaded), string(hook.Unrepaired), other,
+		string(plan.Healthy), string(plan.Preserved), string(plan.Reexecuted), string(plan.Restarted),
+		string(plan.Reloaded), string(plan.Unrepaired), other,
 	}
 )
 
@@ -152,7 +153,7 @@ func listed(list []string, value string) string {
 }
 
 // Restore counts one restore by its report.
-func (m *Metrics) Restore(r *hook.Report, by string) {
+func (m *Metrics) Restore(r *report.Report, by string) {
 	m.restores.WithLabelValues(by, listed(outcomes, string(r.Outcome))).Inc()
 	m.duration.WithLabelValues(by).Observe(r.DurationMS / 1000)
 	for i := range r.Mounts {
@@ -160,7 +161,7 @@ func (m *Metrics) Restore(r *hook.Report, by string) {
 		m.released.Add(float64(max(0, r.Mounts[i].WaitersReleased)))
 	}
 	m.waiting.Add(float64(len(r.Waiting)))
-	if r.Outcome == hook.Repaired || r.Outcome == hook.NothingToDo {
+	if r.Outcome == report.Repaired || r.Outcome == report.NothingToDo {
 		m.lastSuccess.SetToCurrentTime()
 	}
 }

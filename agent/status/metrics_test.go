@@ -9,27 +9,29 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 )
 
 func TestRestore(t *testing.T) {
 	m := New("v1", "containerd")
-	mount := func(kind string, cure hook.Cure, released int) hook.MountReport {
-		return hook.MountReport{Master: hook.MasterReport{Kind: kind}, Outcome: cure, WaitersReleased: released}
+	mount := func(kind string, cure plan.Cure, released int) report.Mount {
+		return report.Mount{Master: report.Master{Kind: kind}, Outcome: cure, WaitersReleased: released}
 	}
-	m.Restore(&hook.Report{
-		Outcome: hook.Partial, DurationMS: 70, Waiting: make([]hook.Waiter, 2),
-		Mounts: []hook.MountReport{mount("systemd", hook.Preserved, 0), mount("automount", hook.Unrepaired, 3), mount("systemd", hook.Preserved, -7)},
+	m.Restore(&report.Report{
+		Outcome: report.Partial, DurationMS: 70, Waiting: make([]container.Waiter, 2),
+		Mounts: []report.Mount{mount("systemd", plan.Preserved, 0), mount("automount", plan.Unrepaired, 3), mount("systemd", plan.Preserved, -7)},
 	}, ByAgent)
 	if v := testutil.ToFloat64(m.lastSuccess); v != 0 {
 		t.Errorf("a partial repair is a success at %v", v)
 	}
-	m.Restore(&hook.Report{Outcome: hook.NothingToDo, DurationMS: 5}, ByActionScript)
+	m.Restore(&report.Report{Outcome: report.NothingToDo, DurationMS: 5}, ByActionScript)
 	if v := testutil.ToFloat64(m.lastSuccess); time.Since(time.Unix(int64(v), 0)) > time.Minute {
 		t.Errorf("the last success was at %v", v)
 	}
 	// What a report might hold that is not ours.
-	m.Restore(&hook.Report{Outcome: "\n# a label", Mounts: []hook.MountReport{mount("/usr/bin/evil", "magic", 0)}}, By("evil:trigger"))
+	m.Restore(&report.Report{Outcome: "\n# a label", Mounts: []report.Mount{mount("/usr/bin/evil", "magic", 0)}}, By("evil:trigger"))
 	for name, test := range map[string]struct {
 		counter prometheus.Counter
 		want    float64
@@ -73,7 +75,7 @@ func TestSeries(t *testing.T) {
 		t.Errorf("at the start: %v", before)
 	}
 	for _, by := range append(bys, By("x")) {
-		m.Restore(&hook.Report{Outcome: "x", Mounts: []hook.MountReport{{Outcome: "x"}, {Outcome: hook.Unrepaired}}}, by)
+		m.Restore(&report.Report{Outcome: "x", Mounts: []report.Mount{{Outcome: "x"}, {Outcome: plan.Unrepaired}}}, by)
 	}
 	if after := count(); !maps.Equal(before, after) {
 		t.Errorf("later: %v, want %v", after, before)

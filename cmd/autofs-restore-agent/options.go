@@ -12,7 +12,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/kube"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/install"
 )
 
@@ -42,7 +42,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.StringVar(&o.engine, "engine", engineContainerd, "container engine of the node: containerd or crio")
 	f.StringVar(&o.socket, "socket", "", "its socket (default "+engine.ContainerdSocket+" or "+engine.CRIOSocket+")")
 	f.StringVar(&o.hook, "hook", "/usr/bin/autofs-restore-hook", "autofs-restore-hook of the image")
-	f.StringVar(&o.directory, "run-directory", hook.RunDirectory, "where the host's "+hook.RunDirectory+" is mounted")
+	f.StringVar(&o.directory, "run-directory", journal.Directory, "where the host's "+journal.Directory+" is mounted")
 	f.StringVar(&o.listen, "listen", ":9808", "address of /metrics, /healthz and /readyz")
 	f.StringVar(&o.serviceAccount, "service-account", kube.ServiceAccount, "where the token and the certificate are mounted")
 	f.IntVar(&o.workers, "workers", 4, "how many repairs run at a time")

@@ -78,7 +78,7 @@ func target(name string, args []string) (e hook.Event, asJSON bool, ok bool) {
 		return e, false, false
 	}
 	return hook.Event{
-		Trigger: "command:" + name, Moment: hook.Repair, PID: pid, Everyone: true,
+		Trigger: "command:" + name, Stage: hook.Repair, PID: pid, Everyone: true,
 		Strategy: hook.Strategy(strategy), KillWaiters: e.KillWaiters,
 	}, asJSON, true
 }
@@ -116,7 +116,7 @@ func inspect(args []string) int {
 	log := newLogger()
 	defer log.limit(event.Trigger).Stop()
 	closeToOthers(log)
-	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }, Machine: machine(log), Protect: sealed(nil)}
+	runner := hook.Runner{Version: versionNumber, Directory: hook.Directory, Warn: func(err error) { log.Warn(err) }, Machine: machine(log), Protect: sealed(nil)}
 	report, err := runner.Inspect(context.Background(), event)
 	if status := show(report, asJSON); err != nil {
 		log.Error(err)
@@ -127,7 +127,7 @@ func inspect(args []string) int {
 
 // machine is what is known of this machine's CRIU.
 func machine(log *logger) *forecast.Machine {
-	criu, err := install.LookAtCRIU(context.Background(), "/")
+	criu, err := install.InspectCRIU(context.Background(), "/")
 	if err != nil {
 		log.Warn(err)
 	}

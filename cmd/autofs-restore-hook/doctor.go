@@ -17,7 +17,7 @@ func examine(args []string) int {
 		fmt.Fprint(os.Stderr, usage)
 		return exitUsage
 	}
-	facts, err := doctor.Gather(context.Background(), versionNumber, hook.RunDirectory+"/reports")
+	facts, err := doctor.Gather(context.Background(), versionNumber, hook.Directory+"/reports")
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "autofs-restore-hook doctor: %v\n", err)
 		return exitUsage

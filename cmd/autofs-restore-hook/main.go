@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/remover"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/remover"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 )
 
@@ -48,9 +48,9 @@ func command(args []string) int {
 		return exitUsage
 	}
 	switch name := args[0]; {
-	case name == helper.Verb:
+	case name == fdstore.Verb:
 		_ = spawn.Close()
-		if err := helper.Run(args[1:]); err != nil {
+		if err := fdstore.Run(args[1:]); err != nil {
 			return exitFailed
 		}
 		return exitDone
@@ -186,7 +186,8 @@ func run(log *logger, event hook.Event, input []byte) *hook.Report {
 		log.Error(err)
 	}
 	runner := hook.Runner{
-		Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) },
+		Version:   versionNumber,
+		Directory: hook.Directory, Config: config, Warn: func(err error) { log.Warn(err) },
 		Note: func(text string) { log.Info(text) }, Protect: sealed(input),
 	}
 	report, err := runner.Run(context.Background(), event)

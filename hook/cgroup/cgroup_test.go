@@ -39,7 +39,7 @@ func TestOf(t *testing.T) {
 }
 
 func TestDir(t *testing.T) {
-	h := Hierarchies{
+	h := hierarchies{
 		{FSType: "cgroup", Root: "/", Mountpoint: "/c/cpu,cpuacct", VFSOptions: "rw,cpu,cpuacct"},
 		{FSType: "cgroup", Root: "/", Mountpoint: "/c/systemd", VFSOptions: "rw,xattr,name=systemd"},
 		{FSType: "cgroup", Root: "/docker/x", Mountpoint: "/c/freezer", VFSOptions: "rw,freezer"},
@@ -64,14 +64,14 @@ func TestDir(t *testing.T) {
 			t.Errorf("%+v: %q, %v, want %q", test.of, got, ok, test.want)
 		}
 	}
-	if _, ok := (Hierarchies{}).Dir(Membership{"", "/"}); ok {
+	if _, ok := (hierarchies{}).Dir(Membership{"", "/"}); ok {
 		t.Error("a directory without hierarchies")
 	}
 }
 
 // TestMounts compares with the kernel's table.
 func TestMounts(t *testing.T) {
-	h, err := Mounts()
+	h, err := allMounts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestMounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want Hierarchies
+	var want hierarchies
 	for _, m := range all {
 		if m.FSType == "cgroup" || m.FSType == "cgroup2" {
 			want = append(want, m)
@@ -93,7 +93,7 @@ func TestMounts(t *testing.T) {
 // TestMoveLike moves a child into another group, and to one like a model's.
 func TestMoveLike(t *testing.T) {
 	requireRoot(t)
-	h, err := Mounts()
+	h, err := allMounts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestMoveLike(t *testing.T) {
 	for _, group := range groups {
 		dir, ok := h.Dir(group)
 		if !ok || strings.Contains(group.Controllers, "cpuset") {
-			continue // a new cpuset takes nobody before it is configured
+			continue // a new cpuset accepts no process before it is configured
 		}
 		dir = filepath.Join(dir, "autofs-restore-hook-test-"+strconv.Itoa(os.Getpid()))
 		if os.Mkdir(dir, 0o755) != nil {
@@ -148,11 +148,11 @@ func TestMoveLike(t *testing.T) {
 
 // TestVersion2: found without the mount table, version 2 is where that has it.
 func TestVersion2(t *testing.T) {
-	short, err := Version2()
+	short, err := version2()
 	if err != nil {
 		t.Fatal(err)
 	}
-	long, err := Mounts()
+	long, err := allMounts()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,9 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/status"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 )
 
 // scrapes are the agent's metrics at several times, for PromQL.
@@ -148,8 +150,8 @@ func alerts(t *testing.T) []rule {
 func TestRules(t *testing.T) {
 	const incomplete, blocked, runs, engine, bypassed = "AutofsRestoreIncomplete", "AutofsRestoreProcessesBlocked",
 		"AutofsRestoreRunsFail", "AutofsRestoreEngineUnreachable", "AutofsRestoreHookBypassed"
-	report := func(outcome hook.Outcome, cure hook.Cure) *hook.Report {
-		return &hook.Report{Outcome: outcome, Mounts: []hook.MountReport{{Outcome: cure, Master: hook.MasterReport{Kind: "systemd"}}}}
+	made := func(outcome report.Outcome, cure plan.Cure) *report.Report {
+		return &report.Report{Outcome: outcome, Mounts: []report.Mount{{Outcome: cure, Master: report.Master{Kind: "systemd"}}}}
 	}
 	rules := alerts(t)
 	all := map[string]bool{}
@@ -158,18 +160,18 @@ func TestRules(t *testing.T) {
 		want    []string
 	}{
 		"nothing":         {func(*status.Metrics) {}, nil},
-		"a repair":        {func(m *status.Metrics) { m.Restore(report(hook.Repaired, hook.Preserved), status.ByActionScript) }, nil},
-		"nothing to do":   {func(m *status.Metrics) { m.Restore(report(hook.NothingToDo, hook.Healthy), status.ByHook) }, nil},
-		"an unrepaired":   {func(m *status.Metrics) { m.Restore(report(hook.Partial, hook.Unrepaired), status.ByActionScript) }, []string{incomplete}},
-		"no report":       {func(m *status.Metrics) { m.Restore(&hook.Report{Outcome: hook.Failed}, status.ByActionScript) }, []string{incomplete}},
-		"another outcome": {func(m *status.Metrics) { m.Restore(&hook.Report{Outcome: "new"}, status.ByActionScript) }, []string{incomplete}},
+		"a repair":        {func(m *status.Metrics) { m.Restore(made(report.Repaired, plan.Preserved), status.ByActionScript) }, nil},
+		"nothing to do":   {func(m *status.Metrics) { m.Restore(made(report.NothingToDo, plan.Healthy), status.ByHook) }, nil},
+		"an unrepaired":   {func(m *status.Metrics) { m.Restore(made(report.Partial, plan.Unrepaired), status.ByActionScript) }, []string{incomplete}},
+		"no report":       {func(m *status.Metrics) { m.Restore(&report.Report{Outcome: report.Failed}, status.ByActionScript) }, []string{incomplete}},
+		"another outcome": {func(m *status.Metrics) { m.Restore(&report.Report{Outcome: "new"}, status.ByActionScript) }, []string{incomplete}},
 		"a waiter": {func(m *status.Metrics) {
-			m.Restore(&hook.Report{Outcome: hook.Repaired, Waiting: make([]hook.Waiter, 1)}, status.ByActionScript)
+			m.Restore(&report.Report{Outcome: report.Repaired, Waiting: make([]container.Waiter, 1)}, status.ByActionScript)
 		}, []string{blocked}},
 		"a crash":        {func(m *status.Metrics) { m.FailedRuns.Inc() }, []string{runs}},
 		"no engine":      {func(m *status.Metrics) { m.Connected.Set(0) }, []string{engine}},
-		"no script":      {func(m *status.Metrics) { m.Restore(report(hook.Repaired, hook.Reexecuted), status.ByAgent) }, []string{bypassed}},
-		"an agent fails": {func(m *status.Metrics) { m.Restore(report(hook.Failed, hook.Unrepaired), status.ByAgent) }, []string{bypassed, incomplete}},
+		"no script":      {func(m *status.Metrics) { m.Restore(made(report.Repaired, plan.Reexecuted), status.ByAgent) }, []string{bypassed}},
+		"an agent fails": {func(m *status.Metrics) { m.Restore(made(report.Failed, plan.Unrepaired), status.ByAgent) }, []string{bypassed, incomplete}},
 	} {
 		m := status.New("v1", "containerd")
 		m.Connected.Set(1)

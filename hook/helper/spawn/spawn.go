@@ -1,0 +1,90 @@
+// Package spawn starts helper processes that outlive this one. They run the same program
+// with a hidden verb.
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// FirstFile is the new process's descriptor of the first of its files.
+const FirstFile = 3
+
+// ErrNotMoved means that a helper process stayed in the container's control group.
+var ErrNotMoved = errors.New("a helper process stayed in the container's control group")
+
+// Self starts this program with the given arguments and files, in a session of
+// its own, with an empty environment, and standard input, output and error on
+// /dev/null. It inherits no other files: a runtime waits for all processes that have the
+// output of its hook open.
+//
+// It keeps only the given capabilities of this process, and cannot gain others; see All.
+//
+// It moves to the control groups of model, unless that is nil: runc starts CRIU and
+// its scripts in the container's. If that fails, the error is ErrNotMoved and the process
+// is returned too. The caller closes the process, and need not wait for it.
+func Self(args []string, files []*os.File, model *nsenter.Process, capabilities uint64) (*nsenter.Process, error) {
+	// The files of CRIU or the runtime must not be inherited (Linux 5.11).
+	_ = unix.CloseRange(FirstFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	var group *os.File
+	if model != nil {
+		group, _ = cgroup.Open(model)
+	}
+	child, err := start(args, files, group, capabilities)
+	if err != nil && group != nil { // the group of another user, after CAP_DAC_OVERRIDE was dropped
+		child, err = start(args, files, nil, capabilities)
+	}
+	group.Close()
+	if err != nil {
+		return nil, err
+	}
+	p, err := nsenter.Open(child.Pid)
+	if err != nil {
+		_ = child.Kill()
+		_, _ = child.Wait()
+		return nil, err
+	}
+	_ = child.Release() // closes its own pidfd
+	if model == nil {
+		return p, nil
+	}
+	if err := cgroup.MoveLike(p.PID(), model); err != nil {
+		return p, fmt.Errorf("%w: %w", ErrNotMoved, err)
+	}
+	return p, nil
+}
+
+// start starts the program, in group unless that is nil, with CLONE_INTO_CGROUP: moving a
+// process takes milliseconds.
+func start(args []string, files []*os.File, group *os.File, capabilities uint64) (child *os.Process, err error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	attr := &os.ProcAttr{
+		Dir: "/", Env: []string{}, Files: append([]*os.File{null, null, null}, files...),
+		Sys: &syscall.SysProcAttr{Setsid: true},
+	}
+	if group != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
+	}
+	const self = "/proc/self/exe"
+	started := make(chan struct{})
+	nsenter.GoThread(func() { // capabilities are those of a thread, and are inherited
+		defer close(started)
+		if err = restrict(capabilities); err == nil {
+			child, err = os.StartProcess(self, append([]string{self}, args...), attr)
+		}
+	})
+	<-started
+	return child, err
+}
