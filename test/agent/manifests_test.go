@@ -106,6 +106,7 @@ func TestExamples(t *testing.T) {
 		"kubernetes/example/legacy.yaml":          &corev1.Pod{},
 		"kubernetes/example/legacy-restored.yaml": &corev1.Pod{},
 		"containerd/runtimeclass.yaml":            &nodev1.RuntimeClass{},
+		"kubernetes/example/runtimeclass.yaml":    &nodev1.RuntimeClass{},
 	} {
 		text, err := os.ReadFile(filepath.Join(manifests, path))
 		if err != nil {

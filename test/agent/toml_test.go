@@ -29,9 +29,13 @@ func TestFragments(t *testing.T) {
 			} `toml:"io.containerd.cri.v1.runtime"`
 		} `toml:"plugins"`
 	}
-	var restore, handler containerd
+	var restore, handler, systemd containerd
 	fragment(t, "containerd/restore.toml", &restore)
 	fragment(t, "containerd/runtime-handler.toml", &handler)
+	fragment(t, "kubernetes/example/containerd-handler.toml", &systemd)
+	if r := systemd.Plugins.CRI.Containerd.Runtimes["systemd"]; systemd.Version != 3 || r.Type != runtimeName || r.BaseSpec == "" {
+		t.Errorf("containerd-handler.toml: %+v", systemd)
+	}
 	if restore.Version != 3 || !restore.Plugins.CRI.Restore {
 		t.Errorf("restore.toml: %+v", restore)
 	}

@@ -1,14 +1,12 @@
 package cri
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/install"
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
@@ -29,25 +27,21 @@ func hookSpec(t *testing.T) string {
 }
 
 // cgroupSpec gives every container a cgroup namespace, which containerd gives to
-// those only that are not privileged.
+// those only that are not privileged. The command is that of the example.
 func cgroupSpec(t *testing.T) string {
 	t.Helper()
-	text, err := exec.Command("ctr", "oci", "spec").Output()
+	example, err := os.ReadFile(filepath.Join(lab.Checkout(), "manifests", "kubernetes", "example", "containerd-handler.toml"))
 	if err != nil {
-		t.Fatalf("ctr oci spec: %v", err)
-	}
-	var spec specs.Spec
-	if err := json.Unmarshal(text, &spec); err != nil {
 		t.Fatal(err)
 	}
-	spec.Process.Rlimits = nil // containers of Kubernetes have none
-	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
-	if text, err = json.Marshal(spec); err != nil {
-		t.Fatal(err)
+	const to = "/etc/containerd/systemd.json"
+	command := regexp.MustCompile(`(?m)^# +(ctr oci spec .*) >` + to + `$`).FindSubmatch(example)
+	if command == nil {
+		t.Fatal("the example names no command that makes the base spec")
 	}
 	path := filepath.Join(lab.Scratch(t, "spec"), "spec.json")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
+	if out, err := exec.Command("sh", "-ec", string(command[1])+" >"+path).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", command[1], err, out)
 	}
 	return baseSpec(path)
 }
