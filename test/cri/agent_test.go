@@ -15,13 +15,13 @@ import (
 
 // startAgent starts the agent on the node, without its container: test/agent runs
 // it as its DaemonSet does. It ends with the test.
-func startAgent(t *testing.T) {
+func startAgent(t *testing.T) (listen string) {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	listen := free.Addr().String()
+	listen = free.Addr().String()
 	free.Close()
 	log, err := os.Create(filepath.Join(lab.Scratch(t, "agent"), fmt.Sprintf("log-%d", time.Now().UnixNano())))
 	if err != nil {
@@ -41,6 +41,7 @@ func startAgent(t *testing.T) {
 		t.Logf("the agent's log:\n%s", text)
 	})
 	waitReady(t, listen)
+	return listen
 }
 
 // waitReady waits until the agent is ready.
