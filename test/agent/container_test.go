@@ -101,7 +101,7 @@ func start(t *testing.T, d *daemon, o lab.Options) *container {
 	if err := c.task.Start(kubelet); err != nil {
 		t.Fatal(err)
 	}
-	c.Started(t, int(c.task.Pid()), len(o.Args) > 0) // only systemd boots
+	c.Started(t, int(c.task.Pid()), o.Plain) // only systemd boots
 	return c
 }
 

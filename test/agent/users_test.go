@@ -14,7 +14,7 @@ import (
 // on these machines cannot restore another user's.
 func TestOtherUsers(t *testing.T) {
 	d := startContainerd(t)
-	c := start(t, d, lab.Options{Files: map[string]string{
+	c := start(t, d, lab.Options{Args: []string{"sh", "-ec", "mount --make-rshared / && exec /sbin/init"}, Files: map[string]string{
 		"/etc/systemd/system/other.service":         "[Service]\nUser=nobody\nExecStart=/bin/sleep infinity\n",
 		"/etc/systemd/system/other-private.service": "[Service]\nUser=nobody\nPrivateMounts=yes\nExecStart=/bin/sleep infinity\n",
 	}})
@@ -30,16 +30,13 @@ func TestOtherUsers(t *testing.T) {
 	}
 	other := *c.Container
 	other.PID = c.HostPID(t, inside)
-	if touch := other.Touch(t, lab.Idle+"/"+lab.Marker, lab.TouchLimit/10); !touch.Hung {
-		t.Fatalf("an access in the service's namespace does not hang without a repair: %s", touch)
-	}
 	c.note(t)
-	t.Logf("with all privileges: %s", lab.RunHook(t, nil, nil, "inspect", strconv.Itoa(c.PID), "--json").Stdout)
 	p := newPod(t, d, withoutInstall)
 	p.start(t)
 	p.ready(t)
 	s := p.counted(t, 1)
-	if s.sum("restores_total", "by=agent,outcome=repaired") != 1 || s.sum("mounts_total", "outcome=unrepaired") != 0 {
+	if s.sum("restores_total", "by=agent,outcome=repaired") != 1 || s["missed_restores_total"] != 1 ||
+		s.sum("mounts_total", "outcome=unrepaired") != 0 {
 		t.Errorf("%v", s)
 	}
 	c.checkIdentical(t)
