@@ -43,7 +43,10 @@ func (u *unsure) report(call string) (*report.Report, error) {
 	return r, nil
 }
 
-func (u *unsure) Inspect(context.Context, int) (*report.Report, error) { return u.report("inspect") }
+func (u *unsure) Inspect(context.Context, int) (*report.Report, error) {
+	return u.report("inspect")
+}
+
 func (u *unsure) Repair(context.Context, int) (*report.Report, error) {
 	return u.report("repair")
 }

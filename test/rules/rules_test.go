@@ -66,7 +66,7 @@ func (s scrapes) scrape(t *testing.T, from prometheus.Gatherer, at time.Time) {
 		}
 		for _, m := range f.GetMetric() {
 			b := labels.NewScratchBuilder(8)
-			b.Add(labels.MetricName, f.GetName())
+			b.Add(commonmodel.MetricNameLabel, f.GetName())
 			b.Add("node", "node-1")
 			for _, l := range m.GetLabel() {
 				b.Add(l.GetName(), l.GetValue())
