@@ -2,6 +2,7 @@ package cri
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,6 +120,24 @@ func TestHangs(t *testing.T) {
 		if touch.Hung != list[i].Stale {
 			t.Errorf("%s (%s): %s", list[i].Path, list[i].About, touch)
 		}
+	}
+}
+
+// TestPrivilegedFails: containerd gives a privileged container no cgroup namespace.
+// Its systemd watches control groups of the former container, which no longer
+// exist, and the program creates none outside of the restored container's own.
+func TestPrivilegedFails(t *testing.T) {
+	lab.RequireNode(t)
+	c, _ := lab.Prepare(t, lab.Options{})
+	r := serve(t)
+	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
+	k := startContainerd(t, r, "")
+	p := start(t, k, c, k.pull(t, r.host+"/base:1"), true)
+	p.checkpoint(t)
+	lab.InstallActionScript(t, lab.Hook())
+	err := p.create(t, p.archive)
+	if log := p.criuLog(); err == nil || !strings.Contains(log, "fsnotify: Unable to open /sys/fs/cgroup/") {
+		t.Errorf("%v\n%s", err, log)
 	}
 }
 
