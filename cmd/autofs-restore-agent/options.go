@@ -46,7 +46,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.StringVar(&o.listen, "listen", ":9808", "address of /metrics, /healthz and /readyz")
 	f.StringVar(&o.serviceAccount, "service-account", kube.ServiceAccount, "where the token and the certificate are mounted")
 	f.IntVar(&o.workers, "workers", 4, "how many repairs run at a time")
-	f.DurationVar(&o.grace, "grace", 100*time.Millisecond, "how long to wait for the repair by an OCI hook to begin")
+	f.DurationVar(&o.grace, "grace", 50*time.Millisecond, "how long to wait for the repair by an OCI hook to begin")
 	f.BoolVar(&o.install, "install", true, "keep autofs-restore-hook installed on the host (needs CRIU 3.19 or later there)")
 	f.DurationVar(&o.installEvery, "install-every", time.Minute, "how often to check that it is still installed")
 	f.BoolVar(&o.uninstall, "uninstall-on-exit", false, "remove it from the host when the agent is asked to end")

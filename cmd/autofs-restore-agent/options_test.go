@@ -11,7 +11,7 @@ func TestParse(t *testing.T) {
 	t.Setenv("NODE_NAME", "node-1")
 	o, err := parse(nil, &bytes.Buffer{})
 	if err != nil || o.engine != "containerd" || o.socket != "/run/containerd/containerd.sock" || o.node != "node-1" ||
-		!o.install || o.uninstall || !o.postEvents || o.workers != 4 || o.grace != 100*time.Millisecond {
+		!o.install || o.uninstall || !o.postEvents || o.workers != 4 || o.grace != 50*time.Millisecond {
 		t.Errorf("%+v, %v", o, err)
 	}
 	if o, err = parse([]string{"-engine=crio"}, &bytes.Buffer{}); err != nil || o.socket != "/run/crio/crio.sock" {

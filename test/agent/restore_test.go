@@ -14,7 +14,7 @@ import (
 )
 
 // How soon after the start event a container must be repaired: the agent waits
-// 100 ms for an OCI hook's repair, and repairs in 100 ms. A busy machine may take
+// 50 ms for an OCI hook's repair to begin, and repairs in 100 to 150 ms. A busy machine may take
 // longer now and then.
 const (
 	reaction     = 300 * time.Millisecond

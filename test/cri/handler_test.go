@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/install"
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
@@ -47,3 +48,27 @@ func cgroupSpec(t *testing.T) string {
 }
 
 func baseSpec(path string) string { return fmt.Sprintf("base_runtime_spec = %q", path) }
+
+// TestHookFirst has the hook's watcher and an agent: the agent leaves the repair to
+// the watcher, and counts it.
+func TestHookFirst(t *testing.T) {
+	lab.RequireNode(t)
+	c, _ := lab.Prepare(t, lab.Options{})
+	r := serve(t)
+	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
+	k := startContainerd(t, r, hookSpec(t))
+	p := start(t, k, c, k.pull(t, r.host+"/base:1"), false)
+	p.checkpoint(t)
+	listen := startAgent(t)
+	for i := range 5 {
+		p.restore(t)
+		eventually(t, 15*time.Second, "the restore is counted", func() bool {
+			m := metrics(t, listen)
+			if n := m[`autofs_restore_restores_total{by="agent",outcome="repaired"}`] + m[`autofs_restore_restores_total{by="agent",outcome="nothing-to-do"}`]; n > 0 {
+				t.Fatalf("restore %d: the agent has repaired, too", i+1)
+			}
+			return m[`autofs_restore_restores_total{by="oci-hook",outcome="repaired"}`] == float64(i+1)
+		})
+		p.remove(t)
+	}
+}
