@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -82,20 +81,23 @@ func (s Strategy) Valid() bool {
 	return s == Auto || s == ReexecOnly || s == RestartOnly
 }
 
-// Environment variables with which CRIU calls an action script, beside
-// [stage.EnvAction] (criu/action-scripts.c).
+// Environment variables with which CRIU calls an action script (criu/action-scripts.c).
 const (
+	EnvAction   = "CRTOOLS_SCRIPT_ACTION" // the stage
 	EnvImageDir = "CRTOOLS_IMAGE_DIR"
 	EnvInitPID  = "CRTOOLS_INIT_PID"
 )
 
-// moments maps the stages of a CRIU restore that are ours.
+// moments maps the stages of a CRIU restore at which there is work.
 var moments = map[string]Moment{
-	stage.PreRestore:          Reserve,
-	stage.PostSetupNamespaces: Prepare,
-	stage.PreResume:           Preserve,
-	stage.PostResume:          Repair,
+	"pre-restore":           Reserve,
+	"post-setup-namespaces": Prepare,
+	"pre-resume":            Preserve,
+	"post-resume":           Repair,
 }
+
+// IsAction reports whether there is work at a stage of CRIU.
+func IsAction(action string) bool { return moments[action] != "" }
 
 // criuOf finds the restoring process. Its environment names its image directory as
 // /proc/CRIU/fd/N, at every stage: a script between us and it may call
@@ -113,10 +115,10 @@ func criuOf(imageDir string) int {
 
 // ActionEvent reads the event from the environment of a CRIU action script.
 func ActionEvent(getenv func(string) string) (Event, error) {
-	action := getenv(stage.EnvAction)
+	action := getenv(EnvAction)
 	moment, ours := moments[action]
 	if !ours {
-		return Event{}, fmt.Errorf("%s=%q: nothing is done at this stage", stage.EnvAction, action)
+		return Event{}, fmt.Errorf("%s=%q: nothing is done at this stage", EnvAction, action)
 	}
 	pid, err := strconv.Atoi(getenv(EnvInitPID))
 	if moment == Reserve {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/sirupsen/logrus"
@@ -12,26 +13,40 @@ import (
 // logger writes to standard error, which is CRIU's log for an action script,
 // and to the journal where there is one: CRIU's log is deleted by podman, CRI-O
 // and containerd after a successful restore.
-type logger struct{ *logrus.Logger }
+type logger struct {
+	*logrus.Logger
+	// course takes what a run begins with and comes to. A person who gave a command
+	// reads that on standard output; for a command it goes to the journal only.
+	course  *logrus.Logger
+	journal *journal
+}
 
 func newLogger() *logger {
-	l := logrus.New()
+	l := &logger{Logger: logrus.New(), journal: dialJournal()}
 	l.SetOutput(os.Stderr)
 	// Names from the container are quoted by this formatter: they cannot forge
 	// a line of the log.
 	l.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
-	if j := dialJournal(); j >= 0 {
-		l.AddHook(j)
-	}
-	return &logger{l}
+	l.AddHook(l.journal)
+	l.course = l.Logger
+	return l
+}
+
+func newCommandLogger() *logger {
+	l := newLogger()
+	l.course = logrus.New()
+	l.course.SetOutput(io.Discard)
+	l.course.AddHook(l.journal)
+	return l
 }
 
 func (l *logger) start(e hook.Event) {
+	l.journal.container = e.ContainerID
 	of := ""
 	if e.PID > 0 {
 		of = fmt.Sprintf(" of process %d", e.PID)
 	}
-	l.Infof("autofs-restore-hook %s: %s%s", versionNumber, e.Trigger, of)
+	l.course.Infof("autofs-restore-hook %s: %s%s", versionNumber, e.Trigger, of)
 }
 
 // maxLines bounds the lines of a log about the same kind of trouble: a container
@@ -39,24 +54,28 @@ func (l *logger) start(e hook.Event) {
 const maxLines = 50
 
 func (l *logger) end(e hook.Event, report *hook.Report, err error) {
-	switch {
-	case report != nil && report.Outcome != hook.Repaired && report.Outcome != hook.NothingToDo:
-		l.Error(report.Summary())
-		unrepaired := report.Unrepaired()
-		for _, u := range unrepaired[:min(len(unrepaired), maxLines)] {
-			l.Errorf("unrepaired: %s: %s", u.Listed(), u.Reason)
+	if report == nil {
+		if err != nil {
+			l.course.Errorf("%s: %v", e.Trigger, err)
+			return
 		}
-		for _, w := range report.Waiting[:min(len(report.Waiting), maxLines)] {
-			l.Errorf("process %d (%q) waits on an automount at %q", w.PID, w.Command, w.Path)
-		}
-		if len(unrepaired) > maxLines || len(report.Waiting) > maxLines {
-			l.Error("there are more: see the report")
-		}
-	case report != nil:
-		l.Info(report.Summary())
-	case err != nil:
-		l.Errorf("%s: %v", e.Trigger, err)
-	default:
-		l.Infof("%s: done", e.Trigger)
+		l.course.Infof("%s: done", e.Trigger)
+		return
+	}
+	l.journal.container = report.Container
+	if report.Outcome == hook.Repaired || report.Outcome == hook.NothingToDo {
+		l.course.Info(report.Summary())
+		return
+	}
+	l.course.Error(report.Summary())
+	unrepaired := report.Unrepaired()
+	for _, u := range unrepaired[:min(len(unrepaired), maxLines)] {
+		l.course.Errorf("unrepaired: %s: %s", u.Listed(), u.Reason)
+	}
+	for _, w := range report.Waiting[:min(len(report.Waiting), maxLines)] {
+		l.course.Errorf("process %d (%q) waits on an automount at %q", w.PID, w.Command, w.Path)
+	}
+	if len(unrepaired) > maxLines || len(report.Waiting) > maxLines {
+		l.course.Error("there are more: see the report")
 	}
 }

@@ -4,12 +4,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -19,7 +16,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/remover"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 )
 
 // Exit statuses of the commands. As hook and action script the program always
@@ -28,6 +24,7 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
+	exitPartly = 3
 )
 
 // The main goroutine keeps the main thread for itself: a goroutine that enters a
@@ -35,16 +32,19 @@ const (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	// Calls at stages without work have ended before (package stage).
-	if os.Getenv(stage.EnvAction) != "" && len(os.Args) == 1 {
+	if action := os.Getenv(hook.EnvAction); action != "" && len(os.Args) == 1 {
+		if !hook.IsAction(action) {
+			return // CRIU calls at every stage of every dump and restore
+		}
 		os.Exit(actionScript())
 	}
-	os.Exit(command(os.Args[1:]))
+	os.Exit(dispatch(os.Args[1:]))
 }
 
-func command(args []string) int {
+// dispatch finds out what the program was called as.
+func dispatch(args []string) int {
 	if len(args) == 0 {
-		fmt.Fprint(os.Stderr, usage)
+		fmt.Fprint(os.Stderr, usage())
 		return exitUsage
 	}
 	switch name := args[0]; {
@@ -64,20 +64,18 @@ func command(args []string) int {
 		return watch(args[1:])
 	case hook.IsStage(name):
 		return ociHook(name)
-	case name == "inspect":
-		return inspect(args[1:])
-	case name == "repair":
-		return repair(args[1:])
-	case name == "install", name == "uninstall":
-		return installer(name, args[1:])
-	case name == "doctor":
-		return examine(args[1:])
-	case name == "version", name == "--version":
-		return version(args[1:])
-	case name == "help", name == "--help", name == "-h":
-		fmt.Print(usage)
-		return exitDone
+	case name == listVerb:
+		return listContainers()
+	case name == "help":
+		return help(args[1:])
+	case name == "--help", name == "-h":
+		return help(nil)
+	case name == "--version", name == "-V":
+		return find("version").start(args[1:])
 	default:
+		if c := find(name); c != nil {
+			return c.start(args[1:])
+		}
 		return unknown(name)
 	}
 }
@@ -112,7 +110,7 @@ func actionScript() int {
 func ociHook(name string) int {
 	log := newLogger()
 	log.limit(name)
-	state, err := hook.ReadState(standardInput())
+	state, err := hook.ReadState(os.Stdin)
 	if err != nil {
 		log.Errorf("%s: %v", name, err)
 		return log.exitStatus(exitUsage)
@@ -132,9 +130,6 @@ func ociHook(name string) int {
 	closeToOthers(log)
 	return log.exitStatus(run(log, event, input).Outcome.ExitStatus())
 }
-
-// standardInput is what package stage has read of it, and the rest.
-func standardInput() io.Reader { return io.MultiReader(bytes.NewReader(stage.Input), os.Stdin) }
 
 // watch is the program as the process that a createRuntime hook leaves behind.
 func watch(args []string) int {
@@ -156,18 +151,18 @@ func watch(args []string) int {
 // unknown handles a word that is no command. A newer runtime may know hook
 // stages that this version does not; that must not stop a container.
 func unknown(word string) int {
+	fail := func() int {
+		fmt.Fprintf(os.Stderr, "%s: unknown command %q\nSee \"%s --help\".\n", programName, word, programName)
+		return exitUsage
+	}
 	if info, err := os.Stdin.Stat(); err == nil && info.Mode()&os.ModeCharDevice == 0 {
-		time.AfterFunc(stateTime, func() {
-			fmt.Fprintf(os.Stderr, "autofs-restore-hook: unknown command %q\n\n%s", word, usage)
-			os.Exit(exitUsage)
-		})
-		if state, err := hook.ReadState(standardInput()); err == nil && state.Version != "" {
+		time.AfterFunc(stateTime, func() { os.Exit(fail()) })
+		if state, err := hook.ReadState(os.Stdin); err == nil && state.Version != "" {
 			newLogger().Warnf("%q: an OCI hook stage that this version does not know; nothing is done", word)
 			return exitDone
 		}
 	}
-	fmt.Fprintf(os.Stderr, "autofs-restore-hook: unknown command %q\n\n%s", word, usage)
-	return exitUsage
+	return fail()
 }
 
 // run carries out an event with one line in the log at the start and one at
@@ -236,5 +231,3 @@ func (l *logger) exitStatus(status int) int {
 	}
 	return exitDone
 }
-
-var errOneProcess = errors.New("want one argument, the number of the container's first process")
