@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/textwrap"
 )
 
 const programName = "autofs-restore-hook"
@@ -94,7 +96,7 @@ const width = 80
 
 func (c *command) help() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Usage: %s\n\n%s", c.synopsis(), wrap(c.text, width, ""))
+	fmt.Fprintf(&b, "Usage: %s\n\n%s", c.synopsis(), textwrap.Wrap(c.text, width, ""))
 	b.WriteString("\nOptions:\n")
 	c.visit(func(o option) { writeItem(&b, "--"+o.name+space(o.value), o.usage) })
 	writeItem(&b, "--help", "show this help")
@@ -135,36 +137,8 @@ func writeItem(w io.Writer, name, text string) {
 		fmt.Fprintln(w, name)
 		name = ""
 	}
-	text = wrap(text, width, strings.Repeat(" ", itemWidth))
+	text = textwrap.Wrap(text, width, strings.Repeat(" ", itemWidth))
 	fmt.Fprintf(w, "%-*s%s", itemWidth, name, text[itemWidth:])
-}
-
-// wrap breaks each line of a text so that it fits, with an indentation. Indented
-// lines are left as they are.
-func wrap(text string, columns int, indent string) string {
-	var b strings.Builder
-	for line := range strings.SplitSeq(text, "\n") {
-		if line == "" || line[0] == ' ' {
-			b.WriteString(strings.TrimRight(indent+line, " ") + "\n")
-			continue
-		}
-		used := 0
-		for word := range strings.FieldsSeq(line) {
-			switch n := len([]rune(word)); {
-			case used == 0:
-				b.WriteString(indent + word)
-				used = len(indent) + n
-			case used+1+n > columns:
-				b.WriteString("\n" + indent + word)
-				used = len(indent) + n
-			default:
-				b.WriteString(" " + word)
-				used += 1 + n
-			}
-		}
-		b.WriteString("\n")
-	}
-	return b.String()
 }
 
 // commands are those for people.
@@ -194,7 +168,7 @@ const (
 // usage is the help on the program as a whole.
 func usage() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Usage: %s COMMAND [OPTION]...\n\n%s\nCommands:\n", programName, wrap(aboutProgram, width, ""))
+	fmt.Fprintf(&b, "Usage: %s COMMAND [OPTION]...\n\n%s\nCommands:\n", programName, textwrap.Wrap(aboutProgram, width, ""))
 	for _, c := range commands() {
 		arguments, _, _ := strings.Cut(c.arguments, "|")
 		writeItem(&b, c.name+space(arguments), c.summary)
@@ -203,7 +177,7 @@ func usage() string {
 	b.WriteString("\nCalled by programs:\n")
 	writeItem(&b, programName, "as a CRIU action script (environment variable CRTOOLS_SCRIPT_ACTION)")
 	writeItem(&b, programName+" STAGE", "as an OCI hook, with the container state on standard input")
-	fmt.Fprintf(&b, "\n%s\n%s", wrap(aboutStatuses+" "+otherStatuses, width, ""), wrap("The last report on each container is /run/autofs-restore-hook/reports/CONTAINER.json. See autofs-restore-hook(8).", width, ""))
+	fmt.Fprintf(&b, "\n%s\n%s", textwrap.Wrap(aboutStatuses+" "+otherStatuses, width, ""), textwrap.Wrap("The last report on each container is /run/autofs-restore-hook/reports/CONTAINER.json. See autofs-restore-hook(8).", width, ""))
 	return b.String()
 }
 

@@ -117,14 +117,3 @@ func TestOnce(t *testing.T) {
 		}
 	}
 }
-
-func TestWrap(t *testing.T) {
-	for text, want := range map[string]string{
-		"one two three four": "  one two\n  three\n  four\n", "": "\n", "averyveryverylongword x": "  averyveryverylongword\n  x\n",
-		"a\n\n  b  c": "  a\n\n    b  c\n", "äääää ööööö": "  äääää\n  ööööö\n",
-	} {
-		if got := wrap(text, 10, "  "); got != want {
-			t.Errorf("%q: %q, want %q", text, got, want)
-		}
-	}
-}

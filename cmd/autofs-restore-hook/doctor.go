@@ -8,6 +8,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/doctor"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/textwrap"
 )
 
 // exitUnknown is doctor's exit status where it could not look, and for wrong usage. Its
@@ -63,10 +64,10 @@ func verdicts(checks []doctor.Check) string {
 	for _, c := range checks {
 		head := fmt.Sprintf("%-4s  %-19s  ", c.Status, c.Name)
 		indent := strings.Repeat(" ", len(head))
-		text := wrap(c.Text, verdictsWidth, indent)
+		text := textwrap.Wrap(c.Text, verdictsWidth, indent)
 		b.WriteString(head + strings.TrimPrefix(text, indent))
 		if c.Next != "" {
-			b.WriteString(wrap("next: "+c.Next, verdictsWidth, indent))
+			b.WriteString(textwrap.Wrap("next: "+c.Next, verdictsWidth, indent))
 		}
 	}
 	return b.String()

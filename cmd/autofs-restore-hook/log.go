@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/sirupsen/logrus"
+	"github.com/sirupsen/logrus/hooks/writer"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 )
@@ -15,28 +16,36 @@ import (
 // and containerd after a successful restore.
 type logger struct {
 	*logrus.Logger
-	// course takes what a run begins with and comes to. A person who gave a command
-	// reads that on standard output; for a command it goes to the journal only.
+	// course takes what a run begins with and comes to. For a command that is on
+	// standard output; it goes to the journal only, and errors beside JSON to standard
+	// error, too.
 	course  *logrus.Logger
 	journal *journal
 }
 
 func newLogger() *logger {
-	l := &logger{Logger: logrus.New(), journal: dialJournal()}
+	l := &logger{Logger: newFormatted(), journal: dialJournal()}
 	l.SetOutput(os.Stderr)
-	// Names from the container are quoted by this formatter: they cannot forge
-	// a line of the log.
-	l.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
 	l.AddHook(l.journal)
 	l.course = l.Logger
 	return l
 }
 
-func newCommandLogger() *logger {
+func newCommandLogger(asJSON bool) *logger {
 	l := newLogger()
-	l.course = logrus.New()
+	l.course = newFormatted()
 	l.course.SetOutput(io.Discard)
 	l.course.AddHook(l.journal)
+	if asJSON {
+		l.course.AddHook(&writer.Hook{Writer: os.Stderr, LogLevels: []logrus.Level{logrus.ErrorLevel}})
+	}
+	return l
+}
+
+// newFormatted quotes names from the container: they cannot forge a line of the log.
+func newFormatted() *logrus.Logger {
+	l := logrus.New()
+	l.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
 	return l
 }
 

@@ -155,18 +155,21 @@ func (r *request) runAll() int {
 }
 
 func repair(event hook.Event, asJSON bool) int {
-	log := newCommandLogger()
+	log := newCommandLogger(asJSON)
 	closeToOthers(log)
-	return show(event, run(log, event, nil), asJSON)
+	return show(run(log, event, nil), asJSON)
 }
 
 func inspect(event hook.Event, asJSON bool) int {
-	log := newCommandLogger()
+	log := newCommandLogger(asJSON)
 	defer log.limit(event.Trigger).Stop()
 	closeToOthers(log)
 	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }, Machine: machine(log), Protect: sealed(nil)}
-	report, _ := runner.Inspect(context.Background(), event) // the report has the error
-	return show(event, report, asJSON)
+	report, err := runner.Inspect(context.Background(), event)
+	if err != nil {
+		log.end(event, report, err)
+	}
+	return show(report, asJSON)
 }
 
 // machine is what is known of this machine's CRIU.
@@ -182,22 +185,21 @@ func machine(log *logger) *forecast.Machine {
 	return m
 }
 
-// show prints a report and returns the exit status that goes with it. An error is on
-// standard error, unless the table says it.
-func show(e hook.Event, report *hook.Report, asJSON bool) int {
+// show prints a report and returns the exit status that goes with it. An error before
+// anything was found is no table.
+func show(report *hook.Report, asJSON bool) int {
 	var err error
-	switch noTable := len(report.Mounts) == 0 && report.Error != ""; {
+	switch {
 	case asJSON:
 		err = printJSON(report)
-	case !noTable:
+	case report.Error != "" && len(report.Mounts) == 0:
+		fmt.Fprintf(os.Stderr, "%s: %s\n", programName, printable(report.Error))
+	default:
 		err = report.Table(os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", programName, err)
 		return exitFailed
-	}
-	if report.Error != "" && (asJSON || len(report.Mounts) == 0) {
-		fmt.Fprintf(os.Stderr, "%s: %s: %s\n", programName, e.Trigger, printable(report.Error))
 	}
 	if report.Unreadable {
 		return exitUsage
