@@ -1,9 +1,8 @@
-// Package doctor tells whether the program will be called, and what it will be
-// able to do, on this machine.
+// Package doctor tells whether the program will be called on this machine, and what it
+// will be able to do.
 //
-// [Gather] looks, and [Judge] is a pure function from what was seen to verdicts,
-// each with the next step. Features of the kernel are tried, not derived from
-// its version.
+// [Gather] collects facts, and [Judge] is a pure function from facts to verdicts, each
+// with the next step. Features of the kernel are tried, not derived from its version.
 package doctor
 
 // Status is a verdict on one thing.
@@ -11,11 +10,11 @@ type Status string
 
 // The verdicts, the worst last.
 const (
-	// OK is also what is merely worth knowing.
+	// OK is also for information.
 	OK Status = "OK"
-	// Warn is what will cost something: a milder cure, or one engine.
+	// Warn means that something is missing, such as one of the cures, or one engine.
 	Warn Status = "WARN"
-	// Fail is what will keep the program from working, or stop containers.
+	// Fail means that the program cannot work, or that containers cannot start.
 	Fail Status = "FAIL"
 )
 

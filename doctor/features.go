@@ -17,7 +17,7 @@ const (
 	reexecuted = "systemd's state cannot be corrected; units are restarted instead"
 )
 
-// features tries what the cures need. None of it changes anything.
+// features tries the system calls that the cures need, and changes nothing.
 func features() []Feature {
 	var list []Feature
 	try := func(name, needed string, essential bool, err error) {
@@ -33,9 +33,9 @@ func features() []Feature {
 	try("mount_setattr (5.12)", preserved, false, exists(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE})))
 	try("fsopen of autofs (5.2)", preserved, false, useFD(unix.Fsopen("autofs", unix.FSOPEN_CLOEXEC)))
 	try("STATX_MNT_ID (5.8)", preserved, false, mountID())
-	try("pidfd_getfd (5.6)", "what one moment of a restore opens is lost to the next", false, getFD())
-	try("close_range (5.9)", "processes that outlive a run keep files open", false, unix.CloseRange(1<<30, 1<<30, unix.CLOSE_RANGE_CLOEXEC))
-	try("clone3 (5.7)", "systemd cannot be asked: its units are not repaired", false, clone3())
+	try("pidfd_getfd (5.6)", "no open file is passed from one stage of a restore to the next", false, getFD())
+	try("close_range (5.9)", "helper processes keep files of the caller open", false, unix.CloseRange(1<<30, 1<<30, unix.CLOSE_RANGE_CLOEXEC))
+	try("clone3 (5.7)", "systemd cannot be contacted: its units are not repaired", false, clone3())
 	try("/proc/PID/task/TID/children (CONFIG_PROC_CHILDREN)", everything, true, children())
 	try("ptrace", reexecuted, false, ptraceAllowed())
 	return list
@@ -49,8 +49,8 @@ func useFD(fd int, err error) error {
 	return err
 }
 
-// exists turns every error of a system call but "not there" and "not allowed"
-// into none: the arguments were wrong on purpose.
+// exists drops every error of a system call but "not implemented" and "not permitted":
+// the arguments were wrong on purpose.
 func exists(err error) error {
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
 		return err

@@ -15,7 +15,7 @@ func (j *judgement) add(s Status, name, text, next string) {
 	j.checks = append(j.checks, Check{Name: name, Status: s, Text: text, Next: next})
 }
 
-// Judge turns what was seen into verdicts.
+// Judge turns facts into verdicts.
 func Judge(f *Facts) []Check {
 	j := &judgement{facts: f}
 	j.privileges()
@@ -34,11 +34,11 @@ func (j *judgement) privileges() {
 	const name = "privileges"
 	switch {
 	case !f.Root:
-		j.add(Fail, name, "not root", "call it as root")
+		j.add(Fail, name, "not root", "run it as root")
 	case len(f.Missing) > 0:
-		j.add(Fail, name, "root without "+strings.Join(f.Missing, ", "), "call it with all capabilities, not inside a container")
+		j.add(Fail, name, "root without "+strings.Join(f.Missing, ", "), "run it with all capabilities, outside of containers")
 	case !f.InitialUser:
-		j.add(Fail, name, "root of a user namespace only, where autofs cannot be mounted", "call it on the host itself")
+		j.add(Fail, name, "root of a user namespace, where autofs cannot be mounted", "run it on the host")
 	case !f.InitialPID:
 		j.add(OK, name, "root with all capabilities that are needed, in a pid namespace of its own: it reaches the containers below that", "")
 	default:
@@ -64,14 +64,14 @@ func (j *judgement) kernel() {
 		case x.Essential:
 			j.add(Fail, "kernel feature", x.Name+": "+x.Error+": "+x.Needed, "use a newer kernel")
 		default:
-			j.add(Warn, "kernel feature", x.Name+": "+x.Error+": "+x.Needed, "use a newer kernel, or look what forbids it")
+			j.add(Warn, "kernel feature", x.Name+": "+x.Error+": "+x.Needed, "use a newer kernel, or find out what forbids it")
 		}
 	}
 	if len(can) > 0 {
 		j.add(OK, "kernel features", strings.Join(can, ", "), "")
 	}
 	for _, s := range f.Security {
-		j.add(OK, "security module", s+": if it forbids something, its log says so", "")
+		j.add(OK, "security module", s+": if something is denied, look in its audit log", "")
 	}
 }
 
@@ -81,7 +81,7 @@ func (j *judgement) groups() {
 	}
 }
 
-// reports looks at what former repairs left.
+// reports looks at the reports of earlier repairs.
 func (j *judgement) reports() {
 	bad := 0
 	for _, r := range j.facts.Reports {
@@ -105,6 +105,6 @@ func (j *judgement) reports() {
 	case n == 0:
 		j.add(OK, "reports", "none since the last boot", "")
 	case bad < n:
-		j.add(OK, "reports", fmt.Sprintf("%d of the last %d repairs left nothing to do", n-bad, n), "")
+		j.add(OK, "reports", fmt.Sprintf("%d of the last %d repairs left no stale mount", n-bad, n), "")
 	}
 }
