@@ -3,18 +3,19 @@ package main
 import (
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
 
-// journal is a socket to the host's journald: every line of the log goes there
-// too. It is not go-systemd's: that waits when the journal's queue is full, which
-// may be for ever, and CRIU waits for us.
+// journal is a connection to the host's journald. It is not that of go-systemd, which
+// blocks while the journal's queue is full: CRIU waits for this program.
 type journal struct {
 	socket int // -1 if there is no journal
-	// container is what the engine calls the container, "" as long as that is unknown.
-	container string
+	// container is the container's name, a string, if it is known. Any goroutine may
+	// write a line.
+	container atomic.Value
 }
 
 // journalSocket is where journald listens (systemd-journald.service(8)).
@@ -34,7 +35,7 @@ func dialJournal() *journal {
 	return &journal{socket: fd}
 }
 
-// Levels is for logrus.
+// Levels implements logrus.Hook.
 func (*journal) Levels() []logrus.Level { return logrus.AllLevels }
 
 // Priorities of syslog(3).
@@ -44,10 +45,10 @@ const (
 	priorityInfo    = "6"
 )
 
-// printable is a text with all characters quoted that are not printable, as in Go's
-// syntax: an error may hold names that a container has chosen, and a newline in them
-// would make a line of its own in "journalctl -o cat" and in what reads the journal
-// on. Standard error has its quotes from logrus.
+// printable quotes the characters of a text that are not printable, as in Go's syntax:
+// an error may hold names that a container has chosen, and a newline in them would
+// start a line of its own in "journalctl -o cat" and in consumers of the journal.
+// logrus quotes the lines on standard error.
 func printable(text string) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -77,10 +78,10 @@ func (j *journal) Fire(entry *logrus.Entry) error {
 	// Native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL), with sizes: a value may
 	// have any bytes.
 	fields := [][2]string{{"MESSAGE", printable(entry.Message)}, {"PRIORITY", priority}, {"SYSLOG_IDENTIFIER", programName}}
-	if j.container != "" {
+	if name, _ := j.container.Load().(string); name != "" {
 		// The field that podman and Docker use. Not CONTAINER_ID_FULL: "podman logs"
 		// would show the line as one of the container's own.
-		fields = append(fields, [2]string{"CONTAINER_NAME", printable(j.container)})
+		fields = append(fields, [2]string{"CONTAINER_NAME", printable(name)})
 	}
 	var record []byte
 	for _, field := range fields {

@@ -49,8 +49,10 @@ func newFormatted() *logrus.Logger {
 	return l
 }
 
+// named adds a container's name to the lines that follow.
+func (l *logger) named(container string) { l.journal.container.Store(container) }
+
 func (l *logger) start(e hook.Event) {
-	l.journal.container = e.ContainerID
 	of := ""
 	if e.PID > 0 {
 		of = fmt.Sprintf(" of process %d", e.PID)
@@ -71,7 +73,7 @@ func (l *logger) end(e hook.Event, report *hook.Report, err error) {
 		l.course.Infof("%s: done", e.Trigger)
 		return
 	}
-	l.journal.container = report.Container
+	l.named(report.Container)
 	if report.Outcome == hook.Repaired || report.Outcome == hook.NothingToDo {
 		l.course.Info(report.Summary())
 		return

@@ -50,7 +50,7 @@ The strategy limits what is tried for mounts that systemd serves:
 	return c
 }
 
-// request is what inspect or repair is asked for.
+// request holds the options of inspect or repair.
 type request struct {
 	command     *command
 	all, asJSON bool
@@ -156,14 +156,14 @@ func (r *request) runAll() int {
 
 func repair(event hook.Event, asJSON bool) int {
 	log := newCommandLogger(asJSON)
-	closeToOthers(log)
+	protectProcess(log)
 	return show(run(log, event, nil), asJSON)
 }
 
 func inspect(event hook.Event, asJSON bool) int {
 	log := newCommandLogger(asJSON)
 	defer log.limit(event.Trigger).Stop()
-	closeToOthers(log)
+	protectProcess(log)
 	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }, Machine: machine(log), Protect: sealed(nil)}
 	report, err := runner.Inspect(context.Background(), event)
 	if err != nil {
@@ -172,7 +172,7 @@ func inspect(event hook.Event, asJSON bool) int {
 	return show(report, asJSON)
 }
 
-// machine is what is known of this machine's CRIU.
+// machine describes this machine's CRIU.
 func machine(log *logger) *forecast.Machine {
 	criu, err := install.LookAtCRIU(context.Background(), "/")
 	if err != nil {

@@ -52,24 +52,24 @@ var states = []string{
 	"run/docker/runtime-runc/*/*/state.json",
 }
 
-// names are the lists of containers/storage, in its default place. The second one has
-// the containers that do not outlive a boot.
-var names = []string{
-	"var/lib/containers/storage/*-containers/containers.json",
-	"var/lib/containers/storage/*-containers/volatile-containers.json",
-}
+// stores are where containers/storage keeps its lists of names by default; podman's is
+// also found by the directory of each container.
+const stores = "var/lib/containers/storage/*-containers"
+
+// lists are the files of a store. The second one has the containers that do not outlive
+// a boot.
+var lists = []string{"containers.json", "volatile-containers.json"}
 
 // List finds the running containers below root, which is "/". Files that cannot be
 // used are part of the error; the containers of all others are there.
 func List(root string) ([]Container, error) {
 	var list []Container
 	var errs []error
-	known, err := readNames(root)
-	errs = append(errs, err)
+	directories, _ := filepath.Glob(filepath.Join(root, stores))
 	for _, pattern := range states {
 		files, _ := filepath.Glob(filepath.Join(root, pattern))
 		for _, file := range files {
-			c, err := readState(file)
+			c, store, err := readState(file)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // it has ended
 			}
@@ -77,56 +77,75 @@ func List(root string) ([]Container, error) {
 				errs = append(errs, err)
 				continue
 			}
-			c.Names = known[c.ID]
 			list = append(list, c)
+			if store != "" && !slices.Contains(directories, store) {
+				directories = append(directories, store)
+			}
 		}
+	}
+	known := map[string][]string{}
+	for _, directory := range directories {
+		errs = append(errs, readNames(directory, known))
+	}
+	for i := range list {
+		list[i].Names = known[list[i].ID]
 	}
 	return list, errors.Join(errs...)
 }
 
-func readState(file string) (Container, error) {
+// readState reads the state of a container, and where the container's store is, if
+// podman made it: the bundle is STORE/ID/userdata.
+func readState(file string) (c Container, store string, err error) {
 	var state struct {
 		// runc, libcontainer/container.go, BaseState
-		PID   int    `json:"init_process_pid"`
-		Start uint64 `json:"init_process_start"`
+		PID    int    `json:"init_process_pid"`
+		Start  uint64 `json:"init_process_start"`
+		Config struct {
+			Labels []string `json:"labels"`
+		} `json:"config"`
 		// crun, src/libcrun/status.c
 		CrunPID   int    `json:"pid"`
 		CrunStart uint64 `json:"process-start-time"`
+		Bundle    string `json:"bundle"`
 	}
 	if err := readJSON(file, &state); err != nil {
-		return Container{}, err
+		return c, "", err
 	}
 	if filepath.Base(file) == "status" {
 		state.PID, state.Start = state.CrunPID, state.CrunStart
 	}
-	p, err := nsenter.OpenIdentity(state.PID, state.Start)
-	if err != nil {
-		return Container{}, fmt.Errorf("container state %s: %w", file, err)
-	}
-	defer p.Close()
-	return Container{ID: filepath.Base(filepath.Dir(file)), PID: state.PID, State: file}, nil
-}
-
-// readNames maps IDs to names.
-func readNames(root string) (map[string][]string, error) {
-	known := map[string][]string{}
-	var errs []error
-	for _, pattern := range names {
-		files, _ := filepath.Glob(filepath.Join(root, pattern))
-		for _, file := range files {
-			var list []struct {
-				ID    string   `json:"id"`
-				Names []string `json:"names"`
-			}
-			if err := readJSON(file, &list); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, err)
-			}
-			for _, c := range list {
-				known[c.ID] = append(known[c.ID], c.Names...)
-			}
+	for _, label := range state.Config.Labels {
+		if bundle, ok := strings.CutPrefix(label, "bundle="); ok {
+			state.Bundle = bundle
 		}
 	}
-	return known, errors.Join(errs...)
+	p, err := nsenter.OpenIdentity(state.PID, state.Start)
+	if err != nil {
+		return c, "", fmt.Errorf("container state %s: %w", file, err)
+	}
+	defer p.Close()
+	if filepath.Base(state.Bundle) == "userdata" {
+		store = filepath.Dir(filepath.Dir(state.Bundle))
+	}
+	return Container{ID: filepath.Base(filepath.Dir(file)), PID: state.PID, State: file}, store, nil
+}
+
+// readNames adds the names of a store's containers, by their IDs.
+func readNames(store string, known map[string][]string) error {
+	var errs []error
+	for _, name := range lists {
+		var list []struct {
+			ID    string   `json:"id"`
+			Names []string `json:"names"`
+		}
+		if err := readJSON(filepath.Join(store, name), &list); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		for _, c := range list {
+			known[c.ID] = append(known[c.ID], c.Names...)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // maxSize bounds a file, in bytes. The state of runc has the whole configuration, the

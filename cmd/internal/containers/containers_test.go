@@ -58,6 +58,10 @@ func TestList(t *testing.T) {
 		"run/crun/.empty-directory/other":                                    "",
 		"var/lib/containers/storage/overlay-containers/containers.json":      `[{"id":"` + long + `","names":["shop"]},{"id":"gone","names":["web"]}]`,
 		"var/lib/containers/storage/vfs-containers/volatile-containers.json": `[{"id":"db","names":["a","b"]}]`,
+		// podman with a store elsewhere, by its directory
+		"else/vfs-containers/volatile-containers.json": `[{"id":"away","names":["far"]},{"id":"off","names":["farther"]}]`,
+		"run/crun/away/status":                         strings.Replace(crun, "{", `{"bundle":"`+root+`/else/vfs-containers/away/userdata",`, 1),
+		"run/runc/off/state.json":                      strings.Replace(runc, "{}", `{"labels":["x=y","bundle=`+root+`/else/vfs-containers/off/userdata"]}`, 1),
 	} {
 		write(t, root, name, text)
 	}
@@ -72,7 +76,7 @@ func TestList(t *testing.T) {
 			t.Errorf("%s", c)
 		}
 	}
-	want := map[string]string{"web": "", long: "shop", "db": "a b", "cache": "", "mail": ""}
+	want := map[string]string{"web": "", long: "shop", "db": "a b", "cache": "", "mail": "", "away": "far", "off": "farther"}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", got, want)
 	}

@@ -63,7 +63,7 @@ func (p *Program) Zsh(containers string) []byte {
 	for _, c := range p.Commands {
 		fmt.Fprintf(&b, "\t'%s:%s'\n", c.Name, zshText(c.Summary))
 	}
-	b.WriteString("\t'help:show the help of a command'\n)\nif ((CURRENT == 2)); then\n\t_describe command commands\n\treturn\nfi\ncase $words[2] in\n")
+	b.WriteString("\t'help:show the help of a command'\n)\nif ((CURRENT == 2)); then\n\t_describe command commands\n\treturn\nfi\nlocal name=$words[2]\nshift words\n((CURRENT--))\ncase $name in\n")
 	for _, c := range p.Commands {
 		fmt.Fprintf(&b, "%s)\n", c.Name)
 		if c.Container {
