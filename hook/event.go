@@ -7,21 +7,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
-)
-
-// Moment is one of the four points of a restore at which the program works.
-type Moment string
-
-const (
-	// Reserve is before the restored processes exist.
-	Reserve Moment = "reserve"
-	// Prepare is when the container's control group is known and mounts exist.
-	Prepare Moment = "prepare"
-	// Preserve is when all mounts are final and all processes are stopped.
-	Preserve Moment = "preserve"
-	// Repair is when the processes run again.
-	Repair Moment = "repair"
 )
 
 // Event says which process is being restored, at which moment, and what called us.
@@ -29,7 +17,7 @@ type Event struct {
 	// Trigger names the caller, for the report: "criu:post-resume",
 	// "oci:poststart", "command:repair".
 	Trigger string
-	Moment  Moment
+	Stage   stage.Name
 	// PID is the container's first process in our pid namespace; 0 if it does
 	// not exist yet.
 	PID int
@@ -40,7 +28,7 @@ type Event struct {
 	// ImageDir is the directory of the checkpoint images, "" at Repair.
 	ImageDir string
 	// Strategy limits the cures that are tried.
-	Strategy Strategy
+	Strategy container.Strategy
 	// Everyone makes the snapshot look at every process on the host, and so
 	// find those that entered the container from outside.
 	Everyone bool
@@ -63,41 +51,23 @@ func (e Event) unlessHost(err error) error {
 	return err
 }
 
-// Strategy says which cures may be tried for mounts that a systemd serves.
-type Strategy string
-
-const (
-	// Auto tries all cures, the mildest first.
-	Auto Strategy = "auto"
-	// ReexecOnly has systemd re-execute itself, also where nothing shows that it was
-	// restored, and restarts no unit.
-	ReexecOnly Strategy = "reexec"
-	// RestartOnly restarts units at once.
-	RestartOnly Strategy = "restart"
-)
-
-// Valid reports whether it is one of the strategies.
-func (s Strategy) Valid() bool {
-	return s == Auto || s == ReexecOnly || s == RestartOnly
-}
-
 // Environment variables with which CRIU calls an action script (criu/action-scripts.c).
 const (
-	EnvAction   = "CRTOOLS_SCRIPT_ACTION" // the stage
+	EnvAction   = "CRTOOLS_SCRIPT_ACTION" // CRIU's stage
 	EnvImageDir = "CRTOOLS_IMAGE_DIR"
 	EnvInitPID  = "CRTOOLS_INIT_PID"
 )
 
-// moments maps the stages of a CRIU restore at which there is work.
-var moments = map[string]Moment{
-	"pre-restore":           Reserve,
-	"post-setup-namespaces": Prepare,
-	"pre-resume":            Preserve,
-	"post-resume":           Repair,
+// stageOf maps the stages of a CRIU restore at which there is work.
+var stageOf = map[string]stage.Name{
+	"pre-restore":           stage.Reserve,
+	"post-setup-namespaces": stage.Prepare,
+	"pre-resume":            stage.Preserve,
+	"post-resume":           stage.Repair,
 }
 
 // IsAction reports whether there is work at a stage of CRIU.
-func IsAction(action string) bool { return moments[action] != "" }
+func IsAction(action string) bool { return stageOf[action] != "" }
 
 // criuOf finds the restoring process. Its environment names its image directory as
 // /proc/CRIU/fd/N, at every stage: a script between us and it may call
@@ -116,23 +86,23 @@ func criuOf(imageDir string) int {
 // ActionEvent reads the event from the environment of a CRIU action script.
 func ActionEvent(getenv func(string) string) (Event, error) {
 	action := getenv(EnvAction)
-	moment, ours := moments[action]
+	moment, ours := stageOf[action]
 	if !ours {
 		return Event{}, fmt.Errorf("%s=%q: nothing is done at this stage", EnvAction, action)
 	}
 	pid, err := strconv.Atoi(getenv(EnvInitPID))
-	if moment == Reserve {
+	if moment == stage.Reserve {
 		pid = 0 // no restored process exists yet
 	} else if err != nil || pid <= 0 {
 		return Event{}, fmt.Errorf("%s=%q at %s: want the number of the restored container's first process", EnvInitPID, getenv(EnvInitPID), action)
 	}
 	e := Event{
 		Trigger: "criu:" + action,
-		Moment:  moment,
+		Stage:   moment,
 		PID:     pid,
 		CRIU:    criuOf(getenv(EnvImageDir)),
 	}
-	if moment != Repair {
+	if moment != stage.Repair {
 		e.ImageDir = getenv(EnvImageDir) // closed by CRIU before post-resume
 	}
 	return e, nil

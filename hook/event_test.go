@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
@@ -15,12 +17,12 @@ func TestActionEvent(t *testing.T) {
 		want        Event // without CRIU
 		ok          bool
 	}{
-		"reserve":         {"pre-restore", "", Event{Moment: Reserve, ImageDir: "/images"}, true},
-		"reserve, a pid":  {"pre-restore", "42", Event{Moment: Reserve, ImageDir: "/images"}, true},
-		"prepare":         {"post-setup-namespaces", "42", Event{Moment: Prepare, PID: 42, ImageDir: "/images"}, true},
+		"reserve":         {"pre-restore", "", Event{Stage: stage.Reserve, ImageDir: "/images"}, true},
+		"reserve, a pid":  {"pre-restore", "42", Event{Stage: stage.Reserve, ImageDir: "/images"}, true},
+		"prepare":         {"post-setup-namespaces", "42", Event{Stage: stage.Prepare, PID: 42, ImageDir: "/images"}, true},
 		"prepare, no pid": {"post-setup-namespaces", "", Event{}, false},
-		"preserve":        {"pre-resume", "42", Event{Moment: Preserve, PID: 42, ImageDir: "/images"}, true},
-		"repair":          {"post-resume", "42", Event{Moment: Repair, PID: 42}, true},
+		"preserve":        {"pre-resume", "42", Event{Stage: stage.Preserve, PID: 42, ImageDir: "/images"}, true},
+		"repair":          {"post-resume", "42", Event{Stage: stage.Repair, PID: 42}, true},
 		"no pid":          {"pre-resume", "", Event{}, false},
 		"pid 0":           {"post-resume", "0", Event{}, false},
 		"negative pid":    {"post-resume", "-1", Event{}, false},
@@ -35,7 +37,7 @@ func TestActionEvent(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, e, err)
 			continue
 		}
-		if err == nil && (e.Moment != test.want.Moment || e.PID != test.want.PID || e.ImageDir != test.want.ImageDir ||
+		if err == nil && (e.Stage != test.want.Stage || e.PID != test.want.PID || e.ImageDir != test.want.ImageDir ||
 			e.Trigger != "criu:"+test.action || e.CRIU != os.Getppid() || e.Everyone) {
 			t.Errorf("%s: %+v, want %+v", name, e, test.want)
 		}
@@ -68,16 +70,16 @@ func TestHostNamespace(t *testing.T) {
 	child := testenv.Start(t, nil)
 	for trigger, quiet := range map[string]bool{"criu:post-resume": true, "oci:poststart": true, "command:repair": false} {
 		r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Errorf("%s: warned of %v", trigger, err) }}
-		report, err := r.Run(t.Context(), Event{Trigger: trigger, Moment: Repair, PID: child.PID(), CRIU: os.Getpid()})
-		if (err == nil) != quiet || (report.Outcome == NothingToDo) != quiet {
-			t.Errorf("%s: %+v, %v, want it quiet: %v", trigger, report, err, quiet)
+		rep, err := r.Run(t.Context(), Event{Trigger: trigger, Stage: stage.Repair, PID: child.PID(), CRIU: os.Getpid()})
+		if (err == nil) != quiet || (rep.Outcome == report.NothingToDo) != quiet {
+			t.Errorf("%s: %+v, %v, want it quiet: %v", trigger, rep, err, quiet)
 		}
 		if entries, err := os.ReadDir(r.Directory); err != nil || len(entries) != 0 {
 			t.Errorf("%s: left %v, %v", trigger, entries, err)
 		}
 	}
 	r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Errorf("pre-resume: warned of %v", err) }}
-	if _, err := r.Run(t.Context(), Event{Trigger: "criu:pre-resume", Moment: Preserve, PID: child.PID(), CRIU: os.Getpid(), ImageDir: t.TempDir()}); err != nil {
+	if _, err := r.Run(t.Context(), Event{Trigger: "criu:pre-resume", Stage: stage.Preserve, PID: child.PID(), CRIU: os.Getpid(), ImageDir: t.TempDir()}); err != nil {
 		t.Errorf("pre-resume: %v", err)
 	}
 }

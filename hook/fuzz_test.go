@@ -2,14 +2,12 @@ package hook
 
 import (
 	"bytes"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 )
 
 // FuzzState feeds what an OCI runtime, and through annotations a container
@@ -46,8 +44,7 @@ func FuzzReportName(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		dir := t.TempDir()
-		r := Report{Container: fileName(name), Mounts: []MountReport{}}
-		if err := r.save(dir); err != nil {
+		if err := journal.NewStore(dir).SaveReport(fileName(name), nil); err != nil {
 			return
 		}
 		names, err := filepath.Glob(filepath.Join(dir, "*"))
@@ -57,68 +54,6 @@ func FuzzReportName(f *testing.F) {
 		entries, err := os.ReadDir(names[0])
 		if err != nil || len(entries) != 1 || !entries[0].Type().IsRegular() {
 			t.Fatalf("container %q: reports %v (%v)", name, entries, err)
-		}
-	})
-}
-
-// FuzzRecord feeds records: they are root's, but may be cut or of another
-// release.
-func FuzzRecord(f *testing.F) {
-	f.Add([]byte(`{"version":1,"moment":"preserve","init":"1-2","devices":[{"path":"/a","device":54,"fd":3,"systemd":true}]}`))
-	f.Add([]byte(`{"version":1,"roots":[{"namespace":1,"mount":2,"index":-1}],"holder":{"pid":-1}}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		r, err := parseRecord(data)
-		if err != nil {
-			return
-		}
-		list := []Mount{{Path: "/a", Device: 54}, {Path: "", Device: 0}}
-		r.describe(list, 0)
-		for _, number := range r.wanted() {
-			if number == 0 && len(r.Devices) == 0 {
-				t.Error("a number without a mount")
-			}
-		}
-	})
-}
-
-// FuzzPlan plans for any snapshot: there is one decision for each mount, and none
-// without a reason that has one.
-func FuzzPlan(f *testing.F) {
-	for _, s := range []Snapshot{
-		{Mounts: []Mount{{Path: "/a", Main: true, Options: autofs.Options{FD: 3, HasPipe: true}, Master: Master{Identity: master.Identity{Kind: master.Systemd}, Restored: true}}}},
-		{Restore: true, Strategy: RestartOnly, Mounts: []Mount{{Path: "/a", DeviceBefore: 54, Device: 55, Master: Master{Identity: master.Identity{Kind: master.Automount}}}}},
-	} {
-		data, err := json.Marshal(s)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(data)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		var s Snapshot
-		if json.Unmarshal(data, &s) != nil {
-			return
-		}
-		plan := Plan(&s)
-		if len(plan) != len(s.Mounts) {
-			t.Fatalf("%d decisions for %d mounts", len(plan), len(s.Mounts))
-		}
-		for i, d := range plan {
-			if d.Mount != i {
-				t.Errorf("decision %d is about mount %d", i, d.Mount)
-			}
-			switch d.Cure {
-			case Healthy, Preserved, Reexecuted, Restarted, Reloaded:
-			case Unrepaired:
-				if d.Reason == "" && s.Mounts[i].NotPreserved == "" {
-					t.Errorf("unrepaired without a reason: %+v", s.Mounts[i])
-				}
-			default:
-				t.Errorf("cure %q", d.Cure)
-			}
-			if s.Mounts[i].Settled && !s.Mounts[i].Preserved && !s.Mounts[i].Master.Waited && s.Strategy != ReexecOnly && d.Cure != Healthy && s.Mounts[i].Master.Kind != master.None && s.Mounts[i].Master.Kind != master.Other {
-				t.Errorf("a mount that an earlier run repaired: %q", d.Cure)
-			}
 		}
 	})
 }

@@ -11,6 +11,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -46,11 +49,11 @@ func ReadState(r io.Reader) (*specs.State, error) {
 // StageEvent tells what an OCI hook stage means for us. ok is false when there
 // is nothing to do: at every stage but createRuntime and poststart, and where
 // these belong to a fresh start. doc.go says how the two are told apart.
-func StageEvent(stage string, state *specs.State) (e Event, ok bool, err error) {
-	if stage == "createRuntime" && isRestore(state) {
-		return Event{Trigger: "oci:" + stage, Moment: Reserve, PID: state.Pid, ContainerID: state.ID}, true, nil
+func StageEvent(hookStage string, state *specs.State) (e Event, ok bool, err error) {
+	if hookStage == "createRuntime" && isRestore(state) {
+		return Event{Trigger: "oci:" + hookStage, Stage: stage.Reserve, PID: state.Pid, ContainerID: state.ID}, true, nil
 	}
-	if stage != "poststart" {
+	if hookStage != "poststart" {
 		return Event{}, false, nil
 	}
 	if state.Pid <= 0 {
@@ -59,7 +62,7 @@ func StageEvent(stage string, state *specs.State) (e Event, ok bool, err error) 
 	if startedAfresh(os.Getppid()) {
 		return Event{}, false, nil
 	}
-	return Event{Trigger: "oci:" + stage, Moment: Repair, PID: state.Pid, ContainerID: state.ID, Strategy: Auto}, true, nil
+	return Event{Trigger: "oci:" + hookStage, Stage: stage.Repair, PID: state.Pid, ContainerID: state.ID, Strategy: container.Auto}, true, nil
 }
 
 // startedAfresh reports whether the process that called the hook is a runtime

@@ -8,9 +8,10 @@ import (
 	"testing"
 	"testing/iotest"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 func TestReadState(t *testing.T) {
@@ -45,31 +46,31 @@ func TestStageEvent(t *testing.T) {
 	state := func(pid int, status specs.ContainerState) *specs.State {
 		return &specs.State{ID: "c1", Pid: pid, Status: status}
 	}
-	for _, stage := range stages {
-		if !IsStage(stage) {
-			t.Errorf("%s is no stage", stage)
+	for _, hookStage := range stages {
+		if !IsStage(hookStage) {
+			t.Errorf("%s is no stage", hookStage)
 		}
 		for _, test := range []struct {
 			state *specs.State
 			ours  bool
 			bad   bool
 		}{
-			{state(42, specs.StateRunning), stage == "poststart", false},
-			{state(42, specs.StateStopped), stage == "poststart" || stage == "createRuntime", false},
-			{state(42, specs.StateCreating), stage == "poststart", false},
-			{state(0, specs.StateRunning), false, stage == "poststart"},
-			{state(-1, specs.StateStopped), false, stage == "poststart"},
+			{state(42, specs.StateRunning), hookStage == "poststart", false},
+			{state(42, specs.StateStopped), hookStage == "poststart" || hookStage == "createRuntime", false},
+			{state(42, specs.StateCreating), hookStage == "poststart", false},
+			{state(0, specs.StateRunning), false, hookStage == "poststart"},
+			{state(-1, specs.StateStopped), false, hookStage == "poststart"},
 		} {
-			e, ours, err := StageEvent(stage, test.state)
+			e, ours, err := StageEvent(hookStage, test.state)
 			if ours != test.ours || (err != nil) != test.bad {
-				t.Errorf("%s, %+v: %+v, %v, %v", stage, test.state, e, ours, err)
+				t.Errorf("%s, %+v: %+v, %v, %v", hookStage, test.state, e, ours, err)
 			}
-			want := Repair
-			if stage == "createRuntime" {
-				want = Reserve
+			want := stage.Repair
+			if hookStage == "createRuntime" {
+				want = stage.Reserve
 			}
-			if ours && (e.Moment != want || e.PID != 42 || e.ContainerID != "c1" || e.Trigger != "oci:"+stage || e.CRIU != 0) {
-				t.Errorf("%s: %+v", stage, e)
+			if ours && (e.Stage != want || e.PID != 42 || e.ContainerID != "c1" || e.Trigger != "oci:"+hookStage || e.CRIU != 0) {
+				t.Errorf("%s: %+v", hookStage, e)
 			}
 		}
 	}

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -33,100 +36,72 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return fmt.Errorf("the restoring process: %w", err)
 	}
 	defer criu.Close()
-	s := store{r.Directory}
-	lock, err := s.lock(ctx, criu)
+	lock, err := r.journal().Lock(ctx, criu)
 	if err != nil {
 		return err
 	}
-	defer s.unlock(lock)
-	rec, err := s.load(criu)
-	if err != nil {
-		r.Warn(err)
-	}
-	if rec == nil {
-		if rec, err = r.lateRecord(e); err != nil {
-			r.Warn(err) // without images systemd's state decides, later
-			rec = &record{}
-		}
-	}
-	if rec.Moment == Preserve || rec.Moment == Repair {
+	defer lock.Unlock()
+	handover := r.handoverToPreserve(criu, e)
+	if handover.Stage == stage.Preserve || handover.Stage == stage.Repair {
 		return nil // called twice for this stage
 	}
-	r.Warn = collect(r.Warn, &rec.Warnings)
-	sc, err := look(init, false)
+	r.Warn = report.CollectWarnings(r.Warn, &handover.Warnings)
+	sc, err := container.Open(init, false)
 	if err != nil {
-		return errors.Join(e.unlessHost(err), rec.Holder.Stop(ctx))
+		return errors.Join(e.unlessHost(err), handover.Holder.Stop(ctx))
 	}
-	defer sc.close()
-	if !sc.hasAutofs() {
-		return rec.Holder.Stop(ctx)
+	defer sc.Close()
+	if !sc.HasAutofs() {
+		return handover.Holder.Stop(ctx)
 	}
 	if !has {
 		r.protect(init)
 	}
-	rec.Init, rec.Moment = init.Identity(), Preserve
-	if err := r.preserveIn(ctx, sc, criu, rec); err != nil {
+	return r.preserveContainer(ctx, sc, criu, handover)
+}
+
+// preserveContainer preserves the mounts of an open container and hands over to Repair.
+func (r Runner) preserveContainer(ctx context.Context, sc *container.Container, criu *nsenter.Process, handover *journal.Handover) error {
+	handover.Init, handover.Stage = sc.Init.Identity(), stage.Preserve
+	session := cure.NewSession(sc, r.journal(), r.Warn)
+	defer session.Close()
+	if err := session.Preserve(ctx, criu, handover); err != nil {
 		r.Warn(err)
 	}
-	needed, err := sc.unserved(rec)
+	roots, err := session.RootsToKeep(handover)
 	if err != nil {
 		r.Warn(err)
 	}
-	if err := r.hold(criu, rec, rec.keepRoots(sc, needed)); err != nil {
+	if err := r.hold(criu, handover, roots); err != nil {
 		r.Warn(err)
-		rec.Roots = nil
+		handover.Roots = nil
 	}
-	if err := s.save(criu, rec); err != nil {
-		return errors.Join(err, rec.Holder.Stop(ctx))
+	if err := r.journal().SaveHandover(criu, handover); err != nil {
+		return errors.Join(err, handover.Holder.Stop(ctx))
 	}
 	return nil
 }
 
-// lateRecord makes the record that Reserve would have made, holding nothing.
-func (r Runner) lateRecord(e Event) (*record, error) {
+// handoverToPreserve is what Reserve left. Without it, it is what Reserve would have
+// read from the images; without these systemd's state decides, later.
+func (r Runner) handoverToPreserve(criu *nsenter.Process, e Event) *journal.Handover {
+	handover, err := r.journal().LoadHandover(criu)
+	if err != nil {
+		r.Warn(err)
+	}
+	if handover != nil {
+		return handover
+	}
 	has, err := hasAutofs(e.ImageDir)
-	if err != nil || !has {
-		return &record{}, err
-	}
-	set, err := readImages(e.ImageDir)
-	if err != nil {
-		return nil, err
-	}
-	return &record{Devices: devicesOf(set)}, nil
-}
-
-// unserved are the mounts that still need a repair: direct and offset ones whose
-// master does not know them.
-func (s *scene) unserved(rec *record) ([]Mount, error) {
-	list, err := s.listAutofs()
-	if err == nil {
-		err = s.findMasters(list) // all are stopped: what they have open is known
-	}
-	if err != nil {
-		return nil, err
-	}
-	rec.describe(list, s.main().id)
-	return slices.DeleteFunc(list, func(m Mount) bool { return !m.needsRepair() }), nil
-}
-
-// needsRepair reports whether the mount still does at the end of Preserve.
-func (m *Mount) needsRepair() bool {
-	return m.Master.PID != 0 && !m.outside() && !m.Parking && !m.knownHealthy() && m.Options.Type.Trigger()
-}
-
-// keepRoots lists the open roots of the mounts that need a repair, and notes
-// their order in the record.
-func (r *record) keepRoots(sc *scene, needed []Mount) []*os.File {
-	r.Roots = nil
-	var files []*os.File
-	for i := range needed {
-		key := rootKey{needed[i].Namespace, needed[i].ID}
-		f := sc.roots[key]
-		if f == nil {
-			continue
+	if err == nil && has {
+		set, imagesErr := readImages(e.ImageDir)
+		if imagesErr == nil {
+			return &journal.Handover{Devices: journal.OldDevices(set)}
 		}
-		r.Roots = append(r.Roots, heldRoot{Namespace: key.namespace, Mount: key.mount, Index: len(files)})
-		files = append(files, f)
+		err = imagesErr
 	}
-	return files
+	if err != nil {
+		r.Warn(err)
+	}
+	return &journal.Handover{}
 }

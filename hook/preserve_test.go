@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 )
 
 // TestPreserveWithoutAutofs: where the images name no autofs nothing is looked
@@ -19,7 +21,7 @@ func TestPreserveWithoutAutofs(t *testing.T) {
 			t.Fatal(err)
 		}
 		const noProcess = 1 << 30
-		err := r.preserve(context.Background(), Event{Moment: Preserve, PID: noProcess, CRIU: noProcess, ImageDir: dir})
+		err := r.preserve(context.Background(), Event{Stage: stage.Preserve, PID: noProcess, CRIU: noProcess, ImageDir: dir})
 		if (err == nil) != done {
 			t.Errorf("%q: %v", name, err)
 		}

@@ -6,28 +6,48 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // repair works while the container runs: it cures what is stale, verifies it
 // and reports.
-func (r Runner) repair(ctx context.Context, e Event) (*Report, error) {
+func (r Runner) repair(ctx context.Context, e Event) (*report.Report, error) {
 	begin := time.Now()
-	report := &Report{PID: e.PID, Trigger: e.Trigger, Moment: e.Moment, Mounts: []MountReport{}}
-	r.Warn = collect(r.Warn, &report.Warnings)
-	err := r.repairInto(ctx, e, report)
-	report.finish(begin, err)
-	if report.Container != "" && (report.Outcome != NothingToDo || len(report.Mounts) > 0) {
-		if saveErr := report.save(r.Directory); saveErr != nil {
+	rep := r.newReport(e)
+	r.Warn = report.CollectWarnings(r.Warn, &rep.Warnings)
+	err := r.repairInto(ctx, e, rep)
+	rep.Finish(begin, err)
+	if rep.Container != "" && (rep.Outcome != report.NothingToDo || len(rep.Mounts) > 0) {
+		if saveErr := r.saveReport(rep); saveErr != nil {
 			r.Warn(saveErr)
 		}
 	}
-	return report, err
+	return rep, err
 }
 
-func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
+func (r Runner) newReport(e Event) *report.Report {
+	return &report.Report{
+		Schema: report.Schema, Version: r.Version, Time: time.Now().UTC().Truncate(time.Millisecond),
+		PID: e.PID, Trigger: e.Trigger, Stage: e.Stage, Mounts: []report.Mount{},
+	}
+}
+
+func (r Runner) saveReport(rep *report.Report) error {
+	data, err := rep.Encode()
+	if err != nil {
+		return err
+	}
+	return r.journal().SaveReport(rep.Container, data)
+}
+
+func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) error {
 	init, err := nsenter.Open(e.PID)
 	if err != nil {
 		return err
@@ -36,130 +56,121 @@ func (r Runner) repairInto(ctx context.Context, e Event, report *Report) error {
 	if err := init.CheckForeign(); err != nil {
 		return e.unlessHost(err)
 	}
-	s := store{r.Directory}
-	report.Container = s.containerName(e, init)
-	rec, criu, err := r.recordOf(s, e)
-	if err != nil {
-		r.Warn(err)
-	}
+	rep.Container = r.containerName(e, init)
+	criu, handover := r.loadHandover(e)
 	if criu != nil {
 		defer criu.Close()
 	}
-	if rec != nil {
+	if handover != nil {
 		r.protect(init)
 	}
-	lock, err := s.lock(ctx, init)
+	lock, err := r.journal().Lock(ctx, init)
 	if err != nil {
 		return err
 	}
-	defer s.unlock(lock)
-	if rec != nil {
-		if rec.Init != init.Identity() && (rec.Init != "" || rec.Moment != Reserve) {
-			rec = nil // of another container that the same CRIU restored
-		} else if again, err := s.load(criu); err == nil && again != nil && again.Moment == Repair {
-			report.Mounts = append(report.Mounts, again.Reports...)
+	defer lock.Unlock()
+	if handover != nil {
+		var done bool
+		if handover, done = r.currentHandover(criu, init, handover); done {
+			rep.Mounts = append(rep.Mounts, handover.Reports...)
 			return nil // called twice for this stage
 		}
 	}
-	sc, err := look(init, e.Everyone)
+	sc, err := container.Open(init, e.Everyone)
 	if err != nil {
 		return err
 	}
-	defer sc.close()
-	if rec == nil {
-		if !sc.hasAutofs() && !s.hasNotes(init) {
+	defer sc.Close()
+	if handover == nil {
+		if !sc.HasAutofs() && !r.journal().HasEntries(init) {
 			return nil
 		}
 		r.protect(init)
-		s.sweep() // where there is a record, Reserve did
+		r.journal().Sweep() // where there is a handover, Reserve did
 	}
-	if text := sc.misplaced(); text != "" && sc.hasAutofs() {
-		r.Warn(errors.New(text))
+	return r.repairContainer(ctx, e, sc, criu, handover, rep)
+}
+
+// repairContainer repairs an open container. handover is what earlier stages left,
+// nil for nothing; criu is the process that restores, if there is a handover.
+func (r Runner) repairContainer(ctx context.Context, e Event, sc *container.Container, criu *nsenter.Process, handover *journal.Handover, rep *report.Report) error {
+	r.prepareSystemd(sc)
+	known := handover
+	if known == nil {
+		known = &journal.Handover{}
 	}
-	if id, err := master.Identify(init); err == nil && id.Kind == master.Systemd && sc.hasAutofs() {
-		if _, err := master.RearmPressure(init); err != nil {
-			r.Warn(err)
-		}
-	}
-	known := rec
-	if rec == nil {
-		known = &record{}
-	}
-	report.Warnings = append(report.Warnings, known.Warnings...)
-	r.recover(ctx, s, sc)
-	r.takeRoots(sc, known)
+	rep.Warnings = append(rep.Warnings, known.Warnings...)
+	session := cure.NewSession(sc, r.journal(), r.Warn)
+	defer session.Close()
+	session.Recover(ctx)
+	session.TakeRoots(known)
 	snapshot, err := r.snapshot(e, sc, known)
 	if err != nil {
 		return err
 	}
-	w := &work{
-		scene: sc, store: s, snapshot: snapshot, plan: Plan(snapshot), warn: r.Warn,
-		killWaiters: e.KillWaiters, refused: map[int]bool{},
-	}
-	w.apply(ctx)
-	if err := sc.wake(ctx, snapshot); err != nil {
+	repair := session.NewRepair(snapshot, plan.New(snapshot), e.KillWaiters)
+	repair.Apply(ctx)
+	if err := sc.WakeSystemd(ctx, snapshot); err != nil {
 		r.Warn(err)
 	}
-	report.describe(w.snapshot, w.plan)
-	report.addUnmounted(sc.main().id, known.Unmounted)
-	w.countWaiters(report)
-	if err := s.settle(init, w.snapshot, w.plan); err != nil {
+	rep.Describe(snapshot, repair.Plan)
+	rep.AddUnmounted(sc.Main().ID, known.Unmounted)
+	repair.CountWaiters(rep)
+	if err := r.journal().Confirm(sc.Init, plan.Known(snapshot, repair.Plan)); err != nil {
 		r.Warn(err)
 	}
-	if criu != nil && rec != nil {
-		rec.Moment, rec.Reports, rec.Roots = Repair, report.Mounts, nil
-		if err := errors.Join(rec.Holder.Stop(ctx), s.save(criu, rec)); err != nil {
+	if handover != nil {
+		handover.Stage, handover.Reports, handover.Roots = stage.Repair, rep.Mounts, nil
+		if err := errors.Join(handover.Holder.Stop(ctx), r.journal().SaveHandover(criu, handover)); err != nil {
 			r.Warn(err)
 		}
 	}
 	return nil
 }
 
-// recordOf loads what the earlier moments of this restore left.
-func (r Runner) recordOf(s store, e Event) (*record, *nsenter.Process, error) {
+// prepareSystemd deals with what the runtime's restore has done to a systemd.
+func (r Runner) prepareSystemd(sc *container.Container) {
+	if !sc.HasAutofs() {
+		return
+	}
+	if text := sc.AllInOwnGroup(); text != "" {
+		r.Warn(errors.New(text))
+	}
+	if id, err := master.Identify(sc.Init); err == nil && id.Kind == master.Systemd {
+		if _, err := master.RearmPressure(sc.Init); err != nil {
+			r.Warn(err)
+		}
+	}
+}
+
+// loadHandover opens the restoring process and loads what the earlier stages of this
+// restore left. Both are nil if there is none.
+func (r Runner) loadHandover(e Event) (*nsenter.Process, *journal.Handover) {
 	if e.CRIU <= 0 {
-		return nil, nil, nil
+		return nil, nil
 	}
 	criu, err := nsenter.Open(e.CRIU)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
+		return nil, nil
+	}
+	var handover *journal.Handover
+	if err == nil {
+		handover, err = r.journal().LoadHandover(criu)
 	}
 	if err != nil {
-		return nil, nil, err
+		r.Warn(err)
 	}
-	rec, err := s.load(criu)
-	return rec, criu, err
+	return criu, handover
 }
 
-// describe fills in what is known about each mount.
-func (r *Report) describe(s *Snapshot, plan []Decision) {
-	size := 0
-	for _, d := range plan {
-		m := s.Mounts[d.Mount].report(d)
-		if size += m.size(); size > maxReport {
-			m.shorten()
-		}
-		r.Mounts = append(r.Mounts, m)
+// currentHandover reads the handover again under the lock. It is nil if it is about
+// another container that the same CRIU restored; done if Repair has run.
+func (r Runner) currentHandover(criu, init *nsenter.Process, h *journal.Handover) (current *journal.Handover, done bool) {
+	if h.Init != init.Identity() && (h.Init != "" || h.Stage != stage.Reserve) {
+		return nil, false
 	}
-	r.Waiting = s.Waiters
-}
-
-// addUnmounted adds the offset triggers that Preserve has unmounted.
-func (r *Report) addUnmounted(namespace uint64, paths []string) {
-	for _, path := range paths {
-		r.Mounts = append(r.Mounts, MountReport{
-			Path: brief(path), MountNamespace: namespace, Type: autofs.Offset.String(),
-			Master: MasterReport{Kind: string(master.Automount)}, Outcome: Reloaded, Reason: unmountedReason, CoveredBy: []string{},
-		})
+	if again, err := r.journal().LoadHandover(criu); err == nil && again != nil && again.Stage == stage.Repair {
+		return again, true
 	}
-}
-
-// finish sets duration, error and outcome.
-func (r *Report) finish(begin time.Time, err error) {
-	r.DurationMS = float64(time.Since(begin).Microseconds()) / 1000
-	if err != nil {
-		r.Error = brief(err.Error())
-		r.Unreadable = errors.Is(err, fs.ErrNotExist)
-	}
-	r.conclude()
+	return h, false
 }

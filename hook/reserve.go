@@ -7,12 +7,15 @@ import (
 	"io/fs"
 	"os"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	"golang.org/x/sys/unix"
 )
 
 // reserve works before the restored processes exist: it reads the images and
@@ -31,42 +34,41 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 	} else if text := imageObstacles(set, watched); text != "" {
 		r.note(text)
 	}
-	rec := &record{Moment: Reserve, Devices: devicesOf(set)}
-	r.Warn = collect(r.Warn, &rec.Warnings)
+	handover := &journal.Handover{Stage: stage.Reserve, Devices: journal.OldDevices(set)}
+	r.Warn = report.CollectWarnings(r.Warn, &handover.Warnings)
 	criu, err := nsenter.Open(e.CRIU)
 	if err != nil {
 		return fmt.Errorf("the restoring process: %w", err)
 	}
 	defer criu.Close()
-	s := store{r.Directory}
-	lock, err := s.lock(ctx, criu)
+	lock, err := r.journal().Lock(ctx, criu)
 	if err != nil {
 		return err
 	}
-	defer s.unlock(lock)
-	if have, err := s.load(criu); err == nil && have != nil {
+	defer lock.Unlock()
+	if have, err := r.journal().LoadHandover(criu); err == nil && have != nil {
 		return nil // called twice for this stage
 	}
-	s.sweep()
-	pool := r.reserveNumbers(ctx, s, rec)
+	r.journal().Sweep()
+	pool := r.reserveNumbers(ctx, handover)
 	defer pool.Close()
 	var files []*os.File
 	for _, f := range pool.Held() {
 		files = append(files, f)
 	}
-	if err := r.hold(criu, rec, files); err != nil {
+	if err := r.hold(criu, handover, files); err != nil {
 		r.Warn(err)
 	}
-	if err := s.save(criu, rec); err != nil {
-		return errors.Join(err, rec.Holder.Stop(ctx))
+	if err := r.journal().SaveHandover(criu, handover); err != nil {
+		return errors.Join(err, handover.Holder.Stop(ctx))
 	}
 	return nil
 }
 
 // reserveNumbers holds those of the wanted numbers that are free.
-func (r Runner) reserveNumbers(ctx context.Context, s store, rec *record) *device.Pool {
-	pool := device.New(rec.wanted())
-	lock, err := s.lockDevices(ctx)
+func (r Runner) reserveNumbers(ctx context.Context, handover *journal.Handover) *device.Pool {
+	pool := device.New(handover.Wanted())
+	lock, err := r.journal().LockDevices(ctx)
 	if err != nil {
 		r.Warn(err)
 		return pool
@@ -79,33 +81,23 @@ func (r Runner) reserveNumbers(ctx context.Context, s store, rec *record) *devic
 	return pool
 }
 
-// hold starts a holder of the files and notes it in the record.
-func (r Runner) hold(criu *nsenter.Process, rec *record, files []*os.File) error {
-	rec.Holder = helper.Ref{}
+// hold starts a helper that keeps the files open and notes it in the handover.
+func (r Runner) hold(criu *nsenter.Process, handover *journal.Handover, files []*os.File) error {
+	handover.Holder = helper.Ref{}
 	if len(files) == 0 {
 		return nil
 	}
-	model := modelOf(criu)
+	model := container.OpenEngine(criu)
 	if model != nil {
 		defer model.Close()
 	}
 	var err error
-	rec.Holder, err = helper.Start(helper.Request{Bound: criu, Model: model, Lifetime: holderLifetime, Files: files})
+	handover.Holder, err = helper.Start(helper.Request{Bound: criu, Model: model, Lifetime: restoreTime, Files: files})
 	if errors.Is(err, helper.ErrNotMoved) {
 		r.Warn(err)
 		return nil
 	}
 	return err
-}
-
-// modelOf opens the process that has started CRIU, to whose control groups our
-// helpers move; nil if it is gone, and they stay where they are.
-func modelOf(criu *nsenter.Process) *nsenter.Process {
-	model, err := nsenter.Open(parentOf(criu.PID()))
-	if err != nil {
-		return nil
-	}
-	return model
 }
 
 // hasAutofs tells from the names of the images alone whether there is work.

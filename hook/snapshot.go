@@ -1,111 +1,41 @@
 package hook
 
 import (
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 )
 
-// Snapshot is what was found in a container, as plain data.
-type Snapshot struct {
-	PID int
-	// Restore is whether CRIU itself says that the container has just been
-	// restored.
-	Restore bool
-	// Restored is whether CRIU has made the container's first process.
-	Restored bool
-	// Strategy limits the cures.
-	Strategy Strategy
-	// ReexecuteReplaced is the administrator's choice of that name.
-	ReexecuteReplaced bool
-	Mounts            []Mount
-	Waiters           []Waiter
-}
-
-// Mount is one autofs mount in one mount namespace.
-type Mount struct {
-	// Namespace is the inode number of the mount namespace; Main is whether it is
-	// that of its master, or without one, of the container's first process.
-	Namespace uint64
-	Main      bool
-	// NamespacePID is a process in that namespace.
-	NamespacePID int
-	ID           int
-	Path         string
-	Device       uint64 // st_dev
-	Source       string
-	Options      autofs.Options
-	// Covers are the mounts that lie exactly over it, the lowest first; Below
-	// are all mounts on it, in it and on those.
-	Covers, Below []Cover
-	// DeviceBefore is the st_dev that the checkpoint images have for the path, or
-	// systemd's state; 0 if neither is known.
-	DeviceBefore uint64
-	// Settled is whether an earlier run has made sure that its master knows it,
-	// and nothing has changed since.
-	Settled bool
-	// Preserved is whether an earlier moment of this restore gave it its old
-	// number back; NotPreserved says why not, "" if it was not tried.
-	Preserved    bool
-	NotPreserved string
-	// Parking is whether it is a parking mount of ours, in the place of a trigger of
-	// Master; UnderParking whether one covers it.
-	Parking, UnderParking bool
-	Master                Master
-}
-
-// Cover is a mount on an autofs mount.
-type Cover struct {
-	ID     int
-	Type   string
-	Path   string
-	Device uint64
-}
-
-// Master is the process that serves a mount, and its unit.
-type Master struct {
-	master.Identity
-	// StartTime is its nsenter.Process.StartTime.
-	StartTime uint64
-	// PipeFD is the descriptor with which it reads the mount's pipe.
-	PipeFD int
-	// Unit is the .automount unit of a systemd master, "" for another one.
-	Unit string
-	// Executed is whether it has executed its program since a fork made it. A
-	// restored daemon has not.
-	Executed bool
-	// Restored is whether CRIU has made the process of a systemd, Waited whether a
-	// process waits on one of its mounts.
-	Restored, Waited bool
-	// HoldsRoot is whether the process has a file descriptor on the mount, and
-	// so can answer without looking for it.
-	HoldsRoot bool
-	// Nested is whether it is in another mount namespace than the container's first
-	// process: a daemon of a service with its own, or a container in the container.
-	Nested bool
-}
-
-// Waiter is a process that is blocked in the kernel on an autofs mount.
-type Waiter struct {
-	PID     int    `json:"pid"`
-	Command string `json:"command"`
-	// Path is what the process wants to reach, "" if that could not be read.
-	Path string `json:"path,omitempty"`
-	// process is the process that the thread PID belongs to, start its start time.
-	process int
-	start   uint64
-}
-
-// outside reports whether a process that is not the container's serves the mount:
-// the mount is not opened, not changed, and no failure.
-func (m *Mount) outside() bool { return m.Master.Kind == master.Outside }
-
-// knownHealthy reports whether the device numbers alone show that the master
-// knows the mount, so that it need not be asked.
-func (m *Mount) knownHealthy() bool {
-	return m.Settled || m.Preserved || m.hasOldNumber()
-}
-
-// hasOldNumber reports whether it is a systemd's with the number in the images.
-func (m *Mount) hasOldNumber() bool {
-	return m.Master.Kind == master.Systemd && m.DeviceBefore != 0 && m.DeviceBefore == m.Device
+// snapshot describes the container, and asks none of its processes. known is what
+// earlier stages of the restore left.
+func (r Runner) snapshot(e Event, sc *container.Container, known *journal.Handover) (*container.Snapshot, error) {
+	snapshot := &container.Snapshot{
+		PID: e.PID, Strategy: e.Strategy, Restore: known.Stage != "" || e.Watch, Restored: container.Restored(sc.Init),
+		ReexecuteReplaced: r.Config.ReexecuteReplaced,
+	}
+	if !sc.HasAutofs() {
+		return snapshot, nil
+	}
+	var err error
+	if snapshot.Mounts, err = sc.Survey(); err != nil {
+		return nil, err
+	}
+	if e.Everyone {
+		if err := sc.CheckFirstProcess(snapshot.Mounts); err != nil {
+			r.Warn(err)
+		}
+	}
+	if err := r.journal().MarkConfirmed(sc.Init, snapshot.Mounts); err != nil {
+		r.Warn(err)
+	}
+	known.Describe(snapshot.Mounts, sc.Main().ID)
+	container.NameUnits(snapshot.Mounts)
+	waiting, err := sc.FindWaiters()
+	if err != nil {
+		return nil, err
+	}
+	snapshot.Waiters = container.WaitersInside(waiting, snapshot.Mounts)
+	if !snapshot.Restore {
+		sc.MarkRestored(snapshot)
+	}
+	return snapshot, nil
 }

@@ -1,13 +1,13 @@
-// Package nsenter looks at, and works inside, another process's mount
-// namespace without ever confusing that process with another one.
+// Package nsenter reads the state of a process, and works inside its mount namespace,
+// without ever confusing that process with another one.
 //
 // # A pid is turned into a Process once
 //
-// A pid is a number that the kernel may give to somebody else at any time.
+// The kernel may give the number of a process to another process at any time.
 // [Open] turns it into a [Process], which holds a pidfd and the process's
-// directory in /proc. Both belong to that one process for good: once it is
-// dead, every access fails with ESRCH instead of reaching a stranger.
-// Everything else in this module takes a *Process, never a pid.
+// directory in /proc. Both belong to that one process: after its end every access fails
+// with ESRCH instead of reaching another process. Everything else in this module takes
+// a *Process, never a pid.
 //
 // # Entering a mount namespace
 //
@@ -16,14 +16,14 @@
 // fs->users != 1). [Process.InMountNamespace] starts a goroutine, locks it to
 // its thread, calls unshare(CLONE_FS) and setns, and runs the function there.
 // The thread is never unlocked: it ends with the goroutine, so that no other
-// goroutine can ever find itself inside the container.
+// goroutine runs inside the container.
 //
 // # When not to use this package
 //
-// To read /proc/PID/mountinfo or a link in /proc/PID/fd no namespace has to be
-// entered: use [Process.ReadFile] and [Process.Readlink]. To open one file of
-// the container, such as a socket, use [Process.OpenInRoot], which resolves the
-// path inside the container's root in one step.
+// Reading /proc/PID/mountinfo or a link in /proc/PID/fd requires no change of
+// namespace: use [Process.ReadFile] and [Process.Readlink]. To open one file of the
+// container, such as a socket, use [Process.OpenInRoot], which resolves the path inside
+// the container's root with one system call.
 //
 // # What is refused
 //

@@ -160,9 +160,9 @@ func TestStuckFunction(t *testing.T) {
 	}
 }
 
-// TestNobodyElseMoves: while many goroutines are inside, and afterwards, no
+// TestOtherThreadsStay: while many goroutines are inside, and afterwards, no
 // other goroutine and not the main thread is in the container's namespace.
-func TestNobodyElseMoves(t *testing.T) {
+func TestOtherThreadsStay(t *testing.T) {
 	p := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS))
 	here := namespaceOfThread(t)
 	there, err := p.Readlink("ns/mnt")

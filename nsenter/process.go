@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
 // Process is one particular process. It stays that process: after its death
@@ -32,20 +34,16 @@ func Open(pid int) (*Process, error) {
 	if pid <= 0 {
 		return nil, fmt.Errorf("process %d: a process number must be positive", pid)
 	}
-	fd, err := retryEINTR(func() (int, error) { return unix.PidfdOpen(pid, 0) })
+	pidfd, err := sys.PidfdOpen(pid)
 	if err != nil {
-		return nil, fmt.Errorf("process %d: %w", pid, notExist("pidfd_open", err))
+		return nil, fmt.Errorf("process %d: %w", pid, notExist(err))
 	}
-	p := &Process{pid: pid, pidfd: os.NewFile(uintptr(fd), fmt.Sprintf("pidfd:%d", pid))}
-	path := "/proc/" + strconv.Itoa(pid)
-	fd, err = retryEINTR(func() (int, error) {
-		return unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-	})
+	p := &Process{pid: pid, pidfd: pidfd}
+	p.proc, err = sys.OpenAt(nil, "/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW)
 	if err != nil {
 		p.Close()
-		return nil, fmt.Errorf("process %d: %w", pid, &os.PathError{Op: "open", Path: path, Err: err})
+		return nil, fmt.Errorf("process %d: %w", pid, err)
 	}
-	p.proc = os.NewFile(uintptr(fd), path)
 	// The pidfd was opened first. If its process lives now, the number cannot
 	// have changed hands before /proc was opened: both name the same process.
 	if err := p.Alive(); err != nil {
@@ -75,7 +73,7 @@ func OpenIdentity(pid int, start uint64) (*Process, error) {
 	return p, nil
 }
 
-// Close lets go of the process. It may be called more than once.
+// Close closes the files of the Process. It may be called more than once.
 func (p *Process) Close() error {
 	var errs []error
 	for _, f := range []*os.File{p.pidfd, p.proc} {
@@ -96,16 +94,28 @@ func (p *Process) PID() int { return p.pid }
 // together name a process for as long as the machine runs.
 func (p *Process) StartTime() uint64 { return p.start }
 
-// Executed reports whether the process had executed a program since a fork made
-// it, when it was opened. CRIU restores processes by fork alone.
+// Executed reports whether the process, when it was opened, had called execve(2) since
+// its fork. Processes that CRIU restored have not.
 func (p *Process) Executed() bool { return !p.forked }
 
 // Identity is the process's number and start time, "123-4567": a name for
 // files that belong to this process and to no later one.
 func (p *Process) Identity() string { return fmt.Sprintf("%d-%d", p.pid, p.start) }
 
-// Pidfd is the process's pidfd. It is closed by Close; poll(2) reports it
-// readable when the process is dead.
+// ParseIdentity reads what [Process.Identity] writes.
+func ParseIdentity(text string) (pid int, start uint64, err error) {
+	number, ticks, _ := strings.Cut(text, "-")
+	if pid, err = strconv.Atoi(number); err == nil {
+		start, err = strconv.ParseUint(ticks, 10, 64)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("%q: want a process number and a start time: %w", text, err)
+	}
+	return pid, start, nil
+}
+
+// Pidfd is the process's pidfd, which Close closes. poll(2) reports it readable when the
+// process has ended.
 func (p *Process) Pidfd() *os.File { return p.pidfd }
 
 // Alive returns nil while the process exists, else an error that is
@@ -114,14 +124,13 @@ func (p *Process) Alive() error { return p.Signal(0) }
 
 // Signal sends a signal to exactly this process.
 func (p *Process) Signal(sig unix.Signal) error {
-	err := unix.PidfdSendSignal(int(p.pidfd.Fd()), sig, nil, 0)
-	if err != nil {
-		return fmt.Errorf("process %d: %w", p.pid, notExist("pidfd_send_signal", err))
+	if err := sys.PidfdSignal(p.pidfd, sig); err != nil {
+		return fmt.Errorf("process %d: %w", p.pid, notExist(err))
 	}
 	return nil
 }
 
-// usualSize is enough for most files of /proc/<pid> to be read by one call.
+// usualSize is enough to read most files of /proc/<pid> with one call.
 const usualSize = 2048
 
 // ReadFile reads a file of /proc/<pid>. More than limit bytes is an error: the
@@ -157,27 +166,35 @@ func (p *Process) Status(name string) (string, error) {
 	return "", fmt.Errorf("process %d: /proc/%d/status has no line %s", p.pid, p.pid, name)
 }
 
+// Capabilities returns one of the process's capability sets as a bit mask; set is a line
+// of /proc/<pid>/status, such as "CapEff".
+func (p *Process) Capabilities(set string) (uint64, error) {
+	value, err := p.Status(set)
+	if err != nil {
+		return 0, err
+	}
+	bits, err := strconv.ParseUint(value, 16, 64)
+	if err != nil {
+		return 0, fmt.Errorf("process %d: /proc/%d/status: %s: %w", p.pid, p.pid, set, err)
+	}
+	return bits, nil
+}
+
 // Readlink reads a link of /proc/<pid>, such as "exe" or "fd/3".
 func (p *Process) Readlink(name string) (string, error) {
-	buf := make([]byte, 4096)
-	n, err := retryEINTR(func() (int, error) { return unix.Readlinkat(int(p.proc.Fd()), name, buf) })
+	link, err := sys.ReadlinkAt(p.proc, name)
 	if err != nil {
-		return "", fmt.Errorf("process %d: %w", p.pid,
-			ended(&os.PathError{Op: "readlink", Path: fmt.Sprintf("/proc/%d/%s", p.pid, name), Err: err}))
+		return "", fmt.Errorf("process %d: %w", p.pid, ended(err))
 	}
-	return string(buf[:n]), nil
+	return link, nil
 }
 
 // LinkMode returns the mode of a link of /proc/<pid> itself. That of "fd/3" tells
 // for what the file is open: 0400 for reading, 0200 for writing (proc_pid_fd(5)).
 func (p *Process) LinkMode(name string) (uint32, error) {
-	var st unix.Stat_t
-	_, err := retryEINTR(func() (int, error) {
-		return 0, unix.Fstatat(int(p.proc.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	})
+	st, err := sys.StatAt(p.proc, name, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
-		return 0, fmt.Errorf("process %d: %w", p.pid,
-			ended(&os.PathError{Op: "lstat", Path: fmt.Sprintf("/proc/%d/%s", p.pid, name), Err: err}))
+		return 0, fmt.Errorf("process %d: %w", p.pid, ended(err))
 	}
 	return st.Mode, nil
 }
@@ -234,16 +251,16 @@ func (p *Process) statFields() ([]string, error) {
 	return fields, nil
 }
 
-// notExist makes "no such process" recognisable as fs.ErrNotExist.
-func notExist(call string, err error) error {
+// notExist makes ESRCH recognisable as fs.ErrNotExist.
+func notExist(err error) error {
 	if errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("%w: no such process", fs.ErrNotExist)
 	}
-	return os.NewSyscallError(call, err)
+	return err
 }
 
-// ended does that for files of /proc/<pid>: those that are open when the process
-// ends say "no such process", those that are not do not exist.
+// ended does the same for files of /proc/<pid>, and keeps their error: after the end of
+// the process, files that are open give ESRCH, and others do not exist.
 func ended(err error) error {
 	if errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("%w (%w)", err, fs.ErrNotExist)
@@ -251,24 +268,20 @@ func ended(err error) error {
 	return err
 }
 
-func retryEINTR[T any](call func() (T, error)) (T, error) {
-	for {
-		v, err := call()
-		if !errors.Is(err, unix.EINTR) {
-			return v, err
-		}
-	}
-}
-
-// Ended reports whether the process has ended, even if nobody has waited for it
-// yet.
+// Ended reports whether the process has ended; a zombie has.
 func (p *Process) Ended() bool {
 	ended, err := p.pollEnd(0)
 	return ended || err != nil
 }
 
-// Dying reports whether the process has been sent a SIGKILL, or has begun to end
-// otherwise; a zombie has.
+// EndsWithin waits for the end of the process for at most limit, and reports whether
+// it came.
+func (p *Process) EndsWithin(limit time.Duration) bool {
+	ended, err := p.pollEnd(limit)
+	return ended && err == nil
+}
+
+// Dying reports whether the process has a SIGKILL pending or is exiting; a zombie is.
 func (p *Process) Dying() bool {
 	for _, name := range []string{"SigPnd", "ShdPnd"} {
 		value, err := p.Status(name)
@@ -287,11 +300,11 @@ func (p *Process) Dying() bool {
 // WaitEnd returns nil when the process has ended, or ctx's error.
 func (p *Process) WaitEnd(ctx context.Context) error {
 	for {
-		timeout := 100 // ms; only bounds how late the end of ctx is noticed
+		timeout := 100 * time.Millisecond // only bounds how late the end of ctx is noticed
 		if deadline, ok := ctx.Deadline(); ok {
-			timeout = min(timeout, int(time.Until(deadline).Milliseconds())+1)
+			timeout = min(timeout, time.Until(deadline))
 		}
-		ended, err := p.pollEnd(max(timeout, 0))
+		ended, err := p.pollEnd(timeout)
 		switch {
 		case err != nil || ended:
 			return err
@@ -301,17 +314,16 @@ func (p *Process) WaitEnd(ctx context.Context) error {
 	}
 }
 
-// pollEnd waits at most timeout milliseconds for the end of the process: its
-// pidfd is readable then (pidfd_open(2)).
-func (p *Process) pollEnd(timeout int) (bool, error) {
+// pollEnd waits for the end of the process, which makes its pidfd readable
+// (pidfd_open(2)).
+func (p *Process) pollEnd(timeout time.Duration) (bool, error) {
 	fd := int32(p.pidfd.Fd())
 	if fd < 0 {
 		return false, fmt.Errorf("process %d: wait for its end: %w", p.pid, os.ErrClosed)
 	}
-	fds := []unix.PollFd{{Fd: fd, Events: unix.POLLIN}}
-	n, err := retryEINTR(func() (int, error) { return unix.Poll(fds, timeout) })
+	n, err := sys.Poll([]unix.PollFd{{Fd: fd, Events: unix.POLLIN}}, timeout)
 	if err != nil {
-		return false, fmt.Errorf("process %d: wait for its end: %w", p.pid, os.NewSyscallError("poll", err))
+		return false, fmt.Errorf("process %d: wait for its end: %w", p.pid, err)
 	}
 	return n > 0, nil
 }

@@ -159,7 +159,7 @@ func TestDeadProcess(t *testing.T) {
 }
 
 // startWithNumber starts a process with the given number (ns_last_pid, or nil
-// if somebody is always faster).
+// if another process is always faster).
 func startWithNumber(t *testing.T, pid int) *testenv.Child {
 	t.Helper()
 	for range 20 {
@@ -270,7 +270,7 @@ func TestWaitEnd(t *testing.T) {
 		t.Errorf("ended: %v", err)
 	}
 	if err := p.Alive(); err != nil {
-		t.Errorf("a zombie that nobody reaped: %v", err)
+		t.Errorf("an unreaped zombie: %v", err)
 	}
 }
 

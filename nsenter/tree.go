@@ -28,7 +28,7 @@ func (p *Process) Descendants() ([]int, error) {
 		children, err := childrenOf(found[i])
 		if err != nil {
 			if i > 0 && isGone(err) {
-				continue // died while we looked; its children went to a process we visit or visited
+				continue // it ended; its children went to a process that is visited anyway
 			}
 			return nil, err
 		}
@@ -46,9 +46,9 @@ func (p *Process) Descendants() ([]int, error) {
 }
 
 // Members returns the numbers of all processes on the host that are in the
-// process's pid namespace, and of those below the process. It reads all of
-// /proc: for a person's question, not for every restore. Without a pid
-// namespace of its own only the processes below it are returned.
+// process's pid namespace, and of those below the process. It reads all of /proc, which
+// is too slow for every restore. Without a pid namespace of its own only the processes
+// below it are returned.
 func (p *Process) Members() ([]int, error) {
 	found, err := p.Descendants()
 	if err != nil {
@@ -85,9 +85,8 @@ func (p *Process) Members() ([]int, error) {
 	return found, nil
 }
 
-// OpenParent opens the process's parent; nil if that is not in the caller's pid
-// namespace, as for PID 1. The parent is the one that the process has now: it
-// changes when a parent ends.
+// OpenParent opens the process's current parent, which changes when a parent ends; nil if
+// that is not in the caller's pid namespace, as for PID 1.
 func (p *Process) OpenParent() (*Process, error) {
 	for {
 		number, err := p.parent()
@@ -98,7 +97,7 @@ func (p *Process) OpenParent() (*Process, error) {
 		if err != nil && !isGone(err) {
 			return nil, err
 		}
-		// The number is the parent's if it was before that was opened and is now.
+		// The number is the parent's if it was before and after the process was opened.
 		now, nowErr := p.parent()
 		switch {
 		case err == nil && nowErr == nil && now == number && parent.Alive() == nil:

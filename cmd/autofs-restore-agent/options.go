@@ -42,7 +42,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.StringVar(&o.engine, "engine", engineContainerd, "container engine of the node: containerd or crio")
 	f.StringVar(&o.socket, "socket", "", "its socket (default "+containerd.Socket+" or "+crioSocket+")")
 	f.StringVar(&o.hook, "hook", "/usr/bin/autofs-restore-hook", "the light binary of the image")
-	f.StringVar(&o.directory, "run-directory", hook.RunDirectory, "where the host's "+hook.RunDirectory+" is mounted")
+	f.StringVar(&o.directory, "run-directory", hook.Directory, "where the host's "+hook.Directory+" is mounted")
 	f.StringVar(&o.listen, "listen", ":9808", "address of /metrics, /healthz and /readyz")
 	f.StringVar(&o.serviceAccount, "service-account", kube.ServiceAccount, "where the token and the certificate are mounted")
 	f.IntVar(&o.workers, "workers", 4, "how many repairs run at a time")

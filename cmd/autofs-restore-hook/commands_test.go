@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 )
 
 // noProcess is a process number that the kernel never gives (pid_max is at most 2^22).
@@ -76,10 +76,10 @@ func TestReportWithoutProcess(t *testing.T) {
 	for _, name := range []string{"inspect", "repair"} {
 		r := call{args: []string{name, noProcess, "--json"}}.run(t)
 		r.expect(t, name, 2, "{", "no such process")
-		var report hook.Report
-		if err := json.Unmarshal([]byte(r.out), &report); err != nil || report.Outcome != hook.Failed || report.Mounts == nil ||
-			report.Trigger != "command:"+name || !strings.Contains(report.Error, "no such process") {
-			t.Errorf("%s: %+v, %v", name, report, err)
+		var rep report.Report
+		if err := json.Unmarshal([]byte(r.out), &rep); err != nil || rep.Outcome != report.Failed || rep.Mounts == nil ||
+			rep.Trigger != "command:"+name || !strings.Contains(rep.Error, "no such process") {
+			t.Errorf("%s: %+v, %v", name, rep, err)
 		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/doctor"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/textwrap"
 )
 
@@ -36,7 +36,7 @@ Exit status: 0 all is well, 1 warnings, 2 failures, 3 wrong usage, or it could n
 // examine looks at the machine and prints the verdicts. The exit status is that of
 // the worst one.
 func examine(asJSON bool) (int, error) {
-	facts, err := doctor.Gather(context.Background(), versionNumber, hook.RunDirectory+"/reports")
+	facts, err := doctor.Gather(context.Background(), versionNumber, journal.Directory+"/reports")
 	if err != nil {
 		return 0, err
 	}

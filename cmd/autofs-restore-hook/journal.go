@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// journal is a connection to the host's journald. It is not that of go-systemd, which
+// journald is a connection to the host's journald. It is not that of go-systemd, which
 // blocks while the journal's queue is full: CRIU waits for this program.
-type journal struct {
+type journald struct {
 	socket int // -1 if there is no journal
 	// container is the container's name, a string, if it is known. Any goroutine may
 	// write a line.
@@ -23,20 +23,20 @@ const journalSocket = "/run/systemd/journal/socket"
 
 // dialJournal connects to the journal, if there is one. It must be done before a
 // thread enters a container, which may have a socket of that name, too.
-func dialJournal() *journal {
+func dialJournal() *journald {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return &journal{socket: -1}
+		return &journald{socket: -1}
 	}
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: journalSocket}); err != nil {
 		unix.Close(fd)
-		return &journal{socket: -1}
+		return &journald{socket: -1}
 	}
-	return &journal{socket: fd}
+	return &journald{socket: fd}
 }
 
 // Levels implements logrus.Hook.
-func (*journal) Levels() []logrus.Level { return logrus.AllLevels }
+func (*journald) Levels() []logrus.Level { return logrus.AllLevels }
 
 // Priorities of syslog(3).
 const (
@@ -63,7 +63,7 @@ func printable(text string) string {
 }
 
 // Fire sends a line, or drops it if the journal does not take it now.
-func (j *journal) Fire(entry *logrus.Entry) error {
+func (j *journald) Fire(entry *logrus.Entry) error {
 	if j.socket < 0 {
 		return nil
 	}

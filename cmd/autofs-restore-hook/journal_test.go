@@ -16,7 +16,7 @@ func TestJournal(t *testing.T) {
 	}
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
-	j := &journal{socket: pair[0]}
+	j := &journald{socket: pair[0]}
 	j.container.Store("web\n1")
 	entry := &logrus.Entry{Level: logrus.WarnLevel, Message: "zwei\nZeilen: \"ä\" \x1b[2J\u2028\xff"}
 	if err := j.Fire(entry); err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/sirupsen/logrus/hooks/writer"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 )
 
 // logger writes to standard error, which is CRIU's log for an action script,
@@ -20,7 +21,7 @@ type logger struct {
 	// standard output; it goes to the journal only, and errors beside JSON to standard
 	// error, too.
 	course  *logrus.Logger
-	journal *journal
+	journal *journald
 }
 
 func newLogger() *logger {
@@ -64,8 +65,8 @@ func (l *logger) start(e hook.Event) {
 // may have any number of mounts and processes.
 const maxLines = 50
 
-func (l *logger) end(e hook.Event, report *hook.Report, err error) {
-	if report == nil {
+func (l *logger) end(e hook.Event, rep *report.Report, err error) {
+	if rep == nil {
 		if err != nil {
 			l.course.Errorf("%s: %v", e.Trigger, err)
 			return
@@ -73,20 +74,20 @@ func (l *logger) end(e hook.Event, report *hook.Report, err error) {
 		l.course.Infof("%s: done", e.Trigger)
 		return
 	}
-	l.named(report.Container)
-	if report.Outcome == hook.Repaired || report.Outcome == hook.NothingToDo {
-		l.course.Info(report.Summary())
+	l.named(rep.Container)
+	if rep.Outcome == report.Repaired || rep.Outcome == report.NothingToDo {
+		l.course.Info(rep.Summary())
 		return
 	}
-	l.course.Error(report.Summary())
-	unrepaired := report.Unrepaired()
+	l.course.Error(rep.Summary())
+	unrepaired := rep.Unrepaired()
 	for _, u := range unrepaired[:min(len(unrepaired), maxLines)] {
 		l.course.Errorf("unrepaired: %s: %s", u.Listed(), u.Reason)
 	}
-	for _, w := range report.Waiting[:min(len(report.Waiting), maxLines)] {
+	for _, w := range rep.Waiting[:min(len(rep.Waiting), maxLines)] {
 		l.course.Errorf("process %d (%q) waits on an automount at %q", w.PID, w.Command, w.Path)
 	}
-	if len(unrepaired) > maxLines || len(report.Waiting) > maxLines {
+	if len(unrepaired) > maxLines || len(rep.Waiting) > maxLines {
 		l.course.Error("there are more: see the report")
 	}
 }

@@ -14,7 +14,9 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/remover"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
 )
 
@@ -169,7 +171,7 @@ func unknown(word string) int {
 
 // run handles an event, with one line in the log at the start and one at the end.
 // input is the text that was read from standard input.
-func run(log *logger, event hook.Event, input []byte) *hook.Report {
+func run(log *logger, event hook.Event, input []byte) *report.Report {
 	if !event.Watch {
 		// It starts before anything is logged. The output of a command does not count.
 		defer log.limit(event.Trigger).Stop()
@@ -183,18 +185,19 @@ func run(log *logger, event hook.Event, input []byte) *hook.Report {
 		log.Error(err)
 	}
 	runner := hook.Runner{
-		Directory: hook.RunDirectory, Config: config, Warn: func(err error) { log.Warn(err) },
+		Version:   versionNumber,
+		Directory: journal.Directory, Config: config, Warn: func(err error) { log.Warn(err) },
 		Note: func(text string) { log.Info(text) }, Protect: sealed(input),
 	}
-	report, err := runner.Run(context.Background(), event)
-	log.end(event, report, err)
+	rep, err := runner.Run(context.Background(), event)
+	log.end(event, rep, err)
 	switch {
-	case report != nil:
-		return report
+	case rep != nil:
+		return rep
 	case err != nil:
-		return &hook.Report{Outcome: hook.Failed, Error: err.Error()}
+		return &report.Report{Outcome: report.Failed, Error: err.Error()}
 	}
-	return &hook.Report{Outcome: hook.NothingToDo}
+	return &report.Report{Outcome: report.NothingToDo}
 }
 
 // stateTime is how long a runtime may take to write a container's state.

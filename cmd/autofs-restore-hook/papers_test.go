@@ -6,7 +6,8 @@ import (
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/cmd/internal/manual"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 )
 
 //go:generate go test -run ^TestPapers$ . -update
@@ -60,8 +61,8 @@ func TestOutcomes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, outcome := range []string{
-		string(hook.Healthy), string(hook.Preserved), string(hook.Reexecuted), string(hook.Reloaded), string(hook.Restarted), string(hook.Unrepaired),
-		string(hook.Repaired), string(hook.NothingToDo), string(hook.Partial), string(hook.Failed), string(hook.Planned),
+		string(plan.Healthy), string(plan.Preserved), string(plan.Reexecuted), string(plan.Reloaded), string(plan.Restarted), string(plan.Unrepaired),
+		string(report.Repaired), string(report.NothingToDo), string(report.Partial), string(report.Failed), string(report.Planned),
 	} {
 		if !strings.Contains(string(page), `\fB`+strings.ReplaceAll(outcome, "-", `\-`)+`\f`) {
 			t.Errorf("no outcome %s", outcome)

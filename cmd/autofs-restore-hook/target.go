@@ -12,7 +12,11 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/cmd/internal/containers"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/install"
 )
 
@@ -24,7 +28,7 @@ func inspectCommand() *command {
 	c := newCommand("inspect", "CONTAINER|--all", "show the automounts of a container, and what repair would do", `Show each autofs mount of a container, the process that serves it (its master), and what repair would do. Show also what CRIU would fail at in a checkpoint, or in a restore elsewhere. Nothing is changed.
 
 `+aboutContainer)
-	r := request{command: c, strategy: string(hook.Auto)}
+	r := request{command: c, strategy: string(container.Auto)}
 	r.sharedOptions()
 	c.run = func(words []string) (int, error) { return r.start(words, inspect) }
 	return c
@@ -41,9 +45,9 @@ The strategy limits what is tried for mounts that systemd serves:
   reexec   have systemd re-execute itself and correct what it remembers,
            also where nothing shows that it was restored; restart no unit
   restart  restart the units of a systemd that was restored`)
-	r := request{command: c, strategy: string(hook.Auto)}
+	r := request{command: c, strategy: string(container.Auto)}
 	r.sharedOptions()
-	c.options.Var(choice{[]string{string(hook.Auto), string(hook.ReexecOnly), string(hook.RestartOnly)}, &r.strategy},
+	c.options.Var(choice{[]string{string(container.Auto), string(container.ReexecOnly), string(container.RestartOnly)}, &r.strategy},
 		"strategy", "what to try for mounts of systemd")
 	c.options.BoolVar(&r.killWaiters, "kill-waiters", false, "SIGKILL processes that wait on a mount and cannot be released")
 	c.run = func(words []string) (int, error) { return r.start(words, repair) }
@@ -77,8 +81,8 @@ func (r *request) start(words []string, run func(e hook.Event, asJSON bool) int)
 		return 0, err
 	}
 	return run(hook.Event{
-		Trigger: "command:" + r.command.name, Moment: hook.Repair, PID: c.PID, ContainerID: c.ID, Everyone: true,
-		Strategy: hook.Strategy(r.strategy), KillWaiters: r.killWaiters,
+		Trigger: "command:" + r.command.name, Stage: stage.Repair, PID: c.PID, ContainerID: c.ID, Everyone: true,
+		Strategy: container.Strategy(r.strategy), KillWaiters: r.killWaiters,
 	}, r.asJSON), nil
 }
 
@@ -164,12 +168,12 @@ func inspect(event hook.Event, asJSON bool) int {
 	log := newCommandLogger(asJSON)
 	defer log.limit(event.Trigger).Stop()
 	protectProcess(log)
-	runner := hook.Runner{Directory: hook.RunDirectory, Warn: func(err error) { log.Warn(err) }, Machine: machine(log), Protect: sealed(nil)}
-	report, err := runner.Inspect(context.Background(), event)
+	runner := hook.Runner{Version: versionNumber, Directory: journal.Directory, Warn: func(err error) { log.Warn(err) }, Machine: machine(log), Protect: sealed(nil)}
+	rep, err := runner.Inspect(context.Background(), event)
 	if err != nil {
-		log.end(event, report, err)
+		log.end(event, rep, err)
 	}
-	return show(report, asJSON)
+	return show(rep, asJSON)
 }
 
 // machine describes this machine's CRIU.
@@ -187,22 +191,22 @@ func machine(log *logger) *forecast.Machine {
 
 // show prints a report and returns the exit status that goes with it. An error before
 // anything was found is no table.
-func show(report *hook.Report, asJSON bool) int {
+func show(rep *report.Report, asJSON bool) int {
 	var err error
 	switch {
 	case asJSON:
-		err = printJSON(report)
-	case report.Error != "" && len(report.Mounts) == 0:
-		fmt.Fprintf(os.Stderr, "%s: %s\n", programName, printable(report.Error))
+		err = printJSON(rep)
+	case rep.Error != "" && len(rep.Mounts) == 0:
+		fmt.Fprintf(os.Stderr, "%s: %s\n", programName, printable(rep.Error))
 	default:
-		err = report.Table(os.Stdout)
+		err = rep.Table(os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", programName, err)
 		return exitFailed
 	}
-	if report.Unreadable {
+	if rep.Unreadable {
 		return exitUsage
 	}
-	return report.Outcome.ExitStatus()
+	return rep.Outcome.ExitStatus()
 }

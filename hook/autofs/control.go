@@ -8,9 +8,11 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
-// ControlPath is the device through which a master speaks to the kernel.
+// ControlPath is the device for the ioctls of a master.
 const ControlPath = "/dev/autofs"
 
 // Its device number: AUTOFS_MINOR of include/linux/miscdevice.h.
@@ -19,26 +21,31 @@ const (
 	controlMinor = 235
 )
 
+// IsControl reports whether a file with these attributes is the control device, whatever
+// its path.
+func IsControl(st *unix.Stat_t) bool {
+	return st.Mode&unix.S_IFMT == unix.S_IFCHR && uint64(st.Rdev) == unix.Mkdev(controlMajor, controlMinor) //nolint:unconvert // 32 bits on some architectures
+}
+
 // Control is an open /dev/autofs. It is not bound to the mount namespace in
 // which it was opened: open it on the host, then enter the container's.
 type Control struct{ file *os.File }
 
 // OpenControl opens /dev/autofs in the current mount namespace, close-on-exec.
 // ENOENT means that the device is missing, ENXIO or ENODEV that the kernel has
-// no autofs. Inside a container the name may be anything, so it is opened
-// without following links or waiting, and refused unless it is device 10:235.
+// no autofs. In a container the path may be any file, so it is opened without following
+// links or blocking, and refused unless it is device 10:235.
 func OpenControl() (*Control, error) {
 	f, err := os.OpenFile(ControlPath, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the autofs control device: %w", err)
 	}
-	var st unix.Stat_t
-	if err := onFile(f, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
+	st, err := sys.Stat(f)
+	if err != nil {
 		f.Close()
-		return nil, &os.PathError{Op: "fstat", Path: ControlPath, Err: err}
+		return nil, fmt.Errorf("%s: %w", ControlPath, err)
 	}
-	want := unix.Mkdev(controlMajor, controlMinor)
-	if st.Mode&unix.S_IFMT != unix.S_IFCHR || uint64(st.Rdev) != want { //nolint:unconvert // 32 bits on some architectures
+	if !IsControl(&st) {
 		f.Close()
 		return nil, &os.PathError{Op: "open", Path: ControlPath, Err: fmt.Errorf(
 			"not the character device %d:%d: %w", controlMajor, controlMinor, unix.ENODEV)}
@@ -46,25 +53,8 @@ func OpenControl() (*Control, error) {
 	return &Control{file: f}, nil
 }
 
-// NewControl takes over a descriptor that is already open on /dev/autofs.
-func NewControl(f *os.File) *Control { return &Control{file: f} }
-
 // Close closes the device.
 func (c *Control) Close() error { return c.file.Close() }
-
-// Version returns the version of the kernel's control interface (1.1 at 6.18).
-// It needs no privilege, so it tells whether the device answers at all.
-func (c *Control) Version() (major, minor uint32, err error) {
-	r, err := newRequest(-1, "")
-	if err != nil {
-		return 0, 0, err
-	}
-	if err := c.do(iocDevVersion, r); err != nil {
-		return 0, 0, ioctlError("AUTOFS_DEV_IOCTL_VERSION", err)
-	}
-	major, minor = r.version()
-	return major, minor, nil
-}
 
 // OpenMount opens the root of the autofs mount with device number dev (st_dev)
 // at path, however many mounts cover it, for ioctls. ENOENT: no autofs with that
@@ -103,44 +93,28 @@ func newOpenRequest(path string, dev uint64) (request, error) {
 	}
 	r, err := newRequest(-1, path)
 	if err == nil {
-		r.put(offsetArgument, EncodeDevice(dev))
+		r.put(offsetArgument, encodeDevice(dev))
 	}
 	return r, err
 }
 
-// OpenRequest is what [Control.OpenMount] gives to the kernel, for a process
-// that is made to do it: the number of the ioctl and its argument. OpenedFile
-// reads the descriptor from the same bytes afterwards.
+// OpenRequest returns the number and the argument of the ioctl of [Control.OpenMount], for
+// injection into another process. OpenedFile reads the descriptor from the argument
+// afterwards.
 func OpenRequest(path string, dev uint64) (number uint, argument []byte, err error) {
 	r, err := newOpenRequest(path, dev)
 	return iocDevOpenMount, r, err
 }
 
-// OpenedFile is the descriptor in the argument of an OpenRequest that the kernel
-// has answered.
+// OpenedFile returns the descriptor in the argument of a completed OpenRequest.
 func OpenedFile(argument []byte) int { return request(argument).ioctlFD() }
 
-// SetCatatonic is [Catatonic] through the control device: the same effect, and
-// the only change that a process outside the master's process group may make
-// through it. root must be a real descriptor on an autofs; see [Reopen].
-func (c *Control) SetCatatonic(root *os.File) error {
-	err := onFile(root, func(fd int) error {
-		r, err := newRequest(fd, "")
-		if err != nil {
-			return err
-		}
-		return c.do(iocDevCatatonic, r)
-	})
-	return ioctlError("AUTOFS_DEV_IOCTL_CATATONIC", err)
-}
-
-// Fail answers a request with an error, which every process that waits for the
-// token gets from its system call. ESTALE is special: the kernel walks the whole
-// path once more (retry_estale(), include/linux/namei.h). Only the master's
-// process group may do this (EACCES), so root is of a mount of the caller's. An
-// unknown token is EINVAL.
+// Fail answers a request with an error, which the system calls of all processes that wait
+// for the token return. ESTALE is special: the kernel repeats the lookup of the whole path
+// (retry_estale(), include/linux/namei.h). Only the master's process group may do this
+// (EACCES otherwise). An unknown token is EINVAL.
 func (c *Control) Fail(root *os.File, token uint32, errno unix.Errno) error {
-	err := onFile(root, func(fd int) error {
+	err := sys.OnFile(root, func(fd int) error {
 		r, err := newRequest(fd, "")
 		if err != nil {
 			return err

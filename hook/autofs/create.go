@@ -10,17 +10,17 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
-// CreateOptions say what the new superblock shall look like.
+// CreateOptions are the parameters of a new superblock.
 type CreateOptions struct {
-	// PipeWriter is the writing end of the master's pipe. The kernel takes a
-	// reference of its own, sets O_DIRECT on it and clears O_NONBLOCK, so it
-	// must be an open file of its own (from open(2), not from dup(2)). The
-	// caller closes it afterwards. Its number stands in the options then (fd=): to
-	// CRIU's next dump it only matters where the master has the pipe's writing end
-	// open under that number (criu/autofs.c, autofs_kernel_pipe_alive), to its
-	// restore it is a wish.
+	// PipeWriter is the writing end of the master's pipe. The kernel takes a reference,
+	// sets O_DIRECT and clears O_NONBLOCK, so it must not share its open file with other
+	// descriptors. The caller closes it afterwards. Its number is in the mount options
+	// (fd=): CRIU's next dump uses it only if the master has the pipe's writing end open
+	// under that number (criu/autofs.c, autofs_kernel_pipe_alive).
 	PipeWriter *os.File
 	// ProcessGroup is the master's process group in the pid namespace of the
 	// caller; 0 for the caller's own.
@@ -30,8 +30,8 @@ type CreateOptions struct {
 	Timeout time.Duration
 	// MinProto and MaxProto are both 5 if 0.
 	MinProto, MaxProto int
-	// UID and GID of the root directory, in the caller's user namespace; -1
-	// leaves the caller's.
+	// UID and GID of the root directory, in the caller's user namespace; -1 for the
+	// caller's.
 	UID, GID int
 	// Source is the mount's source in mountinfo, such as systemd-1.
 	Source string
@@ -39,35 +39,32 @@ type CreateOptions struct {
 	StrictExpire, Ignore bool
 }
 
-// Create makes a new autofs superblock and returns its root as a detached
-// mount: an O_PATH descriptor, close-on-exec, for move_mount(2), [Device] and
-// [Reopen]. Closing it before it is attached destroys the superblock.
+// Create creates an autofs superblock and returns its root as a detached mount: an O_PATH
+// descriptor for move_mount(2), [Device] and [Reopen]. Closing it before it is attached
+// destroys the superblock.
 //
 // It needs CAP_SYS_ADMIN in the initial user namespace, and fsopen(2), Linux
-// 5.2. Errors are a [*ParameterError], or of [SetTimeout].
+// 5.2. The error wraps a [*sys.MountError], or is of [SetTimeout].
 func Create(o CreateOptions) (*os.File, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("create autofs: %w", err)
 	}
 	var root *os.File
-	err := onFile(o.PipeWriter, func(fd int) error {
-		fs, err := openContext("autofs")
+	err := sys.OnFile(o.PipeWriter, func(fd int) error {
+		fs, err := sys.OpenFSContext("autofs")
 		if err != nil {
 			return err
 		}
-		defer fs.close()
+		defer fs.Close()
 		if err := o.configure(fs, fd); err != nil {
 			return err
 		}
-		// Kernels before 6.7 look the number up here, not before.
-		if err := fs.create(); err != nil {
-			return err
-		}
-		root, err = fs.mount(o.Source)
+		// Kernels before 6.7 look the descriptor up here, not before.
+		root, err = fs.Mount(o.Source)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("create autofs: %w", err)
 	}
 	if o.Timeout > 0 {
 		if err := setTimeoutDetached(root, o.Timeout); err != nil {
@@ -97,9 +94,9 @@ func (o *CreateOptions) check() error {
 	return nil
 }
 
-// configure gives the options to the kernel. fd goes as text: autofs takes
-// FSCONFIG_SET_FD only since 6.7 (e6ec453bd0f0), text always.
-func (o *CreateOptions) configure(fs *fsContext, fd int) error {
+// configure sets the mount options. fd is a string because autofs supports
+// FSCONFIG_SET_FD only since 6.7 (e6ec453bd0f0).
+func (o *CreateOptions) configure(fs *sys.FSContext, fd int) error {
 	type option struct{ key, value string }
 	options := []option{
 		{"fd", strconv.Itoa(fd)},
@@ -119,7 +116,7 @@ func (o *CreateOptions) configure(fs *fsContext, fd int) error {
 		options = append(options, option{"gid", strconv.Itoa(o.GID)})
 	}
 	for _, opt := range options {
-		if err := fs.setString(opt.key, opt.value); err != nil {
+		if err := fs.SetString(opt.key, opt.value); err != nil {
 			return err
 		}
 	}
@@ -131,7 +128,7 @@ func (o *CreateOptions) configure(fs *fsContext, fd int) error {
 		flags = append(flags, "ignore")
 	}
 	for _, flag := range flags {
-		if err := fs.setFlag(flag); err != nil {
+		if err := fs.SetFlag(flag); err != nil {
 			return err
 		}
 	}

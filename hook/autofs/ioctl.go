@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
 // The generic encoding of ioctl numbers (include/uapi/asm-generic/ioctl.h), as
@@ -39,10 +41,8 @@ var (
 
 // Ioctls on /dev/autofs, include/uapi/linux/auto_dev-ioctl.h.
 var (
-	iocDevVersion   = ioc(iocRead|iocWrite, 0x71, requestSize)
 	iocDevOpenMount = ioc(iocRead|iocWrite, 0x74, requestSize)
 	iocDevFail      = ioc(iocRead|iocWrite, 0x77, requestSize)
-	iocDevCatatonic = ioc(iocRead|iocWrite, 0x79, requestSize)
 )
 
 // struct autofs_dev_ioctl: four 32-bit words, a union of 8 bytes, the path.
@@ -61,8 +61,8 @@ const (
 // request is one struct autofs_dev_ioctl in the machine's byte order.
 type request []byte
 
-// newRequest encodes a request without argument; path may be empty. The errors
-// are those the kernel would give, found before it is asked.
+// newRequest encodes a request without argument; path may be empty. It returns the errors
+// that the kernel would return.
 func newRequest(ioctlfd int, path string) (request, error) {
 	size := requestSize
 	if path != "" {
@@ -83,14 +83,14 @@ func newRequest(ioctlfd int, path string) (request, error) {
 	return r, nil
 }
 
-func (r request) put(offset int, v uint32)  { binary.NativeEndian.PutUint32(r[offset:], v) }
-func (r request) get(offset int) uint32     { return binary.NativeEndian.Uint32(r[offset:]) }
-func (r request) ioctlFD() int              { return int(int32(r.get(offsetIoctlFD))) }
-func (r request) version() (uint32, uint32) { return r.get(offsetVerMajor), r.get(offsetVerMinor) }
+func (r request) put(offset int, v uint32) { binary.NativeEndian.PutUint32(r[offset:], v) }
+func (r request) ioctlFD() int {
+	return int(int32(binary.NativeEndian.Uint32(r[offsetIoctlFD:])))
+}
 
-// ioctlPointer calls an ioctl whose argument is memory.
+// ioctlPointer calls an ioctl whose argument is a pointer.
 func ioctlPointer(f *os.File, number uint, arg unsafe.Pointer) error {
-	return onFile(f, func(fd int) error {
+	return sys.OnFile(f, func(fd int) error {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(number), uintptr(arg))
 		return errnoError(errno)
 	})
@@ -98,7 +98,7 @@ func ioctlPointer(f *os.File, number uint, arg unsafe.Pointer) error {
 
 // ioctlValue calls an ioctl whose argument is a number.
 func ioctlValue(f *os.File, number uint, arg uintptr) error {
-	return onFile(f, func(fd int) error {
+	return sys.OnFile(f, func(fd int) error {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(number), arg)
 		return errnoError(errno)
 	})
@@ -111,7 +111,7 @@ func errnoError(errno unix.Errno) error {
 	return errno
 }
 
-// ioctlError names the ioctl, and says what a descriptor of the wrong kind was.
+// ioctlError names the ioctl, and explains EBADF.
 func ioctlError(name string, err error) error {
 	if err == nil {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Options are what the kernel shows of an autofs superblock in mountinfo
+// Options are the mount options of an autofs superblock in mountinfo
 // (autofs_show_options(), fs/autofs/inode.c).
 type Options struct {
 	// FD is the number the pipe's writing end had in the process that mounted
@@ -25,30 +25,29 @@ type Options struct {
 	// process that read mountinfo; 0 if it has no number there.
 	ProcessGroup int
 	// Timeout is the idle time before expiry, in whole seconds; 0 is never.
-	// More than a Duration holds (292 years) is cut to that.
+	// The maximum is that of a Duration, 292 years.
 	Timeout            time.Duration
 	MinProto, MaxProto int
 	Type               Type
 	// UID and GID own the root directory; -1 when not shown, which means 0.
 	// They are numbers of the initial user namespace.
 	UID, GID int
-	// StrictExpire: walking through a mount does not count as using it.
+	// StrictExpire: a path walk through a mount does not count as use.
 	StrictExpire bool
-	// Ignore: tools that list mounts are asked to leave this one out.
+	// Ignore asks tools that list mounts to omit this one.
 	Ignore bool
 }
 
-// ErrOptions is at the bottom of every error of ParseOptions.
+// ErrOptions is wrapped by all errors of ParseOptions.
 var ErrOptions = errors.New("invalid autofs mount options")
 
-// maxOptions bounds the text: the kernel's own is below 300 bytes, and a mount's
-// options never pass a page.
+// maxOptions bounds the text: the kernel's is shorter than 300 bytes, and the options of a
+// mount are never longer than a page.
 const maxOptions = 64 << 10
 
-// ParseOptions parses the super options of a mountinfo line of type autofs.
-// Words it does not know are skipped, for kernels to come; what the kernel has
-// always shown must be there, once, and within its range. Errors wrap
-// [ErrOptions] and name the word.
+// ParseOptions parses the super options of a mountinfo line of type autofs. It skips
+// unknown options, for future kernels; each option that all kernels show must be present,
+// once, and within its range. Errors wrap [ErrOptions] and name the option.
 func ParseOptions(super string) (Options, error) {
 	if len(super) > maxOptions {
 		return Options{}, fmt.Errorf("%w: %d bytes, more than %d", ErrOptions, len(super), maxOptions)
@@ -67,8 +66,8 @@ func ParseOptions(super string) (Options, error) {
 	return p.o, nil
 }
 
-// Catatonic tells whether the kernel has given the master up: it is not asked,
-// no process waits, and a missing mount is ENOENT.
+// Catatonic reports whether the mount is catatonic: the kernel sends the master no
+// requests, no process waits, and a missing mount is ENOENT.
 func (o Options) Catatonic() bool { return o.FD < 0 }
 
 type parser struct {
@@ -117,7 +116,7 @@ func (p *parser) set(name, value string) (err error) {
 		o.FD = fd
 	case "pipe_ino":
 		if value == "-1" {
-			// The kernel clears both at once, but prints them without the lock.
+			// The kernel clears both together, but prints them without the lock.
 			o.FD = -1
 			return nil
 		}
@@ -159,7 +158,7 @@ func seconds(value string) (time.Duration, error) {
 	return time.Duration(min(n, most)) * time.Second, nil
 }
 
-// shorten keeps hostile input out of log lines.
+// shorten keeps untrusted input in log lines short.
 func shorten(s string) string {
 	if len(s) > 40 {
 		return s[:40] + "..."

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PacketType is what the kernel asks of the master (enum of
+// PacketType is the kind of a request to the master (enum of
 // include/uapi/linux/auto_fs.h, protocol 5).
 type PacketType int32
 
@@ -19,23 +19,8 @@ const (
 	MissingIndirect PacketType = 3 // mount the named entry
 	ExpireIndirect  PacketType = 4 // unmount the named entry
 	MissingDirect   PacketType = 5 // mount on the root; also of offset mounts
-	ExpireDirect    PacketType = 6 // unmount what covers the root
+	ExpireDirect    PacketType = 6 // unmount the covers of the root
 )
-
-// String returns the kernel's name without its prefix autofs_ptype_.
-func (t PacketType) String() string {
-	switch t {
-	case MissingIndirect:
-		return "missing_indirect"
-	case ExpireIndirect:
-		return "expire_indirect"
-	case MissingDirect:
-		return "missing_direct"
-	case ExpireDirect:
-		return "expire_direct"
-	}
-	return fmt.Sprintf("type(%d)", int32(t))
-}
 
 // Packet is one request from a master's pipe, protocol 5 (struct
 // autofs_v5_packet).
@@ -44,16 +29,16 @@ type Packet struct {
 	Token  uint32 // for the answer; one counter for all mounts of the machine, never 0
 	Device uint64 // st_dev of the mount
 	Inode  uint64 // of the mount's root
-	Name   string // the entry; of direct and offset mounts a number without meaning
+	Name   string // the entry; a meaningless number for direct and offset mounts
 	UID    uint32 // of the process that waits, in the user namespace of the pipe's opener
 	GID    uint32
 	PID    uint32 // its thread, in the master's pid namespace
 	TGID   uint32 // its process
 }
 
-// PacketSize is the size of a packet on 64-bit kernels: 300 bytes, filled up
-// to the alignment of the 64-bit inode number. i386, alone, sends 300. Give
-// read(2) at least this much: the pipe is in packet mode and drops the rest.
+// PacketSize is the size of a packet on 64-bit kernels: 300 bytes, padded to the
+// alignment of the 64-bit inode number. Only i386 sends 300. Read at least this much: the
+// pipe is in packet mode and drops the rest.
 const PacketSize = 304
 
 // Fields of struct autofs_v5_packet by offset.
@@ -88,7 +73,7 @@ func ParsePacket(b []byte) (Packet, error) {
 	p := Packet{
 		Type:   PacketType(word(packetType)),
 		Token:  word(packetToken),
-		Device: DecodeDevice(word(packetDevice)),
+		Device: decodeDevice(word(packetDevice)),
 		Inode:  binary.NativeEndian.Uint64(b[packetInode:]),
 		UID:    word(packetUID),
 		GID:    word(packetGID),

@@ -11,33 +11,35 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
-// How far back from the newest request, of whatever mount, one is looked for
-// that was never answered. Each costs 2 µs.
+// maxPending bounds the search for unanswered requests: how many tokens below the newest
+// one, of all mounts, are tried. Each takes 2 µs.
 const maxPending = 1 << 14
 
-// patience bounds how long the kernel may take to send a request of our own.
-const patience = time.Second
+// requestTime bounds how long the kernel may take to send a request.
+const requestTime = time.Second
 
-// Release releases every process that waits on the mount, with ENOENT, and makes it
-// catatonic. root must be a real descriptor; see [Reopen].
+// Release releases all processes that wait on the mount, with ENOENT, and makes it
+// catatonic. root must not be an O_PATH descriptor; see [Reopen].
 //
-// [Catatonic] alone does that since Linux 6.6. Before (17fce12e7c0a; measured on
-// 6.1) it takes their requests back but wakes no process that waits killably, as
-// all do, and nothing else wakes them afterwards. So there each request
-// is answered first. A process that comes between the two is left behind.
+// [Catatonic] alone does that since Linux 6.6 (17fce12e7c0a). Before (measured on 6.1) it
+// drops their requests without waking them, because they wait killably, and nothing wakes
+// them afterwards. So on older kernels Release answers the requests first; a process that
+// arrives between the two steps is not released.
 func Release(root *os.File) error {
 	var err error
-	if wakesTooFew() {
+	if catatonicSleeps() {
 		err = failPending(root)
 	}
 	return errors.Join(err, Catatonic(root))
 }
 
-// wakesTooFew tells whether the kernel may be older than 6.6. One that has got
-// the correction by its distributor loses nothing.
-func wakesTooFew() bool {
+// catatonicSleeps reports whether the kernel may be older than 6.6. A kernel with a
+// backport of the fix only takes longer.
+func catatonicSleeps() bool {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
 		return true
@@ -57,9 +59,8 @@ func wakesTooFew() bool {
 	return true
 }
 
-// failPending answers all requests of the mount with ENOENT. Their tokens are
-// not known, but they count up for all mounts together, and an unknown one is
-// refused.
+// failPending answers all requests of the mount with ENOENT. Their tokens are unknown, but
+// one counter numbers the requests of all mounts, and an unknown token has no effect.
 func failPending(root *os.File) error {
 	token, err := CurrentToken()
 	if err != nil {
@@ -76,21 +77,21 @@ func failPending(root *os.File) error {
 	return nil
 }
 
-// fail is Ready for what could not be mounted: the waiters get ENOENT.
+// fail answers a request with ENOENT.
 func fail(root *os.File, token uint32) error {
 	return ioctlError("AUTOFS_IOC_FAIL", ioctlValue(root, iocFail, uintptr(token)))
 }
 
-// CurrentToken learns the value of the counter that the kernel numbers requests
-// with, one for all mounts of the machine (autofs_next_wait_queue in
-// fs/autofs/waitq.c): it makes a request on a mount that no other process sees.
+// CurrentToken returns the current value of the counter that numbers the requests of all
+// mounts of the machine (autofs_next_wait_queue in fs/autofs/waitq.c). It makes a request
+// on a mount that no other process sees.
 func CurrentToken() (uint32, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return 0, err
 	}
 	defer read.Close()
-	// The master is any other process group: ours would not be made to wait.
+	// The master must be another process group: processes of its own do not wait.
 	master := unix.Getpid()
 	if master == unix.Getpgrp() {
 		master = unix.Getppid()
@@ -110,17 +111,17 @@ func CurrentToken() (uint32, error) {
 	go func() { // waits until the request is answered
 		defer close(answered)
 		defer mount.Close()
-		if fd, err := unix.Openat(int(mount.Fd()), "token", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
-			unix.Close(fd)
+		if f, err := sys.OpenAt(mount, "token", unix.O_RDONLY); err == nil {
+			f.Close()
 		}
 	}()
 	b := make([]byte, PacketSize)
-	err = read.SetReadDeadline(time.Now().Add(patience))
+	err = read.SetReadDeadline(time.Now().Add(requestTime))
 	if err == nil {
 		_, err = io.ReadAtLeast(read, b, packetMinSize)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("a request of the kernel to learn its number: %w", err)
+		return 0, fmt.Errorf("request for the current token: %w", err)
 	}
 	token := binary.NativeEndian.Uint32(b[packetToken:])
 	if err := fail(root, token); err != nil {

@@ -31,9 +31,9 @@ func (t Type) String() string {
 	return "type(" + strconv.Itoa(int(t)) + ")"
 }
 
-// Valid tells whether t is one of the three types.
+// Valid reports whether t is one of the three types.
 func (t Type) Valid() bool { return t >= Direct && t <= Offset }
 
-// Trigger tells whether the mount's root itself is the trigger: then a path
+// Trigger reports whether the mount's root itself is the trigger: then a path
 // walk onto the root waits for the master (AUTOFS_TYPE_TRIGGER of the kernel).
 func (t Type) Trigger() bool { return t == Direct || t == Offset }

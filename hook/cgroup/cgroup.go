@@ -1,6 +1,6 @@
-// Package cgroup finds the control groups of processes, moves processes of our own
-// out of a container's, and creates groups within one (version 2 only). Version 1 hierarchies and version 2 are both
-// understood (cgroups(7)).
+// Package cgroup finds the control groups of processes, moves helper processes out of a
+// container's groups, and creates groups within one (version 2 only). It supports both
+// version 1 and version 2 hierarchies (cgroups(7)).
 package cgroup
 
 import (
@@ -15,40 +15,41 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Membership is one line of /proc/<pid>/cgroup: a hierarchy, named by its
+// membership is one line of /proc/<pid>/cgroup: a hierarchy, named by its
 // controllers ("" for version 2), and the process's group in it, relative to
 // the caller's cgroup namespace root.
-type Membership struct {
+type membership struct {
 	Controllers string
 	Path        string
 }
 
 // Of returns the groups of a process, one for each hierarchy.
-func Of(p *nsenter.Process) ([]Membership, error) {
+func Of(p *nsenter.Process) ([]membership, error) {
 	data, err := p.ReadFile("cgroup", 1<<20)
 	if err != nil {
 		return nil, err
 	}
-	var found []Membership
+	var found []membership
 	for line := range strings.Lines(string(data)) {
 		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(fields) != 3 || !strings.HasPrefix(fields[2], "/") {
-			return nil, fmt.Errorf("process %d: /proc/%d/cgroup: odd line %q", p.PID(), p.PID(), line)
+			return nil, fmt.Errorf("process %d: /proc/%d/cgroup: unexpected line %q", p.PID(), p.PID(), line)
 		}
-		found = append(found, Membership{Controllers: fields[1], Path: fields[2]})
+		found = append(found, membership{Controllers: fields[1], Path: fields[2]})
 	}
 	return found, nil
 }
 
-// MoveLike moves a process of ours into the control groups of another process,
-// in every hierarchy that is mounted here.
+// MoveLike moves a helper process into the control groups of another process, in every
+// hierarchy that is mounted in the caller's namespace.
 func MoveLike(pid int, model *nsenter.Process) error {
 	target, err := Of(model)
 	if err == nil {
-		err = Move(pid, target)
+		err = move(pid, target)
 	}
 	if err != nil {
 		return fmt.Errorf("move process %d into the control groups of process %d: %w", pid, model.PID(), err)
@@ -56,9 +57,7 @@ func MoveLike(pid int, model *nsenter.Process) error {
 	return nil
 }
 
-// Move moves a process of ours into groups, in every hierarchy that is mounted
-// here.
-func Move(pid int, target []Membership) error {
+func move(pid int, target []membership) error {
 	moved, err := nsenter.Open(pid)
 	if err != nil {
 		return err
@@ -71,11 +70,11 @@ func Move(pid int, target []Membership) error {
 	var errs []error
 	for _, m := range target {
 		if slices.Contains(have, m) {
-			continue // there already; writing takes milliseconds
+			continue // moving a process takes milliseconds
 		}
-		find := Mounts
+		find := allMounts
 		if m.Controllers == "" {
-			find = Version2
+			find = version2
 		}
 		mounts, err := find()
 		if err != nil {
@@ -83,36 +82,24 @@ func Move(pid int, target []Membership) error {
 		}
 		dir, ok := mounts.Dir(m)
 		if !ok {
-			continue // not mounted here: nothing can be moved in it
+			continue // not mounted
 		}
 		errs = append(errs, write(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid)))
 	}
 	return errors.Join(errs...)
 }
 
-// Open opens the directory of a process's group in the hierarchy of version 2.
+// Open opens a process's group in the hierarchy of version 2.
 func Open(p *nsenter.Process) (*os.File, error) {
-	if p == nil {
-		return nil, errors.New("no process whose control group is wanted")
-	}
-	groups, err := Of(p)
+	group, err := Version2Of(p)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := Version2()
-	if err != nil {
-		return nil, err
-	}
-	for _, g := range groups {
-		if dir, mounted := mounts.Dir(g); mounted && g.Controllers == "" {
-			return os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-		}
-	}
-	return nil, errors.New("no hierarchy of version 2 is mounted")
+	return OpenGroup(group)
 }
 
-// Hierarchies are the cgroup file systems mounted in the caller's namespace.
-type Hierarchies []*mountinfo.Info
+// hierarchies are the cgroup mounts in the caller's namespace.
+type hierarchies []*mountinfo.Info
 
 // The usual place of the hierarchy of version 2 (file-hierarchy(7)), and the
 // inode number of its topmost group.
@@ -121,20 +108,20 @@ const (
 	unifiedRoot = 1
 )
 
-// Version2 finds where version 2 is mounted. At its usual place it is found
-// without reading the mount table, which may be long.
-func Version2() (Hierarchies, error) {
-	var fs unix.Statfs_t
-	var st unix.Stat_t
-	if unix.Statfs(unified, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC &&
-		unix.Stat(unified, &st) == nil && st.Ino == unifiedRoot {
-		return Hierarchies{{FSType: "cgroup2", Root: "/", Mountpoint: unified}}, nil
+// version2 returns the mounts of version 2. It reads the mount table, which may be long,
+// only if version 2 is not at its usual place.
+func version2() (hierarchies, error) {
+	fs, err := sys.StatFSPath(unified)
+	if err == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+		if st, err := sys.StatAt(nil, unified, 0); err == nil && st.Ino == unifiedRoot {
+			return hierarchies{{FSType: "cgroup2", Root: "/", Mountpoint: unified}}, nil
+		}
 	}
-	return Mounts()
+	return allMounts()
 }
 
-// Mounts reads which hierarchies are mounted.
-func Mounts() (Hierarchies, error) {
+// allMounts returns the mounts of all hierarchies.
+func allMounts() (hierarchies, error) {
 	list, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
 	if err != nil {
 		return nil, fmt.Errorf("mounted cgroup hierarchies: %w", err)
@@ -142,11 +129,10 @@ func Mounts() (Hierarchies, error) {
 	return list, nil
 }
 
-// Dir is the directory of a group, or false if its hierarchy is not mounted
-// here or the mount does not show that group.
-func (h Hierarchies) Dir(m Membership) (string, bool) {
+// Dir returns the directory of a group, or false if no mount shows it.
+func (h hierarchies) Dir(m membership) (string, bool) {
 	for _, mount := range h {
-		// A group outside of our cgroup namespace's root is written "/../x".
+		// A group outside the root of the caller's cgroup namespace is "/../x".
 		if !serves(mount, m.Controllers) || m.Path == "/.." || strings.HasPrefix(m.Path, "/../") {
 			continue
 		}
@@ -168,11 +154,7 @@ func serves(mount *mountinfo.Info, controllers string) bool {
 	}
 	options := strings.Split(mount.VFSOptions, ",")
 	for _, want := range strings.Split(controllers, ",") {
-		found := false
-		for _, have := range options {
-			found = found || have == want
-		}
-		if !found {
+		if !slices.Contains(options, want) {
 			return false
 		}
 	}

@@ -39,39 +39,39 @@ func TestOf(t *testing.T) {
 }
 
 func TestDir(t *testing.T) {
-	h := Hierarchies{
+	h := hierarchies{
 		{FSType: "cgroup", Root: "/", Mountpoint: "/c/cpu,cpuacct", VFSOptions: "rw,cpu,cpuacct"},
 		{FSType: "cgroup", Root: "/", Mountpoint: "/c/systemd", VFSOptions: "rw,xattr,name=systemd"},
 		{FSType: "cgroup", Root: "/docker/x", Mountpoint: "/c/freezer", VFSOptions: "rw,freezer"},
 		{FSType: "cgroup2", Root: "/", Mountpoint: "/c/unified", VFSOptions: "rw,nsdelegate"},
 	}
 	for _, test := range []struct {
-		of   Membership
+		of   membership
 		want string
 	}{
-		{Membership{"", "/"}, "/c/unified"},
-		{Membership{"", "/a b/c"}, "/c/unified/a b/c"},
-		{Membership{"cpu,cpuacct", "/x"}, "/c/cpu,cpuacct/x"},
-		{Membership{"name=systemd", "/x"}, "/c/systemd/x"},
-		{Membership{"freezer", "/docker/x"}, "/c/freezer"},
-		{Membership{"freezer", "/docker/x/y"}, "/c/freezer/y"},
-		{Membership{"freezer", "/docker/xy"}, ""},
-		{Membership{"freezer", "/"}, ""},
-		{Membership{"pids", "/x"}, ""},
-		{Membership{"name=other", "/x"}, ""},
+		{membership{"", "/"}, "/c/unified"},
+		{membership{"", "/a b/c"}, "/c/unified/a b/c"},
+		{membership{"cpu,cpuacct", "/x"}, "/c/cpu,cpuacct/x"},
+		{membership{"name=systemd", "/x"}, "/c/systemd/x"},
+		{membership{"freezer", "/docker/x"}, "/c/freezer"},
+		{membership{"freezer", "/docker/x/y"}, "/c/freezer/y"},
+		{membership{"freezer", "/docker/xy"}, ""},
+		{membership{"freezer", "/"}, ""},
+		{membership{"pids", "/x"}, ""},
+		{membership{"name=other", "/x"}, ""},
 	} {
 		if got, ok := h.Dir(test.of); got != test.want || ok != (test.want != "") {
 			t.Errorf("%+v: %q, %v, want %q", test.of, got, ok, test.want)
 		}
 	}
-	if _, ok := (Hierarchies{}).Dir(Membership{"", "/"}); ok {
+	if _, ok := (hierarchies{}).Dir(membership{"", "/"}); ok {
 		t.Error("a directory without hierarchies")
 	}
 }
 
 // TestMounts compares with the kernel's table.
 func TestMounts(t *testing.T) {
-	h, err := Mounts()
+	h, err := allMounts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestMounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want Hierarchies
+	var want hierarchies
 	for _, m := range all {
 		if m.FSType == "cgroup" || m.FSType == "cgroup2" {
 			want = append(want, m)
@@ -93,7 +93,7 @@ func TestMounts(t *testing.T) {
 // TestMoveLike moves a child into another group, and to one like a model's.
 func TestMoveLike(t *testing.T) {
 	requireRoot(t)
-	h, err := Mounts()
+	h, err := allMounts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestMoveLike(t *testing.T) {
 	for _, group := range groups {
 		dir, ok := h.Dir(group)
 		if !ok || strings.Contains(group.Controllers, "cpuset") {
-			continue // a new cpuset takes nobody before it is configured
+			continue // a new cpuset accepts no process before it is configured
 		}
 		dir = filepath.Join(dir, "autofs-restore-hook-test-"+strconv.Itoa(os.Getpid()))
 		if os.Mkdir(dir, 0o755) != nil {
@@ -148,17 +148,17 @@ func TestMoveLike(t *testing.T) {
 
 // TestVersion2: found without the mount table, version 2 is where that has it.
 func TestVersion2(t *testing.T) {
-	short, err := Version2()
+	short, err := version2()
 	if err != nil {
 		t.Fatal(err)
 	}
-	long, err := Mounts()
+	long, err := allMounts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"/", "/a/b"} {
-		got, gotOK := short.Dir(Membership{"", path})
-		want, wantOK := long.Dir(Membership{"", path})
+		got, gotOK := short.Dir(membership{"", path})
+		want, wantOK := long.Dir(membership{"", path})
 		if got != want || gotOK != wantOK {
 			t.Errorf("%s: %q %v, the mount table says %q %v", path, got, gotOK, want, wantOK)
 		}

@@ -5,22 +5,22 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"runtime"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// initScope is the group into which systemd moves itself beneath the group that
-// its container was given (systemd.special(7)).
+// initScope is the group into which systemd moves itself, beneath the group of its
+// container (systemd.special(7)).
 const initScope = "/init.scope"
 
 // Own returns the control group of a container in the hierarchy of version 2,
-// relative to the caller's cgroup namespace root: that of its first process,
-// without the group that systemd makes for itself.
+// relative to the caller's cgroup namespace root: that of its first process, without
+// init.scope.
 func Own(init *nsenter.Process) (string, error) {
 	group, err := Version2Of(init)
 	if err != nil {
@@ -44,8 +44,8 @@ func Version2Of(p *nsenter.Process) (string, error) {
 	return "", fmt.Errorf("process %d: no control group of version 2", p.PID())
 }
 
-// CheckOwn refuses a group that is not a container's own: the top of the
-// hierarchy, and one that holds the given process of the host, or groups with it.
+// CheckOwn refuses a group that cannot be a container's own: the top of the hierarchy,
+// and one that contains the given process of the host, also in a group beneath it.
 func CheckOwn(group string, host *nsenter.Process) error {
 	if !path.IsAbs(group) || path.Clean(group) != group || group == "/" || strings.HasPrefix(group, "/..") {
 		return fmt.Errorf("control group %q is not that of a container", group)
@@ -63,15 +63,15 @@ func CheckOwn(group string, host *nsenter.Process) error {
 	return nil
 }
 
-// OpenGroup opens a group of the hierarchy of version 2 where that is mounted in
-// the caller's namespace. No symbolic link and no other mount is followed.
+// OpenGroup opens a group of the hierarchy of version 2 in a mount of it in the caller's
+// namespace. It follows no symbolic link and crosses no other mount.
 func OpenGroup(group string) (*os.File, error) {
-	mounts, err := Version2()
+	mounts, err := version2()
 	if err != nil {
 		return nil, err
 	}
 	for _, mount := range mounts {
-		dir, ok := Hierarchies{mount}.Dir(Membership{Path: group})
+		dir, ok := hierarchies{mount}.Dir(membership{Path: group})
 		if !ok {
 			continue
 		}
@@ -80,9 +80,9 @@ func OpenGroup(group string) (*os.File, error) {
 			return nil, err
 		}
 		defer top.Close()
-		var fs unix.Statfs_t
-		if err := unix.Fstatfs(int(top.Fd()), &fs); err != nil {
-			return nil, &os.PathError{Op: "fstatfs", Path: mount.Mountpoint, Err: err}
+		fs, err := sys.StatFS(top)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", mount.Mountpoint, err)
 		}
 		if fs.Type != unix.CGROUP2_SUPER_MAGIC {
 			return nil, fmt.Errorf("%s: not a mount of cgroup version 2", mount.Mountpoint)
@@ -92,38 +92,25 @@ func OpenGroup(group string) (*os.File, error) {
 	return nil, fmt.Errorf("control group %q: no mount of cgroup version 2 shows it", group)
 }
 
-// openBeneath opens a directory beneath another one, on the same mount; "" is
-// that one itself.
+// openBeneath opens a directory beneath another one, on the same mount; "" is that one.
 func openBeneath(dir *os.File, rel string) (*os.File, error) {
 	if rel == "" {
 		rel = "."
 	}
-	how := unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
-	}
-	for {
-		fd, err := unix.Openat2(int(dir.Fd()), rel, &how)
-		switch {
-		case err == nil:
-			return os.NewFile(uintptr(fd), path.Join(dir.Name(), rel)), nil
-		case !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN): // EAGAIN: a rename meanwhile
-			return nil, &os.PathError{Op: "openat2", Path: path.Join(dir.Name(), rel), Err: err}
-		}
-	}
+	return sys.OpenAt2(dir, rel, unix.O_PATH|unix.O_DIRECTORY,
+		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_XDEV)
 }
 
-// Bounds of what [Create] creates. Units are rarely nested deeper than a few slices.
+// Bounds of [Create]. Units are rarely nested deeper than a few slices.
 const (
 	MaxDepth  = 16
 	MaxGroups = 4096
 	maxName   = 255
 )
 
-// Create creates the groups with the given paths relative to own, and those
-// between, as far as they are absent. Each belongs to the owner of the group that it is
-// in. It returns the paths of those that it created, parents first, and joins the
-// first error with how many there were.
+// Create creates the missing groups with the given paths relative to own, and their
+// parents. Each belongs to the owner of its parent. It returns the paths of the created
+// groups, parents first. The error is the first one, with the number of the others.
 func Create(own *os.File, paths []string) (created []string, err error) {
 	failed := 0
 	for _, rel := range withParents(paths) {
@@ -143,7 +130,7 @@ func Create(own *os.File, paths []string) (created []string, err error) {
 	return created, err
 }
 
-// withParents lists the paths and all above them, each once, parents first.
+// withParents lists the paths and all of their parents, each once, parents first.
 func withParents(paths []string) []string {
 	all := make(map[string]bool)
 	for _, p := range paths {
@@ -155,7 +142,7 @@ func withParents(paths []string) []string {
 	for p := range all {
 		list = append(list, p)
 	}
-	slices.Sort(list) // a prefix sorts before what it begins
+	slices.Sort(list) // a parent sorts before its children
 	return list
 }
 
@@ -169,46 +156,28 @@ func create(own *os.File, rel string) (isNew bool, err error) {
 	case errors.Is(err, unix.EEXIST):
 		return false, nil
 	case errors.Is(err, unix.EAGAIN):
-		return false, fmt.Errorf("create control group %q in %s: the hierarchy is full (cgroup.max.descendants, cgroup.max.depth)", path.Base(rel), parent.Name())
+		return false, fmt.Errorf("create control group: the hierarchy is full (cgroup.max.descendants, cgroup.max.depth): %w", err)
 	case err != nil:
-		return false, fmt.Errorf("create control group %q in %s: %w", path.Base(rel), parent.Name(), err)
+		return false, fmt.Errorf("create control group: %w", err)
 	}
 	return true, nil
 }
 
-// mkdirAsOwner creates a group with the owner of its parent. The kernel gives a
-// new group and its files to the file system user id of who creates it
-// (cgroup_mkdir, kernel/cgroup/cgroup.c).
+// mkdirAsOwner creates a group with the owner of its parent. A new group and its files
+// belong to the file system user id of the creator (cgroup_mkdir, kernel/cgroup/cgroup.c).
 func mkdirAsOwner(parent *os.File, name string) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(parent.Fd()), &st); err != nil {
-		return os.NewSyscallError("fstat", err)
+	st, err := sys.Stat(parent)
+	if err != nil {
+		return err
 	}
-	if st.Uid != 0 || st.Gid != 0 {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		gid, err := unix.SetfsgidRetGid(int(st.Gid))
-		if err != nil {
-			return os.NewSyscallError("setfsgid", err)
-		}
-		uid, err := unix.SetfsuidRetUid(int(st.Uid))
-		if err != nil {
-			return os.NewSyscallError("setfsuid", err)
-		}
-		defer func() {
-			_ = unix.Setfsuid(uid)
-			_ = unix.Setfsgid(gid)
-		}()
+	if st.Uid == 0 && st.Gid == 0 {
+		return sys.MkdirAt(parent, name, 0o755)
 	}
-	for {
-		if err := unix.Mkdirat(int(parent.Fd()), name, 0o755); !errors.Is(err, unix.EINTR) {
-			return err //nolint:wrapcheck // the caller says what and where
-		}
-	}
+	return sys.MkdirAtAs(parent, name, 0o755, int(st.Uid), int(st.Gid))
 }
 
-// Remove removes groups that [Create] created, children first, as far as they are
-// empty.
+// Remove removes the groups that [Create] created, children first. A group that is not
+// empty stays.
 func Remove(own *os.File, created []string) error {
 	var errs []error
 	for _, rel := range slices.Backward(created) {
@@ -217,7 +186,7 @@ func Remove(own *os.File, created []string) error {
 			continue
 		}
 		if err == nil {
-			err = unix.Unlinkat(int(parent.Fd()), path.Base(rel), unix.AT_REMOVEDIR)
+			err = sys.RmdirAt(parent, path.Base(rel))
 			parent.Close()
 		}
 		if err != nil && !errors.Is(err, unix.ENOENT) {
@@ -227,18 +196,18 @@ func Remove(own *os.File, created []string) error {
 	return errors.Join(errs...)
 }
 
-// controllers of version 2 and others whose names interface files begin with.
+// controllers are the prefixes of the names of interface files.
 var controllers = []string{"cgroup", "cpu", "cpuset", "io", "memory", "hugetlb", "pids", "rdma", "misc", "perf_event", "dmem", "irq", "debug"}
 
-// IsInterfaceFile reports whether a name in a group is one of the kernel's: such a
-// file is named after its controller (Documentation/admin-guide/cgroup-v2.rst), and
+// IsInterfaceFile reports whether a name in a group is that of an interface file of the
+// kernel, which starts with its controller (Documentation/admin-guide/cgroup-v2.rst).
 // systemd gives no group such a name (cg_escape).
 func IsInterfaceFile(name string) bool {
 	controller, _, dotted := strings.Cut(name, ".")
 	return dotted && slices.Contains(controllers, controller)
 }
 
-// CheckName refuses a name that no group can have, or should.
+// CheckName refuses a name that no group can or should have.
 func CheckName(name string) error {
 	switch {
 	case name == "" || name == "." || name == ".." || len(name) > maxName:
@@ -247,5 +216,5 @@ func CheckName(name string) error {
 	default:
 		return nil
 	}
-	return fmt.Errorf("%q: no name for a control group", name[:min(len(name), maxName)])
+	return fmt.Errorf("%q: invalid name of a control group", name[:min(len(name), maxName)])
 }

@@ -1,8 +1,8 @@
-// Package clone makes copies of this process that run no program: a copy
-// carries out a list of system calls, which may end in an exec, and else sleeps.
+// Package clone makes copies of this process that make a list of system calls, which may
+// end in an exec, and then sleep.
 //
-// A Go program cannot fork: the copy has one thread and no scheduler. So it runs
-// no Go code but the one loop here. All signals are blocked in it.
+// A Go program cannot fork: the copy has one thread and no scheduler. So the copy runs no
+// Go code except one loop of this package. All signals are blocked in it.
 package clone
 
 import (
@@ -10,9 +10,12 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
 // Step is one system call of a copy. Args may be addresses of this process's
@@ -23,35 +26,35 @@ type Step struct {
 	Args   [5]uintptr
 }
 
-// Start makes a copy of the calling thread that carries out the steps. After the
-// last one, or the first that fails, it writes a verdict to the descriptor
-// report, for ReadVerdict, closes everything and sleeps. The pidfd is the
-// caller's to close; pid is the copy's number in the caller's pid namespace.
+// Start makes a copy of the calling thread that runs the steps. After the last one, or
+// the first that fails, it writes a verdict to the descriptor report, for ReadVerdict,
+// closes all files and sleeps. The caller closes the pidfd; pid is the copy's number in
+// the caller's pid namespace.
 //
-// The copy is born in the pid namespace that the thread has set for its
-// children. The kernel ends it with the calling thread, until a step changes that.
+// The copy is in the pid namespace that the thread has set for its children. The kernel
+// kills it with the calling thread, until a step changes that.
 func Start(steps []Step, report int) (pid, pidfd int, err error) {
-	// No other child may have a copy of the pipe.
+	// No other child may inherit the pipe.
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
-	var life [2]int
-	if err := syscall.Pipe2(life[:], unix.O_CLOEXEC); err != nil {
+	var alive [2]int
+	if err := syscall.Pipe2(alive[:], unix.O_CLOEXEC); err != nil {
 		return 0, -1, os.NewSyscallError("pipe2", err)
 	}
-	pid, pidfd, err = start(steps, report, life)
-	_ = syscall.Close(life[1])
+	pid, pidfd, err = start(steps, report, alive)
+	_ = syscall.Close(alive[1])
 	if err == nil {
-		awaitLife(life[0])
+		awaitAlive(alive[0])
 	}
-	_ = syscall.Close(life[0])
+	_ = syscall.Close(alive[0])
 	return pid, pidfd, err
 }
 
-// start makes the copy. It calls nothing that makes the stack grow: that would
-// move what the kernel is given addresses of.
+// start makes the copy. It calls nothing that makes the stack grow, which would move the
+// variables whose addresses the kernel gets.
 //
 //go:norace
-func start(steps []Step, report int, life [2]int) (pid, pidfd int, err error) {
+func start(steps []Step, report int, alive [2]int) (pid, pidfd int, err error) {
 	var fd int32 = -1
 	args := cloneArgs{
 		flags:      unix.CLONE_PIDFD,
@@ -64,7 +67,7 @@ func start(steps []Step, report int, life [2]int) (pid, pidfd int, err error) {
 		uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0); errno != 0 {
 		return 0, -1, os.NewSyscallError("rt_sigprocmask", errno)
 	}
-	made, errno := cloneAndRun(&args, steps, report, life)
+	made, errno := cloneAndRun(&args, steps, report, alive)
 	_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
 	if errno != 0 {
 		return 0, -1, os.NewSyscallError("clone3", errno)
@@ -72,19 +75,14 @@ func start(steps []Step, report int, life [2]int) (pid, pidfd int, err error) {
 	return int(made), int(fd), nil
 }
 
-// lifeTime is how long a copy may take to its first step, in milliseconds.
-const lifeTime = 2000
+// aliveTime bounds how long a copy may take to request its death signal.
+const aliveTime = 2 * time.Second
 
-// awaitLife returns when the copy will end with us. If we end before, or do not
-// wait any more, it finds no reader, and ends itself: its parent may have
-// ended before it asked for a signal then.
-func awaitLife(pipe int) {
-	fds := []unix.PollFd{{Fd: int32(pipe), Events: unix.POLLIN}}
-	for {
-		if _, err := unix.Poll(fds, lifeTime); !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
+// awaitAlive returns when the copy has requested a signal at the death of its parent. If
+// this process ends before, or stops waiting, the copy finds no reader and exits: its
+// parent may have ended before the request.
+func awaitAlive(pipe int) {
+	_, _ = sys.Poll([]unix.PollFd{{Fd: int32(pipe), Events: unix.POLLIN}}, aliveTime)
 }
 
 // cloneArgs is struct clone_args of Linux 5.3 (include/uapi/linux/sched.h).
@@ -94,19 +92,19 @@ type cloneArgs struct {
 
 //go:norace
 //go:nosplit
-func cloneAndRun(args *cloneArgs, steps []Step, report int, life [2]int) (uintptr, syscall.Errno) {
+func cloneAndRun(args *cloneArgs, steps []Step, report int, alive [2]int) (uintptr, syscall.Errno) {
 	pid, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
 	if errno != 0 || pid != 0 {
 		return pid, errno
 	}
-	// From here on this is the copy.
+	// The copy runs from here on.
 	var verdict [2]uint32
 	_, _, _ = syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
-	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(life[0]), 0, 0)
-	if _, _, errno = syscall.RawSyscall(unix.SYS_WRITE, uintptr(life[1]), uintptr(unsafe.Pointer(&verdict)), 1); errno != 0 {
+	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(alive[0]), 0, 0)
+	if _, _, errno = syscall.RawSyscall(unix.SYS_WRITE, uintptr(alive[1]), uintptr(unsafe.Pointer(&verdict)), 1); errno != 0 {
 		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 1, 0, 0)
 	}
-	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(life[1]), 0, 0)
+	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(alive[1]), 0, 0)
 	for verdict[0] = 0; verdict[0] < uint32(len(steps)); verdict[0]++ {
 		s := &steps[verdict[0]]
 		if _, _, errno = syscall.RawSyscall6(s.Number, s.Args[0], s.Args[1], s.Args[2], s.Args[3], s.Args[4], 0); errno != 0 {
@@ -121,20 +119,16 @@ func cloneAndRun(args *cloneArgs, steps []Step, report int, life [2]int) (uintpt
 	}
 }
 
-// ErrNoVerdict means that a copy ended, or executed a program, before it had
-// written anything.
+// ErrNoVerdict means that a copy ended, or executed a program, without a verdict.
 var ErrNoVerdict = errors.New("it ended before it was ready")
 
-// ReadVerdict waits for what a copy writes: nil if it has carried out all
-// steps, else the error of the one that failed.
-func ReadVerdict(pipe int, steps []Step) error {
+// ReadVerdict waits for the verdict of a copy: nil if it has run all steps, else the
+// error of the step that failed.
+func ReadVerdict(pipe *os.File, steps []Step) error {
 	var b [8]byte
-	n, err := unix.Read(pipe, b[:])
-	if errors.Is(err, unix.EINTR) {
-		return ReadVerdict(pipe, steps)
-	}
+	n, err := sys.Read(pipe, b[:])
 	if err != nil {
-		return os.NewSyscallError("read", err)
+		return err
 	}
 	if n != len(b) {
 		return ErrNoVerdict

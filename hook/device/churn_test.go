@@ -27,7 +27,7 @@ func churn() int {
 			return 0
 		default:
 		}
-		f, err := filler()
+		f, err := newPlaceholder()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "churn:", err)
 			return 1
@@ -63,7 +63,7 @@ func TestChurn(t *testing.T) {
 				t.Fatal(err)
 			}
 			if n := number(t, f); n != w {
-				t.Errorf("round %d: got %s, wanted %s", round, text(n), text(w))
+				t.Errorf("round %d: got %s, wanted %s", round, formatDevice(n), formatDevice(w))
 			}
 			f.Close()
 			got++

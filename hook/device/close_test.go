@@ -9,14 +9,14 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
-// TestTooHigh: a number that costs too many fillers is refused, and they go.
+// TestTooHigh: a number that costs too many placeholders is refused, and they go.
 func TestTooHigh(t *testing.T) {
 	requireRoot(t)
 	before := next(t)
 	p := New([]uint64{unix.Mkdev(0, 1<<20-1)})
 	err := p.Fill(context.Background())
-	if err == nil || len(p.others) != maxFillers {
-		t.Errorf("%v with %d fillers", err, len(p.others))
+	if err == nil || len(p.others) != maxPlaceholders {
+		t.Errorf("%v with %d placeholders", err, len(p.others))
 	}
 	p.Close()
 	testenv.Eventually(t, "the numbers are free again", func() bool { return unix.Minor(next(t)) <= unix.Minor(before)+distance })

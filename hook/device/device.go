@@ -1,15 +1,14 @@
-// Package device takes particular anonymous device numbers.
+// Package device creates superblocks with chosen anonymous device numbers.
 //
-// A file system without a block device gets the lowest number that is free
-// (fs/super.c, get_anon_bdev: ida_alloc_range). So a superblock gets a wanted
-// number when all lower ones are taken and that one is free at the moment of
-// its creation. Fillers take the others: empty superblocks that are never
-// mounted anywhere, about 4 KB of kernel memory and 25 µs each, gone with the
-// file that stands for them.
+// A file system without a block device gets the lowest free number (fs/super.c,
+// get_anon_bdev: ida_alloc_range). So a superblock gets a wanted number if all lower ones
+// are taken and that one is free when it is created. Placeholders take the others: empty
+// superblocks that are never mounted, about 4 KB of kernel memory and 25 µs each, which
+// exist as long as their file is open.
 //
-// That cannot work while another superblock has the number, and it may fail
-// when others create superblocks at the same time: the number is always
-// checked, and [ErrTaken] is an ordinary answer.
+// That fails while another superblock has the number, and may fail if other processes
+// create superblocks at the same time: the number is always checked, and callers must
+// expect [ErrTaken].
 package device
 
 import (
@@ -20,29 +19,32 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
 // ErrTaken means that another superblock has the wanted number.
 var ErrTaken = errors.New("the device number belongs to another file system")
 
-// maxFillers bounds the fillers of one pool: beyond that the wanted numbers
-// are too high to be worth the memory (16 MB) and time (100 ms).
-const maxFillers = 4096
+// maxPlaceholders bounds the placeholders of one pool: more are not worth the memory
+// (16 MB) and time (100 ms).
+const maxPlaceholders = 4096
 
-// attempts bounds how often a number is tried for while others create
-// superblocks too. One attempt takes about 50 µs.
+// attempts bounds the attempts at a number while other processes create superblocks too.
+// One takes about 50 µs.
 const attempts = 100
 
 // Pool holds device numbers until they are taken or the pool is closed.
 type Pool struct {
-	// held are fillers that have a wanted number, others those that have not.
+	// held are placeholders with a wanted number, nil for one that is not held; others
+	// are all other placeholders.
 	held   map[uint64]*os.File
 	others []*os.File
 	limit  uint64 // the highest wanted number
 }
 
-// New makes a pool for the wanted numbers (st_dev) that holds nothing yet.
-// Numbers of block devices are left out: those cannot be chosen.
+// New makes an empty pool for the wanted numbers (st_dev). It ignores numbers of block
+// devices, which cannot be chosen.
 func New(wanted []uint64) *Pool {
 	p := &Pool{held: map[uint64]*os.File{}}
 	for _, w := range wanted {
@@ -54,38 +56,38 @@ func New(wanted []uint64) *Pool {
 	return p
 }
 
-// Adopt gives the pool a filler that another pool held. The pool closes it.
-func (p *Pool) Adopt(filler *os.File) error {
-	number, err := numberOf(filler)
+// Adopt adds a placeholder of another pool. The pool closes it.
+func (p *Pool) Adopt(placeholder *os.File) error {
+	number, err := numberOf(placeholder)
 	if err != nil {
-		filler.Close()
+		placeholder.Close()
 		return err
 	}
-	p.add(number, filler)
+	p.add(number, placeholder)
 	return nil
 }
 
-func (p *Pool) add(number uint64, filler *os.File) {
+func (p *Pool) add(number uint64, placeholder *os.File) {
 	if have, wanted := p.held[number]; wanted && have == nil {
-		p.held[number] = filler
+		p.held[number] = placeholder
 		return
 	}
-	p.others = append(p.others, filler)
+	p.others = append(p.others, placeholder)
 }
 
-// Fill takes every free number up to the highest wanted one. After it the pool
-// holds all wanted numbers that no other superblock has.
+// Fill takes every free number up to the highest wanted one. The pool then holds all
+// wanted numbers that no other superblock has.
 func (p *Pool) Fill(ctx context.Context) error {
 	if len(p.held) == 0 {
 		return nil
 	}
-	var made []*os.File
-	defer func() { loosen(made) }()
-	for range maxFillers {
+	var created []*os.File
+	defer func() { detachTogether(created) }()
+	for range maxPlaceholders {
 		if ctx.Err() != nil {
 			return fmt.Errorf("reserve device numbers: %w", context.Cause(ctx))
 		}
-		f, err := filler()
+		f, err := newPlaceholder()
 		if err != nil {
 			return err
 		}
@@ -99,15 +101,15 @@ func (p *Pool) Fill(ctx context.Context) error {
 			return nil
 		}
 		p.add(number, f)
-		made = append(made, f)
+		created = append(created, f)
 		if number == p.limit {
 			return nil
 		}
 	}
-	return fmt.Errorf("reserve device numbers up to %s: more than %d lower ones are free", text(p.limit), maxFillers)
+	return fmt.Errorf("reserve device numbers up to %s: more than %d lower ones are free", formatDevice(p.limit), maxPlaceholders)
 }
 
-// Trim closes the fillers that have no wanted number.
+// Trim closes the placeholders without a wanted number.
 func (p *Pool) Trim() {
 	for _, f := range p.others {
 		f.Close()
@@ -115,8 +117,7 @@ func (p *Pool) Trim() {
 	p.others = nil
 }
 
-// Held returns the fillers that hold wanted numbers, by number. They stay the
-// pool's.
+// Held returns the placeholders of wanted numbers, by number. The pool still owns them.
 func (p *Pool) Held() map[uint64]*os.File {
 	held := map[uint64]*os.File{}
 	for number, f := range p.held {
@@ -127,7 +128,7 @@ func (p *Pool) Held() map[uint64]*os.File {
 	return held
 }
 
-// Close frees all numbers that were not taken.
+// Close frees all numbers that the pool holds.
 func (p *Pool) Close() {
 	p.Trim()
 	for _, f := range p.held {
@@ -138,19 +139,19 @@ func (p *Pool) Close() {
 	p.held = nil
 }
 
-// Take makes a superblock with the wanted number: create is called, possibly
-// more than once, and the file it returns must lie on the new superblock. A
-// superblock with another number is never returned.
+// Take creates a superblock with the wanted number. It calls create, possibly more than
+// once, which must return a file on a new superblock, and never returns a superblock with
+// another number.
 func (p *Pool) Take(ctx context.Context, wanted uint64, create func() (*os.File, error)) (*os.File, error) {
 	if f := p.held[wanted]; f != nil {
 		f.Close() // the number is free when close returns (task work runs before)
 		p.held[wanted] = nil
 	} else {
-		return nil, fmt.Errorf("device number %s: %w", text(wanted), ErrTaken)
+		return nil, fmt.Errorf("device number %s: %w", formatDevice(wanted), ErrTaken)
 	}
 	for range attempts {
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("device number %s: %w", text(wanted), context.Cause(ctx))
+			return nil, fmt.Errorf("device number %s: %w", formatDevice(wanted), context.Cause(ctx))
 		}
 		f, err := create()
 		if err != nil {
@@ -164,63 +165,56 @@ func (p *Pool) Take(ctx context.Context, wanted uint64, create func() (*os.File,
 		case number == wanted:
 			return f, nil
 		case number < wanted:
-			// A lower number was given back meanwhile. This one fills it.
+			// A lower number was freed meanwhile. This superblock occupies it.
 			p.others = append(p.others, f)
 		default:
-			f.Close() // another process was faster; it may be as quick to give it back
+			f.Close() // another process took the number, and may free it soon
 		}
 	}
-	return nil, fmt.Errorf("device number %s: %w", text(wanted), ErrTaken)
+	return nil, fmt.Errorf("device number %s: %w", formatDevice(wanted), ErrTaken)
 }
 
-// filler makes an empty superblock.
-func filler() (*os.File, error) {
-	fs, err := unix.Fsopen("ramfs", unix.FSOPEN_CLOEXEC)
+// newPlaceholder creates an empty superblock.
+func newPlaceholder() (*os.File, error) {
+	f, err := sys.NewRamfs("placeholder")
 	if err != nil {
-		return nil, fmt.Errorf("fill a device number: %w", os.NewSyscallError("fsopen", err))
+		return nil, fmt.Errorf("occupy a device number: %w", err)
 	}
-	defer unix.Close(fs)
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return nil, fmt.Errorf("fill a device number: %w", os.NewSyscallError("fsconfig", err))
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("fill a device number: %w", os.NewSyscallError("fsmount", err))
-	}
-	return os.NewFile(uintptr(fd), "filler"), nil
+	return f, nil
 }
 
-// loosen makes fillers cheap to close. Each is a mount in a mount namespace of
-// its own, and taking that apart waits for all processors
-// (synchronize_rcu_expedited in namespace_unlock, fs/namespace.c): 100 µs, four
-// times what it takes to make one. So all are moved to one such namespace, which
-// is taken apart at once; then nothing but its file holds a filler. Before Linux
-// 6.15 detached mounts can be neither copied nor mounted on, and stay as they are.
-func loosen(fillers []*os.File) {
-	if len(fillers) < 2 {
+// detachTogether makes placeholders cheap to close. Each is a mount in a mount namespace of
+// its own, whose destruction waits for all processors (synchronize_rcu_expedited in
+// namespace_unlock, fs/namespace.c): 100 µs, four times as long as its creation. So all
+// are moved to one such namespace, which is then destroyed at once; only its file keeps a
+// placeholder after that. Before Linux 6.15 detached mounts can be neither copied nor
+// mounted on, and are left unchanged.
+func detachTogether(list []*os.File) {
+	if len(list) < 2 {
 		return
 	}
-	bin, err := unix.OpenTree(int(fillers[0].Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	parent, err := sys.CloneTree(list[0], 0)
 	if err != nil {
 		return
 	}
-	defer unix.Close(bin)
-	for i, f := range fillers {
-		// Not one on the other: those would keep each other.
+	defer parent.Close()
+	for i, f := range list {
+		// Not one on another: mounts keep the mounts beneath them.
 		name := strconv.Itoa(i)
-		if unix.Mkdirat(bin, name, 0o700) != nil ||
-			unix.MoveMount(int(f.Fd()), "", bin, name, unix.MOVE_MOUNT_F_EMPTY_PATH) != nil {
+		if sys.MkdirAt(parent, name, 0o700) != nil || sys.MoveMount(f, parent, name) != nil {
 			return
 		}
 	}
 }
 
 func numberOf(f *os.File) (uint64, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return 0, fmt.Errorf("device number of a new file system: %w", os.NewSyscallError("fstat", err))
+	st, err := sys.Stat(f)
+	if err != nil {
+		return 0, fmt.Errorf("device number of a new file system: %w", err)
 	}
 	return st.Dev, nil
 }
 
-func text(number uint64) string { return fmt.Sprintf("%d:%d", unix.Major(number), unix.Minor(number)) }
+func formatDevice(number uint64) string {
+	return fmt.Sprintf("%d:%d", unix.Major(number), unix.Minor(number))
+}

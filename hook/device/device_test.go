@@ -15,12 +15,12 @@ import (
 // on this machine, who always get the lowest, hardly reach it.
 const distance = 40
 
-func create() (*os.File, error) { return filler() }
+func create() (*os.File, error) { return newPlaceholder() }
 
 // next is the number that a new superblock gets now.
 func next(t testing.TB) uint64 {
 	t.Helper()
-	f, err := filler()
+	f, err := newPlaceholder()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func above(n uint64, more int) uint64 {
 	return unix.Mkdev(0, unix.Minor(n)+uint32(more))
 }
 
-// reserve fills a pool with count numbers that nobody has, from distance above
+// reserve fills a pool with count free numbers, from distance above
 // the next free one on.
 func reserve(t testing.TB, count int) (*Pool, []uint64) {
 	t.Helper()
@@ -92,7 +92,7 @@ func takeAll(t *testing.T) error {
 	for _, w := range wanted {
 		f := held[w]
 		if f == nil || number(t, f) != w {
-			t.Errorf("number %s is held by %v", text(w), f)
+			t.Errorf("number %s is held by %v", formatDevice(w), f)
 		}
 	}
 	if len(held) != len(wanted) {
@@ -105,10 +105,10 @@ func takeAll(t *testing.T) error {
 		}
 		defer f.Close()
 		if n := number(t, f); n != wanted[i] {
-			t.Errorf("got %s, wanted %s", text(n), text(wanted[i]))
+			t.Errorf("got %s, wanted %s", formatDevice(n), formatDevice(wanted[i]))
 		}
 		if _, err := p.Take(context.Background(), wanted[i], create); !errors.Is(err, ErrTaken) {
-			t.Errorf("%s a second time: %v", text(wanted[i]), err)
+			t.Errorf("%s a second time: %v", formatDevice(wanted[i]), err)
 		}
 	}
 	if len(p.Held()) != 0 {
@@ -117,18 +117,18 @@ func takeAll(t *testing.T) error {
 	return nil
 }
 
-// TestTaken: a number that belongs to somebody else is not had, and create is
+// TestTaken: a number that belongs to another superblock is not taken, and create is
 // not even called.
 func TestTaken(t *testing.T) { undisturbed(t, func() error { return taken(t) }) }
 
 func taken(t *testing.T) error {
 	requireRoot(t)
-	somebody, err := filler()
+	other, err := newPlaceholder()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer somebody.Close()
-	taken := number(t, somebody)
+	defer other.Close()
+	taken := number(t, other)
 	scout, wanted := reserve(t, 1)
 	scout.Close()
 	free := wanted[0]
@@ -150,7 +150,7 @@ func taken(t *testing.T) error {
 	return f.Close()
 }
 
-// TestTakenAtTheLastMoment: somebody gets the number while it is free, and keeps
+// TestTakenAtTheLastMoment: another process gets the number while it is free, and keeps
 // it. No other number is returned instead.
 func TestTakenAtTheLastMoment(t *testing.T) { undisturbed(t, func() error { return takenAtLast(t) }) }
 
@@ -159,11 +159,11 @@ func takenAtLast(t *testing.T) error {
 	var thief *os.File
 	f, err := p.Take(context.Background(), wanted[0], func() (f *os.File, err error) {
 		if thief == nil {
-			if thief, err = filler(); err != nil {
+			if thief, err = newPlaceholder(); err != nil {
 				return nil, err
 			}
 		}
-		return filler()
+		return newPlaceholder()
 	})
 	if thief == nil {
 		return err // it was not free at all
@@ -171,7 +171,7 @@ func takenAtLast(t *testing.T) error {
 	defer thief.Close()
 	if n := number(t, thief); n != wanted[0] {
 		f.Close()
-		return fmt.Errorf("the thief got %s instead of %s: %w", text(n), text(wanted[0]), ErrTaken)
+		return fmt.Errorf("the thief got %s instead of %s: %w", formatDevice(n), formatDevice(wanted[0]), ErrTaken)
 	}
 	if !errors.Is(err, ErrTaken) || f != nil {
 		t.Errorf("%v, %v", f, err)
@@ -179,7 +179,7 @@ func takenAtLast(t *testing.T) error {
 	return nil
 }
 
-// TestGivenBack: somebody frees a lower number, or the wanted one, meanwhile.
+// TestGivenBack: another process frees a lower number, or the wanted one, meanwhile.
 func TestGivenBack(t *testing.T) { undisturbed(t, func() error { return givenBack(t) }) }
 
 func givenBack(t *testing.T) error {
@@ -190,7 +190,7 @@ func givenBack(t *testing.T) error {
 		var err error
 		switch calls++; calls {
 		case 1:
-			if thief, err = filler(); err != nil {
+			if thief, err = newPlaceholder(); err != nil {
 				return nil, err
 			}
 			lower, p.others = p.others[len(p.others)-1], p.others[:len(p.others)-1]
@@ -199,14 +199,14 @@ func givenBack(t *testing.T) error {
 		case 4:
 			thief.Close()
 		}
-		return filler()
+		return newPlaceholder()
 	})
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	if n := number(t, f); n != wanted[0] || calls < 4 {
-		t.Errorf("got %s after %d tries, wanted %s", text(n), calls, text(wanted[0]))
+		t.Errorf("got %s after %d tries, wanted %s", formatDevice(n), calls, formatDevice(wanted[0]))
 	}
 	return nil
 }
@@ -227,7 +227,7 @@ func TestCreateFails(t *testing.T) {
 	}
 }
 
-// TestAdopt hands fillers from one pool to another, as from one moment of a
+// TestAdopt hands placeholders from one pool to another, as from one moment of a
 // restore to the next.
 func TestAdopt(t *testing.T) { undisturbed(t, func() error { return adopt(t) }) }
 
@@ -259,10 +259,10 @@ func adopt(t *testing.T) error {
 		}
 		defer f.Close()
 		if number(t, f) != w {
-			t.Errorf("got %s, wanted %s", text(number(t, f)), text(w))
+			t.Errorf("got %s, wanted %s", formatDevice(number(t, f)), formatDevice(w))
 		}
 	}
-	closed, err := filler()
+	closed, err := newPlaceholder()
 	if err != nil {
 		t.Fatal(err)
 	}

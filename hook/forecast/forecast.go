@@ -1,44 +1,43 @@
-// Package forecast tells what CRIU will fail at when it checkpoints a container, or
-// restores it elsewhere, while there is still something to be done about it. It
-// tells of what systemd and automount bring with them, not of everything that CRIU
-// cannot do.
+// Package forecast predicts why CRIU will fail to checkpoint a container, or to restore
+// it elsewhere, while the cause can still be removed. It covers causes that systemd and
+// automount bring with them, not everything that CRIU cannot do.
 package forecast
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 )
 
-// Problem is one thing that CRIU will fail at.
+// Problem is one reason why CRIU will fail.
 type Problem struct {
-	// When is "checkpoint", or "restore" for what only a restore fails at.
+	// When is "checkpoint", or "restore" if only a restore fails.
 	When string `json:"when"`
 	What string `json:"what"`
 	// Next is what to do about it.
 	Next string `json:"next"`
 }
 
-// When something fails.
+// Values of Problem.When.
 const (
 	atCheckpoint = "checkpoint"
 	atRestore    = "restore"
 )
 
-// Machine is what is known of the CRIU that will work.
+// Machine describes the CRIU of a machine.
 type Machine struct {
 	// CRIU is its version, "" if none was found.
 	CRIU string
-	// TooOld is whether it is before the first that takes action scripts from a
-	// configuration file.
+	// TooOld is whether it cannot take action scripts from a configuration file.
 	TooOld bool
-	// ForceIrmap is whether a configuration that every CRIU of the machine reads has
-	// force-irmap.
+	// ForceIrmap is whether a configuration file that every CRIU of the machine reads
+	// sets force-irmap.
 	ForceIrmap bool
 }
 
-// Problems are those of the machine.
+// Problems returns the problems of the machine.
 func (m Machine) Problems() []Problem {
 	switch {
 	case m.CRIU == "":
@@ -52,24 +51,24 @@ func (m Machine) Problems() []Problem {
 	return nil
 }
 
-// Autofs is one autofs mount, as far as it matters to CRIU.
+// Autofs is what matters to CRIU of an autofs mount.
 type Autofs struct {
 	Namespace uint64
 	Path      string
 	Type      autofs.Type
 	// Daemon is whether automount serves it.
 	Daemon bool
-	// Covers are the mounts on it that are no autofs mounts, by path.
+	// Covers are the paths of the mounts on it, except autofs mounts.
 	Covers []string
-	// Unread is how many bytes are in the pipe of its master.
+	// Unread is the number of bytes in the pipe of its master.
 	Unread int
 }
 
 // maxNamed bounds how many paths a line names.
 const maxNamed = 8
 
-// Maps looks for mounts of automount and of systemd that CRIU 4.2 cannot dump or
-// restore. Each path counts once, in however many mount namespaces it is.
+// Maps returns the problems of mounts of automount and of systemd that CRIU 4.2 cannot
+// dump or restore. A path in several mount namespaces counts once.
 func Maps(list []Autofs) []Problem {
 	var active, unread, nested, rootless []string
 	for _, m := range list {
@@ -105,15 +104,10 @@ func Maps(list []Autofs) []Problem {
 }
 
 func covered(m Autofs) bool {
-	for _, c := range m.Covers {
-		if c == m.Path {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(m.Covers, m.Path)
 }
 
-// parentOf is the innermost autofs mount of the same namespace in which a mount lies.
+// parentOf returns the innermost autofs mount that a mount of the same namespace lies in.
 func parentOf(m Autofs, list []Autofs) (parent *Autofs) {
 	for i := range list {
 		p := &list[i]
@@ -127,19 +121,14 @@ func parentOf(m Autofs, list []Autofs) (parent *Autofs) {
 // hasRoot reports whether a file system is mounted between an offset and the autofs
 // mount in which it lies.
 func hasRoot(m, parent Autofs) bool {
-	for _, c := range parent.Covers {
-		if within(m.Path, c) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(parent.Covers, func(c string) bool { return within(m.Path, c) })
 }
 
 func within(file, dir string) bool {
 	return strings.HasPrefix(file, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// named quotes each path once, the first few if they are many; "" for none.
+// named quotes each path once, at most maxNamed; "" for none.
 func named(paths []string) string {
 	var quoted []string
 	seen := map[string]bool{}
@@ -163,8 +152,8 @@ func Waiting(pid int, command, path string) Problem {
 	}
 }
 
-// NoDevice is the problem of a container whose systemd has automounts, and that has
-// no /dev/autofs.
+// NoDevice is the problem of a container without /dev/autofs whose systemd has
+// automounts.
 func NoDevice() Problem {
 	return Problem{
 		atRestore, "the container has no device /dev/autofs (10:235): CRIU says \"autofs: Failed to get fd\" where the restored one has none",
@@ -172,19 +161,19 @@ func NoDevice() Problem {
 	}
 }
 
-// OfImages is what the restore of a checkpoint fails at for its maps, or may fail at
-// because CRIU remembers so many watches by their file handles. It is one line, "" for
-// nothing.
+// OfImages says on one line why the restore of a checkpoint will fail because of its maps,
+// or may fail because CRIU has only the file handles of so many watches; "" if it will
+// not.
 func OfImages(list []Autofs, pinned int) string {
-	var said []string
+	var reasons []string
 	for _, p := range Maps(list) {
-		if p.When == atRestore && !strings.Contains(p.What, "several offsets") { // what covers a mount is not known
-			said = append(said, fmt.Sprintf("this restore will fail: %s; %s", p.What, p.Next))
+		if p.When == atRestore && !strings.Contains(p.What, "several offsets") { // images do not show covers
+			reasons = append(reasons, fmt.Sprintf("this restore will fail: %s; %s", p.What, p.Next))
 		}
 	}
 	if pinned > 0 {
-		said = append(said, fmt.Sprintf("%d watched files are known to CRIU by their file handles only: on another root filesystem this restore fails with "+
+		reasons = append(reasons, fmt.Sprintf("%d watched files are known to CRIU by their file handles only: on another root filesystem this restore fails with "+
 			"\"Stale file handle\"; then make the checkpoint again after autofs-restore-hook install --force-irmap", pinned))
 	}
-	return strings.Join(said, "; ")
+	return strings.Join(reasons, "; ")
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -20,18 +21,17 @@ type Watch struct {
 	PID    int // of the process, here
 	Device uint64
 	Inode  uint64
-	// Handle is the file handle of what is watched; no bytes if the filesystem has
-	// none.
+	// Handle is the file handle of the watched file; empty if the filesystem has none.
 	Handle     []byte
 	HandleType int32
 }
 
-// Bounds of what is looked at in one container.
+// Bounds of the search in one container.
 const (
 	maxFiles   = 1 << 16 // open files of all processes
 	maxWatches = 1 << 14
 	maxInfo    = 4 << 20 // bytes of one fdinfo
-	maxTries   = 16      // mounts of a filesystem through which a handle is opened
+	maxTries   = 16      // mounts of a filesystem that are tried for one handle
 )
 
 // Find lists the inotify watches of processes.
@@ -54,7 +54,7 @@ func Find(pids []int) ([]Watch, error) {
 		}
 		p.Close()
 		if files += len(names); files > maxFiles || len(found) > maxWatches {
-			return found[:min(len(found), maxWatches)], fmt.Errorf("more than %d open files or %d inotify watches: the others are not looked at", maxFiles, maxWatches)
+			return found[:min(len(found), maxWatches)], fmt.Errorf("more than %d open files or %d inotify watches: the others were not examined", maxFiles, maxWatches)
 		}
 	}
 	return found, nil
@@ -93,17 +93,17 @@ func parseInfo(pid int, text string) []Watch {
 	return list
 }
 
-// place is where CRIU would find what is watched.
+// place is where CRIU would find a watched file.
 type place struct {
 	watch Watch
 	kind  string // of the filesystem, "" if no mount shows it
 	path  string // that leads to it; "" if none does
-	shown string // where it is all the same, for people
-	gone  bool   // nothing has this handle any more
+	shown string // a path for messages, even if CRIU cannot use it
+	gone  bool   // the handle is stale
 }
 
-// locate looks for what is watched in the mount namespace of a container, as CRIU
-// does at a checkpoint (check_open_handle, criu/fsnotify.c).
+// locate looks for watched files in the mount namespace of a container, as CRIU does at a
+// checkpoint (check_open_handle, criu/fsnotify.c).
 func locate(ctx context.Context, init *nsenter.Process, watches []Watch) ([]place, error) {
 	found := make(chan []place, 1)
 	err := init.InMountNamespace(ctx, func(t *nsenter.Thread) error {
@@ -118,7 +118,7 @@ func locate(ctx context.Context, init *nsenter.Process, watches []Watch) ([]plac
 		}
 		byDevice := map[uint64][]*mounts.Mount{}
 		for _, m := range table.Mounts {
-			if m.FSType != "autofs" { // what walks onto one may wait for its master
+			if m.FSType != "autofs" { // a walk onto one may wait for its master
 				byDevice[mounts.DeviceOf(m)] = append(byDevice[mounts.DeviceOf(m)], m)
 			}
 		}
@@ -143,36 +143,36 @@ func locateOne(t *nsenter.Thread, w Watch, list []*mounts.Mount) place {
 	handle := unix.NewFileHandle(w.HandleType, w.Handle)
 	for _, m := range list[:min(len(list), maxTries)] {
 		p.kind = m.FSType
-		dir, err := unix.Open(m.Mountpoint, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		dir, err := sys.OpenAt(nil, m.Mountpoint, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK)
 		if err != nil {
 			continue // a file, or hidden
 		}
-		fd, err := unix.OpenByHandleAt(dir, handle, unix.O_PATH|unix.O_CLOEXEC)
-		unix.Close(dir)
+		f, err := sys.OpenHandle(dir, handle)
+		dir.Close()
 		if err != nil {
 			p.gone = p.gone || errors.Is(err, unix.ESTALE)
 			continue
 		}
-		name, err := t.Readlink("fd/" + strconv.Itoa(fd))
-		unix.Close(fd)
+		name, err := t.Readlink("fd/" + strconv.Itoa(int(f.Fd())))
+		f.Close()
 		if err != nil || !path.IsAbs(name) {
 			continue
 		}
 		p.gone = false
-		var st unix.Stat_t
-		if unix.Stat(name, &st) == nil && st.Ino == w.Inode {
+		if st, err := sys.StatAt(nil, name, 0); err == nil && st.Ino == w.Inode {
 			p.path = name
 			return p
 		}
-		// A bind mount of another folder shows a name that leads elsewhere.
-		if unix.Lstat(name, &st) == nil && st.Ino == w.Inode {
+		// The link is relative to the mount: on a bind mount of a directory the path may
+		// lead to another file.
+		if st, err := sys.StatAt(nil, name, unix.AT_SYMLINK_NOFOLLOW); err == nil && st.Ino == w.Inode {
 			p.shown = name
 		}
 	}
 	return p
 }
 
-// Watches says which watches CRIU will not dump, or not restore elsewhere. init is
+// Watches returns the watches that CRIU will not dump, or not restore elsewhere. init is
 // the container's first process, and own its control group if it has no cgroup
 // namespace.
 func Watches(ctx context.Context, init *nsenter.Process, pids []int, own string, m Machine) ([]Problem, error) {
@@ -181,7 +181,7 @@ func Watches(ctx context.Context, init *nsenter.Process, pids []int, own string,
 	return judge(places, own, m), errors.Join(err, locateErr)
 }
 
-// judge is the judgement about watches.
+// judge returns the problems of watches.
 func judge(places []place, own string, m Machine) []Problem {
 	var gone, lost, pinned, host []string
 	for _, p := range places {
@@ -209,7 +209,7 @@ func judge(places []place, own string, m Machine) []Problem {
 		}
 	}
 	add(gone, atCheckpoint, "a control group is watched that does not exist any more (%s): CRIU says \"Can't dump that handle\"",
-		"have its systemd open its watches again: systemctl daemon-reexec in the container")
+		"make its systemd open its watches again: systemctl daemon-reexec in the container")
 	add(lost, atCheckpoint, "a file is watched that no path leads to (%s): CRIU finds it by its inode number in /etc, /var/log and few other folders, or says \"Can't dump that handle\"",
 		"restart the process that watches it, or mount the root filesystem from a folder instead of overlayfs")
 	add(pinned, atRestore, "%s is watched, and CRIU remembers a file handle instead of a path: restored on another root filesystem it fails with \"Stale file handle\"",

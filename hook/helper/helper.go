@@ -1,15 +1,14 @@
-// Package helper starts processes of our own that keep files open when this one
-// has ended.
+// Package helper starts helper processes, which keep files open after this process has
+// ended.
 //
-// CRIU calls the program once for each stage of a restore, and what one stage
-// opens (the roots of autofs mounts, a device number, a mount namespace) is needed
-// by the next. A helper is a process that does nothing but have these files open.
-// It has no socket and speaks no protocol: a later run copies a descriptor out of
-// it with pidfd_getfd(2), which the kernel allows to root only. It ends by itself
-// when the process it is bound to ends, or when its time is over.
+// CRIU calls the program once for each stage of a restore, and each stage needs files
+// that an earlier one opened: the roots of autofs mounts, a device number, a mount
+// namespace. A helper only keeps these files open. It has no socket and no protocol: a
+// later run copies a descriptor from it with pidfd_getfd(2), which the kernel allows to
+// root only. It ends when the process it is bound to ends, or at the end of its lifetime.
 //
-// A helper can be a dead-man's switch, too: at its end it makes autofs mounts of
-// ours catatonic, so that no process is left waiting on them.
+// A helper can also be a dead-man's switch: when it ends it makes our autofs mounts
+// catatonic, so that no process is left waiting on them.
 package helper
 
 import (
@@ -24,6 +23,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -46,17 +46,17 @@ type Ref struct {
 }
 
 // ErrGone means that the helper has ended, and its files are closed.
-var ErrGone = errors.New("the process that held files has ended")
+var ErrGone = errors.New("the helper process has ended")
 
 // Request describes a helper.
 type Request struct {
 	// Bound is the process with which the helper ends.
 	Bound *nsenter.Process
-	// Model is a process to whose control groups the helper moves, nil for none:
-	// runc puts CRIU and its action scripts into the container's, where the helper
-	// must not stay.
+	// Model is a process to whose control groups the helper moves, nil for none: runc
+	// starts CRIU and its action scripts in the container's, where the helper must not
+	// stay.
 	Model *nsenter.Process
-	// Lifetime is the longest that the helper lives, in whole seconds.
+	// Lifetime bounds how long the helper runs, in whole seconds.
 	Lifetime time.Duration
 	Files    []*os.File
 	// Release is how many of the files, from the first on, are roots of autofs
@@ -68,8 +68,8 @@ type Request struct {
 // returned beside a valid Ref, as ErrNotMoved.
 func Start(r Request) (Ref, error) { return r.start(r.Files, 0) }
 
-// StartUnrecorded is Start for a helper that ends with this process, until
-// recorded is called: a helper that no record names is found by no later run.
+// StartUnrecorded is Start for a helper that ends with this process unless recorded is
+// called first: without a record no later run could find the helper.
 func StartUnrecorded(r Request) (ref Ref, recorded func() error, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -88,12 +88,12 @@ func StartUnrecorded(r Request) (ref Ref, recorded func() error, err error) {
 	}, err
 }
 
-// boundTime bounds the life of a helper that is bound to this process: a run ends
-// before.
+// boundTime bounds the life of a helper that is bound to this process. It is longer than
+// any run.
 const boundTime = 10 * time.Second
 
-// StartBoundToSelf starts a helper that ends with this process, and makes the
-// first autofs mounts of the files catatonic then.
+// StartBoundToSelf starts a helper that ends with this process, and then makes the autofs
+// mounts of the first release files catatonic.
 func StartBoundToSelf(files []*os.File, release int) (Ref, error) {
 	self, err := nsenter.Open(os.Getpid())
 	if err != nil {
@@ -111,7 +111,7 @@ func (r Request) start(files []*os.File, pipe int) (Ref, error) {
 	}
 	p, err := spawn.Self(args, append([]*os.File{r.Bound.Pidfd()}, files...), r.Model, capabilities)
 	if err != nil {
-		err = fmt.Errorf("start the process that holds files: %w", err)
+		err = fmt.Errorf("start the helper process: %w", err)
 	}
 	if p == nil {
 		return Ref{}, err
@@ -123,8 +123,8 @@ func (r Request) start(files []*os.File, pipe int) (Ref, error) {
 // ErrNotMoved means that a helper stayed in the container's control group.
 var ErrNotMoved = spawn.ErrNotMoved
 
-// Open copies the held file with the given index, in the order of Start. It
-// stays open in the helper too.
+// Open copies the file with the given index, in the order of Start. It stays open in the
+// helper.
 func (r Ref) Open(index int) (*os.File, error) {
 	if index < 0 || index >= r.Files {
 		return nil, fmt.Errorf("held file %d: the helper has %d", index, r.Files)
@@ -136,8 +136,8 @@ func (r Ref) Open(index int) (*os.File, error) {
 	return files[0], nil
 }
 
-// OpenAll is Open for all held files. Where one cannot be copied there is nil in
-// its place; the errors are joined.
+// OpenAll is Open for all files. A file that cannot be copied is nil in the list; the
+// errors are joined.
 func (r Ref) OpenAll() ([]*os.File, error) {
 	if r.Files <= 0 {
 		return nil, nil
@@ -156,22 +156,35 @@ func (r Ref) open(from, to int) ([]*os.File, error) {
 	}
 	files := make([]*os.File, to-from)
 	var errs []error
+	ending := false
 	for i := from; i < to; i++ {
-		fd, err := unix.PidfdGetfd(int(p.Pidfd().Fd()), firstFile+i, 0)
+		fd, err := sys.PidfdGetfd(p.Pidfd(), firstFile+i)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("held file %d of process %d: %w", i, r.PID, os.NewSyscallError("pidfd_getfd", err)))
+			ending = ending || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EBADF)
+			errs = append(errs, fmt.Errorf("held file %d of process %d: %w", i, r.PID, err))
 			continue
 		}
-		files[i-from] = os.NewFile(uintptr(fd), "held:"+strconv.Itoa(i)) // close-on-exec by pidfd_getfd(2)
+		files[i-from] = os.NewFile(uintptr(fd), "held:"+strconv.Itoa(i))
+	}
+	// A process that is ending has closed its files before it has ended. Older
+	// kernels say EBADF ("pidfd: getfd should always report ESRCH if a process is exiting").
+	if ending && p.EndsWithin(endTime) {
+		for _, f := range files {
+			f.Close() // nil for most
+		}
+		return nil, fmt.Errorf("process %d: %w", r.PID, ErrGone)
 	}
 	return files, errors.Join(errs...)
 }
 
-// maxFiles bounds how many files a record may speak of.
+// endTime bounds how long it takes a process that is ending to end.
+const endTime = time.Second
+
+// maxFiles bounds how many files a record may name.
 const maxFiles = 1 << 16
 
-// Stop ends the helper and returns when its files are closed; nothing is released.
-// It is no error if it has ended already.
+// Stop ends the helper without releasing anything, and returns when its files are closed.
+// A helper that has ended already is no error.
 func (r Ref) Stop(ctx context.Context) error {
 	p, err := r.process()
 	if errors.Is(err, ErrGone) {
@@ -184,7 +197,7 @@ func (r Ref) Stop(ctx context.Context) error {
 	if err := p.Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return p.WaitEnd(ctx) // a process closes its files before it is waited for
+	return p.WaitEnd(ctx) // a process closes its files before its pidfd is readable
 }
 
 func (r Ref) process() (*nsenter.Process, error) {
@@ -198,8 +211,8 @@ func (r Ref) process() (*nsenter.Process, error) {
 	return p, err
 }
 
-// Run is what a helper process does; args are its arguments. It returns when the
-// process it is bound to has ended, or its lifetime has.
+// Run runs a helper process with its arguments. It returns when the process that it is
+// bound to ends, or at the end of its lifetime.
 func Run(args []string) error {
 	var numbers [3]int // as in start
 	if len(args) != len(numbers) {
@@ -214,7 +227,7 @@ func Run(args []string) error {
 	}
 	lifetime, pipe, release := time.Duration(numbers[0])*time.Second, numbers[1], numbers[2]
 	if release == 0 {
-		_ = spawn.Confine() // it only waits
+		_ = spawn.Confine()
 	}
 	if pipe == 0 || recorded(pipe) {
 		if err := await(lifetime); err != nil {
@@ -228,8 +241,8 @@ func Run(args []string) error {
 	return errors.Join(errs...)
 }
 
-// recorded waits until the process that started us has recorded us; false if it
-// has ended before.
+// recorded waits for the process that started this one to record it; false if that
+// process ended first.
 func recorded(pipe int) bool {
 	f := os.NewFile(uintptr(pipe), "pipe")
 	defer f.Close()
@@ -239,19 +252,8 @@ func recorded(pipe int) bool {
 
 // await waits for the end of the bound process.
 func await(lifetime time.Duration) error {
-	end := time.Now().Add(lifetime)
-	for {
-		left := time.Until(end).Milliseconds()
-		if left <= 0 {
-			return nil
-		}
-		fds := []unix.PollFd{{Fd: boundFile, Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, int(min(left, 1<<30)))
-		switch {
-		case n > 0:
-			return nil
-		case err != nil && !errors.Is(err, unix.EINTR):
-			return fmt.Errorf("%s: %w", Verb, os.NewSyscallError("poll", err))
-		}
+	if _, err := sys.Poll([]unix.PollFd{{Fd: boundFile, Events: unix.POLLIN}}, lifetime); err != nil {
+		return fmt.Errorf("%s: %w", Verb, err)
 	}
+	return nil
 }

@@ -79,7 +79,7 @@ func ended(t *testing.T, ref Ref) {
 	}
 }
 
-// TestHold: the files stay open though nobody else has them.
+// TestHold: the helper keeps files open that no other process has open.
 func TestHold(t *testing.T) {
 	first, second := scratch(t, "first"), scratch(t, "second")
 	ref, _ := hold(t, time.Minute, first, second)

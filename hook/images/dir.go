@@ -7,28 +7,29 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
-// maxEntries bounds the names in an image directory. A checkpoint has some ten
-// files for each process.
+// maxEntries bounds the files in an image directory. A checkpoint has about ten for each
+// process.
 const maxEntries = 1 << 20
 
-// names of the files that matter, by the number in the name.
+// names holds the names of the images to read, by the number in the name.
 type names struct {
 	mounts      map[uint32]string // by CRIU's namespace id
 	superblocks map[uint32]string // by device, as in the image
 }
 
-// list reads the directory through a descriptor of its own, so that the caller's
-// position stays where it is and an O_PATH one works too.
+// list reads the directory through a descriptor of its own, so that an O_PATH descriptor
+// works, and the caller's position does not change.
 func list(dir *os.File) (names, error) {
 	n := names{mounts: make(map[uint32]string), superblocks: make(map[uint32]string)}
-	own, err := openAt(dir, ".", unix.O_DIRECTORY)
+	own, err := sys.OpenAt(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return n, err
 	}
@@ -55,8 +56,7 @@ func list(dir *os.File) (names, error) {
 	}
 }
 
-// number parses prefix + decimal u32 + ".img". CRIU prints %u, so anything else
-// with the same ends is not CRIU's.
+// number parses prefix + decimal u32 + ".img", as CRIU prints it with %u.
 func number(name, prefix string) (uint32, bool) {
 	digits, ok := strings.CutPrefix(name, prefix)
 	if !ok {
@@ -73,10 +73,10 @@ func number(name, prefix string) (uint32, bool) {
 	return uint32(n), true
 }
 
-// load reads a whole image. The file is looked at after it is open: a FIFO or a
-// device of that name would otherwise block or act.
+// load reads a whole image. O_NONBLOCK keeps a FIFO or a device of that name from
+// blocking before its type is checked.
 func load(dir *os.File, name string, limit int) (*file, error) {
-	f, err := openAt(dir, name, unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY)
+	f, err := sys.OpenAt(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if err != nil {
 		return nil, err
 	}
@@ -103,22 +103,4 @@ func load(dir *os.File, name string, limit int) (*file, error) {
 		return nil, fmt.Errorf("CRIU image: %w", err)
 	}
 	return image, nil
-}
-
-// openAt opens a name in the directory, read-only and close-on-exec.
-func openAt(dir *os.File, name string, flags int) (*os.File, error) {
-	if dir == nil {
-		return nil, errors.New("no image directory given")
-	}
-	defer runtime.KeepAlive(dir)
-	for {
-		fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC|flags, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return nil, &os.PathError{Op: "openat", Path: dir.Name() + "/" + name, Err: err}
-		}
-		return os.NewFile(uintptr(fd), name), nil
-	}
 }

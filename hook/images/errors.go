@@ -5,10 +5,9 @@ import (
 	"fmt"
 )
 
-// ErrNoImages means that the directory can be read and holds no mountpoints-*.img. It is
-// not a checkpoint, or its files have been removed, or the container had no
-// mount namespace of its own. A directory that is not there at all is
-// fs.ErrNotExist.
+// ErrNoImages means that the directory holds no mountpoints-*.img: it is not a checkpoint,
+// or its files have been removed, or the container had no mount namespace of its own. A
+// missing directory is fs.ErrNotExist.
 var ErrNoImages = errors.New("no CRIU mountpoint images")
 
 // Causes within a FormatError.
@@ -25,12 +24,11 @@ var (
 	ErrFileType   = errors.New("not a regular file")
 )
 
-// FormatError says what is wrong in an image file, and where. Err is one of the
-// causes above.
+// FormatError is an invalid image file. Err is one of the causes above.
 type FormatError struct {
 	File   string // name within the image directory
-	Offset int64  // in bytes, of the record (or of the file's head) at fault
-	Field  string // protobuf field, empty if the record itself is broken
+	Offset int64  // in bytes, of the invalid record or magic number
+	Field  string // protobuf field, empty if the record itself is invalid
 	Err    error
 }
 

@@ -13,21 +13,21 @@ import (
 type GroupMount struct {
 	// MountPoint is absolute and clean, within the root of its mount namespace.
 	MountPoint string
-	// Root is the group that it shows, as the CRIU that made the checkpoint saw it:
-	// the container's own group, or "/" without a cgroup namespace.
+	// Root is the group at its root, seen by the CRIU that made the checkpoint: the
+	// container's own group, or "/" without a cgroup namespace.
 	Root string
 }
 
 const fstypeCgroup2 = 23 // enum fstype of images/mnt.proto
 
-// Watched is what an image directory says about inotify watches.
+// Watched holds the inotify watches of an image directory.
 type Watched struct {
 	Watches []Watch
 	// Groups are the mounts of cgroup v2, by their old mount id.
 	Groups map[uint32]GroupMount
 }
 
-// ReadWatches reads which files the checkpointed processes watch. Its errors are
+// ReadWatches reads the inotify watches of the checkpointed processes. Its errors are
 // those of [Read]. A checkpoint without open files gives an empty result.
 func ReadWatches(dir *os.File) (*Watched, error) {
 	names, err := list(dir)

@@ -10,13 +10,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 )
 
-// Mount is one autofs mount as it was when the checkpoint was made
-// (mnt_entry of images/mnt.proto).
+// Mount is one autofs mount at the time of the checkpoint (mnt_entry of
+// images/mnt.proto).
 type Mount struct {
-	// MountID and ParentID are the old ones; the restored mounts have others.
+	// MountID and ParentID are the old ids; restored mounts have others.
 	MountID, ParentID uint32
-	// NamespaceID is CRIU's own number of the mount namespace, from the name of
-	// the file. Not an inode number.
+	// NamespaceID is CRIU's id of the mount namespace, from the name of the file; not an
+	// inode number.
 	NamespaceID uint32
 	// Device is the old st_dev.
 	Device uint64
@@ -24,10 +24,10 @@ type Mount struct {
 	MountPoint string
 	// Source as in mountinfo, such as systemd-1.
 	Source string
-	// Options is the raw text, with the process group as the host saw it; see
-	// autofs.ParseOptions. It may be anything.
+	// Options is the raw, unchecked text, with the process group number of the host; see
+	// [autofs.ParseOptions].
 	Options string
-	// Root is the path within the filesystem, "/" but for bind mounts.
+	// Root is the path within the filesystem, "/" except for bind mounts.
 	Root string
 	// SharedID and MasterID are peer groups; 0 for none.
 	SharedID, MasterID uint32
@@ -43,8 +43,8 @@ const (
 	maxMounts = 200000
 )
 
-// decodeMounts returns the autofs mounts of one mountpoints image. Of the others
-// it checks what makes the tree, no more.
+// decodeMounts returns the autofs mounts of one mountpoints image. Of other mounts it
+// checks only the ids.
 func (f *file) decodeMounts(namespace uint32) ([]Mount, error) {
 	var mounts []Mount
 	parents := make(map[uint32]uint32)
@@ -101,17 +101,15 @@ func (m *message) autofsMount(mount *Mount) {
 	}
 }
 
-// clean tells whether p is a path that means itself: absolute, without "..",
-// doubled slashes and the like, and without a NUL, which would cut it short in a
-// system call.
+// clean reports whether p is absolute, lexically clean and without a NUL, which would
+// truncate it in a system call.
 func clean(p string) bool {
 	return path.IsAbs(p) && path.Clean(p) == p && strings.IndexByte(p, 0) < 0
 }
 
-// cycle looks for a mount that is its own ancestor. The mount at the top has a
-// parent outside the image, or is its own, as the first mount of a machine is.
-// Each mount is walked once, whatever the image says: checked holds the number
-// of the walk that came by.
+// cycle looks for a mount that is its own ancestor. The root mount has a parent outside
+// the image, or is its own parent, like the first mount of a machine. checked holds the
+// number of the walk that visited a mount, so that each mount is visited once.
 func cycle(parents map[uint32]uint32) (uint32, bool) {
 	checked := make(map[uint32]int, len(parents))
 	walk := 0

@@ -3,23 +3,23 @@
 package images
 
 import (
+	"cmp"
 	"fmt"
 	"os"
-	"sort"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 )
 
-// Set is everything an image directory says about autofs. Keep mounts apart by
-// MountID and MountPoint, not by Device: the numbers of the restored mounts are
-// drawn from the same small range.
+// Set holds the autofs mounts and superblocks of an image directory. Identify mounts by
+// MountID and MountPoint, not by Device: restored mounts have device numbers from the same
+// small range.
 type Set struct {
 	// Mounts of all mount namespaces, ordered by namespace and mount id.
 	Mounts []Mount
-	// Superblocks by st_dev. A mount may be without one: CRIU does not dump
-	// what it was told to treat as external.
+	// Superblocks by st_dev. A mount may have none: CRIU does not dump external mounts.
 	Superblocks map[uint64]Superblock
 }
 
@@ -31,10 +31,10 @@ const (
 	maxTotal          = 2 * maxMountsFile // of all mountpoints images
 )
 
-// Read reads the images through an open directory (O_PATH will do). Errors:
+// Read reads the images in an open directory, which may be one of O_PATH. Errors:
 // fs.ErrNotExist if the directory has been removed, [ErrNoImages] if it holds no
-// checkpoint, a [*FormatError] if a file is not what it should be, *os.PathError
-// from the system. A directory without autofs gives an empty Set.
+// checkpoint, a [*FormatError] for an invalid file, *os.PathError for a failed system
+// call. A directory without autofs gives an empty Set.
 func Read(dir *os.File) (*Set, error) {
 	names, err := list(dir)
 	if err != nil {
@@ -60,13 +60,8 @@ func Read(dir *os.File) (*Set, error) {
 			return nil, f.fail(0, "", fmt.Errorf("%w: more than %d autofs mounts", ErrTooLarge, maxMounts))
 		}
 	}
-	// Not slices.SortFunc: its copy for this type is 13 KB of machine code.
-	sort.Slice(set.Mounts, func(i, j int) bool {
-		a, b := &set.Mounts[i], &set.Mounts[j]
-		if a.NamespaceID != b.NamespaceID {
-			return a.NamespaceID < b.NamespaceID
-		}
-		return a.MountID < b.MountID
+	slices.SortFunc(set.Mounts, func(a, b Mount) int {
+		return cmp.Or(cmp.Compare(a.NamespaceID, b.NamespaceID), cmp.Compare(a.MountID, b.MountID))
 	})
 	for number, name := range names.superblocks {
 		major, minor := autofs.DeviceFromImage(number)
@@ -93,9 +88,9 @@ func ReadDir(path string) (*Set, error) {
 	return Read(dir)
 }
 
-// HasAutofs tells, from the names alone, whether the checkpoint holds an autofs
-// superblock. It does not say that the images are sound. The error is
-// [ErrNoImages] if the directory holds no checkpoint.
+// HasAutofs reports, by the names alone, whether the checkpoint holds an autofs
+// superblock. It does not validate the images. The error is [ErrNoImages] if the
+// directory holds no checkpoint.
 func HasAutofs(dir *os.File) (bool, error) {
 	names, err := list(dir)
 	if err == nil && len(names.mounts) == 0 {

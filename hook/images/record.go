@@ -16,11 +16,11 @@ const (
 	magicFiles  = 0x56303138 // FILES_MAGIC
 )
 
-// maxRecord bounds one protobuf message. A mount entry is two or three paths and
-// an options text of at most a page; 1 MiB leaves room for what CRIU may add.
+// maxRecord bounds one protobuf message. A mount entry is two or three paths and options
+// of at most a page; 1 MiB leaves room for future fields.
 const maxRecord = 1 << 20
 
-// file is one image in memory, with its name for errors.
+// file is one image in memory.
 type file struct {
 	name string
 	data []byte
@@ -30,12 +30,12 @@ func (f *file) fail(offset int, field string, err error) error {
 	return &FormatError{File: f.name, Offset: int64(offset), Field: field, Err: err}
 }
 
-// records checks the head of the image and calls each for every record.
+// records checks the magic numbers of the image and calls each for every record.
 func (f *file) records(magic uint32, each func(offset int, record []byte) error) error {
 	return f.recordsUpTo(maxRecord, magic, each)
 }
 
-// recordsUpTo is records with another bound for a record, in bytes.
+// recordsUpTo is records with another limit for a record, in bytes.
 func (f *file) recordsUpTo(limit uint32, magic uint32, each func(offset int, record []byte) error) error {
 	offset := 0
 	word := func() (uint32, error) {
@@ -78,8 +78,8 @@ func (f *file) recordsUpTo(limit uint32, magic uint32, each func(offset int, rec
 	return nil
 }
 
-// message is one decoded protobuf message: the last value of each field, as
-// protobuf has it for fields that are not repeated.
+// message is one decoded protobuf message: the last value of each field, which is the one
+// that counts for a field that is not repeated.
 type message struct {
 	file   *file
 	offset int
@@ -88,13 +88,12 @@ type message struct {
 	err    error
 }
 
-// decode splits a record into fields. Fixed-size values, which the two messages
-// do not use, are skipped, as are unknown field numbers. Groups, which no message
-// of CRIU uses, are an error.
+// decode splits a record into fields. It skips fixed-size values, which the two messages
+// do not use, and unknown field numbers. Groups, which no message of CRIU uses, are an
+// error.
 //
-// It is not protowire that does it, because that reads our own binary when the
-// program starts (internal/detrand): a quarter of the time of a start with
-// nothing to do.
+// It does not use protowire, which reads the program file at start-up
+// (internal/detrand): a quarter of the time of a run without work.
 func (f *file) decode(offset int, record []byte) (*message, error) {
 	m := &message{
 		file: f, offset: offset,
@@ -115,7 +114,7 @@ func (f *file) decode(offset int, record []byte) (*message, error) {
 	return m, nil
 }
 
-// failed keeps the first error, so that a decoder reads as a list of fields.
+// failed keeps the first error, so that a decoder is a plain list of fields.
 func (m *message) failed(field string, err error) {
 	if m.err == nil {
 		m.err = m.file.fail(m.offset, field, err)
@@ -133,7 +132,7 @@ func (m *message) uint32(num uint32, field string, required bool) uint32 {
 	return uint32(v)
 }
 
-// integer reads an int32, which protobuf writes sign-extended to 64 bits.
+// integer returns a required int32, which protobuf sign-extends to 64 bits.
 func (m *message) integer(num uint32, field string, low, high int64) int {
 	v, ok := m.number[num]
 	if !ok {

@@ -8,7 +8,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 )
 
-// Superblock is what CRIU saved of an autofs superblock (autofs_entry of
+// Superblock is an autofs superblock as CRIU saved it (autofs_entry of
 // images/autofs.proto).
 type Superblock struct {
 	// Device is the old st_dev, from the name of the file.
@@ -16,8 +16,8 @@ type Superblock struct {
 	// FD is the number of the pipe's writing end in the process that mounted
 	// it, -1 if the mount was catatonic.
 	FD int
-	// ProcessGroup of the master in the container's pid namespace; of a
-	// catatonic mount it is the number the host saw, and worthless.
+	// ProcessGroup of the master in the container's pid namespace; useless for a
+	// catatonic mount, where it is the number on the host.
 	ProcessGroup int
 	// Timeout in whole seconds; 0 is never.
 	Timeout            time.Duration
@@ -30,7 +30,7 @@ type Superblock struct {
 	ReadFD int
 }
 
-// Catatonic tells whether no process served the mount any more.
+// Catatonic reports whether the mount had no master.
 func (s Superblock) Catatonic() bool { return s.FD < 0 }
 
 // decodeSuperblock reads an autofs image, which holds one record.
@@ -74,7 +74,7 @@ func (m *message) owner(num uint32, field string) int {
 	}
 	id := uint32(int32(m.integer(num, field, math.MinInt32, math.MaxInt32)))
 	if id == math.MaxUint32 {
-		m.failed(field, fmt.Errorf("%w: %d is no id", ErrRange, id))
+		m.failed(field, fmt.Errorf("%w: %d is not an id", ErrRange, id))
 	}
 	return int(id)
 }

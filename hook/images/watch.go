@@ -13,15 +13,15 @@ import (
 // Watch is one inotify watch of a checkpointed process (inotify_wd_entry of
 // images/fsnotify.proto).
 type Watch struct {
-	// Path leads to what is watched, within the mount namespace of the mount that
-	// MountID names. "" if CRIU found none: then the restore finds the file by its
-	// file handle, which works on the same filesystem only.
+	// Path is the path of the watched file, within the mount namespace of the mount
+	// MountID. "" if CRIU found none: then the restore opens the file by its handle, which
+	// works only on the same filesystem.
 	Path string
-	// MountID is the old number of a mount that shows the file; 0 if CRIU gave none.
+	// MountID is the old id of a mount that shows the file; 0 if CRIU saved none.
 	MountID uint32
-	// Device is the old st_dev of what is watched, as CRIU writes it.
+	// Device is the old st_dev of the watched file, in CRIU's encoding.
 	Device uint32
-	// Inode is its number there.
+	// Inode is its inode number.
 	Inode uint64
 }
 
@@ -39,8 +39,7 @@ const (
 	maxFilesFile = 64 << 20
 )
 
-// decodeWatches returns the inotify watches of a files image. Records about other
-// files are skipped.
+// decodeWatches returns the inotify watches of a files image. It skips other files.
 func (f *file) decodeWatches() ([]Watch, error) {
 	var watches []Watch
 	err := f.recordsUpTo(maxFilesFile, magicFiles, func(offset int, record []byte) error {
@@ -124,8 +123,8 @@ func (f *file) number32(offset int, field string, v *easyproto.FieldContext) (ui
 	return uint32(n), nil
 }
 
-// fields calls each for every field of a message, without a map of them: a
-// checkpoint can have a hundred thousand of the messages here.
+// fields calls each for every field of a message. It builds no map, because a checkpoint
+// may have a hundred thousand messages.
 func (f *file) fields(offset int, message []byte, each func(*easyproto.FieldContext) error) error {
 	var field easyproto.FieldContext
 	for len(message) > 0 {

@@ -19,18 +19,18 @@ import (
 // ErrNoMasterMap means that an automount daemon would not find its master map.
 var ErrNoMasterMap = errors.New("its master map is missing: on SIGHUP it would give up all of its mounts; restore the map, then repair again")
 
-// ErrSignalKills means that SIGHUP would end a process.
-var ErrSignalKills = errors.New("it does not handle SIGHUP, which would end it: restart it by its own means, then repair again")
+// ErrSignalKills means that SIGHUP would kill a process.
+var ErrSignalKills = errors.New("it does not handle SIGHUP, which would kill it: restart it by other means, then repair again")
 
-// CanReload reports, with ErrSignalKills or ErrNoMasterMap, that an automount daemon
-// must not be sent SIGHUP. The daemon takes signals by sigwait(3), as soon as it is
-// ready (daemon/automount.c, autofs 5.1.9). It would shut down each mount whose entry
-// it does not read from the master map then, also because there is no map
-// (daemon/master.c, master_mount_mounts). CanReload looks for a map in a file; one
-// that comes from a directory service is taken to be there.
+// CanReload checks that an automount daemon can be sent SIGHUP; the error wraps
+// ErrSignalKills or ErrNoMasterMap. The daemon takes signals by sigwait(3) once it is
+// ready (daemon/automount.c, autofs 5.1.9). On SIGHUP it shuts down each mount that has no
+// entry in the master map, including all mounts if there is no map
+// (daemon/master.c, master_mount_mounts). CanReload looks for a map in a file, and assumes
+// that one from a directory service exists.
 //
-// The container's files may be on a file system that does not answer: then the
-// error comes after 2 seconds.
+// The container's files may be on a file system that does not answer, so it times out
+// after 2 seconds.
 func CanReload(ctx context.Context, daemon *nsenter.Process) error {
 	if handled, err := handlesHangup(daemon); err != nil || !handled {
 		return cmp.Or(err, fmt.Errorf("automount %d: %w", daemon.PID(), ErrSignalKills))
@@ -58,8 +58,8 @@ func CanReload(ctx context.Context, daemon *nsenter.Process) error {
 }
 
 // handlesHangup reports whether a process ignores, catches or blocks SIGHUP
-// (proc_pid_status(5)). One blocking thread is enough: while another takes signals by
-// sigwait(3), the kernel shows these as not blocked there.
+// (proc_pid_status(5)). One blocking thread is enough: in a thread that is in sigwait(3)
+// the kernel shows the awaited signals as not blocked.
 func handlesHangup(p *nsenter.Process) (bool, error) {
 	tasks, err := p.ReadDirNames("task")
 	if err != nil {
@@ -87,8 +87,8 @@ func handlesHangup(p *nsenter.Process) (bool, error) {
 	return false, nil
 }
 
-// findMasterMap is CanReload for a daemon with these arguments, whose files read
-// reads.
+// findMasterMap looks for the master map of a daemon with these arguments; read reads its
+// files.
 func findMasterMap(args []string, read func(path string) (string, error)) error {
 	if services, _ := read("/etc/nsswitch.conf"); otherSources(services) {
 		return nil
@@ -104,7 +104,7 @@ func findMasterMap(args []string, read func(path string) (string, error)) error 
 		names = []string{name}
 	}
 	for _, name := range names {
-		// Any other error means that it is there, where the daemon may read it.
+		// Any other error means that it exists, and the daemon may be able to read it.
 		if _, err := read(name); !errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -112,8 +112,8 @@ func findMasterMap(args []string, read func(path string) (string, error)) error 
 	return fmt.Errorf("%q: %w", names[0], ErrNoMasterMap)
 }
 
-// otherSources reports whether the name service switch has automount maps come from
-// elsewhere than files (nsswitch.conf(5)).
+// otherSources reports whether the name service switch configures other sources than
+// files for automount maps (nsswitch.conf(5)).
 func otherSources(text string) bool {
 	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
@@ -130,8 +130,8 @@ func otherSources(text string) bool {
 	return false
 }
 
-// masterName is the master map that a daemon was told, as its last argument or in
-// its configuration; "" for none.
+// masterName is the master map that a daemon has as its last argument or in its
+// configuration; "" for none.
 func masterName(args []string, read func(path string) (string, error)) string {
 	last := args[len(args)-1]
 	if len(args) > 1 && strings.HasPrefix(last, "/") && !strings.HasPrefix(args[len(args)-2], "-p") {
@@ -154,8 +154,7 @@ func masterName(args []string, read func(path string) (string, error)) string {
 	return ""
 }
 
-// Bounds for the reading of configuration files: bytes of each, and the time for
-// all.
+// Bounds for configuration files: the size of each in bytes, and the time to read all.
 const (
 	maxConfig  = 1 << 20
 	configTime = 2 * time.Second

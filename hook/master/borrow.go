@@ -14,6 +14,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -23,31 +24,30 @@ type Root struct {
 	Device uint64 // st_dev
 }
 
-// borrowTime bounds how long a daemon is stopped.
-const borrowTime = 2 * time.Second
+// stopTime bounds how long a daemon is stopped.
+const stopTime = 2 * time.Second
 
-// OpenRoots opens mounts of an automount daemon that processes wait on. To
-// all but their master such mounts are closed, so the daemon itself is made to open
-// them, by ptrace, and the descriptors are copied (pidfd_getfd(2)). The daemon does
-// not notice, but for a moment's pause; still, call it only for one whose mounts are
-// stale. Mounts that it could not open are nil in the list, and
-// the errors are joined.
+// OpenRoots opens mounts of an automount daemon that processes wait on. Only their master
+// can open such mounts, so the daemon itself opens them, by system calls injected with
+// ptrace(2), and the descriptors are copied with pidfd_getfd(2). The daemon is only
+// paused; still, use it only for a daemon whose mounts are stale. Mounts that it could
+// not open are nil in the list; the errors are joined.
 func OpenRoots(ctx context.Context, daemon *owner.Member, list []Root) ([]*os.File, error) {
 	if err := daemon.Check(); err != nil {
 		return make([]*os.File, len(list)), fmt.Errorf("open mounts through process %d: %w", daemon.PID(), err)
 	}
-	return openThrough(ctx, daemon.Process, list)
+	return openViaMaster(ctx, daemon.Process, list)
 }
 
-func openThrough(ctx context.Context, daemon *nsenter.Process, list []Root) ([]*os.File, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, borrowTime, fmt.Errorf("not finished within %s", borrowTime))
+func openViaMaster(ctx context.Context, daemon *nsenter.Process, list []Root) ([]*os.File, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, stopTime, fmt.Errorf("not finished within %s", stopTime))
 	defer cancel()
 	type result struct {
 		files []*os.File
 		err   error
 	}
 	done := make(chan result, 1)
-	nsenter.GoThread(func() { // ptrace is bound to one thread
+	nsenter.GoThread(func() { // the tracer is a thread, not a process (ptrace(2))
 		files, err := openRoots(ctx, daemon, list)
 		done <- result{files, err}
 	})
@@ -73,8 +73,8 @@ func openRoots(ctx context.Context, daemon *nsenter.Process, list []Root) ([]*os
 	if err != nil {
 		return files, err
 	}
-	b := &borrower{tracer: t, memory: memory}
-	if err := b.begin(); err != nil {
+	b := &injector{tracer: t, memory: memory}
+	if err := b.save(); err != nil {
 		return files, errors.Join(err, t.release(ctx))
 	}
 	var errs []error
@@ -82,7 +82,7 @@ func openRoots(ctx context.Context, daemon *nsenter.Process, list []Root) ([]*os
 		files[i], err = b.open(ctx, control, root)
 		errs = append(errs, err)
 	}
-	return files, errors.Join(append(errs, b.end(ctx))...)
+	return files, errors.Join(append(errs, b.restore(ctx))...)
 }
 
 // openMemory opens the process's memory for reading and writing.
@@ -91,7 +91,7 @@ func openMemory(p *nsenter.Process) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.Alive(); err != nil { // its number may belong to another process by now
+	if err := p.Alive(); err != nil { // another process may have its number
 		f.Close()
 		return nil, err
 	}
@@ -104,7 +104,6 @@ func controlOf(p *nsenter.Process) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	const control = 10<<8 | 235
 	for _, name := range names {
 		fd, err := strconv.Atoi(name)
 		if err != nil {
@@ -114,27 +113,26 @@ func controlOf(p *nsenter.Process) (int, error) {
 		if err != nil {
 			continue
 		}
-		var st unix.Stat_t
-		err = unix.Fstat(int(f.Fd()), &st)
+		st, err := sys.Stat(f)
 		f.Close()
-		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == control {
+		if err == nil && autofs.IsControl(&st) {
 			return fd, nil
 		}
 	}
 	return 0, errors.New("it does not have " + autofs.ControlPath + " open")
 }
 
-// borrower makes a stopped process call the kernel.
-type borrower struct {
+// injector makes a stopped process call the kernel.
+type injector struct {
 	tracer      *tracer
 	memory      *os.File
 	registers   unix.PtraceRegs
 	instruction uint64
 }
 
-// begin notes where the process is. It must be inside a system call: there is
-// an instruction then that makes one, and nothing that it computes is disturbed.
-func (b *borrower) begin() error {
+// save saves the registers of the process. It must be inside a system call: there is a
+// system call instruction then, and no computation is disturbed.
+func (b *injector) save() error {
 	if err := b.transfer(unix.PTRACE_GETREGSET, &b.registers); err != nil {
 		return err
 	}
@@ -148,12 +146,11 @@ func (b *borrower) begin() error {
 	return errors.New("it is not in a system call")
 }
 
-// redZone is what a function may use below its stack pointer (x86-64 psABI), in
-// bytes.
+// redZone is how many bytes a function may use below its stack pointer (x86-64 psABI).
 const redZone = 128
 
-// open has the process open a mount and takes the descriptor over.
-func (b *borrower) open(ctx context.Context, control int, root Root) (*os.File, error) {
+// open makes the process open a mount, copies the descriptor and closes the original.
+func (b *injector) open(ctx context.Context, control int, root Root) (*os.File, error) {
 	number, argument, err := autofs.OpenRequest(root.Path, root.Device)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", root.Path, err)
@@ -169,8 +166,8 @@ func (b *borrower) open(ctx context.Context, control int, root Root) (*os.File, 
 		return nil, err
 	}
 	theirs := autofs.OpenedFile(argument)
-	fd, err := unix.PidfdGetfd(int(b.tracer.process.Pidfd().Fd()), theirs, 0)
-	err = errors.Join(os.NewSyscallError("pidfd_getfd", err), b.call(ctx, unix.SYS_CLOSE, [3]uint64{uint64(theirs)}))
+	fd, err := sys.PidfdGetfd(b.tracer.process.Pidfd(), theirs)
+	err = errors.Join(err, b.call(ctx, unix.SYS_CLOSE, [3]uint64{uint64(theirs)}))
 	if err != nil {
 		return nil, err
 	}
@@ -182,8 +179,8 @@ func (b *borrower) open(ctx context.Context, control int, root Root) (*os.File, 
 	return f, nil
 }
 
-// call has the process make a system call.
-func (b *borrower) call(ctx context.Context, number uint64, args [3]uint64) error {
+// call makes the process call the kernel.
+func (b *injector) call(ctx context.Context, number uint64, args [3]uint64) error {
 	registers := systemCall(b.registers, b.instruction, number, args)
 	if err := b.transfer(unix.PTRACE_SETREGSET, &registers); err != nil {
 		return err
@@ -192,7 +189,7 @@ func (b *borrower) call(ctx context.Context, number uint64, args [3]uint64) erro
 		return err
 	}
 	if got, _, ok := b.tracer.entry(); !ok || got != number {
-		return errors.New("it does not call the kernel as it was told")
+		return errors.New("it did not make the injected system call")
 	}
 	if err := b.step(ctx); err != nil {
 		return err
@@ -200,20 +197,20 @@ func (b *borrower) call(ctx context.Context, number uint64, args [3]uint64) erro
 	return b.tracer.result()
 }
 
-// step runs to the next entry or exit of a system call.
-func (b *borrower) step(ctx context.Context) error {
+// step runs the process to the next entry or exit of a system call.
+func (b *injector) step(ctx context.Context) error {
 	if err := b.tracer.toSystemCall(0); err != nil {
 		return err
 	}
 	status, err := b.tracer.wait(ctx)
 	if err == nil && signalOf(status) != 0 {
-		err = fmt.Errorf("signal %v came between", signalOf(status))
+		err = fmt.Errorf("signal %v arrived first", signalOf(status))
 	}
 	return err
 }
 
-// end lets the process go on where it was.
-func (b *borrower) end(ctx context.Context) error {
+// restore restores the registers and detaches from the process.
+func (b *injector) restore(ctx context.Context) error {
 	registers := resumed(b.registers)
 	err := b.tracer.stop(ctx)
 	if err == nil {
@@ -223,7 +220,7 @@ func (b *borrower) end(ctx context.Context) error {
 }
 
 // transfer reads or writes the general registers.
-func (b *borrower) transfer(request int, registers *unix.PtraceRegs) error {
+func (b *injector) transfer(request int, registers *unix.PtraceRegs) error {
 	const general = 1 // NT_PRSTATUS
 	vector := unix.Iovec{Base: (*byte)(unsafe.Pointer(registers))}
 	vector.SetLen(int(unsafe.Sizeof(*registers)))

@@ -65,7 +65,7 @@ func nothingOpened(t *testing.T, p *nsenter.Process, want string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
-	files, err := openThrough(ctx, p, []Root{{Path: "/nonexistent", Device: 1}})
+	files, err := openViaMaster(ctx, p, []Root{{Path: "/nonexistent", Device: 1}})
 	for _, f := range files {
 		if f != nil {
 			t.Errorf("%s was opened", f.Name())
@@ -100,7 +100,7 @@ func TestHostileBorrowStack(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			b := &borrower{tracer: tr}
+			b := &injector{tracer: tr}
 			var registers unix.PtraceRegs
 			err = b.transfer(unix.PTRACE_GETREGSET, &registers)
 			setStack(&registers, pointer)
@@ -116,8 +116,8 @@ func TestHostileBorrowStack(t *testing.T) {
 	}
 }
 
-// TestHostileBorrowLies: the process's ioctls succeed without doing anything,
-// and somebody writes to its memory what the kernel would have.
+// TestHostileBorrowLies: the process's ioctls succeed without any effect, and another
+// process writes the kernel's answer to its memory.
 func TestHostileBorrowLies(t *testing.T) {
 	requireRoot(t)
 	t.Setenv(lyingRole, "1")
@@ -131,7 +131,7 @@ func TestHostileBorrowLies(t *testing.T) {
 			return
 		}
 		var registers unix.PtraceRegs
-		if err := errors.Join((&borrower{tracer: tr}).transfer(unix.PTRACE_GETREGSET, &registers), tr.release(t.Context())); err != nil {
+		if err := errors.Join((&injector{tracer: tr}).transfer(unix.PTRACE_GETREGSET, &registers), tr.release(t.Context())); err != nil {
 			t.Error(err)
 		}
 		_, argument, _ := autofs.OpenRequest("/nonexistent", 1)

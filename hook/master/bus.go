@@ -23,24 +23,24 @@ func (m *Manager) call(ctx context.Context, method string, args []any, results .
 // property reads a property of an object, which is of the type that value
 // points to.
 func (m *Manager) property(ctx context.Context, object dbus.ObjectPath, kind, name string, value any) error {
-	return m.askProperty(ctx, object, kind, name).answer(ctx, value)
+	return m.requestProperty(ctx, object, kind, name).await(ctx, value)
 }
 
-// question is one for a property that is not answered yet. Many are asked before
-// the first answer is waited for: systemd takes longer to wake up than to answer.
-type question struct {
+// pendingProperty is a request for a property. Send many requests before waiting for the
+// first reply: systemd takes longer to wake up than to reply.
+type pendingProperty struct {
 	name string
 	call *dbus.Call
 }
 
-func (m *Manager) askProperty(ctx context.Context, object dbus.ObjectPath, kind, name string) question {
+func (m *Manager) requestProperty(ctx context.Context, object dbus.ObjectPath, kind, name string) pendingProperty {
 	done := make(chan *dbus.Call, 1)
-	return question{name, m.conn.Object(busName, object).GoWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, done, kind, name)}
+	return pendingProperty{name, m.conn.Object(busName, object).GoWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, done, kind, name)}
 }
 
-func (q question) answer(ctx context.Context, value any) error {
+func (q pendingProperty) await(ctx context.Context, value any) error {
 	var v dbus.Variant
-	<-q.call.Done // at the end of ctx too
+	<-q.call.Done // also at the end of ctx
 	err := q.call.Store(&v)
 	if err == nil {
 		err = v.Store(value)
@@ -60,16 +60,14 @@ func (m *Manager) unit(ctx context.Context, name string) (dbus.ObjectPath, error
 	return path, nil
 }
 
-// Modes of jobs (systemctl(1), --job-mode): what becomes of queued jobs, and
-// whether other units are stopped or started with this one.
+// Modes of jobs (systemctl(1), --job-mode).
 const (
 	replace            = "replace"
 	ignoreDependencies = "ignore-dependencies"
 )
 
-// job runs a unit job and returns systemd's word for its result: "done",
-// "failed", "canceled", "timeout", "dependency" or "skipped". method is
-// "StartUnit", "StopUnit" or "RestartUnit".
+// job runs a unit job and returns its result: "done", "failed", "canceled", "timeout",
+// "dependency" or "skipped". method is "StartUnit", "StopUnit" or "RestartUnit".
 func (m *Manager) job(ctx context.Context, method, name, mode string) (string, error) {
 	var job dbus.ObjectPath
 	if err := m.call(ctx, method, []any{name, mode}, &job); err != nil {
@@ -89,11 +87,11 @@ func (m *Manager) job(ctx context.Context, method, name, mode string) (string, e
 	}
 }
 
-// maxJobs bounds how many results are kept that were not asked for.
+// maxJobs bounds how many results of other clients' jobs are kept.
 const maxJobs = 4096
 
-// jobResults are the results of jobs that have ended. systemd sends them to
-// every client that is connected to its private socket.
+// jobResults holds the results of ended jobs. systemd sends them to all clients of its
+// private socket.
 type jobResults struct {
 	mutex   sync.Mutex
 	results map[dbus.ObjectPath]string
@@ -104,7 +102,7 @@ func newJobResults() *jobResults {
 	return &jobResults{results: map[dbus.ObjectPath]string{}, added: make(chan struct{}, 1)}
 }
 
-// DeliverSignal is called with each signal, of which most are not ours.
+// DeliverSignal receives all signals of the connection.
 func (r *jobResults) DeliverSignal(kind, name string, signal *dbus.Signal) {
 	var (
 		number       uint32
@@ -126,7 +124,7 @@ func (r *jobResults) DeliverSignal(kind, name string, signal *dbus.Signal) {
 	}
 }
 
-// take returns the result of a job, once.
+// take returns the result of a job and forgets it.
 func (r *jobResults) take(job dbus.ObjectPath) (string, bool) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()

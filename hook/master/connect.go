@@ -20,23 +20,23 @@ import (
 // container and answers root only (src/core/dbus.c, bus_init_private).
 const privateSocket = "/run/systemd/private"
 
-// maxAnswers bounds what one connection may send us, in bytes: a description
-// of 500 units takes about 2 MB.
+// maxAnswers bounds the bytes that systemd may send on one connection: a description of
+// 500 units takes about 2 MB.
 const maxAnswers = 64 << 20
 
 // Manager is a connection to a container's systemd.
 type Manager struct {
 	conn *dbus.Conn
 	jobs *jobResults
-	peer *inhabitant
+	peer *standIn
 	pid1 *nsenter.Process
 }
 
-// greetingTime is how long systemd may take to accept a connection. It needs
-// about 1 ms; one that is stopped never does.
+// greetingTime bounds how long systemd may take to accept a connection. It takes about
+// 1 ms, or forever if it is stopped.
 const greetingTime = 3 * time.Second
 
-// resetTime is for how long systemd is asked again that resets connections.
+// resetTime bounds the retries while systemd resets connections.
 const resetTime = 300 * time.Millisecond
 
 // Connect reaches the systemd that is the given process, PID 1 of a container.
@@ -49,7 +49,7 @@ func Connect(ctx context.Context, systemd *owner.Member) (*Manager, error) {
 	}
 	pid1 := systemd.Process
 	m, err := connect(ctx, pid1)
-	// One that executes itself resets who has come but was not let in yet.
+	// A systemd that re-executes itself resets connections that it has not accepted yet.
 	for end := time.Now().Add(resetTime); errors.Is(err, unix.ECONNRESET) && time.Now().Before(end) && ctx.Err() == nil; {
 		time.Sleep(time.Millisecond)
 		m, err = connect(ctx, pid1)
@@ -66,14 +66,14 @@ func connect(ctx context.Context, pid1 *nsenter.Process) (*Manager, error) {
 		return nil, err
 	}
 	defer target.Close()
-	// Non-blocking: a queue of connections that are not accepted is an error.
+	// Non-blocking: a full backlog is an error.
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
 	m := &Manager{pid1: pid1, jobs: newJobResults()}
-	if m.peer, err = startPeer(target, []int{fd}, pid1); err != nil {
+	if m.peer, err = dialAs(target, fd, pid1); err != nil {
 		return nil, err
 	}
 	if m.conn, err = m.authenticate(ctx, fd); err != nil {
@@ -89,8 +89,7 @@ func (m *Manager) Close() {
 	m.peer.end()
 }
 
-// authenticate makes a D-Bus connection of a connected socket, which stays
-// open.
+// authenticate makes a D-Bus connection of a connected socket, which stays open.
 func (m *Manager) authenticate(ctx context.Context, fd int) (*dbus.Conn, error) {
 	if err := checkPeer(fd, m.pid1); err != nil {
 		return nil, err
@@ -130,10 +129,10 @@ func (m *Manager) authenticate(ctx context.Context, fd int) (*dbus.Conn, error) 
 	return conn, nil
 }
 
-// awaitRead waits until the other side has read all that was sent. systemd does
-// not look at a message that it reads together with the end of the
-// authentication until something else arrives (libsystemd/sd-bus,
-// bus_prepare_callback: the read buffer does not count; seen with 257).
+// awaitRead waits until the other side has read everything that was sent. systemd leaves
+// a message that it reads together with the end of the authentication in its buffer until
+// more data arrives (libsystemd/sd-bus, bus_prepare_callback ignores the read buffer; seen
+// with 257).
 func awaitRead(ctx context.Context, fd int) error {
 	for end := time.Now().Add(greetingTime); ; time.Sleep(50 * time.Microsecond) {
 		left, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
@@ -150,12 +149,12 @@ func awaitRead(ctx context.Context, fd int) error {
 	}
 }
 
-// checkPeer compares the process that listens on the socket, as the kernel
-// recorded it, with the one that we were told is the container's systemd.
+// checkPeer compares the process that listens on the socket, according to the kernel,
+// with the container's systemd.
 func checkPeer(fd int, pid1 *nsenter.Process) error {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
-		return fmt.Errorf("who listens on %s: %w", privateSocket, os.NewSyscallError("getsockopt", err))
+		return fmt.Errorf("peer of %s: %w", privateSocket, os.NewSyscallError("getsockopt", err))
 	}
 	if int(cred.Pid) != pid1.PID() || cred.Uid != 0 {
 		return fmt.Errorf("process %d (uid %d) listens on %s, not the container's PID 1 (process %d)",
@@ -179,7 +178,7 @@ func (c *boundedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// noAnswer says what a time-out on the private socket means.
+// noAnswer adds the likely cause to a time-out on the private socket.
 func noAnswer(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("systemd does not answer (stopped, or busy for too long?): %w", err)

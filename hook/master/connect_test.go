@@ -50,7 +50,7 @@ func TestNothingBehindBegin(t *testing.T) {
 	}
 	defer m.conn.Close()
 	if err := m.Ping(ctx); err == nil {
-		t.Error("an answer from nobody")
+		t.Error("an answer without a systemd")
 	}
 	// More of the authentication may come with it, but nothing behind it.
 	if got := <-last; !strings.HasSuffix(got, "BEGIN\r\n") {

@@ -2,7 +2,6 @@ package master
 
 import (
 	"fmt"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -22,10 +21,10 @@ func socketAddress(path string) (address *unix.RawSockaddrUnix, length uintptr, 
 	return address, family + uintptr(len(path)) + 1, nil
 }
 
-// effectiveCapabilities are those that a process has and we have too, as the
-// bits of capget(2).
-func effectiveCapabilities(p *nsenter.Process) (uint64, error) {
-	theirs, err := capabilitiesOf(p)
+// commonCapabilities are the effective capabilities that both the process and this one
+// have.
+func commonCapabilities(p *nsenter.Process) (uint64, error) {
+	theirs, err := p.Capabilities("CapEff")
 	if err != nil {
 		return 0, err
 	}
@@ -34,18 +33,6 @@ func effectiveCapabilities(p *nsenter.Process) (uint64, error) {
 		return 0, err
 	}
 	defer self.Close()
-	ours, err := capabilitiesOf(self)
+	ours, err := self.Capabilities("CapEff")
 	return theirs & ours, err
-}
-
-func capabilitiesOf(p *nsenter.Process) (uint64, error) {
-	value, err := p.Status("CapEff")
-	if err != nil {
-		return 0, err
-	}
-	bits, err := strconv.ParseUint(value, 16, 64)
-	if err != nil {
-		return 0, fmt.Errorf("process %d: /proc/%d/status: CapEff: %w", p.PID(), p.PID(), err)
-	}
-	return bits, nil
 }

@@ -1,16 +1,15 @@
-// Package master recognises the processes that serve autofs mounts and knows
-// how each kind of them is made to serve its mounts again.
+// Package master identifies the processes that serve autofs mounts, and makes each kind
+// of them serve its mounts again.
 //
-// A master is found through the pipe that the kernel writes requests to: the
-// mount option pipe_ino= names it, and the process that has its read end open is
-// the master. What a process calls itself only decides which kind of master it is
-// taken for. A systemd is then asked through its own socket, with the kernel as
-// witness of its identity (SO_PEERCRED), and re-executed; an automount daemon gets a
-// SIGHUP. Both must be the container's (package owner), so a process that lies about
-// its name gains nothing.
+// A master is found by the pipe that the kernel writes requests to: the mount option
+// pipe_ino= identifies it, and the process that has its read end open is the master. The
+// name of that process only decides which kind of master it is. A systemd is reached
+// through its own socket, where the kernel attests its identity (SO_PEERCRED), and
+// re-executed; an automount daemon gets a SIGHUP. Both must be the container's (package
+// owner), so a process gains nothing by a false name.
 package master
 
-// Kind says what serves an autofs mount.
+// Kind is the kind of an autofs mount's master.
 type Kind string
 
 const (
@@ -24,7 +23,7 @@ const (
 	// descriptor it holds survives a restore.
 	Other Kind = "other"
 	// Outside is a process that is not the container's: the host's, another
-	// container's, or one that was injected. Nothing is done about its mounts.
+	// container's, or an injected one. Its mounts are not repaired.
 	Outside Kind = "outside"
 	// None means that no process has the read end of the pipe: the mount is
 	// catatonic, or its master is gone.

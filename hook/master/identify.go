@@ -9,13 +9,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Identity is what /proc says about a process that serves autofs mounts.
+// Identity is the kind of a process that serves autofs mounts, by its files in /proc.
 type Identity struct {
 	Kind Kind
 	PID  int // on the host
 }
 
-// Identify tells which kind of master a process is.
+// Identify returns which kind of master a process is.
 func Identify(p *nsenter.Process) (Identity, error) {
 	id := Identity{Kind: Other, PID: p.PID()}
 	inner, err := containerPID(p)
@@ -59,14 +59,14 @@ func Pipes(p *nsenter.Process) (map[uint64]int, error) {
 		}
 		fd, err := strconv.Atoi(name)
 		if err != nil {
-			return nil, fmt.Errorf("process %d: /proc/%d/fd: odd name %q", p.PID(), p.PID(), name)
+			return nil, fmt.Errorf("process %d: /proc/%d/fd: unexpected name %q", p.PID(), p.PID(), name)
 		}
 		found[inode] = fd
 	}
 	return found, nil
 }
 
-// pipeAt returns the inode number of the pipe that the process has open.
+// pipeAt returns the inode number of the pipe behind a descriptor of the process.
 func pipeAt(p *nsenter.Process, fd int) (uint64, error) { return pipeBehind(p, strconv.Itoa(fd)) }
 
 func pipeBehind(p *nsenter.Process, name string) (uint64, error) {

@@ -67,7 +67,7 @@ func TestStartPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	peer, err := startPeer(target, []int{fd}, pid1)
+	peer, err := dialAs(target, fd, pid1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestStartPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	capabilities, err := effectiveCapabilities(pid1)
+	capabilities, err := commonCapabilities(pid1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestStartPeerErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if _, err := startPeer(null, []int{fd}, pid1); !errors.Is(err, unix.ECONNREFUSED) || !strings.Contains(err.Error(), "connect") {
+	if _, err := dialAs(null, fd, pid1); !errors.Is(err, unix.ECONNREFUSED) || !strings.Contains(err.Error(), "connect") {
 		t.Errorf("no socket: %v", err)
 	}
 	if members, err := pid1.Members(); err != nil || len(members) != 1 {

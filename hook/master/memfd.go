@@ -8,10 +8,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// errNotState means that a file is not the one that systemd writes its state to.
+// errNotState means that a file is not the memfd that systemd writes its state to.
 var errNotState = errors.New("it is not a memfd that its process may write to")
 
 // isState reports whether the descriptor is systemd's state.
@@ -23,15 +24,14 @@ func isState(p *nsenter.Process, fd int) bool {
 	return err == nil
 }
 
-// openState returns the process's own open file, if it is systemd's state.
+// openState returns a copy of the process's descriptor, if it is systemd's state.
 //
-// The link's text alone proves nothing: a container can have a file of the path
+// The text of the link proves nothing: a container can have a file with the path
 // "/memfd:systemd-state (deleted)", such as one of the host that it may only
-// read. So the file has to lie on the file system that is the kernel's own for
-// memfds (mm/shmem.c, shm_mnt): nothing on it has a path, and the kernel gives
-// the names. And it is written with the access that the process itself has, not
-// opened again with the access of this program. It shares its offset with that
-// process: use only ReadAt and WriteAt.
+// read. So the file must be on the kernel's internal file system for memfds
+// (mm/shmem.c, shm_mnt), where no file has a path and the kernel makes the names. And
+// the copy has the access mode of the process, not of this program. It shares its offset
+// with that process: use only ReadAt and WriteAt.
 func openState(p *nsenter.Process, fd int) (*os.File, error) {
 	link, err := p.Readlink("fd/" + strconv.Itoa(fd))
 	if err != nil {
@@ -40,48 +40,44 @@ func openState(p *nsenter.Process, fd int) (*os.File, error) {
 	if link != stateName {
 		return nil, errNotState
 	}
-	own, err := unix.PidfdGetfd(int(p.Pidfd().Fd()), fd, 0)
+	own, err := sys.PidfdGetfd(p.Pidfd(), fd)
 	if err != nil {
-		return nil, fmt.Errorf("process %d: copy descriptor %d: %w", p.PID(), fd, os.NewSyscallError("pidfd_getfd", err))
+		return nil, fmt.Errorf("process %d: copy descriptor %d: %w", p.PID(), fd, err)
 	}
 	f := os.NewFile(uintptr(own), stateName)
-	err = checkState(own)
-	if err != nil {
+	if err := checkState(f); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("process %d: descriptor %d: %w", p.PID(), fd, err)
 	}
 	return f, nil
 }
 
-func checkState(fd int) error {
-	mode, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+func checkState(f *os.File) error {
+	mode, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	device, err := memfdDevice()
+	st, err := sys.Stat(f)
 	if err != nil {
 		return err
 	}
-	if st.Dev != device || mode&unix.O_ACCMODE != unix.O_RDWR {
+	memfd, err := memfdDevice()
+	if err != nil {
+		return err
+	}
+	if st.Dev != memfd || mode&unix.O_ACCMODE != unix.O_RDWR {
 		return errNotState
 	}
 	return nil
 }
 
-// memfdDevice is the st_dev of all memfds of this machine but those of huge pages.
+// memfdDevice is the st_dev of all memfds of this machine except those of huge pages.
 func memfdDevice() (uint64, error) {
-	fd, err := unix.MemfdCreate("autofs-restore-hook", unix.MFD_CLOEXEC)
+	f, err := sys.Memfd("autofs-restore-hook", 0)
 	if err != nil {
-		return 0, os.NewSyscallError("memfd_create", err)
+		return 0, err
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return 0, os.NewSyscallError("fstat", err)
-	}
-	return st.Dev, nil
+	defer f.Close()
+	st, err := sys.Stat(f)
+	return st.Dev, err
 }

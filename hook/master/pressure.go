@@ -8,24 +8,25 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// pressureTrigger is what systemd asks for when the administrator does not say
-// otherwise: 200 ms in 2 s (systemd 254 and later for memory, 262 for all).
+// pressureTrigger is systemd's default trigger: 200 ms in 2 s (systemd 254 and later for
+// memory, 262 for all).
 const pressureTrigger = "some 200000 2000000\x00"
 
-// pressureHead is what a pressure file begins with (kernel/sched/psi.c, psi_show).
+// pressureHead is the start of a pressure file (kernel/sched/psi.c, psi_show).
 const pressureHead = "some avg10="
 
-// RearmPressure gives a restored systemd its watches on memory, CPU and I/O
-// pressure back, and returns how many files it had to do this for.
+// RearmPressure restores the watches of a restored systemd on memory, CPU and I/O
+// pressure, and returns in how many files it wrote a trigger.
 //
 // CRIU opens a watched file again, but does not write the trigger to it. The
 // kernel reports an event on such a file at every poll (psi_trigger_poll in
 // kernel/sched/psi.c): the event loop of systemd 254 and later spins, and never
-// comes to its queue of jobs, so that no unit starts, no mount unit either. The
-// kernel refuses a second trigger with EBUSY: a watch that works is not touched.
+// reaches its job queue, so that no unit starts, including mount units. The
+// kernel refuses a second trigger with EBUSY: a working watch is not changed.
 func RearmPressure(p *nsenter.Process) (int, error) {
 	numbers, err := p.ReadDirNames("fd")
 	if err != nil {
@@ -34,7 +35,7 @@ func RearmPressure(p *nsenter.Process) (int, error) {
 	armed := 0
 	var errs []error
 	for _, name := range numbers {
-		if target, err := p.Readlink("fd/" + name); err != nil || !isPressure(target) {
+		if target, err := p.Readlink("fd/" + name); err != nil || !looksLikePressure(target) {
 			continue
 		}
 		number, err := strconv.Atoi(name)
@@ -52,9 +53,9 @@ func RearmPressure(p *nsenter.Process) (int, error) {
 	return armed, errors.Join(errs...)
 }
 
-// isPressure reports whether the name is that of a pressure file. It only saves
-// the look at all other files: a container gives its files any name.
-func isPressure(target string) bool {
+// looksLikePressure reports whether the name is that of a pressure file. It only filters:
+// a container gives its files any name.
+func looksLikePressure(target string) bool {
 	switch path.Base(target) {
 	case "memory.pressure", "cpu.pressure", "io.pressure":
 		return true
@@ -62,35 +63,35 @@ func isPressure(target string) bool {
 	return path.Dir(target) == "/proc/pressure"
 }
 
-// rearm writes the trigger through the process's own open file: another one
-// would have a trigger of its own.
+// rearm writes the trigger through the process's own open file: each open file has its
+// own trigger.
 func rearm(p *nsenter.Process, number int) (bool, error) {
-	fd, err := unix.PidfdGetfd(int(p.Pidfd().Fd()), number, 0)
+	fd, err := sys.PidfdGetfd(p.Pidfd(), number)
 	if err != nil {
-		return false, os.NewSyscallError("pidfd_getfd", err)
+		return false, err
 	}
 	defer unix.Close(fd)
-	if told, err := tellsPressure(fd); err != nil || !told {
+	if is, err := isPressureFile(fd); err != nil || !is {
 		return false, err
 	}
 	_, err = unix.Write(fd, []byte(pressureTrigger))
 	switch {
 	case err == nil:
 		return true, nil
-	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EBADF): // it has one; or is only read
+	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EBADF): // it has a trigger; or is open read-only
 		return false, nil
 	}
 	return false, os.NewSyscallError("write", err)
 }
 
-// tellsPressure reports whether an open file is a pressure file of the kernel.
-// The write would act on the host with the rights and in the namespaces of this
-// program: a container that binds /proc/sys/kernel/hostname on a pressure file's
-// name would rename the host (proc_do_uts_string takes the writer's UTS
-// namespace). So the file has to be the kernel's by its file system and, in
-// procfs, by its inode number, which is the same in all instances of procfs; and
-// it has to read, through the same descriptor, as such a file does.
-func tellsPressure(fd int) (bool, error) {
+// isPressureFile reports whether an open file is a pressure file of the kernel.
+// The write happens with the capabilities and in the namespaces of this program: a
+// container that binds /proc/sys/kernel/hostname on a pressure file's name would
+// rename the host (proc_do_uts_string takes the writer's UTS namespace). So the file
+// must be the kernel's by its file system and, in procfs, by its inode number, which is
+// the same in all instances of procfs; and its content, read through the same
+// descriptor, must be that of a pressure file.
+func isPressureFile(fd int) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return false, os.NewSyscallError("fstat", err)
@@ -106,7 +107,7 @@ func tellsPressure(fd int) (bool, error) {
 	case unix.CGROUP2_SUPER_MAGIC:
 	case unix.PROC_SUPER_MAGIC:
 		if !isProcPressure(st.Ino) {
-			return false, nil // not even read: some files there block the reader
+			return false, nil // without a read, which may block on other files there
 		}
 	default:
 		return false, nil
@@ -126,8 +127,7 @@ func tellsPressure(fd int) (bool, error) {
 // /proc/pressure.
 func isProcPressure(inode uint64) bool {
 	for _, name := range []string{"memory", "cpu", "io"} {
-		var st unix.Stat_t
-		if unix.Stat("/proc/pressure/"+name, &st) == nil && st.Ino == inode {
+		if st, err := sys.StatAt(nil, "/proc/pressure/"+name, 0); err == nil && st.Ino == inode {
 			return true
 		}
 	}

@@ -22,23 +22,19 @@ const (
 	stateName = "/memfd:systemd-state (deleted)"
 	// maxState bounds that state, in bytes: 2,000 units take about 1 MB.
 	maxState = 64 << 20
-	// reexecTime is how long systemd may take to the point where its state can
-	// be corrected: 1.3 ms for version 262, 30 to 50 ms for version 252; with 2,000
-	// units up to 1 s on a busy machine.
+	// reexecTime bounds how long systemd may take until its state can be corrected:
+	// 1.3 ms for version 262, 30 to 50 ms for version 252; with 2,000 units up to 1 s on
+	// a busy machine.
 	reexecTime = 4 * time.Second
-	// firstSealing is the version from which on systemd seals its state before it
+	// firstSealing is the first version of systemd that seals its state before it
 	// executes itself (src/shared/serialize.c, finish_serialization_file). 257 does
-	// not, 262 does (measured). Where that is wrong it only takes longer.
+	// not, 262 does (measured). A wrong guess for a version only costs time.
 	firstSealing = 258
 )
 
-// ErrRefused means that systemd cannot re-execute itself, or must not: nothing was
-// tried.
-var ErrRefused = errors.New("systemd is not made to re-execute itself")
-
-// ErrNotReexecuted means that its re-execution failed; it runs on with the state
-// that it had.
-var ErrNotReexecuted = errors.New("systemd did not re-execute itself, or its state could not be corrected")
+// ErrRefused means that systemd cannot or must not re-execute itself; no attempt was
+// made.
+var ErrRefused = errors.New("systemd cannot re-execute itself safely")
 
 // Reexecution is how a systemd re-executes itself.
 type Reexecution struct {
@@ -46,19 +42,18 @@ type Reexecution struct {
 	Version int
 	// Served are the autofs mounts whose pipes it reads, in its own mount namespace.
 	Served []Served
-	// Replaced is whether it may run another version of its program then, if that
-	// was installed since it was started.
+	// Replaced allows it to load another version of its program, installed since its
+	// start.
 	Replaced bool
 }
 
-// errSealed means that a state that was taken for one that is not sealed is.
+// errSealed means that a systemd older than firstSealing seals its state.
 var errSealed = errors.New("its state is sealed before it executes itself")
 
-// Reexecute has the systemd that is the given process re-execute itself, and
-// corrects on the way what it remembers of its automounts. On SIGTERM systemd
-// re-executes itself, as it does when its package is upgraded: it writes its
-// state to a memory file and reads it back. Between the two it is stopped, and
-// its state is compared with what the kernel shows. Nothing else about systemd or
+// Reexecute makes a systemd re-execute itself, and corrects the device numbers of its
+// automounts in its state. On SIGTERM systemd re-executes itself, as it does when its
+// package is upgraded: it writes its state to a memfd and reads it back. In between it is
+// stopped, and its state is compared with the mounts. Nothing else about systemd or
 // its units changes. Connections to it break.
 func Reexecute(ctx context.Context, systemd *owner.Member, how Reexecution) (*StateEdit, error) {
 	pid1 := systemd.Process
@@ -76,7 +71,7 @@ func Reexecute(ctx context.Context, systemd *owner.Member, how Reexecution) (*St
 		err  error
 	}
 	done := make(chan answer, 1)
-	nsenter.GoThread(func() { // ptrace is a matter of the thread
+	nsenter.GoThread(func() { // the tracer is a thread, not a process (ptrace(2))
 		edit, err := reexecute(ctx, pid1, how, how.Version >= firstSealing)
 		if errors.Is(err, errSealed) {
 			edit, err = reexecute(ctx, pid1, how, true)
@@ -85,7 +80,7 @@ func Reexecute(ctx context.Context, systemd *owner.Member, how Reexecution) (*St
 	})
 	a := <-done
 	if a.err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotReexecuted, a.err)
+		return nil, fmt.Errorf("systemd did not re-execute itself, or its state could not be corrected: %w", a.err)
 	}
 	return a.edit, nil
 }
@@ -110,10 +105,9 @@ func reexecute(ctx context.Context, pid1 *nsenter.Process, how Reexecution, seal
 	return edit, err
 }
 
-// runToState lets systemd run until its state is complete and can still be
-// written: when it is about to seal the file or, in versions that do not, when
-// it has just executed itself. Only to see the sealing it is stopped at all of
-// its system calls. It returns the number of the file.
+// runToState runs systemd until its state is complete and still writable: before it
+// seals the file or, in versions that do not, after its exec. Only a version that seals
+// is stopped at each system call. It returns the descriptor of the file.
 func (t *tracer) runToState(ctx context.Context, seals bool) (int, error) {
 	run := t.toEvent
 	if seals {
@@ -153,9 +147,9 @@ func findState(p *nsenter.Process) (int, error) {
 	return -1, fmt.Errorf("process %d has no file %s", p.PID(), stateName)
 }
 
-// correct adds to the state what is needed, and looks that nothing else changed.
-// It is one write: whenever this program is killed, systemd finds its state as
-// it was or as it is to be (see paged for more than a page of corrections).
+// correct appends the corrections to the state, and checks that nothing else changed. It
+// is one write: if this program is killed, systemd finds its state either unchanged or
+// corrected (see paged for more than a page of corrections).
 func correct(p *nsenter.Process, fd int, how Reexecution) (*StateEdit, error) {
 	f, err := openState(p, fd)
 	if err != nil {
@@ -176,7 +170,7 @@ func correct(p *nsenter.Process, fd int, how Reexecution) (*StateEdit, error) {
 	return edit, nil
 }
 
-// add writes behind the text.
+// add appends to the text.
 func add(f *os.File, text, addition []byte) error {
 	if _, err := f.WriteAt(addition, int64(len(text))); err != nil {
 		return fmt.Errorf("correct systemd's state: %w", err)

@@ -195,7 +195,7 @@ func TestReexecuteSealed(t *testing.T) {
 	}
 }
 
-// TestReexecuteFails wants an error, and a process that nobody traces any more.
+// TestReexecuteFails wants an error, and an untraced process.
 func TestReexecuteFails(t *testing.T) {
 	requireRoot(t)
 	for manner, reason := range map[string]string{

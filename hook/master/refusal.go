@@ -9,16 +9,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// stateRoom is the free space below /run/systemd without which systemd refuses
-// to re-execute itself, in bytes (src/core/dbus-manager.c, verify_run_space).
+// stateRoom is the free space, in bytes, that systemd requires below /run/systemd to
+// re-execute itself (src/core/dbus-manager.c, verify_run_space).
 const stateRoom = 16 << 20
 
-// canReexecute refuses a systemd that is traced by another process, that would
-// not execute itself, or, unless that is allowed, whose program file was
-// replaced since it was started: it would load the new one.
+// canReexecute refuses a systemd that another process traces, that could not execute
+// itself, or, unless replaced is set, whose program file was replaced since it was started: it
+// would load the new one.
 func canReexecute(pid1 *nsenter.Process, replaced bool) error {
 	tracer, err := pid1.Status("TracerPid")
 	if err != nil {
@@ -30,8 +32,8 @@ func canReexecute(pid1 *nsenter.Process, replaced bool) error {
 	if err := checkProgram(pid1, replaced); err != nil {
 		return err
 	}
-	// Where /proc is something else, a systemd that executes itself gives up, and the
-	// container ends; without its control groups and /dev/autofs it serves nothing.
+	// Without a real /proc a re-executed systemd gives up, which ends the container;
+	// without its control groups and /dev/autofs it serves no automount.
 	if err := checkType(pid1, "/proc", unix.PROC_SUPER_MAGIC); err != nil {
 		return err
 	}
@@ -44,43 +46,42 @@ func canReexecute(pid1 *nsenter.Process, replaced bool) error {
 	return checkRoom(pid1)
 }
 
-// checkType wants a file system of the container to be of one of the types.
+// checkType checks that a file system of the container is of one of the types.
 func checkType(pid1 *nsenter.Process, path string, types ...int64) error {
 	dir, err := pid1.OpenInRoot(path, unix.O_PATH)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
-		return os.NewSyscallError("fstatfs", err)
+	st, err := sys.StatFS(dir)
+	if err != nil {
+		return err
 	}
 	if !slices.Contains(types, st.Type) {
-		return fmt.Errorf("its %s is something else (type %#x): it would not work when it has re-executed itself", path, st.Type)
+		return fmt.Errorf("its %s has file system type %#x: systemd would not work after re-executing itself", path, st.Type)
 	}
 	return nil
 }
 
-// checkDevice wants the container to have /dev/autofs: systemd opens it again.
+// checkDevice checks the container's /dev/autofs: systemd opens it again.
 func checkDevice(pid1 *nsenter.Process) error {
-	const major, minor = 10, 235 // Documentation/admin-guide/devices.txt
-	f, err := pid1.OpenInRoot("/dev/autofs", unix.O_PATH)
+	f, err := pid1.OpenInRoot(autofs.ControlPath, unix.O_PATH)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return os.NewSyscallError("fstat", err)
+	st, err := sys.Stat(f)
+	if err != nil {
+		return err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(major, minor) {
-		return errors.New("its /dev/autofs is something else: it would serve no automount when it has re-executed itself")
+	if !autofs.IsControl(&st) {
+		return errors.New("its /dev/autofs is another file: systemd would serve no automount after re-executing itself")
 	}
 	return nil
 }
 
-// checkProgram looks at the file that systemd would execute, which it names by
-// its path (SYSTEMD_BINARY_PATH). Without such a file the container would end.
+// checkProgram checks the file that systemd would execute, by the path
+// SYSTEMD_BINARY_PATH. Without such a file the container would end.
 func checkProgram(pid1 *nsenter.Process, replaced bool) error {
 	link, err := pid1.Readlink("exe")
 	if err != nil {
@@ -88,9 +89,9 @@ func checkProgram(pid1 *nsenter.Process, replaced bool) error {
 	}
 	path := strings.TrimSuffix(link, " (deleted)")
 	if !strings.HasSuffix(path, "/lib/systemd/systemd") {
-		return fmt.Errorf("its program file was replaced since it was started: it is %q now, which is not what it would execute", link)
+		return fmt.Errorf("its program file was replaced since it was started: it is %q now, and systemd would execute another path", link)
 	}
-	running, err := pid1.OpenExecutable()
+	running, err := pid1.OpenPath("exe")
 	if err != nil {
 		return err
 	}
@@ -108,26 +109,26 @@ func checkProgram(pid1 *nsenter.Process, replaced bool) error {
 	case os.SameFile(a, b):
 		return nil
 	case !b.Mode().IsRegular() || b.Mode()&0o111 == 0 || b.Size() == 0:
-		return fmt.Errorf("its program file %q was replaced since it was started, and is no program now", path)
+		return fmt.Errorf("its program file %q was replaced since it was started, and is not executable now", path)
 	case !replaced:
 		return fmt.Errorf("its program file %q was replaced since it was started: re-executing would load another version", path)
 	}
 	return nil
 }
 
-// checkRoom saves the time to wait for a systemd that refuses.
+// checkRoom saves waiting for a systemd that would refuse.
 func checkRoom(pid1 *nsenter.Process) error {
 	dir, err := pid1.OpenInRoot("/run/systemd", unix.O_PATH)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
-		return fmt.Errorf("free space below /run/systemd: %w", os.NewSyscallError("fstatfs", err))
+	st, err := sys.StatFS(dir)
+	if err != nil {
+		return fmt.Errorf("free space below /run/systemd: %w", err)
 	}
 	if free := st.Bfree * uint64(st.Bsize); free < stateRoom {
-		return fmt.Errorf("there are only %d bytes free below its /run/systemd, and it does not re-execute itself with less than %d", free, uint64(stateRoom))
+		return fmt.Errorf("only %d bytes free below its /run/systemd; systemd requires %d to re-execute itself", free, uint64(stateRoom))
 	}
 	return nil
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// replies is a systemd that lets everybody in, sends one message for each that it
-// gets, whatever that asks for, and then ends.
+// replies is a systemd that accepts any authentication, replies to each message with the
+// next of its messages, and then ends.
 type replies struct {
 	greeting *bytes.Reader
 	rest     []byte

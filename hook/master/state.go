@@ -16,42 +16,42 @@ type Served struct {
 	Pipe, Device uint64
 }
 
-// UnitState is what systemd's state says about an automount unit that is active,
-// and what comes of it.
+// UnitState is the state of an active automount unit in systemd's state, and its
+// correction.
 type UnitState struct {
 	Unit string
-	// Pipe is the inode number of its pipe, Was the device number that systemd
-	// remembers, Device the one that the kernel shows.
+	// Pipe is the inode number of its pipe, Was the device number in systemd's state,
+	// Device that of the mount.
 	Pipe, Was, Device uint64
 	// Waiting is whether systemd took requests that it has not answered (token=).
 	Waiting bool
-	// Problem says why the number stays as it is, "" if it is right or corrected.
+	// Problem says why the number is not corrected, "" if it is correct or corrected.
 	Problem string
 }
 
-// Corrected reports whether systemd takes another number than it remembered.
+// Corrected reports whether the state gets another device number.
 func (u *UnitState) Corrected() bool { return u.Problem == "" && u.Was != u.Device }
 
-// StateEdit is how systemd's state is to be corrected.
+// StateEdit is the correction of systemd's state.
 type StateEdit struct {
-	// Addition is to be written after the end of the state, in one call: for
-	// each corrected unit one more section, with its device number only.
+	// Addition must be appended to the state with one write: for each corrected unit
+	// another section, with its device number only.
 	Addition []byte
-	// Units are all automount units that have a pipe, by name.
+	// Units are all automount units with a pipe, sorted by name.
 	Units []UnitState
 }
 
-// EditState corrects the device numbers of automount units in the text with
-// which systemd hands its state to itself when it re-executes itself
+// EditState corrects the device numbers of automount units in the text that
+// systemd writes before it re-executes itself and reads afterwards
 // (src/core/manager-serialize.c, src/core/automount.c): sections that begin
 // with the name of a unit and end with an empty line, of lines "name=value".
 // A unit and its mount belong together if they have the same pipe; pipeOf
-// returns the pipe behind a descriptor of systemd's.
+// returns the pipe of a descriptor of systemd.
 //
-// Nothing in the text changes. systemd reads the file to its end and takes a
-// value that comes later instead of an earlier one, also from a second section
-// of the same unit (manager_deserialize_units, unit_deserialize_state: 235 to
-// 262), so what is needed is added behind.
+// The text itself does not change. systemd reads the file to its end, and a later
+// value replaces an earlier one, also from a second section of the same unit
+// (manager_deserialize_units, unit_deserialize_state: 235 to 262), so corrections are
+// appended.
 func EditState(text []byte, version int, served []Served, pipeOf func(fd int) (uint64, error)) (*StateEdit, error) {
 	units, err := automountSections(text)
 	if err != nil {
@@ -79,7 +79,7 @@ func EditState(text []byte, version int, served []Served, pipeOf func(fd int) (u
 	return edit, nil
 }
 
-// automountSection are the values of a unit that systemd will take.
+// automountSection holds the values of a unit that systemd will use.
 type automountSection struct {
 	device, pipe string
 	waiting      bool
@@ -88,7 +88,7 @@ type automountSection struct {
 // automountSections reads the sections of the automount units with a pipe.
 func automountSections(text []byte) (map[string]*automountSection, error) {
 	found := map[string]*automountSection{}
-	unit, begins, units := "", false, 0 // the first section is systemd's own and has no name
+	unit, begins, units := "", false, 0 // the first section is the manager's and has no name
 	for rest := text; len(rest) > 0; {
 		var line []byte
 		line, rest, _ = bytes.Cut(rest, []byte{'\n'})
@@ -130,7 +130,7 @@ func automountSections(text []byte) (map[string]*automountSection, error) {
 	return found, nil
 }
 
-// judge compares what systemd remembers of a unit with its mount.
+// judge compares the device number in a unit's section with that of its mount.
 func (s *automountSection) judge(unit string, byPipe map[uint64][]Served, pipeOf func(fd int) (uint64, error)) UnitState {
 	u := UnitState{Unit: unit, Waiting: s.waiting}
 	problem := func(format string, values ...any) UnitState {
@@ -157,9 +157,8 @@ func (s *automountSection) judge(unit string, byPipe map[uint64][]Served, pipeOf
 	return u
 }
 
-// deviceOf is the device number of the mounts that have the unit's pipe, 0 if
-// there are none. Where they have several, those at the path count that the unit
-// is named after.
+// deviceOf returns the device number of the mounts with the unit's pipe, 0 if there are
+// none. If they have several, only those at the path that the unit is named after count.
 func deviceOf(unit string, mounts []Served) (device uint64, ambiguous bool) {
 	for i := range mounts {
 		ambiguous = ambiguous || device != 0 && device != mounts[i].Device
@@ -175,14 +174,14 @@ func deviceOf(unit string, mounts []Served) (device uint64, ambiguous bool) {
 	return deviceOf(unit, named)
 }
 
-// statePage is the smallest piece of a file that the kernel writes whole.
+// statePage is the unit in which the kernel writes a file, in bytes.
 const statePage = 4096
 
-// paged joins sections that are to be written at the given place of a memory
-// file. When this program is killed, the kernel may leave a write between two
-// pages (mm/filemap.c, generic_perform_write: fatal_signal_pending), nowhere
-// else. So no section goes across a page, and if all together fit into one, they
-// lie in one: then either all are written or none.
+// paged joins sections for a write at the given offset of a memfd. If this program is
+// killed, the kernel may end a write between two pages (mm/filemap.c,
+// generic_perform_write: fatal_signal_pending), nowhere else. So no section crosses a
+// page boundary, and if all sections fit into one page, they are in one: then the write
+// is atomic.
 func paged(offset, version int, sections []string) []byte {
 	total := 0
 	for _, s := range sections {
@@ -202,15 +201,15 @@ func paged(offset, version int, sections []string) []byte {
 	return out
 }
 
-// firstLongLines is the version from which on systemd reads lines of any length.
-// Older ones read the name of a unit into a buffer (UNIT_NAME_MAX+2).
+// firstLongLines is the first version of systemd that reads lines of any length. Older
+// ones read the name of a unit into a buffer (UNIT_NAME_MAX+2).
 const firstLongLines = 240
 
-// padding is what systemd skips. It strips the blanks before the name of a unit;
-// alone, where a write was left, they are a unit without a name, which it skips.
-// One that reads no long lines gets several such units (unit_deserialize_skip).
+// padding is text that systemd skips. It strips blanks before the name of a unit; where a
+// write ended early they are a unit without a name, which it skips. A version without
+// long lines gets several such units (unit_deserialize_skip).
 func padding(size, version int) []byte {
-	const longest = 254 // and a line feed; beside the longest name no blank but one has room
+	const longest = 254 // and a line feed; with the longest name only one blank fits
 	var out []byte
 	for version < firstLongLines && size-len(out) > 1 {
 		piece := min(size-len(out), longest+2)

@@ -8,10 +8,9 @@ import (
 	"time"
 )
 
-// Restart restarts a unit and waits for the result. A unit that ran into its
-// start limit, or failed for another passing reason, is reset and started once
-// more. systemd detaches everything that is mounted at the unit's mount point:
-// keep it first (package mounts).
+// Restart restarts a unit and waits for the result. A unit that reached its start limit,
+// or failed for another temporary reason, is reset and started again. systemd detaches
+// everything that is mounted at the unit's mount point: copy it first ([mounts.Keep]).
 func (m *Manager) Restart(ctx context.Context, name string) error {
 	result, err := m.job(ctx, "RestartUnit", name, replace)
 	if err == nil && result == "done" {
@@ -30,11 +29,10 @@ func (m *Manager) Restart(ctx context.Context, name string) error {
 	return nil
 }
 
-// jobInterval is the pause between two questions for a job.
+// jobInterval is the interval between two queries for a job.
 const jobInterval = 2 * time.Millisecond
 
-// AwaitAutomount waits until a unit has no job any more, and starts it if it has
-// failed.
+// AwaitAutomount waits until a unit has no job, and starts it if it has failed.
 func (m *Manager) AwaitAutomount(ctx context.Context, name string) error {
 	for {
 		object, err := m.unit(ctx, name)
@@ -58,7 +56,7 @@ func (m *Manager) AwaitAutomount(ctx context.Context, name string) error {
 		select {
 		case <-time.After(jobInterval):
 		case <-ctx.Done():
-			return fmt.Errorf("%s has a job that an earlier run may have asked for: %w", name, context.Cause(ctx))
+			return fmt.Errorf("%s has a job, possibly queued by an interrupted run: %w", name, context.Cause(ctx))
 		}
 	}
 }
@@ -74,7 +72,7 @@ func (m *Manager) startAgain(ctx context.Context, name string) error {
 	return nil
 }
 
-// start starts a unit and waits until that is done.
+// start starts a unit and waits for the result.
 func (m *Manager) start(ctx context.Context, name string) error {
 	result, err := m.job(ctx, "StartUnit", name, replace)
 	if err == nil && result != "done" {
@@ -83,8 +81,8 @@ func (m *Manager) start(ctx context.Context, name string) error {
 	return err
 }
 
-// StartMount starts the .mount unit of an .automount unit. When it is up,
-// systemd answers all requests for it that are open.
+// StartMount starts the .mount unit of an .automount unit. Once it is active, systemd
+// answers all pending requests for it.
 func (m *Manager) StartMount(ctx context.Context, automount string) error {
 	name := strings.TrimSuffix(automount, ".automount") + ".mount"
 	if err := m.start(ctx, name); err != nil {

@@ -13,9 +13,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// tracer holds a process with ptrace. All its methods must be called on the
-// thread that seized it. When that thread or this program ends, the kernel lets
-// the process run on (kernel/ptrace.c, exit_ptrace).
+// tracer traces a process with ptrace(2). Its methods must be called on the thread that
+// seized the process. When that thread or this program ends, the kernel detaches from the
+// process (kernel/ptrace.c, exit_ptrace).
 type tracer struct {
 	process *nsenter.Process
 	stopped bool
@@ -32,16 +32,16 @@ type syscallInfo struct {
 	args   [6]uint64
 }
 
-// seize begins to trace a running process, and stops it: without a stop the
-// stops at system calls that follow would not come.
+// seize attaches to a running process and stops it: only a stopped process can be run to
+// its next system call.
 func seize(ctx context.Context, p *nsenter.Process) (*tracer, error) {
 	const options = unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACESYSGOOD
 	if err := ptrace(unix.PTRACE_SEIZE, p.PID(), 0, options); err != nil {
-		return nil, fmt.Errorf("process %d: trace it: %w", p.PID(), err)
+		return nil, fmt.Errorf("process %d: attach to it: %w", p.PID(), err)
 	}
 	t := &tracer{process: p}
 	if err := p.Alive(); err != nil {
-		return nil, err // its number may belong to another process by now
+		return nil, err // another process may have its number
 	}
 	if err := ptrace(unix.PTRACE_INTERRUPT, p.PID(), 0, 0); err != nil {
 		return nil, fmt.Errorf("process %d: stop it: %w", p.PID(), err)
@@ -52,7 +52,7 @@ func seize(ctx context.Context, p *nsenter.Process) (*tracer, error) {
 	return t, nil
 }
 
-// wait waits for the next stop and returns the status word of wait4(2).
+// wait waits for the next stop and returns its wait4(2) status.
 func (t *tracer) wait(ctx context.Context) (unix.WaitStatus, error) {
 	begin := time.Now()
 	for {
@@ -72,18 +72,18 @@ func (t *tracer) wait(ctx context.Context) (unix.WaitStatus, error) {
 			return 0, fmt.Errorf("process %d: wait for its next stop: %w", t.process.PID(), context.Cause(ctx))
 		}
 		if time.Since(begin) > 200*time.Microsecond {
-			time.Sleep(50 * time.Microsecond) // most stops follow each other faster
+			time.Sleep(50 * time.Microsecond) // most stops come sooner
 		}
 	}
 }
 
-// toSystemCall lets the stopped process run to the next entry or exit of a
-// system call. signal is delivered to it, 0 for none.
+// toSystemCall runs the stopped process to the next entry or exit of a system call, and
+// delivers signal to it, 0 for none.
 func (t *tracer) toSystemCall(signal unix.Signal) error {
 	return t.run(unix.PtraceSyscall, signal)
 }
 
-// toEvent lets the stopped process run to its next signal or exec.
+// toEvent runs the stopped process to its next signal or exec.
 func (t *tracer) toEvent(signal unix.Signal) error {
 	return t.run(unix.PtraceCont, signal)
 }
@@ -91,33 +91,38 @@ func (t *tracer) toEvent(signal unix.Signal) error {
 func (t *tracer) run(request func(pid, signal int) error, signal unix.Signal) error {
 	t.stopped = false
 	if err := request(t.process.PID(), int(signal)); err != nil {
-		return fmt.Errorf("process %d: let it run on: %w", t.process.PID(), os.NewSyscallError("ptrace", err))
+		return fmt.Errorf("process %d: continue it: %w", t.process.PID(), os.NewSyscallError("ptrace", err))
 	}
 	return nil
 }
 
-// entry returns the system call that the process has just entered; ok is false
-// if it is stopped anywhere else.
+// entry returns the system call that the process has just entered; ok is false if it
+// stopped elsewhere.
 func (t *tracer) entry() (number uint64, args [6]uint64, ok bool) {
-	var info syscallInfo
-	n, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(t.process.PID()),
-		unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0)
-	if errno != 0 || n == 0 || info.op != unix.PTRACE_SYSCALL_INFO_ENTRY {
+	info, err := t.syscallInfo()
+	if err != nil || info.op != unix.PTRACE_SYSCALL_INFO_ENTRY {
 		return 0, args, false
 	}
 	return info.number, info.args, true
 }
 
-// result is the error of the system call that the process has just left, nil for
-// none.
-func (t *tracer) result() error {
+func (t *tracer) syscallInfo() (syscallInfo, error) {
 	var info syscallInfo
-	n, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(t.process.PID()),
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(t.process.PID()),
 		unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0)
+	if errno != 0 {
+		return info, os.NewSyscallError("ptrace", errno)
+	}
+	return info, nil
+}
+
+// result is the error of the system call that the process has just left.
+func (t *tracer) result() error {
+	info, err := t.syscallInfo()
 	switch value := int64(info.number); { // of an exit: the return value
-	case errno != 0:
-		return os.NewSyscallError("ptrace", errno)
-	case n == 0 || info.op != unix.PTRACE_SYSCALL_INFO_EXIT:
+	case err != nil:
+		return err
+	case info.op != unix.PTRACE_SYSCALL_INFO_EXIT:
 		return errors.New("it did not return from its system call")
 	case value < 0 && value > -4096:
 		return unix.Errno(-value)
@@ -125,13 +130,13 @@ func (t *tracer) result() error {
 	return nil
 }
 
-// release lets the process run on untraced, even if ctx has ended.
+// release detaches from the process, even if ctx has ended.
 func (t *tracer) release(ctx context.Context) error {
 	if err := t.stop(ctx); err != nil {
 		return err // only a stopped process can be detached
 	}
 	if err := unix.PtraceDetach(t.process.PID()); err != nil {
-		return fmt.Errorf("process %d: let it go: %w", t.process.PID(), os.NewSyscallError("ptrace", err))
+		return fmt.Errorf("process %d: detach from it: %w", t.process.PID(), os.NewSyscallError("ptrace", err))
 	}
 	return nil
 }
@@ -157,8 +162,8 @@ func ptrace(request, pid int, address, data uintptr) error {
 	return nil
 }
 
-// signalOf is the signal that a stop is about and that must be passed on; 0 for
-// the stops of ptrace itself.
+// signalOf is the signal of a signal-delivery-stop, which must be passed on; 0 for other
+// stops.
 func signalOf(status unix.WaitStatus) unix.Signal {
 	const systemCall = unix.SIGTRAP | 0x80 // PTRACE_O_TRACESYSGOOD
 	if status>>16 != 0 || status.StopSignal() == systemCall {

@@ -28,7 +28,7 @@ func statusField(t testing.TB, p *nsenter.Process, name string) string {
 	return ""
 }
 
-// checkFree wants a process that nobody traces, that is not stopped, and that
+// checkFree checks that a process is not traced, that it is not stopped, and that it
 // has no signal waiting.
 func checkFree(t testing.TB, p *nsenter.Process) {
 	t.Helper()
@@ -112,7 +112,7 @@ func TestTracerFollowsSystemCalls(t *testing.T) {
 	checkFree(t, p)
 }
 
-// TestTracerReleasesRunning lets go of a process that is not stopped, after the
+// TestTracerReleasesRunning detaches from a process that is not stopped, after the
 // time is over.
 func TestTracerReleasesRunning(t *testing.T) {
 	requireRoot(t)

@@ -2,23 +2,22 @@ package mounts
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// maxPoll bounds one wait for a change, so that the end of ctx is seen.
+// maxPoll bounds one wait for a change, and so how late the end of ctx is noticed.
 const maxPoll = 20 * time.Millisecond
 
-// Await reads the mount table of a process until done reports true, each time that
-// the kernel says that it has changed (POLLPRI, proc_pid_mountinfo(5)). At the end
-// of ctx it returns the table with ctx's error.
+// Await reads the mount table of a process, again each time that the kernel reports a
+// change (POLLPRI, proc_pid_mountinfo(5)), until done reports true. At the end of ctx it
+// returns the table with ctx's error.
 func Await(ctx context.Context, p *nsenter.Process, done func(*Table) bool) (*Table, error) {
 	f, err := p.OpenProc("mountinfo")
 	if err != nil {
@@ -40,9 +39,9 @@ func Await(ctx context.Context, p *nsenter.Process, done func(*Table) bool) (*Ta
 			if ctx.Err() != nil {
 				return t, context.Cause(ctx)
 			}
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}, int(maxPoll.Milliseconds()))
-			if err != nil && !errors.Is(err, unix.EINTR) {
-				return t, os.NewSyscallError("poll", err)
+			n, err := sys.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}, maxPoll)
+			if err != nil {
+				return t, err
 			}
 			changed = n > 0
 		}

@@ -81,7 +81,7 @@ func TestOldSuperblockGoes(t *testing.T) {
 	}
 	replace(t, houses, map[string]uint64{path: device})
 	if !hungUp(t, pipe, testenv.Patience) {
-		t.Error("somebody keeps the old superblock")
+		t.Error("the old superblock still exists")
 	}
 }
 

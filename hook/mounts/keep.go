@@ -4,15 +4,17 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Kept is what covered an autofs mount, kept in a mount namespace of our own
-// while the master renews that mount. It holds copies: whatever happens to the
-// originals, the file systems stay mounted, with everything mounted below them.
+// Kept holds copies of the covers of an autofs mount, in a mount namespace of our own,
+// while the master recreates that mount. The file systems stay mounted whatever happens
+// to the originals, with everything mounted below them.
 type Kept struct {
 	// Path and Device name the autofs mount that was covered.
 	Path      string
@@ -20,13 +22,12 @@ type Kept struct {
 	namespace *os.File
 }
 
-// Keep copies the mount namespace of the process, so that what covers the
-// autofs mount with the given path and st_dev outlives that mount. Nothing is
-// changed that the container can see.
+// Keep copies the mount namespace of the process, so that the covers of the autofs mount
+// with the given path and st_dev outlive that mount. The container sees no change.
 func Keep(ctx context.Context, p *nsenter.Process, path string, device uint64) (*Kept, error) {
 	ns, err := p.CopyMountNamespace(context.WithoutCancel(ctx))
 	if err != nil {
-		return nil, fmt.Errorf("keep what covers %q: %w", path, err)
+		return nil, fmt.Errorf("copy the covers of %q: %w", path, err)
 	}
 	return Resume(path, device, ns), nil
 }
@@ -40,15 +41,15 @@ func Resume(path string, device uint64, namespace *os.File) *Kept {
 // long as it is open somewhere.
 func (k *Kept) Namespace() *os.File { return k.namespace }
 
-// Close closes the copies. What was put back stays.
+// Close closes the copies. Covers that were put back stay mounted.
 func (k *Kept) Close() error { return k.namespace.Close() }
 
-// PutBack mounts copies of what was kept on the mount that is now at the path
-// in the mount namespace of the process. That must be the autofs mount with
-// the device number onto. Lower ones that a run has put back which was killed
-// then are left; if something else covers the mount, the error is ErrChanged.
+// PutBack mounts the covers on the mount that is now at the path in the mount namespace
+// of the process, which must be the autofs mount with the device number onto. It leaves
+// the lower covers that an interrupted run has put back; if anything else covers the
+// mount, the error is ErrChanged.
 func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) error {
-	ctx = context.WithoutCancel(ctx) // what starts here must be finished
+	ctx = context.WithoutCancel(ctx) // finish it, or covers are missing
 	copies, devices, err := k.take(ctx)
 	defer func() {
 		for _, f := range copies {
@@ -56,7 +57,7 @@ func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) err
 		}
 	}()
 	if err != nil {
-		return fmt.Errorf("put back what covered %q: %w", k.Path, err)
+		return fmt.Errorf("put back the covers of %q: %w", k.Path, err)
 	}
 	err = p.InMountNamespace(ctx, func(t *nsenter.Thread) error {
 		there, err := stackAt(t, k.Path, onto)
@@ -65,7 +66,7 @@ func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) err
 		}
 		for i, m := range there {
 			if i >= len(devices) || DeviceOf(m) != devices[i] {
-				return fmt.Errorf("something else is mounted there (unmount it, and repair again): %w", ErrChanged)
+				return fmt.Errorf("another mount is there (unmount it, and repair again): %w", ErrChanged)
 			}
 			onto = devices[i]
 		}
@@ -78,7 +79,7 @@ func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) err
 			return err
 		}
 		for _, tree := range copies[len(there):] {
-			if err := attach(tree, target, k.Path); err != nil {
+			if err := sys.MoveMount(tree, target, ""); err != nil {
 				return err
 			}
 			target = tree
@@ -86,20 +87,19 @@ func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) err
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("put back what covered %q: %w", k.Path, err)
+		return fmt.Errorf("put back the covers of %q: %w", k.Path, err)
 	}
 	return nil
 }
 
-// take copies the mounts over the autofs mount out of the namespace, the lowest
-// first, each with everything that is mounted below it. Only the topmost mount
-// of a stack can be reached by a path, so each is detached once it is copied: in
-// a copy of the namespace that ends with the thread, so that nothing is lost if
-// the copies cannot be put back.
+// take returns detached copies of the covers, the lowest first, each with everything
+// mounted below it. Only the topmost mount of a stack can be reached by a path, so each
+// is unmounted once it is copied, in a copy of the namespace that ends with the thread:
+// nothing is lost if the copies cannot be put back.
 func (k *Kept) take(ctx context.Context) (copies []*os.File, devices []uint64, err error) {
 	err = nsenter.InNamespaceFile(ctx, k.namespace, func(t *nsenter.Thread) error {
-		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("copy the kept mounts: %w", os.NewSyscallError("unshare", err))
+		if err := t.CopyMountNamespace(); err != nil {
+			return err
 		}
 		stack, err := stackAt(t, k.Path, k.Device)
 		if err != nil {
@@ -116,10 +116,10 @@ func (k *Kept) take(ctx context.Context) (copies []*os.File, devices []uint64, e
 		}
 		return nil
 	})
-	return compact(copies), devices, err
+	return slices.DeleteFunc(copies, func(f *os.File) bool { return f == nil }), devices, err
 }
 
-// stackAt finds what covers the autofs mount in the namespace of the thread.
+// stackAt returns the covers of the autofs mount in the namespace of the thread.
 func stackAt(t *nsenter.Thread, path string, device uint64) ([]*Mount, error) {
 	f, err := t.OpenProc("mountinfo")
 	if err != nil {
@@ -147,25 +147,13 @@ func takeTopmost(path string, id int) (*os.File, error) {
 	if err := checkID(root, path, id); err != nil {
 		return nil, err
 	}
-	fd, err := unix.OpenTree(int(root.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|
-		unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
+	tree, err := sys.CloneTree(root, unix.AT_RECURSIVE)
 	if err != nil {
-		return nil, mountError("copy", path, "open_tree", err)
+		return nil, err
 	}
-	tree := os.NewFile(uintptr(fd), path)
-	if err := detach(root, path); err != nil {
+	if err := sys.Detach(root); err != nil {
 		tree.Close()
 		return nil, err
 	}
 	return tree, nil
-}
-
-func compact(files []*os.File) []*os.File {
-	var kept []*os.File
-	for _, f := range files {
-		if f != nil {
-			kept = append(kept, f)
-		}
-	}
-	return kept
 }

@@ -12,10 +12,10 @@ import (
 // errLine means that a line is not one of mountinfo.
 var errLine = errors.New("not a line of mountinfo")
 
-// parse reads mountinfo text. mountinfo.GetMountsFromReader gives up at a line
-// of 64 KiB, which an overlay of many layers has, and a path of a few thousand
-// blanks. Of mounts other than autofs only what this package looks at is kept:
-// a container may have 100,000 of them in each of its mount namespaces.
+// parse reads mountinfo text. mountinfo.GetMountsFromReader fails on a line of 64 KiB,
+// which an overlay of many layers has, and on a path of a few thousand blanks. Of mounts
+// other than autofs it keeps only what this package uses: a container may have 100,000 of
+// them in each of its mount namespaces.
 func parse(r io.Reader) ([]*Mount, error) {
 	var list []*Mount
 	types := map[string]string{} // a few, each for many mounts
@@ -35,8 +35,8 @@ func parse(r io.Reader) ([]*Mount, error) {
 //
 //	36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/root rw,errors=continue
 //
-// In the fields the kernel writes blanks, tabs, newlines and backslashes as
-// octal numbers, so that a blank always ends a field.
+// The kernel writes blanks, tabs, newlines and backslashes in fields as octal numbers,
+// so a blank always ends a field.
 func parseLine(line string, types map[string]string) (*Mount, error) {
 	var fields [6]string
 	for i := range fields {

@@ -15,8 +15,7 @@ type Propagation struct {
 	Unbindable     bool
 }
 
-// PropagationOf reads a mount's optional fields. What is not understood counts
-// as absent.
+// PropagationOf reads a mount's optional fields, and skips unknown ones.
 func PropagationOf(m *Mount) Propagation {
 	var p Propagation
 	for _, field := range strings.Fields(m.Optional) {
@@ -35,10 +34,9 @@ func PropagationOf(m *Mount) Propagation {
 	return p
 }
 
-// source follows the masters of a parent up to one from which a mount travels
-// down to it.
+// source follows the masters of a parent up to one from which mounts propagate to it.
 func source(parents []Propagation, arrived []bool, i int) int {
-	for range parents { // not longer than there are parents, whatever they say
+	for range parents { // mountinfo read during changes may contain a loop
 		up := slices.IndexFunc(parents, func(q Propagation) bool { return parents[i].Master != 0 && q.Shared == parents[i].Master })
 		if up < 0 || arrived[up] {
 			break
@@ -48,14 +46,13 @@ func source(parents []Propagation, arrived []bool, i int) int {
 	return i
 }
 
-// Origins picks, from the parents of one mount point in several mount
-// namespaces, those in which something must be mounted for it to arrive in all
-// of them: it travels from a parent to its peers and to the slaves of its
-// group, and on from these.
+// Origins picks, from the parents of one mount point in several mount namespaces,
+// those on which something must be mounted to propagate to all of them: from a parent to
+// its peers and to the slaves of its group, and on from these.
 func Origins(parents []Propagation) []int {
 	var picked []int
 	arrived := make([]bool, len(parents))
-	groups := map[int]bool{} // from which mounts arrive
+	groups := map[int]bool{} // from which mounts propagate
 	for i := range parents {
 		if arrived[i] {
 			continue

@@ -5,28 +5,28 @@ import (
 	"os"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
 // fillSource is the source, in mount tables, of the mounts that a [Removal] uses.
 const fillSource = "autofs-restore-hook-fill"
 
-// Removal is a [Replacement] that only takes a mount away, in every namespace that
-// shows it: what covers it lies on its parent then. The caller closes New after
-// [Replace].
+// Removal is a [Replacement] that only removes a mount, in every namespace that shows
+// it: its covers lie on its parent then. The caller closes New after [Replace].
 //
-// It works in two steps: another mount replaces the old one, and then is taken
-// away itself. A run that is interrupted between the two leaves that mount, which
+// It works in two steps: another mount replaces the old one, and is then unmounted
+// itself. A run that is interrupted between the two leaves that mount, which
 // [Table.Fills] finds.
 func Removal(path string, old uint64) (*Replacement, error) {
 	fill, err := newFill()
 	if err != nil {
-		return nil, fmt.Errorf("take away the mount at %q: %w", path, err)
+		return nil, fmt.Errorf("remove the mount at %q: %w", path, err)
 	}
 	return &Replacement{Path: path, Old: old, New: fill, remove: true}, nil
 }
 
-// newFill makes an autofs mount without a master: of all file systems systemd
-// makes no unit for autofs only (src/core/mount.c, mount_setup_unit).
+// newFill creates an autofs mount without a master. autofs is the one file system type
+// for which systemd makes no mount unit (src/core/mount.c, mount_setup_unit).
 func newFill() (*os.File, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -53,8 +53,8 @@ func newFill() (*os.File, error) {
 // Fills are the mounts that an interrupted [Removal] has left.
 func (t *Table) Fills() []*Mount { return t.fills }
 
-// DetachTree takes a mount, with all that is mounted on it, out of the namespace of
-// the calling thread.
+// DetachTree unmounts a mount, with everything mounted on it, in the namespace of the
+// calling thread.
 func DetachTree(m *Mount) error {
 	root, err := openRoot(m.Mountpoint)
 	if err != nil {
@@ -64,5 +64,23 @@ func DetachTree(m *Mount) error {
 	if err := checkID(root, m.Mountpoint, m.ID); err != nil {
 		return err
 	}
-	return detach(root, m.Mountpoint)
+	return sys.Detach(root)
+}
+
+// listedTwice returns a mount that is to be replaced more than once: the second time
+// its cover would be taken for it.
+func listedTwice(list []*Replacement) *Replacement {
+	type mount struct {
+		path   string
+		device uint64
+	}
+	seen := map[mount]bool{}
+	for _, r := range list {
+		key := mount{r.Path, r.Old}
+		if seen[key] {
+			return r
+		}
+		seen[key] = true
+	}
+	return nil
 }

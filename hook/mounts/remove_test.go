@@ -28,7 +28,7 @@ func remove(t *testing.T, houses []*house, path string, device uint64) {
 	}
 }
 
-// TestRemoval takes a mount away from beneath what covers it, in namespaces of each
+// TestRemoval removes a mount beneath its covers, in namespaces of each
 // kind of propagation.
 func TestRemoval(t *testing.T) {
 	for name, propagation := range map[string][2]uintptr{
@@ -56,6 +56,34 @@ func TestRemoval(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestRemovalTwice: a mount that is listed twice is an error, and the cover stays.
+func TestRemovalTwice(t *testing.T) {
+	h := newHouse(t, unix.MS_SHARED)
+	path := filepath.Join(h.base, "auto")
+	device := h.automount(t, path)
+	h.cover(t, path, "cover")
+	var list []*Replacement
+	for range 2 {
+		r, err := Removal(path, device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.New.Close()
+		list = append(list, r)
+	}
+	err := Replace(t.Context(), []Space{h.space(t)}, list, func([]Place) error {
+		t.Error("announced")
+		return nil
+	})
+	if err == nil {
+		t.Error("no error")
+	}
+	h.expectFile(t, filepath.Join(path, "cover"))
+	if h.table(t).Find(path, device) == nil {
+		t.Errorf("it is gone:\n%s", h.text(t))
 	}
 }
 

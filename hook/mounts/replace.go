@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -20,8 +21,8 @@ type Space struct {
 	Table   *Table
 }
 
-// Replacement is a direct or offset autofs mount that is to be replaced in
-// every namespace that shows it.
+// Replacement is a direct or offset autofs mount to be replaced in every namespace that
+// shows it.
 type Replacement struct {
 	Path string
 	// Old is the st_dev of the mount to be replaced.
@@ -30,33 +31,34 @@ type Replacement struct {
 	// its st_dev.
 	New    *os.File
 	Device uint64
-	// remove takes the new mount away again, so that what lay on the old one lies
-	// on its parent.
+	// remove makes Replace unmount the new mount again, which leaves the mounts on the
+	// old one on its parent.
 	remove bool
 	// Err is set by Replace: why the mount was not replaced, or not everywhere.
 	Err error
 }
 
-// Replace puts each replacement where the old mount is, beneath whatever covers
-// that, in every one of the namespaces. The first namespace is the one that
-// must succeed.
+// Replace mounts each replacement in the place of the old mount, beneath its covers, in
+// all of the namespaces. The first namespace is the one that must succeed.
 //
-// No path is without its mount for a moment, and the covering mounts keep their
-// mount ids, open files and submounts, because mount propagation does the work.
+// No path is without its mount at any time, and the covers keep their mount ids, open
+// files and submounts, because mount propagation does the work.
 // A detached peer of the parent mount lets the kernel propagate the new mount
 // to the place of the old one, where it is tucked beneath it
 // (fs/namespace.c, attach_recursive_mnt); then a dummy that is mounted on a
 // peer of the new mount is unmounted, which unmounts the old one from the new
-// one's root in all namespaces, and moves what covered it down
-// (fs/pnode.c, propagate_umount). Nothing walks over the old mount.
+// one's root in all namespaces, and moves its covers down (fs/pnode.c,
+// propagate_umount). No path walk crosses the old mount.
 //
-// Parents that propagate nothing are made shared for the time being. The
-// returned error concerns all replacements; else each has its own. Before
-// anything is changed, announce is told what [Undo] needs if we are killed. If
-// Replace fails, Undo is needed too.
+// Parents that propagate nothing are shared during the replacement. The returned error
+// concerns all replacements; other errors are in each. Before the first change Replace
+// calls announce with what [Undo] needs, after a crash and if Replace fails.
 func Replace(ctx context.Context, spaces []Space, list []*Replacement, announce func([]Place) error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("replace autofs mounts: %w", context.Cause(ctx))
+	}
+	if r := listedTwice(list); r != nil {
+		return fmt.Errorf("replace autofs mounts: %q with device %s is listed twice", r.Path, DeviceString(r.Old))
 	}
 	w := newWorkspace(spaces, list)
 	places, err := w.places()
@@ -66,18 +68,18 @@ func Replace(ctx context.Context, spaces []Space, list []*Replacement, announce 
 	if err != nil {
 		return fmt.Errorf("replace autofs mounts: %w", err)
 	}
-	return w.replace(context.WithoutCancel(ctx)) // what starts here must be finished
+	return w.replace(context.WithoutCancel(ctx)) // an interruption would need an Undo
 }
 
 func newWorkspace(spaces []Space, list []*Replacement) *workspace {
 	w := &workspace{spaces: spaces, list: list, parents: map[parentKey]*parent{}, clones: map[cloneKey]*clone{}}
-	w.choose()
+	w.locate()
 	return w
 }
 
 func (w *workspace) replace(ctx context.Context) error {
 	defer w.close()
-	// Here: in the container's namespaces the name may be anything, or absent.
+	// Not in the container's namespaces, where the name may be absent or another file.
 	control, err := autofs.OpenControl()
 	if err != nil {
 		return err
@@ -96,7 +98,7 @@ func (w *workspace) replace(ctx context.Context) error {
 		err = w.swap(ctx)
 	}
 	for i := range w.spaces {
-		if w.changes(i) {
+		if w.changesIn(i) {
 			err = errors.Join(err, w.spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
 				return w.restore(i, control)
 			}))
@@ -109,8 +111,8 @@ func (w *workspace) replace(ctx context.Context) error {
 type workspace struct {
 	spaces []Space
 	list   []*Replacement
-	// shown are all places of old mounts; targets those of them where the new
-	// ones are mounted.
+	// shown are all places of old mounts; targets are those where the new ones are
+	// mounted.
 	shown, targets []*target
 	parents        map[parentKey]*parent
 	clones         map[cloneKey]*clone
@@ -122,7 +124,7 @@ type target struct {
 	replacement *Replacement
 	old, parent *Mount
 	clone       *clone
-	peer        *os.File // the new mount's copy that goes here
+	peer        *os.File // the copy of the new mount that is mounted here
 	origin      bool     // a target
 }
 
@@ -143,12 +145,12 @@ type cloneKey struct {
 
 // clone is a detached peer of a parent, of one directory of it.
 type clone struct {
-	tree   *os.File
-	placed bool // on the desk
+	tree    *os.File
+	mounted bool // on the scratch file system
 }
 
-// choose finds the old mounts and where the new ones have to be mounted.
-func (w *workspace) choose() {
+// locate finds the old mounts, and the targets.
+func (w *workspace) locate() {
 	for _, r := range w.list {
 		var shown []*target
 		var parents []Propagation
@@ -202,27 +204,26 @@ func (r *Replacement) fail(err error) {
 	}
 }
 
-// mountsIn reports whether something is mounted in the namespace by us, not by
+// mountsIn reports whether Replace mounts something in the namespace itself, not by
 // propagation.
 func (w *workspace) mountsIn(space int) bool {
 	return slices.ContainsFunc(w.targets, func(t *target) bool { return t.space == space })
 }
 
-// changes reports whether the propagation of anything in the namespace is to be
-// set in the end.
-func (w *workspace) changes(space int) bool {
-	return w.mountsIn(space) || slices.ContainsFunc(w.shown, func(t *target) bool { return t.space == space && w.apart(t) })
+// changesIn reports whether restore has to set the propagation of a mount in the
+// namespace.
+func (w *workspace) changesIn(space int) bool {
+	return w.mountsIn(space) || slices.ContainsFunc(w.shown, func(t *target) bool { return t.space == space && w.leavesPeers(t) })
 }
 
-// apart reports whether the new mount has to leave the peer group it comes in:
-// the old one was in none. A slave that gets it by propagation is one again.
-func (w *workspace) apart(t *target) bool {
+// leavesPeers reports whether the new mount has to leave its peer group because the old
+// one was in none. A new mount that propagates to a slave is a slave already.
+func (w *workspace) leavesPeers(t *target) bool {
 	p := PropagationOf(t.old)
 	return p.Shared == 0 && (p.Master == 0 || t.origin)
 }
 
-// prepare runs in one of the namespaces: it makes the parents shared that are
-// not, and clones them.
+// prepare runs in one of the namespaces: it makes the parents shared, and clones them.
 func (w *workspace) prepare(space int) {
 	for _, t := range w.targets {
 		if t.space == space {
@@ -250,7 +251,7 @@ func (w *workspace) prepareTarget(t *target) error {
 	if err := checkID(dir, directory, t.parent.ID); err != nil {
 		return err
 	}
-	tree, err := cloneTree(dir, directory)
+	tree, err := sys.CloneTree(dir, 0)
 	if err != nil {
 		return err
 	}
@@ -275,7 +276,7 @@ func (w *workspace) share(t *target) error {
 	}
 	p := &parent{mount: t.parent, root: root}
 	if PropagationOf(t.parent).Shared == 0 {
-		if err := setPropagation(root, unix.MS_SHARED); err != nil {
+		if err := sys.SetPropagation(root, unix.MS_SHARED); err != nil {
 			root.Close()
 			return err
 		}
@@ -285,17 +286,17 @@ func (w *workspace) share(t *target) error {
 	return nil
 }
 
-// restore runs in one of the namespaces: it gives the parents back the
-// propagation they had, and the new mounts that of the old ones.
+// restore runs in one of the namespaces: it restores the propagation of the parents, and
+// gives the new mounts that of the old ones.
 func (w *workspace) restore(space int, control *autofs.Control) error {
 	var errs []error
 	for key, p := range w.parents {
 		if key.space == space && p.changed {
-			errs = append(errs, setPropagation(p.root, kindOf(PropagationOf(p.mount))))
+			errs = append(errs, sys.SetPropagation(p.root, kindOf(PropagationOf(p.mount))))
 		}
 	}
 	for _, t := range w.shown {
-		if t.space != space || t.replacement.Err != nil || t.replacement.remove || !w.apart(t) {
+		if t.space != space || t.replacement.Err != nil || t.replacement.remove || !w.leavesPeers(t) {
 			continue
 		}
 		root, err := control.OpenMount(t.replacement.Path, t.replacement.Device)
@@ -303,7 +304,7 @@ func (w *workspace) restore(space int, control *autofs.Control) error {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, setPropagation(root, unix.MS_PRIVATE), root.Close())
+		errs = append(errs, sys.SetPropagation(root, unix.MS_PRIVATE), root.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -322,7 +323,7 @@ func (w *workspace) close() {
 	}
 }
 
-// kindOf is the propagation of a mount that was not shared.
+// kindOf is the propagation type of a mount that is not shared.
 func kindOf(p Propagation) uint64 {
 	switch {
 	case p.Unbindable:

@@ -158,7 +158,7 @@ func (h *house) open(t *testing.T, path string) *os.File {
 	return f
 }
 
-// TestReplaceNested: an automount within what covers another, both at once.
+// TestReplaceNested: an automount within a cover of another one, both at once.
 func TestReplaceNested(t *testing.T) {
 	eachKind(t, func(t *testing.T, h *house) {
 		outer := filepath.Join(h.base, "auto")

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -88,7 +89,7 @@ func (h *house) text(t *testing.T) string {
 	t.Helper()
 	var list []string
 	for _, m := range h.table(t).Mounts {
-		if strings.HasPrefix(m.Mountpoint, h.base) || strings.Contains(m.Mountpoint, "desk") {
+		if strings.HasPrefix(m.Mountpoint, h.base) || strings.Contains(m.Mountpoint, "batch") {
 			list = append(list, fmt.Sprintf("%d %s %s", m.ID, m.FSType, m.Mountpoint))
 		}
 	}
@@ -97,8 +98,8 @@ func (h *house) text(t *testing.T) string {
 
 func (h *house) space(t *testing.T) Space { return Space{Process: h.process, Table: h.table(t)} }
 
-// superblock makes an autofs; the pipe stays open until the test ends, and
-// nobody serves it.
+// superblock creates an autofs without a master, whose pipe is open until the end of the
+// test.
 func superblock(t *testing.T) (root *os.File, device uint64) {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -132,7 +133,7 @@ func (h *house) automount(t *testing.T, path string) uint64 {
 	return device
 }
 
-// copyOf copies the autofs with the given number, without what covers it.
+// copyOf copies the autofs with the given number, without its covers.
 func (h *house) copyOf(path string, device uint64) (tree *os.File, err error) {
 	control, err := autofs.OpenControl()
 	if err != nil {
@@ -162,23 +163,23 @@ func cover(path, name string) error {
 		return err
 	}
 	defer target.Close()
-	desk, err := newDesk()
+	fs, err := sys.NewRamfs("cover")
 	if err != nil {
 		return err
 	}
-	defer desk.Close()
+	defer fs.Close()
 	for _, dir := range []string{"sub", "sub/auto"} {
-		if err := unix.Mkdirat(int(desk.Fd()), dir, 0o755); err != nil {
+		if err := unix.Mkdirat(int(fs.Fd()), dir, 0o755); err != nil {
 			return err
 		}
 	}
-	fd, err := unix.Openat(int(desk.Fd()), name, unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
+	fd, err := unix.Openat(int(fs.Fd()), name, unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		return err
 	}
 	f := os.NewFile(uintptr(fd), name)
 	_, err = io.WriteString(f, "content of "+name)
-	return errors.Join(err, f.Close(), attach(desk, target, path))
+	return errors.Join(err, f.Close(), sys.MoveMount(fs, target, ""))
 }
 
 // expectFile reads a file in the house.

@@ -10,50 +10,51 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// swap does the replacing, in a private copy of the first namespace that ends
-// with it.
+// swap replaces the mounts, in a private copy of the first namespace that ends with
+// the call.
 func (w *workspace) swap(ctx context.Context) error {
-	desk, err := newDesk()
+	scratch, err := sys.NewRamfs("scratch")
 	if err != nil {
 		return err
 	}
-	defer desk.Close()
+	defer scratch.Close()
 	ns, err := w.spaces[0].Process.CopyMountNamespace(ctx)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
 	return nsenter.InNamespaceFile(ctx, ns, func(*nsenter.Thread) error {
-		if err := placeDesk(desk); err != nil {
+		if err := mountScratch(scratch); err != nil {
 			return err
 		}
 		for _, batch := range w.batches() {
-			if err := w.swapBatch(desk, batch); err != nil {
+			if err := w.swapBatch(scratch, batch); err != nil {
 				for _, i := range batch {
 					w.list[i].fail(err)
 				}
 			}
 		}
-		// Clones of parents leave their peer group before anything of them is
-		// unmounted: that would propagate.
+		// Clones of parents leave their peer group before anything on them is
+		// unmounted, which would propagate.
 		var errs []error
 		for _, c := range w.clones {
-			errs = append(errs, setPropagation(c.tree, unix.MS_PRIVATE))
+			errs = append(errs, sys.SetPropagation(c.tree, unix.MS_PRIVATE))
 		}
 		for _, t := range w.targets {
 			if t.peer != nil && !t.replacement.remove {
-				errs = append(errs, setPropagation(t.peer, unix.MS_PRIVATE))
+				errs = append(errs, sys.SetPropagation(t.peer, unix.MS_PRIVATE))
 			}
 		}
 		return errors.Join(errs...)
 	})
 }
 
-// batches parts the list so that no mount of a batch lies at or below another
-// one of it.
+// batches splits the list so that no mount of a batch lies at or below another one in
+// it.
 func (w *workspace) batches() [][]int {
 	var all [][]int
 	var batch []int
@@ -83,63 +84,59 @@ func (w *workspace) batches() [][]int {
 // unmounted at once: each unmount waits for all processors
 // (synchronize_rcu_expedited in namespace_unlock), 100 µs, which is more than
 // all the rest for one mount.
-func (w *workspace) swapBatch(desk *os.File, batch []int) error {
-	stage, err := cloneTree(desk, "stage")
+func (w *workspace) swapBatch(scratch *os.File, batch []int) error {
+	tree, err := sys.CloneTree(scratch, 0)
 	if err != nil {
 		return err
 	}
-	defer stage.Close()
-	name := "stage" + strconv.Itoa(batch[0])
-	if err := place(stage, desk, name); err != nil {
+	defer tree.Close()
+	name := "batch" + strconv.Itoa(batch[0])
+	if err := mountIn(scratch, name, tree); err != nil {
 		return err
 	}
 	for _, i := range batch {
 		r := w.list[i]
-		if err := w.tuck(desk, stage, i, r); err != nil {
-			// It leaves its peers: the old mount stays.
-			r.fail(errors.Join(err, setPropagation(r.New, unix.MS_PRIVATE)))
+		if err := w.mountBeneath(scratch, tree, i, r); err != nil {
+			// The new mount leaves its peers: the old mount stays.
+			r.fail(fmt.Errorf("replace the mount at %q: %w", r.Path, errors.Join(err, sys.SetPropagation(r.New, unix.MS_PRIVATE))))
 		}
 	}
-	// What is unmounted are the stage, the new mounts on it, and the dummies on
-	// those; only the last propagates. Whatever is unmounted leaves its peers
+	// This unmounts the tree of the batch, the new mounts on it, and the dummies on
+	// those; only the last propagates. An unmounted mount leaves its peers
 	// (umount_tree).
-	if err := unix.Fchdir(int(desk.Fd())); err != nil {
-		return mountError("unmount", name, "fchdir", err)
-	}
-	if err := unix.Unmount(name, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-		return mountError("unmount", name, "umount2", err)
+	if err := sys.DetachAt(scratch, name); err != nil {
+		return err
 	}
 	for _, i := range batch {
 		if r := w.list[i]; r.remove && r.Err == nil {
-			if err := w.takeAway(r); err != nil {
-				r.fail(err)
+			if err := w.unmountNew(r); err != nil {
+				r.fail(fmt.Errorf("remove the mount at %q: %w", r.Path, err))
 			}
 		}
 	}
 	return nil
 }
 
-// tuck mounts one new mount beneath the old one, and a dummy on a peer of it,
-// on the stage: see Replace.
-func (w *workspace) tuck(desk, stage *os.File, number int, r *Replacement) error {
-	name := "new" + strconv.Itoa(number)
-	if err := place(r.New, stage, name); err != nil {
+// mountBeneath mounts one new mount beneath the old one, and a dummy on a peer of
+// it, in the tree of the batch: see Replace.
+func (w *workspace) mountBeneath(scratch, tree *os.File, number int, r *Replacement) error {
+	if err := mountIn(tree, "new"+strconv.Itoa(number), r.New); err != nil {
 		return err
 	}
-	dummy, err := cloneTree(desk, "dummy")
+	dummy, err := sys.CloneTree(scratch, 0)
 	if err != nil {
 		return err
 	}
 	defer dummy.Close()
-	if err := attach(dummy, r.New, name); err != nil {
+	if err := sys.MoveMount(dummy, r.New, ""); err != nil {
 		return err
 	}
-	if err := setPropagation(r.New, unix.MS_SHARED); err != nil {
+	if err := sys.SetPropagation(r.New, unix.MS_SHARED); err != nil {
 		return err
 	}
 	for i, t := range w.targets {
 		if t.replacement == r && t.clone != nil {
-			if err := w.tuckTarget(desk, i, t); err != nil {
+			if err := t.mountPeer(scratch, i); err != nil {
 				return err
 			}
 		}
@@ -147,94 +144,64 @@ func (w *workspace) tuck(desk, stage *os.File, number int, r *Replacement) error
 	return nil
 }
 
-// takeAway unmounts the new mount where it was mounted, and so wherever it has
-// propagated to: what lies on it moves down.
-func (w *workspace) takeAway(r *Replacement) error {
+// unmountNew unmounts the new mount where it was mounted, and so wherever it has
+// propagated to: the mounts on it move down.
+func (w *workspace) unmountNew(r *Replacement) error {
 	for _, t := range w.targets {
 		if t.replacement != r || t.peer == nil {
 			continue
 		}
-		if err := unix.Fchdir(int(t.clone.tree.Fd())); err != nil {
-			return mountError("take away what is beneath", r.Path, "fchdir", err)
-		}
-		if err := unix.Unmount(path.Base(r.Path), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return mountError("take away what is beneath", r.Path, "umount2", err)
+		if err := sys.DetachAt(t.clone.tree, path.Base(r.Path)); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (w *workspace) tuckTarget(desk *os.File, number int, t *target) error {
-	peer, err := cloneTree(t.replacement.New, t.replacement.Path)
+// mountPeer mounts a peer of the new mount on the clone of the target's parent, from
+// where it propagates.
+func (t *target) mountPeer(scratch *os.File, number int) error {
+	peer, err := sys.CloneTree(t.replacement.New, 0)
 	if err != nil {
 		return err
 	}
 	t.peer = peer
-	if !t.clone.placed {
-		if err := place(t.clone.tree, desk, "parent"+strconv.Itoa(number)); err != nil {
+	if !t.clone.mounted {
+		if err := mountIn(scratch, "parent"+strconv.Itoa(number), t.clone.tree); err != nil {
 			return err
 		}
-		t.clone.placed = true
+		t.clone.mounted = true
 	}
-	base := path.Base(t.replacement.Path)
-	err = unix.MoveMount(int(peer.Fd()), "", int(t.clone.tree.Fd()), base, unix.MOVE_MOUNT_F_EMPTY_PATH)
-	return mountError("mount", t.replacement.Path, "move_mount", err)
+	return sys.MoveMount(peer, t.clone.tree, path.Base(t.replacement.Path))
 }
 
-// newDesk makes an empty file system to work on, as a detached mount.
-func newDesk() (*os.File, error) {
-	fs, err := unix.Fsopen("ramfs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("file system to work on: %w", os.NewSyscallError("fsopen", err))
-	}
-	defer unix.Close(fs)
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return nil, fmt.Errorf("file system to work on: %w", os.NewSyscallError("fsconfig", err))
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("file system to work on: %w", os.NewSyscallError("fsmount", err))
-	}
-	return os.NewFile(uintptr(fd), "desk"), nil
-}
-
-// placeDesk mounts the desk over the root of a namespace of our own.
-func placeDesk(desk *os.File) error {
+// mountScratch mounts the scratch file system over the root of a namespace that no
+// other process is in.
+func mountScratch(scratch *os.File) error {
 	root, err := openRoot("/")
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	return attach(desk, root, "/")
+	return sys.MoveMount(scratch, root, "")
 }
 
-// place mounts a tree on a new directory of the desk.
-func place(tree, desk *os.File, name string) error {
-	if err := unix.Mkdirat(int(desk.Fd()), name, 0o700); err != nil {
-		return mountError("make a mount point for", name, "mkdirat", err)
+// mountIn mounts a tree on a new directory.
+func mountIn(dir *os.File, name string, tree *os.File) error {
+	if err := sys.MkdirAt(dir, name, 0o700); err != nil {
+		return err
 	}
-	err := unix.MoveMount(int(tree.Fd()), "", int(desk.Fd()), name, unix.MOVE_MOUNT_F_EMPTY_PATH)
-	return mountError("mount", name, "move_mount", err)
+	return sys.MoveMount(tree, dir, name)
 }
 
-// cloneTree makes a detached copy of the mount, from the open directory on,
-// without what is mounted on it.
-func cloneTree(dir *os.File, name string) (*os.File, error) {
-	fd, err := unix.OpenTree(int(dir.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
-	if err != nil {
-		return nil, mountError("copy", name, "open_tree", err)
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
-// Clone makes a detached, private copy of the mount whose root is open, without
-// what covers it. The mount is in the namespace of the calling thread.
+// Clone makes a detached, private copy of the mount whose root is open, without the
+// mounts on it. The mount is in the namespace of the calling thread.
 func Clone(root *os.File) (*os.File, error) {
-	tree, err := cloneTree(root, root.Name())
+	tree, err := sys.CloneTree(root, 0)
 	if err != nil {
 		return nil, err
 	}
-	if err := setPropagation(tree, unix.MS_PRIVATE); err != nil {
+	if err := sys.SetPropagation(tree, unix.MS_PRIVATE); err != nil {
 		tree.Close()
 		return nil, err
 	}
@@ -243,11 +210,4 @@ func Clone(root *os.File) (*os.File, error) {
 
 // Attach mounts a detached tree on the root of another mount, in the namespace of
 // the calling thread.
-func Attach(tree, root *os.File) error { return attach(tree, root, root.Name()) }
-
-// setPropagation changes the propagation of the mount whose root is open
-// (mount_setattr(2), Linux 5.12).
-func setPropagation(root *os.File, kind uint64) error {
-	err := unix.MountSetattr(int(root.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: kind})
-	return mountError("set the propagation of", root.Name(), "mount_setattr", err)
-}
+func Attach(tree, root *os.File) error { return sys.MoveMount(tree, root, "") }

@@ -1,15 +1,15 @@
-// Package mounts reads the mount tables of a container's mount namespaces and
-// changes mounts in them: it finds what covers an autofs mount, keeps a copy of
-// that while a master renews its mount, and puts it back.
+// Package mounts reads the mount tables of a container's mount namespaces and changes
+// mounts in them. It finds the covers of an autofs mount, which are the mounts over its
+// root, copies them while a master recreates its mount, and puts them back.
 //
-// Reading uses /proc/<pid>/mountinfo only. That never walks onto a mount, so it
-// never triggers an automount and never blocks on one that no process serves.
+// It reads /proc/<pid>/mountinfo only. That walks onto no mount, so it triggers no
+// automount and never blocks on one that no process serves.
 package mounts
 
 import (
 	"fmt"
 	"io"
-	"sort"
+	"slices"
 
 	"github.com/moby/sys/mountinfo"
 
@@ -21,10 +21,10 @@ import (
 // of ordinary length.
 const maxTable = 64 << 20
 
-// Budget bounds the mount tables of one container together: it has any number of
-// mount namespaces, each with as many mounts as it likes, and the memory is the
-// host's. All together may be as long as one: 600,000 mounts with names of
-// ordinary length, for which 280 MiB were measured. The zero value is unused.
+// Budget bounds the mount tables of one container together. A container decides how many
+// mount namespaces it has, and how many mounts are in each, but the memory is the host's.
+// All tables together may be as long as one: 600,000 mounts with names of ordinary
+// length take 280 MiB. The zero value is a full budget.
 type Budget struct{ used int64 }
 
 // Of is [Of] within the budget.
@@ -52,7 +52,7 @@ type Table struct {
 	children map[int][]*Mount
 	autofs   []*Mount
 	fills    []*Mount
-	byPoint  map[string][]*Mount // made when it is first needed
+	byPoint  map[string][]*Mount // filled by the first call of at
 }
 
 // Of reads the mount table of the process's mount namespace. Mounts outside
@@ -84,7 +84,7 @@ func (b *Budget) read(r io.Reader) (*Table, error) {
 			t.autofs = append(t.autofs, m)
 		}
 	}
-	sort.SliceStable(t.autofs, func(i, j int) bool { return len(t.autofs[i].Mountpoint) < len(t.autofs[j].Mountpoint) })
+	slices.SortStableFunc(t.autofs, func(a, b *Mount) int { return len(a.Mountpoint) - len(b.Mountpoint) })
 	return t, nil
 }
 
@@ -102,12 +102,12 @@ func (t *Table) at(mountpoint string) []*Mount {
 	return t.byPoint[mountpoint]
 }
 
-// Autofs returns the autofs mounts but for those of [Table.Fills], shortest path
-// first, so that a mount comes before those below it.
+// Autofs returns the autofs mounts except [Table.Fills], shortest path first, so that a
+// mount comes before those below it.
 func (t *Table) Autofs() []*Mount { return t.autofs }
 
-// On returns every mount that is mounted on m or on anything that is, a mount
-// always before those on it.
+// On returns the mounts on m, and the mounts on those, a mount always before those on
+// it.
 func (t *Table) On(m *Mount) []*Mount {
 	var found []*Mount
 	seen := map[int]bool{m.ID: true}
@@ -150,7 +150,7 @@ func (t *Table) Stack(m *Mount) []*Mount {
 // Find returns the mount with the given mount point and st_dev, or nil.
 func (t *Table) Find(path string, device uint64) *Mount { return Space{Table: t}.find(path, device) }
 
-// Over returns the mount that lies directly over m's root, or nil.
+// Over returns the lowest cover of m, or nil.
 func (t *Table) Over(m *Mount) *Mount {
 	if stack := t.Stack(m); len(stack) > 0 {
 		return stack[0]

@@ -49,11 +49,11 @@ func TestTable(t *testing.T) {
 			root, line(2, 1, 2, "/a", "", "autofs"), line(3, 2, 3, "/a", "", "tmpfs"), line(4, 3, 4, "/a", "", "tmpfs"),
 			line(5, 4, 5, "/a/below", "", "tmpfs"),
 		}, []int{3, 4}, []int{3, 4, 5}},
-		"tucked: a lower mount with a higher id": {[]string{
+		"beneath: a lower mount with a higher id": {[]string{
 			line(5, 9, 5, "/a", "", "tmpfs"), root, line(9, 2, 9, "/a", "", "tmpfs"),
 			line(2, 1, 2, "/a", "", "autofs"),
 		}, []int{9, 5}, []int{9, 5}},
-		"tucked beneath by id": {
+		"beneath by id": {
 			[]string{root, line(2, 7, 2, "/a", "", "autofs"), line(3, 2, 3, "/a", "", "tmpfs"), line(7, 1, 7, "/a", "", "tmpfs")},
 			[]int{3},
 			[]int{3},

@@ -8,27 +8,27 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Place is where a [Replace] is about to change something, in one namespace. It
-// is what a later run has to know if that one is killed.
+// Place is where a [Replace] is about to change something, in one namespace: what a
+// later run needs to undo an interrupted one.
 type Place struct {
 	Namespace uint64 `json:"namespace"` // inode number
 	Path      string `json:"path"`
 	// Old and New are the st_dev of the mounts.
 	Old uint64 `json:"old"`
 	New uint64 `json:"new"`
-	// Parent is the id of the mount that the old one lies on, and Kind the
-	// propagation that it gets back (MS_PRIVATE, MS_SLAVE, MS_UNBINDABLE), 0 if
-	// that is not changed.
+	// Parent is the id of the mount that the old one lies on, and Kind the propagation
+	// to restore there (MS_PRIVATE, MS_SLAVE, MS_UNBINDABLE), 0 if it is unchanged.
 	Parent int    `json:"parent"`
 	Kind   uint64 `json:"kind"`
-	// Apart is whether the new mount is to be in no peer group.
+	// Apart is whether the new mount must be in no peer group.
 	Apart bool `json:"apart"`
 }
 
-// places are what the workspace will change.
+// places lists what the workspace will change.
 func (w *workspace) places() ([]Place, error) {
 	var list []Place
 	for _, t := range w.shown {
@@ -38,7 +38,7 @@ func (w *workspace) places() ([]Place, error) {
 		}
 		p := Place{
 			Namespace: id.Inode, Path: t.replacement.Path, Old: t.replacement.Old, New: t.replacement.Device,
-			Parent: t.parent.ID, Apart: w.apart(t),
+			Parent: t.parent.ID, Apart: w.leavesPeers(t),
 		}
 		if propagation := PropagationOf(t.parent); propagation.Shared == 0 {
 			p.Kind = kindOf(propagation)
@@ -48,14 +48,14 @@ func (w *workspace) places() ([]Place, error) {
 	return list, nil
 }
 
-// maxBeneath bounds how many mounts are taken away beneath an old one: that of
-// the run that was killed, and one for each attempt to undo that was killed too.
+// maxBeneath bounds how many mounts are removed beneath an old one: that of the
+// interrupted run, and one for each interrupted Undo.
 const maxBeneath = 8
 
-// Undo goes back to before a Replace that did not come to its end. The kernel
-// takes away all old mounts of one path at once: a path has its new mount
-// everywhere, which stays, or the old one everywhere, beneath which the new one
-// may lie. It reports whether there was anything to undo.
+// Undo rolls an interrupted Replace back. The kernel unmounts all old mounts of one
+// path at once: a path has its new mount everywhere, which stays, or the old one
+// everywhere, beneath which the new one may lie. It reports whether there was anything
+// to undo.
 func Undo(ctx context.Context, spaces []Space, places []Place) (undone bool, err error) {
 	ctx = context.WithoutCancel(ctx)
 	byNamespace := map[uint64]Space{}
@@ -101,7 +101,7 @@ func Undo(ctx context.Context, spaces []Space, places []Place) (undone bool, err
 	return undone, errors.Join(errs...)
 }
 
-// undoParent gives the parent of a place the propagation it had.
+// undoParent restores the propagation of the parent of a place.
 func undoParent(table *Table, p Place) (bool, error) {
 	parent := table.ByID(p.Parent)
 	if parent == nil || p.Kind == 0 || PropagationOf(parent).Shared == 0 {
@@ -115,10 +115,10 @@ func undoParent(table *Table, p Place) (bool, error) {
 	if err := checkID(root, parent.Mountpoint, parent.ID); err != nil {
 		return false, err
 	}
-	return true, setPropagation(root, p.Kind)
+	return true, sys.SetPropagation(root, p.Kind)
 }
 
-// undoPeers takes a new mount out of the peer group it came in.
+// undoPeers removes a new mount from its peer group.
 func undoPeers(control *autofs.Control, table *Table, p Place) (bool, error) {
 	now := Space{Table: table}.find(p.Path, p.New)
 	if now == nil || !p.Apart || PropagationOf(now).Shared == 0 {
@@ -129,11 +129,11 @@ func undoPeers(control *autofs.Control, table *Table, p Place) (bool, error) {
 		return false, err
 	}
 	defer root.Close()
-	return true, setPropagation(root, unix.MS_PRIVATE)
+	return true, sys.SetPropagation(root, unix.MS_PRIVATE)
 }
 
-// removeBeneath takes away the lowest mount beneath the old one, at each path
-// that has one, in all namespaces.
+// removeBeneath removes the lowest mount beneath the old one, at each path that has
+// one, in all namespaces.
 func removeBeneath(ctx context.Context, byNamespace map[uint64]Space, places []Place) (bool, error) {
 	type key struct {
 		path   string
@@ -162,21 +162,20 @@ func removeBeneath(ctx context.Context, byNamespace map[uint64]Space, places []P
 		}
 		err = newWorkspace(spaces, []*Replacement{r}).replace(ctx)
 		if err = errors.Join(err, r.Err, r.New.Close()); err != nil {
-			errs = append(errs, fmt.Errorf("take away the mount beneath %q: %w", k.path, err))
+			errs = append(errs, fmt.Errorf("remove the mount beneath %q: %w", k.path, err))
 		}
 	}
 	return len(found) > 0, errors.Join(errs...)
 }
 
-// beneath is the lowest mount at the place if it is not the old one but has that
-// on it.
+// beneath returns the lowest mount at the place if the old one lies on it.
 func (t *Table) beneath(p Place) *Mount {
 	for _, m := range t.children[p.Parent] {
 		if m.Mountpoint != p.Path || DeviceOf(m) == p.Old {
 			continue
 		}
 		for _, over := range t.Stack(m) {
-			if over.FSType == "autofs" && DeviceOf(over) == p.Old { // else another one has its number now
+			if over.FSType == "autofs" && DeviceOf(over) == p.Old { // another mount may have its number now
 				return m
 			}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -19,11 +20,11 @@ type until int
 
 const (
 	shared  until = iota // the parents are shared
-	tucked               // the new mounts are beneath the old ones
+	beneath              // the new mounts are beneath the old ones
 	swapped              // the old ones are gone
 )
 
-func (u until) String() string { return []string{"shared", "tucked", "swapped"}[u] }
+func (u until) String() string { return []string{"shared", "beneath", "swapped"}[u] }
 
 // abandon begins to replace a mount and stops.
 func abandon(t *testing.T, spaces []Space, r *Replacement, stop until) []Place {
@@ -47,8 +48,8 @@ func abandon(t *testing.T, spaces []Space, r *Replacement, stop until) []Place {
 		}
 	}
 	switch stop {
-	case tucked:
-		err = tuckOnly(ctx, w, r)
+	case beneath:
+		err = mountBeneathOnly(ctx, w, r)
 	case swapped:
 		err = w.swap(ctx)
 	case shared:
@@ -59,30 +60,30 @@ func abandon(t *testing.T, spaces []Space, r *Replacement, stop until) []Place {
 	return places
 }
 
-// tuckOnly is swap without taking the old mount away.
-func tuckOnly(ctx context.Context, w *workspace, r *Replacement) error {
-	desk, err := newDesk()
+// mountBeneathOnly is swap without unmounting the old mount.
+func mountBeneathOnly(ctx context.Context, w *workspace, r *Replacement) error {
+	scratch, err := sys.NewRamfs("scratch")
 	if err != nil {
 		return err
 	}
-	defer desk.Close()
+	defer scratch.Close()
 	ns, err := w.spaces[0].Process.CopyMountNamespace(ctx)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
 	return nsenter.InNamespaceFile(ctx, ns, func(*nsenter.Thread) error {
-		if err := placeDesk(desk); err != nil {
+		if err := mountScratch(scratch); err != nil {
 			return err
 		}
-		if err := place(r.New, desk, "new"); err != nil {
+		if err := mountIn(scratch, "new", r.New); err != nil {
 			return err
 		}
-		if err := setPropagation(r.New, unix.MS_SHARED); err != nil {
+		if err := sys.SetPropagation(r.New, unix.MS_SHARED); err != nil {
 			return err
 		}
 		for i, t := range w.targets {
-			if err := w.tuckTarget(desk, i, t); err != nil {
+			if err := t.mountPeer(scratch, i); err != nil {
 				return err
 			}
 		}
@@ -101,7 +102,7 @@ func TestUndo(t *testing.T) {
 		"private, and its copy": {unix.MS_PRIVATE, unix.MS_PRIVATE, unix.MS_SLAVE},
 	} {
 		for _, covers := range []int{0, 2} {
-			for _, stop := range []until{shared, tucked, swapped} {
+			for _, stop := range []until{shared, beneath, swapped} {
 				t.Run(fmt.Sprintf("%s, %d covers, %s", name, covers, stop), func(t *testing.T) { undo(t, kinds, covers, stop) })
 			}
 		}
@@ -124,7 +125,7 @@ func undo(t *testing.T, kinds [3]uintptr, covers int, stop until) {
 	fresh := map[string]uint64{path: device}
 	places := abandon(t, spaces, &Replacement{Path: path, Old: old[path], New: root, Device: device}, stop)
 	root.Close()
-	if stop == tucked {
+	if stop == beneath {
 		for i, each := range houses {
 			if n := len(slices.DeleteFunc(each.table(t).Autofs(), func(m *Mount) bool { return m.Mountpoint != path })); n != 2 {
 				t.Errorf("namespace %d has %d autofs mounts at the path, want 2: this test shows nothing", i, n)
@@ -143,7 +144,7 @@ func undo(t *testing.T, kinds [3]uintptr, covers int, stop until) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changed := stop == tucked || kinds[0] != unix.MS_SHARED || kinds[2] == unix.MS_PRIVATE
+	changed := stop == beneath || kinds[0] != unix.MS_SHARED || kinds[2] == unix.MS_PRIVATE
 	if undone != changed {
 		t.Errorf("undone: %v, want %v", undone, changed)
 	}

@@ -9,21 +9,22 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// ErrOutside means that a process is not the container's own.
+// ErrOutside means that a process does not belong to the container.
 var ErrOutside = errors.New("the process is not one of the container's")
 
-// maxDepth bounds the walk to the first process: a container makes its own tree.
+// maxDepth bounds the walk to the first process: the container decides how deep its tree
+// is.
 const maxDepth = 1 << 12
 
-// Container decides whose a process is.
+// Container decides which processes belong to a container.
 type Container struct{ init *nsenter.Process }
 
-// Of is the container whose first process is given. It uses that process, which the
-// caller closes.
+// Of returns the container with the given first process, which the caller closes after the
+// last use of the container.
 func Of(init *nsenter.Process) *Container { return &Container{init: init} }
 
-// Member is a process of the container. Only [Container.Admit] makes one, and what
-// acts on masters takes nothing else.
+// Member is a process of the container. Only [Container.Admit] makes one, and functions
+// that act on masters take nothing else.
 type Member struct {
 	*nsenter.Process
 	container *Container
@@ -32,9 +33,8 @@ type Member struct {
 // First is the container's first process as a member.
 func (c *Container) First() *Member { return &Member{Process: c.init, container: c} }
 
-// Admit makes a member of a process that the container owns; for any other the
-// error is ErrOutside. It asks nothing of the process and opens nothing that the
-// process has open.
+// Admit returns the Member for a process of the container; for any other the error is
+// ErrOutside. It neither contacts the process nor opens its files.
 func (c *Container) Admit(p *nsenter.Process) (*Member, error) {
 	m := &Member{Process: p, container: c}
 	if err := m.Check(); err != nil {
@@ -43,8 +43,8 @@ func (c *Container) Admit(p *nsenter.Process) (*Member, error) {
 	return m, nil
 }
 
-// Check looks again whether the process is the container's. A process can enter
-// another mount namespace, and can lose its parent.
+// Check checks again that the process is the container's. A process can enter another
+// mount namespace, and can lose its parent.
 func (m *Member) Check() error {
 	err := m.CheckForeign()
 	if errors.Is(err, nsenter.ErrOwnNamespace) {

@@ -13,18 +13,19 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Limits of the search for the tokens that processes wait for.
+// Limits of the search for the tokens of the waiters.
 const (
 	maxTries   = 1 << 18 // in all, about 2 µs each
 	maxTime    = time.Second
 	checkEvery = 256
 )
 
-// walkTime bounds how long processes may take to walk from a mount into the lot.
-// That is a few microseconds when there is a processor for them.
+// walkTime bounds how long processes may take to walk from a mount into the lot: a few
+// microseconds once a processor runs them.
 const walkTime = 100 * time.Millisecond
 
 // Place is an uncovered direct or offset mount in one mount namespace.
@@ -36,26 +37,25 @@ type Place struct {
 	Propagation mounts.Propagation
 }
 
-// Diverted are processes that were brought from their mounts into a lot. Resume
-// must be called whatever happens.
+// Diverted holds the processes that Divert moved into a lot. Resume must be called in any
+// case.
 type Diverted struct {
 	lot     *Lot
 	control *autofs.Control
 	helper  helper.Ref
-	placed  []placed
+	copies  []lotCopy
 }
 
-// placed is a copy of the lot on a mount.
-type placed struct {
+// lotCopy is a copy of the lot on a mount.
+type lotCopy struct {
 	process *nsenter.Process
 	tree    *os.File
 }
 
-// Divert brings all processes into a lot that wait on the given places, and takes
-// the lot off the places again, with the processes in it. missing counts those
-// that still wait where they waited before. announce is told the lot's st_dev
-// before it is attached anywhere, for [Remove]. Processes that come to the places
-// afterwards find them as they were.
+// Divert moves all waiters on the given places into a lot, and unmounts the lot from the
+// places again, with the processes in it. missing counts the waiters that have not moved.
+// Before the lot is attached, announce gets its st_dev, for [Remove]. Processes that come
+// to the places afterwards find them unchanged.
 func Divert(ctx context.Context, places []Place, missing func() int, announce func(device uint64) error) (*Diverted, error) {
 	token, err := autofs.CurrentToken()
 	if err != nil {
@@ -69,7 +69,7 @@ func Divert(ctx context.Context, places []Place, missing func() int, announce fu
 		d.control.Close()
 		return nil, err
 	}
-	// If we are killed, the helper releases the processes in the lot, with ENOENT.
+	// If this process is killed, the helper releases the processes in the lot with ENOENT.
 	if d.helper, err = helper.StartBoundToSelf([]*os.File{d.lot.Root}, 1); err != nil {
 		return nil, errors.Join(err, d.Resume(ctx))
 	}
@@ -83,24 +83,26 @@ func Divert(ctx context.Context, places []Place, missing func() int, announce fu
 	if err == nil {
 		Admit(ctx, places, token, missing)
 	}
-	err = errors.Join(err, d.lift(ctx))
+	err = errors.Join(err, d.unmount(ctx))
 	if err != nil {
 		return nil, errors.Join(err, d.Resume(ctx))
 	}
 	return d, nil
 }
 
-// stack puts the lot on every place: from some of them it travels to others.
+// stack mounts the lot on every place: it propagates from the origins to the others.
 func (d *Diverted) stack(ctx context.Context, places []Place) error {
 	for _, origin := range Origins(places) {
-		// No thread may stay in a namespace that was entered half: this is short.
+		// Short enough to finish after the end of ctx, which would abandon the thread.
 		err := origin.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
-			if err := setShared(d.lot.Tree); err != nil {
+			// From Linux 6.19 on (922a6f34c175) a mount that propagates nothing refuses,
+			// with EPERM, each process outside the mount namespace of its superblock.
+			if err := sys.SetPropagation(d.lot.Tree, unix.MS_SHARED); err != nil {
 				return err
 			}
 			tree, err := d.lot.StackOn(origin.Root)
 			if tree != nil {
-				d.placed = append(d.placed, placed{process: origin.Process, tree: tree})
+				d.copies = append(d.copies, lotCopy{process: origin.Process, tree: tree})
 			}
 			return err
 		})
@@ -111,16 +113,8 @@ func (d *Diverted) stack(ctx context.Context, places []Place) error {
 	return nil
 }
 
-// setShared makes the lot propagate: from Linux 6.19 on (922a6f34c175) a mount
-// that propagates nothing refuses, with EPERM, each process that is not in the
-// mount namespace of its superblock.
-func setShared(tree *os.File) error {
-	return os.NewSyscallError("mount_setattr",
-		unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_SHARED}))
-}
-
-// Origins picks the places on which a lot must be stacked for it to arrive on all
-// of them: on each superblock it travels along the propagation of its mounts.
+// Origins picks the places on which a lot must be mounted to propagate to all of them,
+// along the propagation of the mounts of each superblock.
 func Origins(places []Place) []Place {
 	var origins []Place
 	seen := map[uint64]bool{}
@@ -144,7 +138,7 @@ func Origins(places []Place) []Place {
 	return origins
 }
 
-// roots are the places' roots, one for each superblock.
+// roots returns the places' roots, one for each superblock.
 func roots(places []Place) []*os.File {
 	var list []*os.File
 	seen := map[uint64]bool{}
@@ -157,9 +151,9 @@ func roots(places []Place) []*os.File {
 	return list
 }
 
-// Admit answers the requests that processes wait for on the places, on which a lot
-// is stacked by now, so that they walk on into that. token is a current one: theirs are younger than the restore, and are searched counting
-// down from it. It returns when missing counts no process any more, or after a
+// Admit answers the requests of the waiters on the places, on which a lot must be mounted,
+// so that they walk into the lot. Their tokens are unknown, but made since the restore:
+// the search counts down from the current token. It returns when missing is 0, or after a
 // time limit.
 func Admit(ctx context.Context, places []Place, token uint32, missing func() int) {
 	roots := roots(places)
@@ -184,20 +178,20 @@ func Admit(ctx context.Context, places []Place, token uint32, missing func() int
 	}
 }
 
-// lift takes the lot off all mounts. The processes in it wait on.
-func (d *Diverted) lift(ctx context.Context) error {
+// unmount unmounts all copies of the lot. The processes in it continue to wait.
+func (d *Diverted) unmount(ctx context.Context) error {
 	var errs []error
-	for _, p := range d.placed {
+	for _, p := range d.copies {
 		errs = append(errs, Detach(ctx, p.process, p.tree), p.tree.Close())
 	}
-	d.placed = nil
+	d.copies = nil
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("take the parking mount away: %w", err)
+		return fmt.Errorf("unmount the parking mount: %w", err)
 	}
 	return nil
 }
 
-// Resume makes the processes in the lot walk their paths once more.
+// Resume makes the processes in the lot repeat their path lookups, and closes it.
 func (d *Diverted) Resume(ctx context.Context) error {
 	err := d.lot.Retry(d.control)
 	return errors.Join(err, d.lot.Close(), d.helper.Stop(ctx), d.control.Close())

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-// space is a mount namespace of its own with automounts that nobody serves.
+// space is a mount namespace of its own with automounts that no process serves.
 type space struct {
 	process *nsenter.Process
 }
@@ -86,7 +86,7 @@ func (s *space) run(t *testing.T, f func(*nsenter.Thread) error) {
 func (s *space) automount(t *testing.T, name string) *Lot {
 	t.Helper()
 	var dead *Lot
-	s.run(t, func(*nsenter.Thread) (err error) { // in the namespace of those who touch it
+	s.run(t, func(*nsenter.Thread) (err error) { // in the namespace of its users
 		dead, err = New(0)
 		return err
 	})
@@ -140,7 +140,7 @@ func (s *space) count(t *testing.T) int {
 	return len(table.Autofs())
 }
 
-// serveAt does what a new master does: what waits is let go, and content comes.
+// serveAt does what a new master does: it releases the waiters and mounts content.
 func (s *space) serveAt(t *testing.T, name string, p Place) {
 	t.Helper()
 	if err := autofs.Release(p.Root); err != nil {
@@ -207,9 +207,9 @@ func (p *toucher) expect(t *testing.T, want string) {
 
 func unannounced(uint64) error { return nil }
 
-// TestNobodyNotices replaces the master of several mounts while processes wait
+// TestTransparent replaces the master of several mounts while processes wait
 // on them, in two mount namespaces, connected in each way.
-func TestNobodyNotices(t *testing.T) {
+func TestTransparent(t *testing.T) {
 	testenv.RequireRoot(t)
 	for name, propagation := range map[string][2]uintptr{
 		"private": {unix.MS_PRIVATE, unix.MS_PRIVATE}, "peers": {unix.MS_SHARED, unix.MS_SHARED}, "slave": {unix.MS_SHARED, unix.MS_SLAVE},
@@ -228,7 +228,7 @@ func TestNobodyNotices(t *testing.T) {
 			for _, n := range names {
 				places = append(places, s.place(t, n), nested.place(t, n))
 			}
-			for _, n := range names[:2] { // nobody waits on the third
+			for _, n := range names[:2] { // the third has no waiters
 				list = append(list, s.touch(t, n), s.touch(t, n), nested.touch(t, n))
 			}
 			before := waiting(t, list...)
@@ -247,7 +247,7 @@ func TestNobodyNotices(t *testing.T) {
 			}
 			for _, sp := range []*space{s, nested} {
 				if n := sp.count(t); n != len(names) {
-					t.Errorf("%d autofs mounts with everybody in the gate, want %d", n, len(names))
+					t.Errorf("%d autofs mounts with all waiters in the lot, want %d", n, len(names))
 				}
 			}
 			for i, n := range names[:2] {
@@ -270,7 +270,7 @@ func TestNobodyNotices(t *testing.T) {
 	}
 }
 
-// TestAbandoned ends a gate that nobody opens: who waits in it gets an error.
+// TestAbandoned ends a lot that is not resumed: its waiters get an error.
 func TestAbandoned(t *testing.T) {
 	testenv.RequireRoot(t)
 	s := newSpace(t, nil, unix.MS_PRIVATE)

@@ -1,13 +1,12 @@
 // Package park makes the processes that use an autofs mount wait, without an
 // error, while the mount is repaired.
 //
-// A [Lot] is an autofs mount of our own. A process that walks onto it waits there
-// for an answer from us, except processes of its process group, which walk over
-// it. There are two answers. [Ready] lets the process walk on into what is
-// mounted on the lot by then: an automount daemon's new trigger. [Lot.Retry]
-// makes the kernel walk the whole path once more (ESTALE, retry_estale() in
-// include/linux/namei.h), for a lot that is not at the path any more. The process
-// notices neither.
+// A [Lot] is an autofs mount of our own. A process that walks onto it waits there for our
+// answer, except processes of its process group, which walk over it. There are two
+// answers. [Ready] makes the process continue into the mount that is on the lot by then:
+// an automount daemon's new trigger. [Lot.Retry] makes the kernel repeat the lookup of
+// the whole path (ESTALE, retry_estale() in include/linux/namei.h), for a lot that is no
+// longer at the path. The process sees a delay, not an error.
 package park
 
 import (
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -33,8 +33,8 @@ type Lot struct {
 	Tree *os.File
 	// Root is the mount's root, for ioctls.
 	Root *os.File
-	// Pipe brings the kernel's requests. While no process has it open, processes
-	// in the lot wait for ever: close it after [Lot.Close] only.
+	// Pipe is the reading end for the kernel's requests. If no process has it open,
+	// processes in the lot wait forever: close it after [Lot.Close] only.
 	Pipe *os.File
 }
 
@@ -42,18 +42,16 @@ type Lot struct {
 // calling thread: from Linux 6.19 on (922a6f34c175) a mount that propagates
 // nothing serves only the namespace in which its superblock was made.
 //
-// Processes of the given process group (a number in the caller's pid namespace,
-// 0 for the caller's own group) are not made to wait. The type is offset, so that
-// an automount daemon does not take the lot for a trigger of its own.
+// Processes of the given process group (a number in the caller's pid namespace, 0 for the
+// caller's own group) do not wait. The type is offset, so that an automount daemon does
+// not take the lot for a trigger of its own.
 func New(group int) (*Lot, error) {
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, os.NewSyscallError("pipe2", err)
+	reader, writer, err := sys.Pipe()
+	if err != nil {
+		return nil, err
 	}
-	l := &Lot{Pipe: os.NewFile(uintptr(pipe[0]), "autofs pipe")}
-	writer := os.NewFile(uintptr(pipe[1]), "autofs pipe")
 	defer writer.Close()
-	var err error
+	l := &Lot{Pipe: reader}
 	if l.Tree, err = autofs.Create(autofs.CreateOptions{
 		PipeWriter: writer, ProcessGroup: group, Type: autofs.Offset, UID: -1, GID: -1, Source: Source,
 	}); err == nil {
@@ -66,7 +64,7 @@ func New(group int) (*Lot, error) {
 	return l, nil
 }
 
-// Resume continues with the files of a lot that another process has made.
+// Resume continues with the files of a lot that another process created.
 func Resume(root, pipe *os.File) *Lot { return &Lot{Root: root, Pipe: pipe} }
 
 // Device is the lot's st_dev.
@@ -76,31 +74,29 @@ func (l *Lot) Device() (uint64, error) { return autofs.Device(l.Root) }
 // mount namespace of the calling thread. The lot keeps a copy of its tree for the
 // next call; attached is the tree that is mounted now.
 func (l *Lot) StackOn(root *os.File) (attached *os.File, err error) {
-	err = unix.MoveMount(int(l.Tree.Fd()), "", int(root.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
-	if err != nil {
-		return nil, fmt.Errorf("park the processes that use %q: %w", root.Name(), os.NewSyscallError("move_mount", err))
+	if err := sys.MoveMount(l.Tree, root, ""); err != nil {
+		return nil, fmt.Errorf("park the processes that use %q: %w", root.Name(), err)
 	}
 	attached, l.Tree = l.Tree, nil
-	// Here: before Linux 6.15 only a mount of one's own namespace can be copied.
-	fd, err := unix.OpenTree(int(attached.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
-	if err != nil {
-		return attached, fmt.Errorf("copy the parking mount at %q: %w", root.Name(), os.NewSyscallError("open_tree", err))
+	// Not before it is attached: before Linux 6.15 only a mount in the caller's namespace
+	// can be copied.
+	if l.Tree, err = sys.CloneTree(attached, 0); err != nil {
+		return attached, fmt.Errorf("park the processes that use %q: %w", root.Name(), err)
 	}
-	l.Tree = os.NewFile(uintptr(fd), Source)
 	return attached, nil
 }
 
 const (
-	// lastRequest is how long an answer waits for a process that comes late: one that
-	// has walked onto the lot and whose request is not written yet.
+	// lastRequest is how long to wait for the request of a process that is already on
+	// the lot.
 	lastRequest = 2 * time.Millisecond
 	// answerTime bounds the answers: a process in a mount namespace where nothing is
-	// mounted on the lot asks again at once.
+	// mounted on the lot sends another request at once.
 	answerTime = 200 * time.Millisecond
 )
 
-// Retry answers all requests: their processes walk their paths once more. Only
-// the lot's process group may do this, so the group given to [New] was 0.
+// Retry answers all requests: their processes repeat their path lookups. Only the lot's
+// process group may do this, so the lot must be from New(0).
 func (l *Lot) Retry(control *autofs.Control) error {
 	return answer([]*Lot{l}, func(token uint32) error { return control.Fail(l.Root, token, unix.ESTALE) })
 }
@@ -116,30 +112,26 @@ func pipesOf(lots []*Lot) []unix.PollFd {
 
 // Parked reports whether a process waits in one of the lots.
 func Parked(lots []*Lot) bool {
-	n, _ := unix.Poll(pipesOf(lots), 0)
+	n, _ := sys.Poll(pipesOf(lots), 0)
 	return n > 0
 }
 
-// Ready answers all requests in the lots: their processes walk on into what is
-// mounted there.
+// Ready answers all requests in the lots: their processes continue into the mounts on the
+// lots.
 func Ready(lots []*Lot) error { return answer(lots, nil) }
 
-// answer answers requests until none has come for a moment, or its time is over; a
-// nil reply is READY.
-// The errors are joined.
+// answer answers requests until none has come for lastRequest, or answerTime is over. A
+// nil reply is READY. The errors are joined.
 func answer(lots []*Lot, reply func(token uint32) error) error {
 	fds := pipesOf(lots)
 	var errs []error
 	end := time.Now().Add(answerTime)
 	for {
-		// Not a file's read deadline: one that has passed before the read begins, as
-		// on a busy machine, would hide a request that is there.
-		n, err := unix.Poll(fds, int(lastRequest.Milliseconds()))
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
+		// Not a read deadline: one that expires before the read starts, on a busy
+		// machine, would hide a request that is there.
+		n, err := sys.Poll(fds, lastRequest)
 		if err != nil || n == 0 || time.Now().After(end) {
-			return errors.Join(append(errs, os.NewSyscallError("poll", err))...)
+			return errors.Join(append(errs, err)...)
 		}
 		for i, l := range lots {
 			if fds[i].Revents == 0 {
@@ -161,13 +153,13 @@ func answer(lots []*Lot, reply func(token uint32) error) error {
 	}
 }
 
-// request reads a request that is there and returns its token. io.EOF means that
-// the lot is catatonic.
+// request reads a pending request and returns its token. io.EOF means that the lot is
+// catatonic.
 func (l *Lot) request() (uint32, error) {
 	buf := make([]byte, autofs.PacketSize)
-	n, err := unix.Read(int(l.Pipe.Fd()), buf)
+	n, err := sys.Read(l.Pipe, buf)
 	if err != nil {
-		return 0, os.NewSyscallError("read", err)
+		return 0, err
 	}
 	if n == 0 {
 		return 0, io.EOF
@@ -176,8 +168,8 @@ func (l *Lot) request() (uint32, error) {
 	return p.Token, err
 }
 
-// Close makes the lot catatonic, so that no process is left waiting in it, and
-// closes its files. Where it is mounted it stays.
+// Close makes the lot catatonic, so that no process is left waiting in it, and closes its
+// files. It stays mounted.
 func (l *Lot) Close() error {
 	err := autofs.Release(l.Root)
 	l.closeFiles()
@@ -192,21 +184,13 @@ func (l *Lot) closeFiles() {
 	}
 }
 
-// detach unmounts the mount whose root is open.
-func detach(root *os.File) error {
-	if err := unix.Fchdir(int(root.Fd())); err != nil {
-		return os.NewSyscallError("fchdir", err)
-	}
-	return os.NewSyscallError("umount2", unix.Unmount(".", unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
-}
-
 // Detach unmounts a lot whose root is open, in a process's mount namespace.
 func Detach(ctx context.Context, p *nsenter.Process, root *os.File) error {
-	return p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error { return detach(root) })
+	return p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error { return sys.Detach(root) })
 }
 
-// Remove unmounts a lot that an interrupted run has left at a path. The helper
-// process of that run has released the processes in it.
+// Remove unmounts the lot that an interrupted run left at a path. The helper of that run
+// has released the processes in it.
 func Remove(ctx context.Context, p *nsenter.Process, path string, device uint64) error {
 	control, err := autofs.OpenControl()
 	if err != nil {
@@ -219,12 +203,11 @@ func Remove(ctx context.Context, p *nsenter.Process, path string, device uint64)
 			return err
 		}
 		defer root.Close()
-		return detach(root)
+		return sys.Detach(root)
 	})
 }
 
-// Leave closes the files of a lot that another process keeps open. A nil lot has
-// none.
+// Leave closes the files of a lot that another process keeps open. A nil lot has none.
 func (l *Lot) Leave() {
 	if l != nil {
 		l.closeFiles()

@@ -1,8 +1,7 @@
-// Package remover takes back control groups that were created for a restore which
-// failed. crun, podman and criu leave a container's groups behind then, and what is
-// ours must not be among them. A remover is a process of our own that waits for the
-// end of CRIU. If the restored container's first process lives then, the groups are
-// the container's and stay.
+// Package remover removes the control groups that were created for a restore if that
+// fails: crun, podman and criu leave a container's groups behind then. A remover is a
+// helper process that waits for the end of CRIU. If the container's first process is
+// alive then, the groups belong to the container and stay.
 package remover
 
 import (
@@ -21,6 +20,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -34,7 +34,7 @@ const (
 )
 
 const (
-	// lifetime bounds the life of a remover whose CRIU does not end.
+	// lifetime bounds how long a remover waits for CRIU.
 	lifetime = 10 * time.Minute
 	// endTime is how long the killed processes of a failed restore may take to end.
 	endTime = 5 * time.Second
@@ -62,13 +62,12 @@ func Start(criu, init, model *nsenter.Process, own *os.File, created []string) e
 	return err
 }
 
-// listOf writes the list into memory: it may be longer than arguments may be.
+// listOf writes the list to a memfd: it may be longer than the limit of arguments.
 func listOf(created []string) (*os.File, error) {
-	fd, err := unix.MemfdCreate("control-groups", unix.MFD_CLOEXEC)
+	f, err := sys.Memfd("control-groups", 0)
 	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "control-groups")
 	_, err = f.WriteString(strings.Join(created, "\n"))
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
@@ -80,10 +79,10 @@ func listOf(created []string) (*os.File, error) {
 	return f, nil
 }
 
-// Run is what a remover does; args are its arguments.
+// Run runs a remover with its arguments.
 func Run(args []string) error {
 	if len(args) != 4 {
-		return fmt.Errorf("%s: %d arguments: want two processes", Verb, len(args))
+		return fmt.Errorf("%s: %d arguments: want the number and start time of two processes", Verb, len(args))
 	}
 	list, err := io.ReadAll(io.LimitReader(os.NewFile(listFile, "list"), maxList))
 	if err != nil {
@@ -118,8 +117,8 @@ func Run(args []string) error {
 	return remove(os.NewFile(ownFile, "group"), string(bytes.TrimSpace(list)))
 }
 
-// remove tries more than once: a group stays busy for a moment after its last
-// process has ended, and the restoring engine may be removing groups too.
+// remove retries: a group stays busy shortly after its last process ended, and the
+// container engine may be removing groups too.
 func remove(own *os.File, list string) (err error) {
 	for range 50 {
 		if err = cgroup.Remove(own, strings.Split(list, "\n")); err == nil {

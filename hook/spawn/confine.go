@@ -7,10 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waiting are the system calls of a Go program that only waits: those of the
-// runtime, which makes and ends threads and asks for memory, and those of poll(2),
-// of a pipe and of an end.
-var waiting = []uint32{
+// allowed are the system calls of a Go program that only waits: those that the runtime
+// needs for threads and memory, and those for poll(2), a pipe and the exit.
+var allowed = []uint32{
 	unix.SYS_READ, unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_FCNTL, unix.SYS_PPOLL, sysPoll, unix.SYS_PREAD64,
 	unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL, unix.SYS_EPOLL_PWAIT, unix.SYS_EVENTFD2,
 	unix.SYS_FUTEX, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_CLOCK_GETTIME, unix.SYS_SCHED_YIELD,
@@ -21,10 +20,9 @@ var waiting = []uint32{
 	unix.SYS_EXIT, unix.SYS_EXIT_GROUP,
 }
 
-// Confine leaves this process only the system calls that it takes to wait for
-// something; all others fail with EPERM from now on, in all of its threads
-// (seccomp(2)). An error means that nothing has changed, as with a kernel without
-// CONFIG_SECCOMP_FILTER.
+// Confine limits this process to the system calls for waiting; all others fail with EPERM
+// from now on, in all of its threads (seccomp(2)). An error means that nothing changed, as
+// on a kernel without CONFIG_SECCOMP_FILTER.
 func Confine() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl(PR_SET_NO_NEW_PRIVS)", err)
@@ -41,10 +39,10 @@ func Confine() error {
 		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: verdict}
 	}
 	refuse := end(unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM))
-	// Other architectures number their system calls in another way.
+	// Other architectures have other system call numbers.
 	filter := []unix.SockFilter{load(architecture), equal(auditArchitecture, 1, 0), refuse, load(number)}
-	for i, call := range waiting {
-		filter = append(filter, equal(call, len(waiting)-i, 0)) // beyond the others and the refusal
+	for i, call := range allowed {
+		filter = append(filter, equal(call, len(allowed)-i, 0)) // past the other comparisons and the refusal
 	}
 	filter = append(filter, refuse, end(unix.SECCOMP_RET_ALLOW))
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}

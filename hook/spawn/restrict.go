@@ -5,15 +5,16 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
-// wipeEnvironment overwrites what /proc/PID/environ shows: to processes with
-// CAP_SYS_ADMIN, as every container with autofs mounts has it, that is open in
-// processes that are not dumpable, too (kernel/fork.c, may_access_mm, Linux
-// 6.18). This program has copies of its variables.
+// wipeEnvironment overwrites the memory that /proc/PID/environ shows. Processes with
+// CAP_SYS_ADMIN, which every container with autofs mounts has, can read it even in
+// processes that are not dumpable (kernel/fork.c, may_access_mm, Linux 6.18). The Go
+// runtime has copies of the variables.
 func wipeEnvironment() error {
 	data, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
@@ -35,10 +36,10 @@ func wipeEnvironment() error {
 	return err
 }
 
-// Close closes this process to processes with fewer rights: they cannot open its
-// program file, its memory or its files by way of /proc, nor trace it (ptrace(2),
-// access mode checking). What it starts by clone is born closed; an exec opens
-// it again.
+// Close clears the dumpable flag of this process (prctl(2)) and wipes its environment, so
+// that processes without CAP_SYS_PTRACE can neither trace it nor read its memory, its
+// files or its program file through /proc (ptrace(2), access mode checking). clone(2)
+// preserves the flag; execve(2) resets it.
 func Close() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl(PR_SET_DUMPABLE)", err)
@@ -46,11 +47,11 @@ func Close() error {
 	return wipeEnvironment()
 }
 
-// All are all capabilities.
+// All is the set of all capabilities.
 const All = ^uint64(0)
 
-// restrict takes from the calling thread every capability but the given ones, a
-// bit for each, and the way to get others by an exec.
+// restrict drops all capabilities of the calling thread except the given ones, one bit
+// for each, and prevents it from gaining others by an exec.
 func restrict(capabilities uint64) error {
 	if capabilities == All {
 		return nil
@@ -58,12 +59,5 @@ func restrict(capabilities uint64) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl(PR_SET_NO_NEW_PRIVS)", err)
 	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	low, high := uint32(capabilities), uint32(capabilities>>32)
-	data := [2]unix.CapUserData{{Effective: low, Permitted: low}, {Effective: high, Permitted: high}}
-	_, _, errno := unix.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data)), 0)
-	if errno != 0 {
-		return os.NewSyscallError("capset", errno)
-	}
-	return nil
+	return sys.NewCapset(capabilities).Set()
 }

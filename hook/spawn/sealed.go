@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -17,22 +18,21 @@ import (
 // memoryName is what /proc/PID/exe of a sealed copy shows, after "/memfd:".
 const memoryName = "autofs-restore-hook"
 
-// SealedCopy copies this program into memory that no process can write to.
-func SealedCopy() (*os.File, error) {
+// sealedCopy copies this program to a memfd that no process can write to.
+func sealedCopy() (*os.File, error) {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return nil, err
 	}
 	defer self.Close()
-	f, err := memory(unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) {
-		f, err = memory(0) // Linux before 6.3, where all can be executed
+	f, err := sys.Memfd(memoryName, unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // Linux before 6.3, where every memfd is executable
+		f, err = sys.Memfd(memoryName, unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
 		return nil, err
 	}
-	// A descriptor that cannot write is returned: the one that could is closed.
-	defer f.Close()
+	defer f.Close() // the writable descriptor; the returned one is read-only
 	if err = copyFile(f, self); err == nil {
 		const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
@@ -43,36 +43,23 @@ func SealedCopy() (*os.File, error) {
 	return os.Open("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
 }
 
-// copyFile copies within the kernel: io.Copy takes 270 calls for this program.
+// copyFile copies with sendfile(2): io.Copy makes 270 system calls for this program.
 func copyFile(to, from *os.File) error {
 	for {
-		n, err := unix.Sendfile(int(to.Fd()), int(from.Fd()), nil, 1<<30)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
+		n, err := sys.Retry(func() (int, error) { return unix.Sendfile(int(to.Fd()), int(from.Fd()), nil, 1<<30) })
+		if n == 0 || err != nil {
 			return os.NewSyscallError("sendfile", err)
-		case n == 0:
-			return nil
 		}
 	}
 }
 
-func memory(flags int) (*os.File, error) {
-	fd, err := unix.MemfdCreate(memoryName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|flags)
-	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
-	}
-	return os.NewFile(uintptr(fd), memoryName), nil
-}
-
-// Seal has this program go on, from its start, as a sealed copy of itself, if
-// processes of the given container may open any process that is in their pid
-// namespace (CAP_SYS_PTRACE without a user namespace of their own). A process of
-// ours is there for a moment, and with the program file of the host open they
-// could write to it when we have ended (CVE-2019-5736). input is what the copy
-// finds on standard input, nil for what is there now.
+// Seal executes a sealed copy of this program, from its start, if processes of the given
+// container may open any process in their pid namespace (CAP_SYS_PTRACE without a user
+// namespace of their own). This program puts a process there for a short time; through it
+// they could open the program file of the host, and write to that file after the process
+// has ended (CVE-2019-5736). input is the copy's standard input, nil for the current one.
 //
-// It returns if there is nothing to do, or with an error.
+// It returns if no copy is needed, or with an error.
 func Seal(pid int, input []byte) error {
 	if Sealed() {
 		return nameThreads()
@@ -80,13 +67,13 @@ func Seal(pid int, input []byte) error {
 	if !opensAll(pid) {
 		return nil
 	}
-	program, err := SealedCopy()
+	program, err := sealedCopy()
 	if err != nil {
 		return err
 	}
 	defer program.Close()
 	if input != nil {
-		f, err := memory(0)
+		f, err := sys.Memfd("standard input", 0)
 		if err != nil {
 			return err
 		}
@@ -108,14 +95,14 @@ func Sealed() bool {
 	return err == nil && strings.HasPrefix(link, "/memfd:")
 }
 
-// nameThreads calls the threads of a sealed copy what they are called else: the
-// kernel has named them after the number of the file that was executed.
+// nameThreads gives the threads of a sealed copy their usual name: the kernel named them
+// after the descriptor that was executed.
 func nameThreads() error {
 	const tasks = "/proc/self/task/"
 	list, err := dirs.Entries(tasks)
 	for _, t := range list {
 		// A thread may end meanwhile; a name is not worth an error.
-		_ = os.WriteFile(tasks+t.Name()+"/comm", []byte(memoryName), 0) //nolint:forbidigo // the kernel's own
+		_ = os.WriteFile(tasks+t.Name()+"/comm", []byte(memoryName), 0) //nolint:forbidigo // a file of procfs
 	}
 	return err
 }
@@ -124,10 +111,9 @@ func nameThreads() error {
 func opensAll(pid int) bool {
 	p, err := nsenter.Open(pid)
 	if err != nil {
-		return false // the next one to work on it will say so
+		return false // later steps report the error
 	}
 	defer p.Close()
-	value, _ := p.Status("CapBnd")
-	bounds, _ := strconv.ParseUint(value, 16, 64)
+	bounds, _ := p.Capabilities("CapBnd")
 	return bounds&(1<<unix.CAP_SYS_PTRACE) != 0
 }

@@ -1,5 +1,5 @@
-// Package spawn starts processes of our own that go on when this one has ended:
-// helpers, removers and watchers. They run this same program, with a hidden verb.
+// Package spawn starts helper processes that outlive this one. They run the same program
+// with a hidden verb.
 package spawn
 
 import (
@@ -15,33 +15,31 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// FirstFile is the new process's descriptor of the first file it is given.
+// FirstFile is the new process's descriptor of the first of its files.
 const FirstFile = 3
 
-// ErrNotMoved means that a process stayed in the container's control group.
-var ErrNotMoved = errors.New("a process of ours stays in the container's control group")
+// ErrNotMoved means that a helper process stayed in the container's control group.
+var ErrNotMoved = errors.New("a helper process stayed in the container's control group")
 
 // Self starts this program with the given arguments and files, in a session of
 // its own, with an empty environment, and standard input, output and error on
-// /dev/null. It has nothing else open: a runtime waits for every process that has
-// its hook's output open.
+// /dev/null. It inherits no other files: a runtime waits for all processes that have the
+// output of its hook open.
 //
-// Of this process's capabilities it has only the given ones, and gets no others:
-// see All.
+// It keeps only the given capabilities of this process, and cannot gain others; see All.
 //
-// It moves to the control groups of model, if there is one: runc puts CRIU and
-// its scripts into the container's. A failure to move is returned beside the
-// process, as ErrNotMoved. The caller closes the process, which need not be
-// waited for.
+// It moves to the control groups of model, unless that is nil: runc starts CRIU and
+// its scripts in the container's. If that fails, the error is ErrNotMoved and the process
+// is returned too. The caller closes the process, and need not wait for it.
 func Self(args []string, files []*os.File, model *nsenter.Process, capabilities uint64) (*nsenter.Process, error) {
-	// What CRIU or the runtime left open for us goes no further (Linux 5.11).
+	// The files of CRIU or the runtime must not be inherited (Linux 5.11).
 	_ = unix.CloseRange(FirstFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	group, err := cgroup.Open(model)
-	if err != nil {
-		group = nil
+	var group *os.File
+	if model != nil {
+		group, _ = cgroup.Open(model)
 	}
 	child, err := start(args, files, group, capabilities)
-	if err != nil && group != nil { // of another user, and we have given up what root may do there
+	if err != nil && group != nil { // the group of another user, after CAP_DAC_OVERRIDE was dropped
 		child, err = start(args, files, nil, capabilities)
 	}
 	group.Close()
@@ -64,35 +62,29 @@ func Self(args []string, files []*os.File, model *nsenter.Process, capabilities 
 	return p, nil
 }
 
-// start starts the program, in a group if there is one. Born there (clone3,
-// CLONE_INTO_CGROUP): moving a process takes milliseconds.
+// start starts the program, in group unless that is nil, with CLONE_INTO_CGROUP: moving a
+// process takes milliseconds.
 func start(args []string, files []*os.File, group *os.File, capabilities uint64) (child *os.Process, err error) {
-	attributes := &syscall.SysProcAttr{Setsid: true}
-	if group != nil {
-		attributes.UseCgroupFD, attributes.CgroupFD = true, int(group.Fd())
-	}
-	started := make(chan struct{})
-	nsenter.GoThread(func() { // capabilities belong to a thread, and are inherited
-		defer close(started)
-		if err = restrict(capabilities); err == nil {
-			child, err = Program("/proc/self/exe", args, files, attributes)
-		}
-	})
-	<-started
-	return child, err
-}
-
-// Program starts a program as one of ours: in the root directory, with an empty
-// environment, standard input, output and error on /dev/null, and the files from
-// FirstFile on. The caller waits for it, or releases it.
-func Program(path string, args []string, files []*os.File, attributes *syscall.SysProcAttr) (*os.Process, error) {
-	// Not os/exec: with what that brings the program would be 30 KB larger.
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
-	return os.StartProcess(path, append([]string{path}, args...), &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: append([]*os.File{null, null, null}, files...), Sys: attributes,
+	attr := &os.ProcAttr{
+		Dir: "/", Env: []string{}, Files: append([]*os.File{null, null, null}, files...),
+		Sys: &syscall.SysProcAttr{Setsid: true},
+	}
+	if group != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
+	}
+	const self = "/proc/self/exe"
+	started := make(chan struct{})
+	nsenter.GoThread(func() { // capabilities are those of a thread, and are inherited
+		defer close(started)
+		if err = restrict(capabilities); err == nil {
+			child, err = os.StartProcess(self, append([]string{self}, args...), attr)
+		}
 	})
+	<-started
+	return child, err
 }

@@ -196,7 +196,7 @@ func runSeal(argument string) int {
 	err = errors.Join(err, Close())
 	environ, err2 := os.ReadFile("/proc/self/environ")
 	fmt.Println("environment", shown, strings.Trim(string(environ), "\x00") == "", os.Getenv(roleVariable) != "", errors.Join(err, err2))
-	// Could somebody write to the program once we have ended?
+	// Could a process write to the program file after this one has ended?
 	f, err := os.Open("/proc/self/exe")
 	if err != nil {
 		fmt.Println(err)

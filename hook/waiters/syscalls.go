@@ -2,8 +2,8 @@ package waiters
 
 import "golang.org/x/sys/unix"
 
-// pathArguments tells which argument of a system call is the path and which
-// the directory it starts from (-1: the working directory).
+// pathArguments returns which argument of a system call is the path, and which the
+// directory of a relative path (-1: the working directory).
 func pathArguments(number int) (pathArg, dirArg int, ok bool) {
 	switch number {
 	case unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_STATX, sysFstatat, unix.SYS_FACCESSAT,

@@ -4,7 +4,7 @@ import "golang.org/x/sys/unix"
 
 const sysFstatat = unix.SYS_NEWFSTATAT
 
-// legacyPathArguments knows the system calls that only older architectures
+// legacyPathArguments is pathArguments for the system calls that only older architectures
 // have.
 func legacyPathArguments(number int) (pathArg, dirArg int, ok bool) {
 	switch number {

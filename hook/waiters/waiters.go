@@ -1,5 +1,5 @@
-// Package waiters finds the processes that are blocked in the kernel on an
-// autofs mount, and what they want to reach, without walking onto any mount.
+// Package waiters finds the processes that are blocked in the kernel on an autofs mount,
+// and the paths of their system calls, without walking onto any mount.
 package waiters
 
 import (
@@ -23,18 +23,18 @@ const maxPath = 4096
 // Waiter is a thread that is blocked in autofs_wait or autofs_mount_wait.
 type Waiter struct {
 	PID     int // of the thread
-	Process int // that it belongs to
-	// ProcessStart is nsenter's Process.StartTime of that.
+	Process int // of the thread
+	// ProcessStart is the StartTime of that [nsenter.Process].
 	ProcessStart uint64
 	Command      string
-	// Path is the absolute path it wants to reach, "" if that is not to be
-	// read: the process chooses what stands there, so it is a hint only.
+	// Path is the absolute path of its system call, "" if unknown. The process controls
+	// the memory that it is read from, so it is only a hint.
 	Path string
-	// sleeps is how often the thread has gone to sleep.
-	sleeps string
+	// switches is the thread's number of voluntary context switches.
+	switches string
 }
 
-// Find looks at the given processes. One that ends meanwhile is left out.
+// Find returns the waiters among the given processes. It skips processes that have ended.
 func Find(pids []int) ([]Waiter, error) {
 	var found []Waiter
 	for _, pid := range pids {
@@ -68,30 +68,29 @@ func ofProcess(p *nsenter.Process) []Waiter {
 			continue
 		}
 		comm, _ := p.ReadFile(dir+"comm", 1<<10)
-		w := Waiter{PID: tid, Process: p.PID(), ProcessStart: p.StartTime(), Command: strings.TrimSuffix(string(comm), "\n"), sleeps: sleeps(tid)}
-		if wanted, err := wantedPath(p, dir); err == nil {
-			w.Path = wanted
+		w := Waiter{PID: tid, Process: p.PID(), ProcessStart: p.StartTime(), Command: strings.TrimSuffix(string(comm), "\n"), switches: voluntarySwitches(tid)}
+		if name, err := pathOf(p, dir); err == nil {
+			w.Path = name
 		}
 		found = append(found, w)
 	}
 	return found
 }
 
-// NotMoved counts those of the list that have slept ever since Find saw them.
-// One that was released, and waits on another mount now, has gone to sleep again.
+// NotMoved counts the waiters that have slept since Find saw them. A waiter that was
+// released, and waits on another mount now, has gone to sleep again.
 func NotMoved(list []Waiter) int {
 	n := 0
 	for _, w := range list {
-		if w.sleeps != "" && sleeps(w.PID) == w.sleeps {
+		if w.switches != "" && voluntarySwitches(w.PID) == w.switches {
 			n++
 		}
 	}
 	return n
 }
 
-// sleeps reads how often a thread has given up its processor by itself, "" if
-// the thread is gone.
-func sleeps(tid int) string {
+// voluntarySwitches reads how often a thread has gone to sleep, "" if it has ended.
+func voluntarySwitches(tid int) string {
 	status, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
 	if err != nil {
 		return ""
@@ -101,9 +100,9 @@ func sleeps(tid int) string {
 	return strings.TrimSpace(count)
 }
 
-// wantedPath reads the path that the blocked system call was given, relative
-// to its directory argument or to the working directory.
-func wantedPath(p *nsenter.Process, dir string) (string, error) {
+// pathOf reads the path argument of the blocked system call, and joins it to its
+// directory argument or to the working directory.
+func pathOf(p *nsenter.Process, dir string) (string, error) {
 	data, err := p.ReadFile(dir+"syscall", 1<<12)
 	if err != nil {
 		return "", err
@@ -118,7 +117,7 @@ func wantedPath(p *nsenter.Process, dir string) (string, error) {
 	}
 	pathArg, dirArg, ok := pathArguments(number)
 	if !ok {
-		return "", fmt.Errorf("process %d: system call %d takes no path that is understood", p.PID(), number)
+		return "", fmt.Errorf("process %d: the arguments of system call %d are unknown", p.PID(), number)
 	}
 	var args [2]uint64
 	for i := range args {

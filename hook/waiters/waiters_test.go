@@ -53,8 +53,8 @@ func access() int {
 	return 0
 }
 
-// automount mounts an autofs that nobody serves, and frees who waits there at
-// the end.
+// automount mounts an autofs without a master, and releases its waiters at the end of the
+// test.
 func automount(t *testing.T) string {
 	t.Helper()
 	requireRoot(t)
@@ -119,6 +119,6 @@ func TestFind(t *testing.T) {
 		})
 	}
 	if found, err := Find(nil); err != nil || found != nil {
-		t.Errorf("nobody: %+v, %v", found, err)
+		t.Errorf("no waiters: %+v, %v", found, err)
 	}
 }

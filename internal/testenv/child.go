@@ -10,14 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Child is a process that a test looks at, enters, stops or ends. It is ended
-// with the test. One that reads its standard input to the end does not outlive
-// the tests either if they are killed.
+// Child is a process that a test examines, enters, stops or kills. It is killed at the end
+// of the test. One that reads its standard input to the end also ends if the tests are
+// killed.
 type Child struct {
 	// Cmd has been started. End waits for it, unless the test does.
 	Cmd *exec.Cmd
-	// Input is the writing end of the pipe that is the child's standard input,
-	// and nobody else's.
+	// Input is the only writing end of the pipe that is the child's standard input.
 	Input *os.File
 }
 
@@ -29,7 +28,7 @@ func Start(t testing.TB, attr *syscall.SysProcAttr) *Child {
 }
 
 // StartInNamespaces is Start with new namespaces, as named by flags of clone(2).
-// Nothing that is mounted in them reaches ours. It needs root.
+// Their mounts do not propagate to those of the tests. It needs root.
 func StartInNamespaces(t testing.TB, flags uintptr) *Child {
 	t.Helper()
 	RequireRoot(t)
@@ -39,8 +38,8 @@ func StartInNamespaces(t testing.TB, flags uintptr) *Child {
 	})
 }
 
-// StartCommand starts another program than cat: args are its name, or path, and
-// its arguments.
+// StartCommand starts another program than cat: args are its name or path, and its
+// arguments.
 func StartCommand(t testing.TB, attr *syscall.SysProcAttr, args ...string) *Child {
 	t.Helper()
 	cmd := exec.Command(args[0], args[1:]...)
@@ -48,9 +47,8 @@ func StartCommand(t testing.TB, attr *syscall.SysProcAttr, args ...string) *Chil
 	return StartPrepared(t, cmd)
 }
 
-// StartPrepared starts a command for which the test has set more than attributes:
-// anything but the standard input. When it returns, the process shows the
-// program's name and arguments.
+// StartPrepared starts a command whose fields the test has set, except Stdin. When it
+// returns, /proc shows the name and arguments of the program.
 func StartPrepared(t testing.TB, cmd *exec.Cmd) *Child {
 	t.Helper()
 	read, write, err := os.Pipe()

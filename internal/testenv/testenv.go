@@ -20,11 +20,11 @@ import (
 
 const innerVariable = "TEST_IN_OWN_NAMESPACES"
 
-// Patience bounds how long a test waits for what must happen.
+// Patience bounds how long a test waits for an expected event.
 const Patience = 5 * time.Second
 
-// The main thread is kept out of the way, as cmd does it: a goroutine that
-// enters a container on it would leave it there (the runtime cannot end it).
+// The main thread is locked, as in cmd: a goroutine that enters a container on it would
+// leave it there, because the runtime cannot end that thread.
 func init() { runtime.LockOSThread() }
 
 // Main is for TestMain, and does not return. As root it runs the tests in
@@ -74,8 +74,8 @@ func inOwnNamespaces() int {
 	return 1
 }
 
-// descriptors lists what this process has open, but for the Go runtime's own
-// poller and what tells nothing.
+// descriptors lists the open files of this process, except those of the Go runtime's
+// poller.
 func descriptors() string {
 	var list []string
 	names, _ := filepath.Glob("/proc/self/fd/*")
@@ -115,9 +115,8 @@ func RequireRoot(t testing.TB) {
 	}
 }
 
-// Eventually waits until the condition is met, and ends the test if it is not
-// within Patience: what names the condition, for the message. The condition is
-// looked at every 2 ms.
+// Eventually checks a condition every 2 ms, and fails the test if it is not met within
+// Patience. what describes the condition, for the message.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(Patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {

@@ -99,7 +99,7 @@ func (c *crashWalk) step(t *testing.T, k *lab.Killer) []string {
 		numbers.Release()
 	}
 	lab.WaitNoneRunning(t, holderLimit)
-	lab.WaitNumberFree(t, free, 2*time.Second)
+	lab.WaitNumberFree(t, free, 20*time.Second)
 	return calls
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
 // TestCreate compares what was asked for with what mountinfo shows.
@@ -49,7 +50,7 @@ func TestCreate(t *testing.T) {
 			if got != want || source != "kernel-test" || got.Catatonic() {
 				t.Errorf("source %s\n got %+v\nwant %+v", source, got, want)
 			}
-			if is, err := autofs.IsAutofs(s.mount); err != nil || !is {
+			if st, err := sys.StatFS(s.mount); err != nil || st.Type != unix.AUTOFS_SUPER_MAGIC {
 				t.Errorf("not an autofs: %v", err)
 			}
 			if err := autofs.SetTimeout(s.root, 7*time.Second); err != nil {
@@ -87,7 +88,7 @@ func TestCreateErrors(t *testing.T) {
 		"large uid":        {PipeWriter: write, UID: 1 << 40},
 	} {
 		_, err := autofs.Create(o)
-		var parameter *autofs.ParameterError
+		var parameter *sys.MountError
 		if !errors.As(err, &parameter) || parameter.Parameter == "" || errors.Unwrap(parameter) == nil {
 			t.Errorf("%s: %v", name, err)
 			continue

@@ -61,13 +61,15 @@ func (c *Container) ReadReport(t testing.TB) Report {
 	return ParseReport(t, text)
 }
 
-// ParseReport reads a report.
+// ParseReport reads a report and validates it.
 func ParseReport(t testing.TB, text []byte) Report {
 	t.Helper()
 	var r Report
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Errorf("report: %v\n%s", err, text)
+		return r
 	}
+	validateReport(t, text)
 	return r
 }
 

@@ -1,6 +1,6 @@
 // Package matrix keeps what the runs of the end-to-end tests found under each
-// container runtime, and makes the table of README.md out of it. Nothing in the
-// table comes from anywhere else.
+// container runtime, and makes the table of docs/tested-with.md out of it. Nothing in
+// the table comes from anywhere else.
 package matrix
 
 import (

@@ -1,0 +1,132 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
+)
+
+// NameUnits names the unit of each mount that a systemd serves.
+func NameUnits(list []Mount) {
+	for i := range list {
+		if m := &list[i]; m.Master.Kind == master.Systemd {
+			m.Master.Unit = master.UnitNameFromPath(m.Path, "automount")
+		}
+	}
+}
+
+// WakeSystemd has every restored systemd that serves a mount go through its events once.
+// A systemd that was checkpointed while it ignored mount events for a moment
+// (src/core/mount.c, a rate limit) is not woken by its timer after the restore,
+// and would hear of no mount until something else happens to it.
+func (c *Container) WakeSystemd(ctx context.Context, snapshot *Snapshot) error {
+	var errs []error
+	seen := map[int]bool{}
+	for i := range snapshot.Mounts {
+		m := &snapshot.Mounts[i].Master
+		if m.Kind != master.Systemd || seen[m.PID] || !snapshot.Restore && !m.Restored {
+			continue
+		}
+		seen[m.PID] = true
+		manager, err := c.Manager(ctx, m.PID)
+		if err == nil {
+			err = manager.Ping(ctx)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// RetryInterval is the pause between two attempts to reach a systemd that
+// re-executes itself.
+const RetryInterval = 2 * time.Millisecond
+
+// socketTime is how long a systemd may be without its socket.
+const socketTime = time.Second
+
+// noListener reports whether no process listens on systemd's socket.
+func noListener(err error) bool {
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
+}
+
+// Manager returns the connection to the systemd with the given pid.
+func (c *Container) Manager(ctx context.Context, pid int) (*master.Manager, error) {
+	if m := c.Managers[pid]; m != nil {
+		return m, nil
+	}
+	if err := c.unreachable[pid]; err != nil {
+		return nil, err // asked before
+	}
+	p := c.Masters[pid]
+	if p == nil && pid == c.Init.PID() {
+		p = c.Owner.First() // asked to finish what an interrupted run has asked for
+	}
+	if p == nil {
+		return nil, fmt.Errorf("process %d: %w", pid, owner.ErrOutside)
+	}
+	m, err := master.Connect(ctx, p)
+	// A systemd that re-executes itself has no socket for a moment.
+	for end := time.Now().Add(socketTime); noListener(err) && time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(RetryInterval)
+		m, err = master.Connect(ctx, p)
+	}
+	if err != nil {
+		c.unreachable[pid] = err
+		return nil, err
+	}
+	c.Managers[pid] = m
+	return m, nil
+}
+
+// Version asks a systemd for its version.
+func (c *Container) Version(ctx context.Context, pid int) (int, error) {
+	manager, err := c.Manager(ctx, pid)
+	if err != nil {
+		return 0, err
+	}
+	version, err := manager.Version(ctx)
+	if err == nil || manager.Connected() {
+		return version, err
+	}
+	// It re-executes itself, as a run that was killed has asked it to.
+	wait, cancel := context.WithTimeout(ctx, socketTime)
+	defer cancel()
+	if err := c.AwaitManager(wait, pid); err != nil {
+		return 0, err
+	}
+	return c.Managers[pid].Version(ctx)
+}
+
+// ForgetManager closes the connection to a systemd.
+func (c *Container) ForgetManager(pid int) {
+	if m := c.Managers[pid]; m != nil {
+		m.Close()
+		delete(c.Managers, pid)
+	}
+}
+
+// AwaitManager connects to a systemd that is starting again.
+func (c *Container) AwaitManager(ctx context.Context, pid int) error {
+	for {
+		m, err := c.Manager(ctx, pid)
+		if err == nil {
+			if err = m.Ping(ctx); err == nil {
+				return nil
+			}
+			c.ForgetManager(pid)
+		}
+		delete(c.unreachable, pid)
+		select {
+		case <-time.After(RetryInterval):
+		case <-ctx.Done():
+			return fmt.Errorf("systemd does not come back after its re-execution: %w", err)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package container
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// TestCheckFirst: a person who names another process than the first is told why all
+// masters seem to be outside.
+func TestCheckFirst(t *testing.T) {
+	init := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS))
+	other := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS)) // in the pid namespace of the tests
+	served := func(p *nsenter.Process) []Mount {
+		return []Mount{{Path: "/a", Master: Master{Identity: master.Identity{Kind: master.Outside, PID: p.PID()}}}}
+	}
+	self, err := nsenter.Open(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	for name, test := range map[string]struct {
+		named  *nsenter.Process
+		master *nsenter.Process
+		warned bool
+	}{
+		"first process":          {init, self, false},
+		"another one":            {other, self, true},
+		"served from far away":   {other, init, false},
+		"nothing served outside": {other, nil, false},
+	} {
+		sc, err := Open(test.named, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []Mount
+		if test.master != nil {
+			list = served(test.master)
+		}
+		if err := sc.CheckFirstProcess(list); (err != nil) != test.warned {
+			t.Errorf("%s: %v, want a warning: %v", name, err, test.warned)
+		}
+		sc.Close()
+	}
+}
+
+// TestInhabitants: a process that entered the container may wait on its mounts; one
+// of another container in the same pid namespace has mounts of its own.
+func TestInhabitants(t *testing.T) {
+	init := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS))
+	target := []string{"nsenter", "--target", strconv.Itoa(init.PID()), "--pid"}
+	entered := func(args ...string) int {
+		parent := open(t, testenv.StartCommand(t, nil, append(slices.Clone(target), args...)...))
+		var list []int
+		testenv.Eventually(t, "a process in the pid namespace", func() bool {
+			var err error
+			if list, err = parent.Descendants(); err != nil || len(list) != 2 {
+				return false
+			}
+			comm, _ := os.ReadFile("/proc/" + strconv.Itoa(list[1]) + "/comm")
+			return string(comm) == "cat\n"
+		})
+		return list[1]
+	}
+	visitor, sibling := entered("--mount", "cat"), entered("unshare", "--mount", "cat")
+	for everyone, want := range map[bool][]int{false: {init.PID()}, true: {init.PID(), visitor}} {
+		sc, err := Open(init, everyone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(sc.Members, want) || len(sc.Spaces) != 1 {
+			t.Errorf("everyone %v: members %v in %d mount namespaces, want %v in 1; the sibling is %d", everyone, sc.Members, len(sc.Spaces), want, sibling)
+		}
+		sc.Close()
+	}
+}

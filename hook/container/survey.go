@@ -1,0 +1,279 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// Survey describes every autofs mount of the scene, without asking a process of
+// the container: it works while all processes are stopped.
+func (c *Container) Survey() ([]Mount, error) {
+	found, err := c.ListAutofs()
+	if err != nil {
+		return nil, err
+	}
+	c.refreshPipes()
+	return found, c.FindMasters(found)
+}
+
+// Limits of what is looked at in one container, in all of its mount namespaces
+// together. Its own root may make 100,000 mounts in each (sysctl fs.mount-max).
+const (
+	MaxAutofs = 1 << 14 // autofs mounts; each takes half a kilobyte of the report
+	maxCovers = 1 << 18 // mounts on each of these, added up
+)
+
+// ListAutofs is survey without the masters.
+func (c *Container) ListAutofs() ([]Mount, error) {
+	var found []Mount
+	covered := 0
+	for i, sp := range c.Spaces {
+		if sp.Table == nil {
+			continue
+		}
+		if len(found)+len(sp.Table.Autofs()) > MaxAutofs {
+			return nil, fmt.Errorf("the container's mount namespaces have more than %d autofs mounts: that many are not looked at", MaxAutofs)
+		}
+		for _, m := range sp.Table.Autofs() {
+			if c.IsParking(sp.Table.ByID(m.Parent)) || c.IsParking(m) && coversTrigger(sp.Table, m) {
+				continue // of a reload that is under way: it stands for the same trigger
+			}
+			options, err := autofs.ParseOptions(m.VFSOptions)
+			if err != nil {
+				return nil, fmt.Errorf("autofs mount at %q: %w", m.Mountpoint, err)
+			}
+			if c.IsParking(m) {
+				options.Type = autofs.Direct // what it stands for
+			}
+			found = append(found, Mount{
+				Namespace: sp.ID, Main: i == 0, NamespacePID: sp.Process.PID(),
+				ID: m.ID, Path: m.Mountpoint, Device: mounts.DeviceOf(m), Source: m.Source, Options: options,
+				Covers: covers(sp.Table.Stack(m)), Below: covers(sp.Table.On(m)),
+				Parking: c.IsParking(m), UnderParking: c.IsParking(sp.Table.Over(m)),
+			})
+			if covered += len(found[len(found)-1].Below); covered > maxCovers {
+				return nil, fmt.Errorf("there are more than %d mounts on the container's autofs mounts: that many are not looked at", maxCovers)
+			}
+		}
+	}
+	return found, nil
+}
+
+func covers(list []*mounts.Mount) []Cover {
+	var found []Cover
+	for _, m := range list {
+		found = append(found, Cover{ID: m.ID, Type: m.FSType, Path: m.Mountpoint, Device: mounts.DeviceOf(m)})
+	}
+	return found
+}
+
+// FindMasters finds the process that reads each mount's pipe, and whose it is. That
+// is nearly always the leader of the process group in the mount options; else all
+// of the container's processes are searched, and then all others.
+func (c *Container) FindMasters(list []Mount) error {
+	byPipe := map[uint64]Master{}
+	readers := map[int]Master{}   // by pid, what is the same for all their pipes
+	homes := map[int]uint64{}     // by pid, the master's mount namespace
+	var outside map[uint64]Master // by pipe, of all processes of the machine
+	for i := range list {
+		options := list[i].Options
+		list[i].Master = Master{Identity: master.Identity{Kind: master.None}}
+		m, known := byPipe[options.PipeInode]
+		switch {
+		case list[i].Parking:
+			m, known = c.parkedMaster(c.parkingAt(list[i].Path, list[i].Device)), true
+			c.noteNamespace(homes, m.PID)
+		case options.Catatonic() || !options.HasPipe:
+			continue
+		}
+		if !known {
+			var err error
+			if m, err = c.readerOf(options.PipeInode, []int{options.ProcessGroup}, readers); err != nil {
+				return err
+			}
+			if m.Kind == master.None {
+				if m, err = c.readerOf(options.PipeInode, c.Members, readers); err != nil {
+					return err
+				}
+			}
+			if m.Kind == master.None {
+				if outside == nil {
+					outside = c.otherReaders()
+				}
+				if other, found := outside[options.PipeInode]; found {
+					m = other
+				}
+			}
+			byPipe[options.PipeInode] = m
+			c.noteNamespace(homes, m.PID)
+		}
+		list[i].Master = m
+		if home := homes[m.PID]; home != 0 {
+			list[i].Main = list[i].Namespace == home
+			list[i].Master.Nested = home != c.Main().ID
+		}
+		if p := c.Masters[m.PID]; p != nil && m.Kind == master.Other {
+			list[i].Master.HoldsRoot = hasFileOn(p.Process, list[i].ID)
+		}
+	}
+	clear(c.own)
+	for i := range list {
+		c.own[list[i].Key()] = !list[i].Outside()
+	}
+	return nil
+}
+
+// noteNamespace notes the mount namespace of a master.
+func (c *Container) noteNamespace(homes map[int]uint64, pid int) {
+	if p := c.Masters[pid]; p != nil && homes[pid] == 0 {
+		if id, err := p.Namespace("mnt"); err == nil {
+			homes[pid] = id.Inode
+		}
+	}
+}
+
+// readerOf looks for the process that has the read end of a pipe open.
+func (c *Container) readerOf(pipe uint64, candidates []int, readers map[int]Master) (Master, error) {
+	none := Master{Identity: master.Identity{Kind: master.None}}
+	for _, pid := range candidates {
+		if pid <= 0 {
+			continue
+		}
+		if m, known := readers[pid]; known {
+			if fd, reads := c.pipes[pid][pipe]; reads {
+				m.PipeFD = fd
+				return m, nil
+			}
+			continue
+		}
+		p, pipes, err := c.pipesOf(pid)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		fd, reads := pipes[pipe]
+		if !reads {
+			continue
+		}
+		if p == nil {
+			readers[pid] = outsideMaster(pid)
+			return readers[pid], nil
+		}
+		id, err := master.Identify(p.Process)
+		if err != nil {
+			return none, err
+		}
+		readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, Executed: p.Executed()}
+		return readers[pid], nil
+	}
+	return none, nil
+}
+
+// outsideMaster is a master that is not the container's. Nothing else is read of it.
+func outsideMaster(pid int) Master {
+	return Master{Identity: master.Identity{Kind: master.Outside, PID: pid}}
+}
+
+// otherReaders looks who else reads pipes, by the pipe's inode number: a mount may
+// be served from outside by a process that does not lead its process group.
+func (c *Container) otherReaders() map[uint64]Master {
+	found := map[uint64]Master{}
+	entries, err := dirs.Entries("/proc")
+	if err != nil {
+		return found
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || slices.Contains(c.Members, pid) {
+			continue
+		}
+		p, err := nsenter.Open(pid)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		pipes, _ := master.Pipes(p) // none of one that ends
+		p.Close()
+		for pipe := range pipes {
+			found[pipe] = outsideMaster(pid)
+		}
+	}
+	return found
+}
+
+// pipesOf opens a process, once, and lists the pipes it reads. The process is nil
+// if it is not the container's.
+func (c *Container) pipesOf(pid int) (*owner.Member, map[uint64]int, error) {
+	if p := c.Masters[pid]; p != nil && p.Alive() == nil {
+		return p, c.pipes[pid], nil
+	}
+	p, err := nsenter.Open(pid)
+	if err != nil {
+		return nil, nil, err
+	}
+	pipes, err := master.Pipes(p)
+	if err != nil || len(pipes) == 0 {
+		p.Close()
+		return nil, nil, errors.Join(err, errNoPipes)
+	}
+	if old := c.Masters[pid]; old != nil {
+		old.Close()
+		delete(c.Masters, pid)
+	}
+	c.pipes[pid] = pipes
+	member, err := c.Owner.Admit(p)
+	if err != nil {
+		p.Close()
+		if errors.Is(err, owner.ErrOutside) {
+			return nil, pipes, nil
+		}
+		return nil, nil, err
+	}
+	c.Masters[pid] = member
+	return member, pipes, nil
+}
+
+// refreshPipes makes pipesOf look again: a master's files change.
+func (c *Container) refreshPipes() {
+	clear(c.pipes)
+	for pid, p := range c.Masters {
+		if pipes, err := master.Pipes(p.Process); err == nil {
+			c.pipes[pid] = pipes
+		}
+	}
+}
+
+var errNoPipes = errors.New("the process reads no pipe")
+
+// hasFileOn reports whether the process has a file open on the mount with the
+// given id.
+func hasFileOn(p *nsenter.Process, mountID int) bool {
+	names, err := p.ReadDirNames("fdinfo")
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(names, func(name string) bool {
+		id, err := MountOfDescriptor(p, name)
+		return err == nil && id == mountID
+	})
+}
+
+// MountOfDescriptor is the id of the mount that a descriptor's file is on: fdinfo's
+// line "mnt_id:" (proc_pid_fdinfo(5)).
+func MountOfDescriptor(p *nsenter.Process, name string) (int, error) {
+	info, err := p.ReadFile("fdinfo/"+name, 1<<16)
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(info), "\nmnt_id:\t")
+	number, _, _ := strings.Cut(rest, "\n")
+	return strconv.Atoi(number)
+}

@@ -1,0 +1,268 @@
+package cure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	"golang.org/x/sys/unix"
+)
+
+// The tests' binary is its own holder, as the program is.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == helper.Verb {
+		if helper.Run(os.Args[2:]) != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+}
+
+// covered is a process in a mount namespace with an autofs mount that a tmpfs
+// covers.
+type covered struct {
+	init  *nsenter.Process
+	store journal.Store
+	path  string
+}
+
+func newCovered(t *testing.T) *covered {
+	t.Helper()
+	if _, err := os.Stat(autofs.ControlPath); err != nil || os.Geteuid() != 0 {
+		if os.Getenv("REQUIRE") == "1" {
+			t.Fatalf("required: root and autofs: %v", err)
+		}
+		t.Skipf("skipped: needs root and autofs: %v", err)
+	}
+	base := t.TempDir()
+	c := &covered{
+		init:  open(t, testenv.Start(t, &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS})),
+		store: journal.NewStore(t.TempDir()), path: filepath.Join(base, "a b"),
+	}
+	c.do(t, func() error {
+		return errors.Join(unix.Mount("base", base, "tmpfs", 0, "size=1m"), os.Mkdir(c.path, 0o755))
+	})
+	c.automount(t)
+	c.do(t, func() error { return cover(c.path) })
+	return c
+}
+
+func (c *covered) do(t *testing.T, f func() error) {
+	t.Helper()
+	if err := c.init.InMountNamespace(context.Background(), func(*nsenter.Thread) error { return f() }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// automount mounts a new autofs at the path.
+func (c *covered) automount(t *testing.T) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	defer w.Close()
+	root, err := autofs.Create(autofs.CreateOptions{PipeWriter: w, Type: autofs.Direct, UID: -1, GID: -1, Source: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	c.do(t, func() error {
+		return unix.MoveMount(int(root.Fd()), "", unix.AT_FDCWD, c.path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	})
+}
+
+// cover mounts a tmpfs with a directory in it on the root of an autofs mount.
+func cover(path string) error {
+	target, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	defer unix.Close(target)
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("fsopen: %w", err)
+	}
+	defer unix.Close(fs)
+	err = unix.FsconfigCreate(fs)
+	mount, err2 := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err := errors.Join(err, err2); err != nil {
+		return err
+	}
+	defer unix.Close(mount)
+	return errors.Join(unix.Mkdirat(mount, "content", 0o755),
+		unix.MoveMount(mount, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
+}
+
+// uncover detaches all that is mounted at the path, the autofs mount too.
+func (c *covered) uncover(t *testing.T) {
+	t.Helper()
+	c.do(t, func() error {
+		for {
+			if err := unix.Unmount(c.path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+				if errors.Is(err, unix.EINVAL) {
+					return nil // nothing is left there
+				}
+				return err
+			}
+		}
+	})
+}
+
+// session opens the container again.
+func (c *covered) session(t *testing.T) *Session {
+	t.Helper()
+	return NewSession(c.open(t), c.store, func(err error) { t.Error(err) })
+}
+
+func (c *covered) open(t *testing.T) *container.Container {
+	t.Helper()
+	sc, err := container.Open(c.init, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sc.Close)
+	return sc
+}
+
+// now is the autofs mount at the path, and what lies on it.
+func (c *covered) now(t *testing.T) (*mounts.Mount, []*mounts.Mount) {
+	t.Helper()
+	table := c.open(t).Main().Table
+	list := table.Autofs()
+	if len(list) != 1 || list[0].Mountpoint != c.path {
+		t.Fatalf("autofs mounts %v", list)
+	}
+	return list[0], table.Stack(list[0])
+}
+
+// keepAndDie does what a run does that is killed after it has kept the covers.
+func (c *covered) keepAndDie(t *testing.T) helper.Ref {
+	t.Helper()
+	m, _ := c.now(t)
+	k, err := c.session(t).saveCovers(context.Background(), c.init, &container.Mount{ID: m.ID, Path: c.path, Device: mounts.DeviceOf(m)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = k.helper.Stop(context.Background())
+		_, _ = unix.Wait4(k.helper.PID, nil, 0, nil)
+	})
+	if err := k.kept.Close(); err != nil {
+		t.Error(err)
+	}
+	return k.helper
+}
+
+// expectDropped: no record, and no holder.
+func (c *covered) expectDropped(t *testing.T, ref helper.Ref) {
+	t.Helper()
+	if entries, err := os.ReadDir(filepath.Join(c.store.Dir, "covers")); err != nil || len(entries) != 0 {
+		t.Errorf("records: %v, %v", entries, err)
+	}
+	if f, err := ref.Open(0); !errors.Is(err, helper.ErrGone) {
+		t.Errorf("the holder: %v, %v", f, err)
+	}
+}
+
+// TestRestoreCovers: the covers that a killed run kept come back on the mount
+// that has been renewed, once.
+func TestRestoreCovers(t *testing.T) {
+	c := newCovered(t)
+	ref := c.keepAndDie(t)
+	c.uncover(t)
+	c.automount(t)
+	session := c.session(t)
+	for range 2 {
+		if err := session.restoreCovers(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if _, stack := c.now(t); len(stack) != 1 || stack[0].FSType != "tmpfs" {
+			t.Errorf("covered by %v", stack)
+		}
+	}
+	if table := session.container.Main().Table; len(table.Stack(table.Autofs()[0])) != 1 {
+		t.Error("the session has the old tables")
+	}
+	c.do(t, func() error { _, err := os.Stat(filepath.Join(c.path, "content")); return err })
+	c.expectDropped(t, ref)
+}
+
+// TestRestoreCoversLeaves: nothing is put on what was not renewed.
+func TestRestoreCoversLeaves(t *testing.T) {
+	c := newCovered(t)
+	ref := c.keepAndDie(t)
+	before, _ := c.now(t)
+	if err := c.session(t).restoreCovers(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if now, stack := c.now(t); now.ID != before.ID || len(stack) != 1 {
+		t.Errorf("%v covered by %v", now, stack)
+	}
+	c.expectDropped(t, ref)
+}
+
+// TestRestoreCoversCovered: where something else is mounted by now, the copies
+// are kept until that is gone: they may be all that is left of a file system.
+func TestRestoreCoversCovered(t *testing.T) {
+	c := newCovered(t)
+	ref := c.keepAndDie(t)
+	c.uncover(t)
+	c.automount(t)
+	c.do(t, func() error { return cover(c.path) })
+	_, before := c.now(t)
+	if err := c.session(t).restoreCovers(context.Background()); !errors.Is(err, mounts.ErrChanged) {
+		t.Errorf("%v", err)
+	}
+	if _, stack := c.now(t); len(stack) != 1 || stack[0].ID != before[0].ID {
+		t.Errorf("covered by %v, was by %v", stack, before)
+	}
+	c.do(t, func() error { return unix.Unmount(c.path, unix.MNT_DETACH) })
+	if err := c.session(t).restoreCovers(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if _, stack := c.now(t); len(stack) != 1 || stack[0].ID == before[0].ID {
+		t.Errorf("covered by %v", stack)
+	}
+	c.expectDropped(t, ref)
+}
+
+// TestRestoreCoversRecords: records of other containers stay, unreadable ones and
+// those whose holder has ended go.
+func TestRestoreCoversRecords(t *testing.T) {
+	c := newCovered(t)
+	session := c.session(t)
+	finish := func() error { return session.restoreCovers(context.Background()) }
+	if err := finish(); err != nil {
+		t.Errorf("without a directory: %v", err)
+	}
+	id := c.init.Identity()
+	for name, text := range map[string]string{
+		id + "0.5.json": "{}", "1-1.5.json": "{}", id + ".6.json": `{"version":2}`, id + ".7.json": "{", id + ".8.json": `{"version":1,"path":"/a","holder":{"pid":0,"files":1}}`,
+	} {
+		if err := journal.WriteFile(filepath.Join(c.store.Dir, "covers"), name, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := finish()
+	if err == nil || !errors.Is(err, helper.ErrGone) || strings.Contains(err.Error(), "%!") ||
+		strings.Count(err.Error(), "not of this version") != 2 {
+		t.Errorf("%v", err)
+	}
+	if left, err := os.ReadDir(filepath.Join(c.store.Dir, "covers")); err != nil || len(left) != 2 || finish() != nil {
+		t.Errorf("left %v, %v", left, err)
+	}
+}

@@ -1,0 +1,84 @@
+package journal
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+)
+
+// TestDeviceLockIsBounded: tasks are stopped while a run waits for the lock.
+func TestDeviceLockIsBounded(t *testing.T) {
+	s := NewStore(t.TempDir())
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
+	defer cancel()
+	held, err := s.LockDevices(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if f, err := s.LockDevices(ctx); err == nil {
+		f.Close()
+		t.Error("locked twice")
+	}
+	if took := time.Since(begin); took < 200*time.Millisecond || took > time.Second {
+		t.Errorf("it waited for %v, want 300 ms", took)
+	}
+	held.Close()
+	// The one that gave up must not be in the way.
+	f, err := s.LockDevices(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
+
+// TestDeviceLockIsFair: waiters get the lock in the order in which they came.
+func TestDeviceLockIsFair(t *testing.T) {
+	testenv.RequireRoot(t)
+	s := NewStore(t.TempDir())
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
+	defer cancel()
+	held, err := s.LockDevices(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mutex sync.Mutex
+	var order []int
+	var work sync.WaitGroup
+	for i := range 10 {
+		work.Go(func() {
+			f, err := s.LockDevices(ctx)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mutex.Lock()
+			order = append(order, i)
+			mutex.Unlock()
+			time.Sleep(time.Millisecond)
+			f.Close()
+		})
+		testenv.Eventually(t, "a waiter in the kernel's list", func() bool { return blockedLocks(t) == i+1 })
+	}
+	held.Close()
+	work.Wait()
+	if !slices.IsSorted(order) || len(order) != 10 {
+		t.Errorf("the order was %v", order)
+	}
+}
+
+// blockedLocks counts the waiters for locks of this pid namespace.
+func blockedLocks(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(text), "->")
+}

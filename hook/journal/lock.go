@@ -1,0 +1,68 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// lockInterval is the pause between two attempts to take a lock.
+const lockInterval = 2 * time.Millisecond
+
+// Lock is a lock of the journal.
+type Lock struct{ file *os.File }
+
+// Lock makes sure that only one run works on a container at a time. It waits
+// for a run under way: CRIU 3.19 to 4.1.1 call a script of an RPC configuration
+// file (runc.conf) twice at each stage, and an OCI hook may come on top of that.
+// The lock ends with the process.
+func (s Store) Lock(ctx context.Context, p *nsenter.Process) (*Lock, error) {
+	name := p.Identity()
+	dir, err := s.makeFolder(locksFolder)
+	if err != nil {
+		return nil, fmt.Errorf("lock %q: %w", name, err)
+	}
+	path := filepath.Join(dir, name)
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("lock %q: %w", name, err)
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil && isFile(f, path) {
+			return &Lock{f}, nil
+		}
+		f.Close() // another run's, or removed by the run that had it before
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return nil, fmt.Errorf("lock %q: %w", name, os.NewSyscallError("flock", err))
+		}
+		select {
+		case <-time.After(lockInterval):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("another run has the lock %q: %w", name, context.Cause(ctx))
+		}
+	}
+}
+
+// isFile reports whether the path still names the open file.
+func isFile(f *os.File, path string) bool {
+	open, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Lstat(path)
+	return err == nil && os.SameFile(open, named)
+}
+
+// Unlock ends the lock and removes its file: the process may never be looked at again.
+func (l *Lock) Unlock() {
+	_ = os.Remove(l.file.Name())
+	l.file.Close()
+}

@@ -1,0 +1,145 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+func TestParseIdentity(t *testing.T) {
+	for text, want := range map[string]struct {
+		pid   int
+		start uint64
+		ok    bool
+	}{
+		"1-2": {1, 2, true}, "42-18446744073709551615": {42, 1<<64 - 1, true}, "7-0": {7, 0, true},
+		"": {}, "1": {}, "1-": {}, "-2": {}, "-": {}, "x-2": {}, "1-x": {}, "1--2": {}, "1-2-3": {}, " 1-2": {}, "1-2\n": {}, "1-18446744073709551616": {},
+		"99999999999999999999-1": {},
+	} {
+		pid, start, err := nsenter.ParseIdentity(text)
+		if (err == nil) != want.ok || pid != want.pid || start != want.start {
+			t.Errorf("%q: %d, %d, %v", text, pid, start, err)
+		}
+	}
+	p := open(t, testenv.Start(t, nil))
+	pid, started, err := nsenter.ParseIdentity(p.Identity())
+	if err != nil || pid != p.PID() || started != p.StartTime() {
+		t.Errorf("%s: %d, %d, %v", p.Identity(), pid, started, err)
+	}
+	same, err := nsenter.OpenIdentity(pid, started)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same.Close()
+	for _, id := range [][2]uint64{{uint64(pid), started + 1}, {1<<22 + 1, started}} {
+		if p, err := nsenter.OpenIdentity(int(id[0]), id[1]); !errors.Is(err, fs.ErrNotExist) || p != nil {
+			t.Errorf("%v: %v, %v", id, p, err)
+		}
+	}
+}
+
+func TestWatchEvent(t *testing.T) {
+	e, err := WatchEvent([]string{"10-20", "30-40", "c1"})
+	want := Event{
+		Trigger: "oci:createRuntime", Stage: stage.Repair, ContainerID: "c1", Strategy: container.Auto, Watch: true,
+		CRIU: 10, criuStart: 20, PID: 30, initStart: 40,
+	}
+	if err != nil || e != want {
+		t.Errorf("%+v, %v, want %+v", e, err, want)
+	}
+	for _, args := range [][]string{nil, {"1-2", "3-4"}, {"1-2", "3-4", "c1", "x"}, {"1", "3-4", "c1"}, {"1-2", "3", "c1"}, {"c1", "1-2", "3-4"}} {
+		if e, err := WatchEvent(args); err == nil || e != (Event{}) || !strings.HasPrefix(err.Error(), WatchVerb+": ") {
+			t.Errorf("%q: %+v, %v", args, e, err)
+		}
+	}
+}
+
+// TestWatch: who is watched must be the one that was meant, and a restore that
+// failed is no error.
+func TestWatch(t *testing.T) {
+	r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Error(err) }}
+	restoring, restored := testenv.Start(t, nil), testenv.Start(t, nil)
+	criu, init := open(t, restoring), open(t, restored)
+	event, err := WatchEvent([]string{criu.Identity(), init.Identity(), "c1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := testenv.Patience
+	expect := func(what string, e Event, want string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeoutCause(context.Background(), limit, errors.New("test's time is over"))
+		defer cancel()
+		report, err := r.Run(ctx, e)
+		if report != nil || (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %+v, %v, want %q", what, report, err, want)
+		}
+	}
+	other := event
+	other.criuStart++
+	expect("another CRIU", other, "another one has its number")
+	other = event
+	other.initStart++
+	expect("another container", other, "another one has its number")
+	limit = 50 * time.Millisecond
+	expect("CRIU goes on", event, "test's time is over")
+	limit = testenv.Patience
+	restored.End()
+	expect("the container is gone", event, "no such process")
+
+	// Ended, but not yet waited for: that is how a failed restore looks.
+	failing := testenv.Start(t, nil)
+	zombie := open(t, failing)
+	if event, err = WatchEvent([]string{criu.Identity(), zombie.Identity(), "c1"}); err != nil {
+		t.Fatal(err)
+	}
+	_ = failing.Cmd.Process.Kill()
+	testenv.Eventually(t, "the end of the container", zombie.Ended)
+	_ = restoring.Cmd.Process.Kill()
+	expect("the restore failed", event, "")
+}
+
+// TestRestoringProcess: one that nobody traces is not being restored.
+func TestRestoringProcess(t *testing.T) {
+	p := open(t, testenv.Start(t, nil))
+	if criu, err := restoringProcess(p); !errors.Is(err, fs.ErrNotExist) || criu != nil {
+		t.Errorf("%v, %v", criu, err)
+	}
+}
+
+// TestImageDirectory finds the images among what a process has open.
+func TestImageDirectory(t *testing.T) {
+	images, other := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(images, "inventory.img"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opening := func(list string) *nsenter.Process {
+		t.Helper()
+		c := testenv.StartCommand(t, nil, "sh", "-c", list+" exec cat", "sh", other, images)
+		p := open(t, c)
+		testenv.Eventually(t, "a process with open directories", func() bool {
+			comm, err := p.ReadFile("comm", 100)
+			return err == nil && string(comm) == "cat\n"
+		})
+		return p
+	}
+	dir, err := imageDirectory(opening(`exec 4<"$1" 7<"$2";`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if link, err := os.Readlink(dir); err != nil || link != images {
+		t.Errorf("%s is %s, %v", dir, link, err)
+	}
+	if dir, err := imageDirectory(opening(`exec 4<"$1";`)); !errors.Is(err, fs.ErrNotExist) || dir != "" {
+		t.Errorf("without images: %q, %v", dir, err)
+	}
+}
