@@ -18,8 +18,11 @@ const (
 	Fail Status = "FAIL"
 )
 
-// Check is one thing that was looked at.
+// Check is the verdict on one thing.
 type Check struct {
+	// ID says what was looked at, and is part of the contract: the name, and for a
+	// feature of the kernel which one. Several checks may have one ID, as those of files.
+	ID     string `json:"id"`
 	Name   string `json:"name"`
 	Status Status `json:"status"`
 	Text   string `json:"text"`

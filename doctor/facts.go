@@ -33,6 +33,7 @@ type Facts struct {
 
 // Feature is something that the kernel can do, or not.
 type Feature struct {
+	ID    string
 	Name  string
 	Error string // "" if it can
 	// Needed says what cannot be done without it. Without an essential one nothing can

@@ -12,7 +12,13 @@ type judgement struct {
 }
 
 func (j *judgement) add(s Status, name, text, next string) {
-	j.checks = append(j.checks, Check{Name: name, Status: s, Text: text, Next: next})
+	j.checks = append(j.checks, Check{ID: strings.ReplaceAll(name, " ", "-"), Name: name, Status: s, Text: text, Next: next})
+}
+
+// addFeature adds a check of a feature of the kernel.
+func (j *judgement) addFeature(s Status, f Feature, next string) {
+	j.add(s, "kernel feature", f.Name+": "+f.Error+": "+f.Needed, next)
+	j.checks[len(j.checks)-1].ID += "-" + f.ID
 }
 
 // Judge turns facts into verdicts.
@@ -62,9 +68,9 @@ func (j *judgement) kernel() {
 		case x.Error == "":
 			can = append(can, x.Name)
 		case x.Essential:
-			j.add(Fail, "kernel feature", x.Name+": "+x.Error+": "+x.Needed, "use a newer kernel")
+			j.addFeature(Fail, x, "use a newer kernel")
 		default:
-			j.add(Warn, "kernel feature", x.Name+": "+x.Error+": "+x.Needed, "use a newer kernel, or find out what forbids it")
+			j.addFeature(Warn, x, "use a newer kernel, or find out what forbids it")
 		}
 	}
 	if len(can) > 0 {

@@ -39,9 +39,9 @@ func TestDoctorJSON(t *testing.T) {
 	r := call{args: []string{"doctor", "--json"}}.run(t)
 	var got struct {
 		Version string
-		Checks  []struct{ Name, Status, Text string }
+		Checks  []struct{ ID, Name, Status, Text string }
 	}
-	if err := json.Unmarshal([]byte(r.out), &got); err != nil || got.Version != "v1-test" || len(got.Checks) < 5 || r.errors != "" {
+	if err := json.Unmarshal([]byte(r.out), &got); err != nil || got.Version != "v1-test" || len(got.Checks) < 5 || got.Checks[0].ID != "privileges" || r.errors != "" {
 		t.Errorf("%d %v %+v %s", r.status, err, got, r.errors)
 	}
 }
