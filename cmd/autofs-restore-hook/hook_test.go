@@ -89,7 +89,7 @@ func TestOurAction(t *testing.T) {
 			t.Errorf("%s: a forged line:\n%s", name, r.errors)
 		}
 	}
-	// With arguments it is a command, whoever set the variable.
+	// With arguments it is a command, in any environment.
 	call{env: []string{"CRTOOLS_SCRIPT_ACTION=post-resume"}, args: []string{"version"}}.run(t).expect(t, "a command", 0, "v1-test", "")
 	call{env: []string{"CRTOOLS_SCRIPT_ACTION="}}.run(t).expect(t, "empty", 2, "", firstLine)
 }

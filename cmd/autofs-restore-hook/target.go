@@ -97,10 +97,13 @@ func resolve(word string) (containers.Container, error) {
 	}
 	list, unusable := containers.List("/")
 	c, err := containers.Find(list, word)
-	if err != nil {
-		return c, errors.Join(err, unusable)
+	switch {
+	case err == nil:
+		return c, nil
+	case os.Geteuid() != 0:
+		return c, fmt.Errorf("%w; run it as root: others cannot read the state of containers", err)
 	}
-	return c, nil
+	return c, errors.Join(err, unusable)
 }
 
 // listVerb lists what can be given as CONTAINER, for the completions.
