@@ -111,6 +111,6 @@ func (j *judgement) reports() {
 	case n == 0:
 		j.add(OK, "reports", "none since the last boot", "")
 	case bad < n:
-		j.add(OK, "reports", fmt.Sprintf("%d of the last %d repairs left no stale mount", n-bad, n), "")
+		j.add(OK, "reports", fmt.Sprintf("%d of the last %d repairs left nothing to do", n-bad, n), "")
 	}
 }

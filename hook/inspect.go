@@ -9,13 +9,14 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 	"golang.org/x/sys/unix"
 )
@@ -112,7 +113,7 @@ func autofsOf(sc *container.Container, m *container.Mount) forecast.Autofs {
 
 // unread is how many bytes are in a pipe that a process has open for reading.
 func unread(p *nsenter.Process, number int) int {
-	fd, err := unix.PidfdGetfd(int(p.Pidfd().Fd()), number, 0)
+	fd, err := sys.PidfdGetfd(p.Pidfd(), number)
 	if err != nil {
 		return 0
 	}
@@ -147,7 +148,7 @@ func hasDevice(init *nsenter.Process) bool {
 
 // imageObstacles is what a restore will, or may, fail at, in one line; "" for
 // nothing.
-func imageObstacles(set *images.Set, watched *images.Watched) string {
+func imageObstacles(set *criuimage.Set, watched *criuimage.Watched) string {
 	var list []forecast.Autofs
 	for _, m := range set.Mounts {
 		if o, err := autofs.ParseOptions(m.Options); err == nil {

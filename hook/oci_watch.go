@@ -11,8 +11,8 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 

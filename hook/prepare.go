@@ -5,8 +5,8 @@ import (
 	"os"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 	"golang.org/x/sys/unix"
@@ -60,12 +60,12 @@ func (r Runner) createGroups(init, criu *nsenter.Process, dir string, view cure.
 	return err
 }
 
-func readWatches(dir string) (*images.Watched, error) {
+func readWatches(dir string) (*criuimage.Watched, error) {
 	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		defer f.Close()
-		var watched *images.Watched
-		if watched, err = images.ReadWatches(f); err == nil {
+		var watched *criuimage.Watched
+		if watched, err = criuimage.ReadWatches(f); err == nil {
 			return watched, nil
 		}
 	}

@@ -18,6 +18,9 @@ import (
 // systemd serves with the device numbers that this systemd remembers, puts parking
 // mounts in the place of stale triggers of automount, and has a helper keep the
 // roots of mounts open that still need a repair.
+//
+// No sealed copy of the program is needed: no process of ours enters the container's
+// pid namespace, and none of the container's runs.
 func (r Runner) preserve(ctx context.Context, e Event) error {
 	has, imagesErr := namedAutofs(e.ImageDir)
 	if imagesErr == nil && !has {
@@ -28,9 +31,6 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return err
 	}
 	defer init.Close()
-	if has {
-		r.protect(init)
-	}
 	criu, err := nsenter.Open(e.CRIU)
 	if err != nil {
 		return fmt.Errorf("the restoring process: %w", err)
@@ -53,9 +53,6 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	defer sc.Close()
 	if !sc.HasAutofs() {
 		return handover.Holder.Stop(ctx)
-	}
-	if !has {
-		r.protect(init)
 	}
 	return r.preserveContainer(ctx, sc, criu, handover)
 }

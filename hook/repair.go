@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
@@ -137,7 +139,7 @@ func (r Runner) prepareSystemd(sc *container.Container) {
 		r.Warn(errors.New(text))
 	}
 	if id, err := master.Identify(sc.Init); err == nil && id.Kind == master.Systemd {
-		if _, err := master.RearmPressure(sc.Init); err != nil {
+		if _, err := systemd.RearmPressure(sc.Init); err != nil {
 			r.Warn(err)
 		}
 	}

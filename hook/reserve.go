@@ -7,10 +7,10 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/anondev"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
@@ -66,8 +66,8 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 }
 
 // reserveNumbers holds those of the wanted numbers that are free.
-func (r Runner) reserveNumbers(ctx context.Context, handover *journal.Handover) *device.Pool {
-	pool := device.New(handover.Wanted())
+func (r Runner) reserveNumbers(ctx context.Context, handover *journal.Handover) *anondev.Pool {
+	pool := anondev.New(handover.Wanted())
 	lock, err := r.journal().LockDevices(ctx)
 	if err != nil {
 		r.Warn(err)
@@ -83,7 +83,7 @@ func (r Runner) reserveNumbers(ctx context.Context, handover *journal.Handover) 
 
 // hold starts a helper that keeps the files open and notes it in the handover.
 func (r Runner) hold(criu *nsenter.Process, handover *journal.Handover, files []*os.File) error {
-	handover.Holder = helper.Ref{}
+	handover.Holder = fdstore.Ref{}
 	if len(files) == 0 {
 		return nil
 	}
@@ -92,8 +92,8 @@ func (r Runner) hold(criu *nsenter.Process, handover *journal.Handover, files []
 		defer model.Close()
 	}
 	var err error
-	handover.Holder, err = helper.Start(helper.Request{Bound: criu, Model: model, Lifetime: restoreTime, Files: files})
-	if errors.Is(err, helper.ErrNotMoved) {
+	handover.Holder, err = fdstore.Start(fdstore.Request{Bound: criu, Model: model, Lifetime: restoreTime, Files: files})
+	if errors.Is(err, fdstore.ErrNotMoved) {
 		r.Warn(err)
 		return nil
 	}
@@ -103,7 +103,7 @@ func (r Runner) hold(criu *nsenter.Process, handover *journal.Handover, files []
 // hasAutofs tells from the names of the images alone whether there is work.
 func hasAutofs(dir string) (bool, error) {
 	has, err := namedAutofs(dir)
-	if errors.Is(err, images.ErrNoImages) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, criuimage.ErrNoImages) || errors.Is(err, fs.ErrNotExist) {
 		return false, nil // no mount namespace of its own was checkpointed
 	}
 	return has, err
@@ -115,7 +115,7 @@ func namedAutofs(dir string) (bool, error) {
 	if err == nil {
 		defer f.Close()
 		var has bool
-		if has, err = images.HasAutofs(f); err == nil {
+		if has, err = criuimage.HasAutofs(f); err == nil {
 			return has, nil
 		}
 	}

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
@@ -85,11 +85,11 @@ func (r Runner) Run(ctx context.Context, e Event) (*report.Report, error) {
 
 // readImages reads the checkpoint images; nil without an error if no directory
 // is known.
-func readImages(dir string) (*images.Set, error) {
+func readImages(dir string) (*criuimage.Set, error) {
 	if dir == "" {
 		return nil, nil //nolint:nilnil // an event without images
 	}
-	set, err := images.ReadDir(dir)
+	set, err := criuimage.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint images: %w", err)
 	}

@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/remover"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/remover"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/spawn"
 )
 
 // Exit statuses of the commands. As hook and action script the program ends with
@@ -51,8 +51,8 @@ func dispatch(args []string) int {
 		return exitUsage
 	}
 	switch name := args[0]; {
-	case name == helper.Verb:
-		return runHelper(helper.Run, args[1:])
+	case name == fdstore.Verb:
+		return runHelper(fdstore.Run, args[1:])
 	case name == remover.Verb:
 		return runHelper(remover.Run, args[1:])
 	case name == hook.WatchVerb:

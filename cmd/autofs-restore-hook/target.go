@@ -181,7 +181,7 @@ func inspect(event hook.Event, asJSON bool) int {
 
 // machine describes this machine's CRIU.
 func machine(log *logger) *forecast.Machine {
-	criu, err := install.LookAtCRIU(context.Background(), "/")
+	criu, err := install.InspectCRIU(context.Background(), "/")
 	if err != nil {
 		log.Warn(err)
 	}

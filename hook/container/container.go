@@ -7,10 +7,11 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -27,7 +28,7 @@ type Container struct {
 	// pipes are what processes read: descriptor by inode number, by pid.
 	pipes map[int]map[uint64]int
 	// Managers are connections to systemd, by the pid of the systemd.
-	Managers map[int]*master.Manager
+	Managers map[int]*systemd.Manager
 	// unreachable are the errors of systemds that could not be reached, by pid.
 	unreachable map[int]error
 	// Roots are open autofs roots, by namespace and mount id.
@@ -64,7 +65,7 @@ func Open(init *nsenter.Process, everyone bool) (*Container, error) {
 		Owner:       owner.Of(init),
 		Masters:     map[int]*owner.Member{},
 		pipes:       map[int]map[uint64]int{},
-		Managers:    map[int]*master.Manager{},
+		Managers:    map[int]*systemd.Manager{},
 		unreachable: map[int]error{},
 		Roots:       map[RootKey]*os.File{},
 		own:         map[RootKey]bool{},

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -17,7 +19,7 @@ import (
 func NameUnits(list []Mount) {
 	for i := range list {
 		if m := &list[i]; m.Master.Kind == master.Systemd {
-			m.Master.Unit = master.UnitNameFromPath(m.Path, "automount")
+			m.Master.Unit = systemd.UnitNameFromPath(m.Path, "automount")
 		}
 	}
 }
@@ -57,7 +59,7 @@ func noListener(err error) bool {
 }
 
 // Manager returns the connection to the systemd with the given pid.
-func (c *Container) Manager(ctx context.Context, pid int) (*master.Manager, error) {
+func (c *Container) Manager(ctx context.Context, pid int) (*systemd.Manager, error) {
 	if m := c.Managers[pid]; m != nil {
 		return m, nil
 	}
@@ -71,11 +73,11 @@ func (c *Container) Manager(ctx context.Context, pid int) (*master.Manager, erro
 	if p == nil {
 		return nil, fmt.Errorf("process %d: %w", pid, owner.ErrOutside)
 	}
-	m, err := master.Connect(ctx, p)
+	m, err := systemd.Connect(ctx, p)
 	// A systemd that re-executes itself has no socket for a moment.
 	for end := time.Now().Add(socketTime); noListener(err) && time.Now().Before(end) && ctx.Err() == nil; {
 		time.Sleep(RetryInterval)
-		m, err = master.Connect(ctx, p)
+		m, err = systemd.Connect(ctx, p)
 	}
 	if err != nil {
 		c.unreachable[pid] = err

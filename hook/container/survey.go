@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,7 +12,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
-	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -187,7 +187,7 @@ func outsideMaster(pid int) Master {
 // be served from outside by a process that does not lead its process group.
 func (c *Container) otherReaders() map[uint64]Master {
 	found := map[uint64]Master{}
-	entries, err := dirs.Entries("/proc")
+	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return found
 	}

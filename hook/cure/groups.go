@@ -7,8 +7,8 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/remover"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/remover"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -28,7 +28,7 @@ const (
 // CreateGroups creates the groups in the container's own, named own, that the
 // checkpointed processes watch, and starts the helper that removes those that a failed
 // restore leaves. criu is the process that restores.
-func CreateGroups(init, criu *nsenter.Process, watched *images.Watched, view GroupView, warn func(error)) (own string, created []string, err error) {
+func CreateGroups(init, criu *nsenter.Process, watched *criuimage.Watched, view GroupView, warn func(error)) (own string, created []string, err error) {
 	if len(watched.Groups) == 0 {
 		return "", nil, nil
 	}
@@ -87,7 +87,7 @@ func (r refusals) err(own string) error {
 
 // watchedGroups lists the groups, relative to the container's own, whose files the
 // checkpointed processes watch.
-func watchedGroups(w *images.Watched, own string, view GroupView) (wanted []string, refused refusals) {
+func watchedGroups(w *criuimage.Watched, own string, view GroupView) (wanted []string, refused refusals) {
 	seen := make(map[string]bool)
 	for _, watch := range w.Watches {
 		mount, ok := w.Groups[watch.MountID]

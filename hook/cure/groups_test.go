@@ -7,14 +7,14 @@ import (
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 )
 
 // watchesOf are watches through one cgroup mount at /sys/fs/cgroup, number 7.
-func watchesOf(root string, paths ...string) *images.Watched {
-	w := &images.Watched{Groups: map[uint32]images.GroupMount{7: {MountPoint: "/sys/fs/cgroup", Root: root}}}
+func watchesOf(root string, paths ...string) *criuimage.Watched {
+	w := &criuimage.Watched{Groups: map[uint32]criuimage.GroupMount{7: {MountPoint: "/sys/fs/cgroup", Root: root}}}
 	for _, p := range paths {
-		w.Watches = append(w.Watches, images.Watch{Path: p, MountID: 7})
+		w.Watches = append(w.Watches, criuimage.Watch{Path: p, MountID: 7})
 	}
 	return w
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
@@ -39,7 +39,7 @@ const parkTime = 10 * time.Minute
 
 // newParking makes parking mounts for triggers of a daemon, in its mount
 // namespace, and records them. They are not attached yet.
-func (s *Session) newParking(ctx context.Context, daemon *owner.Member, list []*container.Mount, h helper.Request) (*parking, error) {
+func (s *Session) newParking(ctx context.Context, daemon *owner.Member, list []*container.Mount, h fdstore.Request) (*parking, error) {
 	control, err := autofs.OpenControl()
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (p *parking) add(root *os.File, control *autofs.Control, m *container.Mount
 }
 
 // record hands the files to a helper and writes the entry.
-func (p *parking) record(j journal.Store, init *nsenter.Process, h helper.Request) error {
+func (p *parking) record(j journal.Store, init *nsenter.Process, h fdstore.Request) error {
 	for _, lot := range p.lots {
 		h.Files = append(h.Files, lot.Root)
 	}
@@ -102,8 +102,8 @@ func (p *parking) record(j journal.Store, init *nsenter.Process, h helper.Reques
 		h.Files = append(h.Files, lot.Pipe)
 	}
 	h.Files, h.Release = append(h.Files, p.stale...), len(p.lots)
-	ref, recorded, err := helper.StartUnrecorded(h)
-	if err != nil && !errors.Is(err, helper.ErrNotMoved) {
+	ref, recorded, err := fdstore.StartUnrecorded(h)
+	if err != nil && !errors.Is(err, fdstore.ErrNotMoved) {
 		return err
 	}
 	p.Helper = ref
@@ -246,7 +246,7 @@ func (s *Session) dropParking(p *parking) {
 func (p *parking) open() error {
 	n := len(p.Mounts)
 	files, err := p.Helper.OpenAll()
-	if p.Helper == (helper.Ref{}) || errors.Is(err, helper.ErrGone) {
+	if p.Helper == (fdstore.Ref{}) || errors.Is(err, fdstore.ErrGone) {
 		p.lots, p.stale = make([]*park.Lot, n), make([]*os.File, n)
 		return nil
 	}

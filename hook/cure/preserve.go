@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/anondev"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
@@ -59,7 +59,7 @@ func (s *Session) recreateAll(ctx context.Context, h *journal.Handover, list []c
 	picked := plan.ToPreserve(list)
 	if len(picked) == 0 {
 		err := h.Holder.Stop(ctx)
-		h.Holder = helper.Ref{}
+		h.Holder = fdstore.Ref{}
 		return nil, err
 	}
 	lock, err := s.journal.LockDevices(ctx)
@@ -89,17 +89,17 @@ func (s *Session) recreateAll(ctx context.Context, h *journal.Handover, list []c
 
 // adopt takes over the numbers that Reserve held, and fills all other free
 // ones below the highest wanted.
-func adopt(ctx context.Context, h *journal.Handover, list []container.Mount, picked []int) (*device.Pool, error) {
+func adopt(ctx context.Context, h *journal.Handover, list []container.Mount, picked []int) (*anondev.Pool, error) {
 	var wanted []uint64
 	for _, i := range picked {
 		wanted = append(wanted, list[i].DeviceBefore)
 	}
-	pool := device.New(wanted)
+	pool := anondev.New(wanted)
 	var errs []error
 	// A holder that is gone was ended by a run that was killed: the numbers may
 	// still be free.
 	held, err := h.Holder.OpenAll()
-	if !errors.Is(err, helper.ErrGone) {
+	if !errors.Is(err, fdstore.ErrGone) {
 		errs = append(errs, err)
 	}
 	for _, f := range held {
@@ -109,7 +109,7 @@ func adopt(ctx context.Context, h *journal.Handover, list []container.Mount, pic
 	}
 	// Its copies must be closed for the numbers to become free.
 	errs = append(errs, h.Holder.Stop(ctx), pool.Fill(ctx))
-	h.Holder = helper.Ref{}
+	h.Holder = fdstore.Ref{}
 	if err := errors.Join(errs...); err != nil {
 		pool.Close()
 		return nil, err
@@ -122,7 +122,7 @@ func adopt(ctx context.Context, h *journal.Handover, list []container.Mount, pic
 // From Linux 6.19 on (922a6f34c175) a mount that propagates nothing is served
 // only in the mount namespace where its superblock was made: elsewhere an access
 // ends with EPERM. So all are made in the master's, which is entered once.
-func (s *Session) recreateServedBy(ctx context.Context, h *journal.Handover, pool *device.Pool, list []container.Mount, picked []int) []*mounts.Replacement {
+func (s *Session) recreateServedBy(ctx context.Context, h *journal.Handover, pool *anondev.Pool, list []container.Mount, picked []int) []*mounts.Replacement {
 	var made []*mounts.Replacement
 	p := s.container.Masters[list[picked[0]].Master.PID]
 	err := p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {

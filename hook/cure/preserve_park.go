@@ -5,7 +5,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
@@ -60,7 +60,7 @@ func (s *Session) parkTriggers(ctx context.Context, criu *nsenter.Process, list 
 	var replacements []*mounts.Replacement
 	for pid, triggers := range byDaemon {
 		p, err := s.newParking(ctx, s.container.Masters[pid], triggers,
-			helper.Request{Bound: s.container.Init, Model: engine, Lifetime: parkTime})
+			fdstore.Request{Bound: s.container.Init, Model: engine, Lifetime: parkTime})
 		if err != nil {
 			s.warn(err) // Repair parks them
 			continue

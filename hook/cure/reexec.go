@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
@@ -38,12 +40,12 @@ func (w *Repair) reexecuteAll(ctx context.Context) bool {
 
 func (w *Repair) reexecuteAndDecide(ctx context.Context, pid int) {
 	var list []int
-	var served []master.Served
+	var served []systemd.Served
 	for i := range w.snapshot.Mounts {
 		m := &w.snapshot.Mounts[i]
 		if m.Main && m.Master.Kind == master.Systemd && m.Master.PID == pid {
 			list = append(list, i)
-			served = append(served, master.Served{Path: m.Path, Pipe: m.Options.PipeInode, Device: m.Device})
+			served = append(served, systemd.Served{Path: m.Path, Pipe: m.Options.PipeInode, Device: m.Device})
 		}
 	}
 	version, err := w.container.Version(ctx, pid)
@@ -65,7 +67,7 @@ func (w *Repair) reexecuteAndDecide(ctx context.Context, pid int) {
 	} else {
 		w.decideFromState(list, edit)
 	}
-	if errors.Is(err, master.ErrRefused) {
+	if errors.Is(err, systemd.ErrRefused) {
 		return
 	}
 	w.container.ForgetManager(pid) // its connection is broken
@@ -78,18 +80,18 @@ func (w *Repair) reexecuteAndDecide(ctx context.Context, pid int) {
 	}
 }
 
-func (w *Repair) reexecuteManager(ctx context.Context, pid, version int, served []master.Served) (*master.StateEdit, error) {
+func (w *Repair) reexecuteManager(ctx context.Context, pid, version int, served []systemd.Served) (*systemd.StateEdit, error) {
 	if version < oldestReexecuted {
-		return nil, fmt.Errorf("%w: it is version %d, older than %d", master.ErrRefused, version, oldestReexecuted)
+		return nil, fmt.Errorf("%w: it is version %d, older than %d", systemd.ErrRefused, version, oldestReexecuted)
 	}
-	return master.Reexecute(ctx, w.container.Masters[pid], master.Reexecution{
+	return systemd.Reexecute(ctx, w.container.Masters[pid], systemd.Reexecution{
 		Version: version, Served: served, Replaced: w.snapshot.ReexecuteReplaced,
 	})
 }
 
 // decideFromState decides about the mounts of a systemd by its state.
-func (w *Repair) decideFromState(list []int, edit *master.StateEdit) {
-	units := make(map[uint64]*master.UnitState, len(edit.Units))
+func (w *Repair) decideFromState(list []int, edit *systemd.StateEdit) {
+	units := make(map[uint64]*systemd.UnitState, len(edit.Units))
 	for i := range edit.Units {
 		units[edit.Units[i].Pipe] = &edit.Units[i]
 	}
@@ -140,7 +142,7 @@ func (w *Repair) copyDecision(i int) {
 
 // answerRequests has systemd answer the requests that it took while it could not. It
 // does when the mount comes up.
-func (w *Repair) answerRequests(ctx context.Context, pid int, edit *master.StateEdit) {
+func (w *Repair) answerRequests(ctx context.Context, pid int, edit *systemd.StateEdit) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	for i := range edit.Units {
@@ -154,7 +156,7 @@ func (w *Repair) answerRequests(ctx context.Context, pid int, edit *master.State
 }
 
 // hasWaiter reports whether a process waits on the mount of a unit.
-func (w *Repair) hasWaiter(u *master.UnitState) bool {
+func (w *Repair) hasWaiter(u *systemd.UnitState) bool {
 	for i := range w.snapshot.Mounts {
 		m := &w.snapshot.Mounts[i]
 		if m.Main && m.Options.PipeInode == u.Pipe && len(container.WaitersOn(w.snapshot.Waiters, m.Path)) > 0 {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container/containertest"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -65,25 +67,25 @@ func TestRestartInstead(t *testing.T) {
 
 // TestJudge: what systemd's state says decides, whatever was planned.
 func TestJudge(t *testing.T) {
-	stale := func(pipe uint64) master.UnitState {
-		return master.UnitState{Unit: "x.automount", Pipe: pipe, Was: 50, Device: 60}
+	stale := func(pipe uint64) systemd.UnitState {
+		return systemd.UnitState{Unit: "x.automount", Pipe: pipe, Was: 50, Device: 60}
 	}
-	right := func(pipe uint64) master.UnitState {
-		return master.UnitState{Unit: "x.automount", Pipe: pipe, Was: 60, Device: 60}
+	right := func(pipe uint64) systemd.UnitState {
+		return systemd.UnitState{Unit: "x.automount", Pipe: pipe, Was: 60, Device: 60}
 	}
-	odd := func(pipe uint64) master.UnitState { return master.UnitState{Pipe: pipe, Problem: "odd"} }
+	odd := func(pipe uint64) systemd.UnitState { return systemd.UnitState{Pipe: pipe, Problem: "odd"} }
 	for name, test := range map[string]struct {
-		units []master.UnitState
+		units []systemd.UnitState
 		want  []plan.Cure
 	}{
-		"all stale":              {[]master.UnitState{stale(7), stale(8), stale(9)}, []plan.Cure{plan.Reexecuted, plan.Reexecuted, plan.Reexecuted, plan.Reexecuted}},
-		"all right":              {[]master.UnitState{right(7), right(8), right(9)}, []plan.Cure{plan.Healthy, plan.Healthy, plan.Healthy, plan.Preserved}},
-		"one stale":              {[]master.UnitState{right(7), stale(8), right(9)}, []plan.Cure{plan.Healthy, plan.Healthy, plan.Reexecuted, plan.Preserved}},
+		"all stale":              {[]systemd.UnitState{stale(7), stale(8), stale(9)}, []plan.Cure{plan.Reexecuted, plan.Reexecuted, plan.Reexecuted, plan.Reexecuted}},
+		"all right":              {[]systemd.UnitState{right(7), right(8), right(9)}, []plan.Cure{plan.Healthy, plan.Healthy, plan.Healthy, plan.Preserved}},
+		"one stale":              {[]systemd.UnitState{right(7), stale(8), right(9)}, []plan.Cure{plan.Healthy, plan.Healthy, plan.Reexecuted, plan.Preserved}},
 		"no such units":          {nil, []plan.Cure{plan.Unrepaired, plan.Unrepaired, plan.Unrepaired, plan.Preserved}},
-		"a problem with the one": {[]master.UnitState{odd(7), stale(8), odd(9)}, []plan.Cure{plan.Unrepaired, plan.Unrepaired, plan.Reexecuted, plan.Preserved}},
+		"a problem with the one": {[]systemd.UnitState{odd(7), stale(8), odd(9)}, []plan.Cure{plan.Unrepaired, plan.Unrepaired, plan.Reexecuted, plan.Preserved}},
 	} {
 		w := reexecWork(container.Auto, containertest.UnknownDevice)
-		w.decideFromState([]int{0, 2, 3}, &master.StateEdit{Units: test.units})
+		w.decideFromState([]int{0, 2, 3}, &systemd.StateEdit{Units: test.units})
 		if got := curesOf(w); !slices.Equal(got, test.want) {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}

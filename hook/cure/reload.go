@@ -7,10 +7,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
@@ -84,7 +85,7 @@ func (w *Repair) reloadOffsets(ctx context.Context, daemon *owner.Member, list [
 
 func (w *Repair) reloadDaemon(ctx context.Context, daemon *owner.Member, list []int) {
 	var late []waiters.Waiter
-	err := master.CanReload(ctx, daemon.Process)
+	err := automount.CanReload(ctx, daemon.Process)
 	if err == nil {
 		late, err = w.parkRunning(ctx, daemon, list)
 	}
@@ -129,7 +130,7 @@ func (w *Repair) parkRunning(ctx context.Context, daemon *owner.Member, list []i
 	}
 	places := w.parkPlaces(stale)
 	if triggers := w.unparkedTriggers(daemon, stale); len(triggers) > 0 {
-		p, err := w.newParking(ctx, daemon, triggers, helper.Request{Bound: w.container.Init, Lifetime: parkTime})
+		p, err := w.newParking(ctx, daemon, triggers, fdstore.Request{Bound: w.container.Init, Lifetime: parkTime})
 		if err != nil {
 			return nil, err
 		}

@@ -8,9 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
@@ -190,7 +191,7 @@ func (h daemonSpace) openRoot(ctx context.Context, path string, device uint64) (
 	case h.daemon == nil:
 		return nil, err
 	}
-	files, err := master.OpenRoots(ctx, h.daemon, []master.Root{{Path: path, Device: device}})
+	files, err := automount.OpenRoots(ctx, h.daemon, []automount.Root{{Path: path, Device: device}})
 	if err != nil {
 		return nil, err
 	}

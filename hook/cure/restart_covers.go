@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -25,7 +25,7 @@ const coversTime = 24 * time.Hour
 type savedCovers struct {
 	kept   *mounts.Kept
 	entry  *journal.Entry[journal.SavedCovers]
-	helper helper.Ref
+	helper fdstore.Ref
 }
 
 // saveCovers keeps the covers of the mount, before its unit is restarted.
@@ -40,7 +40,7 @@ func (s *Session) saveCovers(ctx context.Context, in *nsenter.Process, m *contai
 	}
 	c := &savedCovers{kept: kept, entry: entry}
 	var recorded func() error
-	if c.helper, recorded, err = helper.StartUnrecorded(helper.Request{
+	if c.helper, recorded, err = fdstore.StartUnrecorded(fdstore.Request{
 		Bound: s.container.Init, Lifetime: coversTime, Files: []*os.File{kept.Namespace()},
 	}); err != nil {
 		kept.Close()
@@ -59,7 +59,7 @@ func (c *savedCovers) drop(ctx context.Context) error {
 	return errors.Join(c.kept.Close(), forgetCovers(ctx, c.helper, c.entry))
 }
 
-func forgetCovers(ctx context.Context, h helper.Ref, entry *journal.Entry[journal.SavedCovers]) error {
+func forgetCovers(ctx context.Context, h fdstore.Ref, entry *journal.Entry[journal.SavedCovers]) error {
 	if err := h.Stop(ctx); err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (s *Session) restoreCoversOf(ctx context.Context, entry *journal.Entry[jour
 		return forgetCovers(ctx, saved.Holder, entry) // nothing was detached
 	}
 	namespace, err := saved.Holder.Open(0)
-	if errors.Is(err, helper.ErrGone) {
+	if errors.Is(err, fdstore.ErrGone) {
 		if now != nil && len(table.Stack(now)) > 0 {
 			err = nil // all was put back before
 		}

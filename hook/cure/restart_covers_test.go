@@ -12,7 +12,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
@@ -22,8 +22,8 @@ import (
 
 // The tests' binary is its own holder, as the program is.
 func init() {
-	if len(os.Args) > 1 && os.Args[1] == helper.Verb {
-		if helper.Run(os.Args[2:]) != nil {
+	if len(os.Args) > 1 && os.Args[1] == fdstore.Verb {
+		if fdstore.Run(os.Args[2:]) != nil {
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -150,7 +150,7 @@ func (c *covered) now(t *testing.T) (*mounts.Mount, []*mounts.Mount) {
 }
 
 // keepAndDie does what a run does that is killed after it has kept the covers.
-func (c *covered) keepAndDie(t *testing.T) helper.Ref {
+func (c *covered) keepAndDie(t *testing.T) fdstore.Ref {
 	t.Helper()
 	m, _ := c.now(t)
 	k, err := c.session(t).saveCovers(context.Background(), c.init, &container.Mount{ID: m.ID, Path: c.path, Device: mounts.DeviceOf(m)})
@@ -168,12 +168,12 @@ func (c *covered) keepAndDie(t *testing.T) helper.Ref {
 }
 
 // expectDropped: no record, and no holder.
-func (c *covered) expectDropped(t *testing.T, ref helper.Ref) {
+func (c *covered) expectDropped(t *testing.T, ref fdstore.Ref) {
 	t.Helper()
 	if entries, err := os.ReadDir(filepath.Join(c.store.Dir, "covers")); err != nil || len(entries) != 0 {
 		t.Errorf("records: %v, %v", entries, err)
 	}
-	if f, err := ref.Open(0); !errors.Is(err, helper.ErrGone) {
+	if f, err := ref.Open(0); !errors.Is(err, fdstore.ErrGone) {
 		t.Errorf("the holder: %v, %v", f, err)
 	}
 }
@@ -258,7 +258,7 @@ func TestRestoreCoversRecords(t *testing.T) {
 		}
 	}
 	err := finish()
-	if err == nil || !errors.Is(err, helper.ErrGone) || strings.Contains(err.Error(), "%!") ||
+	if err == nil || !errors.Is(err, fdstore.ErrGone) || strings.Contains(err.Error(), "%!") ||
 		strings.Count(err.Error(), "not of this version") != 2 {
 		t.Errorf("%v", err)
 	}

@@ -7,8 +7,9 @@ import (
 	"os"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 )
 
@@ -55,7 +56,7 @@ func (s *Session) awaitPendingJobs(ctx context.Context, paths map[string]bool) e
 	defer cancel()
 	var errs []error
 	for path := range paths {
-		errs = append(errs, manager.AwaitAutomount(wait, master.UnitNameFromPath(path, "automount")))
+		errs = append(errs, manager.AwaitAutomount(wait, systemd.UnitNameFromPath(path, "automount")))
 	}
 	return errors.Join(append(errs, s.container.ReadTables())...)
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
@@ -45,12 +47,12 @@ func (w *Repair) openBlockedRoots(ctx context.Context, list []int) {
 }
 
 func (w *Repair) openViaDaemon(ctx context.Context, pid int, list []int) {
-	var wanted []master.Root
+	var wanted []automount.Root
 	for _, i := range list {
 		m := &w.snapshot.Mounts[i]
-		wanted = append(wanted, master.Root{Path: m.Path, Device: m.Device})
+		wanted = append(wanted, automount.Root{Path: m.Path, Device: m.Device})
 	}
-	files, err := master.OpenRoots(ctx, w.container.Masters[pid], wanted)
+	files, err := automount.OpenRoots(ctx, w.container.Masters[pid], wanted)
 	if err != nil {
 		w.warn(err)
 	}

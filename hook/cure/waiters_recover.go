@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -65,7 +67,7 @@ func (s *Session) removeViaDaemon(ctx context.Context, sp *container.Space, path
 		if m.Path != path || m.Namespace != sp.ID || m.Master.Kind != master.Automount || daemon == nil {
 			continue
 		}
-		files, err := master.OpenRoots(ctx, daemon, []master.Root{{Path: path, Device: device}})
+		files, err := automount.OpenRoots(ctx, daemon, []automount.Root{{Path: path, Device: device}})
 		if err != nil {
 			return err
 		}

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"golang.org/x/sys/unix"
@@ -27,7 +27,7 @@ func TestOnDisk(t *testing.T) {
 	if err := errors.Join(restart, waiters, s.Confirm(init, []*container.Mount{&m}),
 		Replacements.Of(s, init).Save(Replacement{Places: []mounts.Place{place}}),
 		TriggersParked.Of(s, init, 101, 66).Save(ParkedTriggers{Parking: container.Parking{Daemon: 101, DaemonStart: 5, Mounts: []container.ParkedTrigger{{Path: "/a", Parking: 66, Stale: 54}}}, Namespace: 9}),
-		CoversSaved.Of(s, init, 50).Save(SavedCovers{Path: "/a", Device: 54, Holder: helper.Ref{PID: 8, StartTime: 9, Files: 1}}),
+		CoversSaved.Of(s, init, 50).Save(SavedCovers{Path: "/a", Device: 54, Holder: fdstore.Ref{PID: 8, StartTime: 9, Files: 1}}),
 		s.SaveReport("c1", []byte("{}"))); err != nil {
 		t.Fatal(err)
 	}

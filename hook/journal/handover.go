@@ -6,8 +6,8 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -25,8 +25,8 @@ type Handover struct {
 	Devices []OldDevice `json:"devices"`
 	// Holder holds the placeholders of the wanted device numbers after Reserve, the
 	// roots after Preserve.
-	Holder helper.Ref `json:"holder"`
-	Roots  []HeldRoot `json:"roots"`
+	Holder fdstore.Ref `json:"holder"`
+	Roots  []HeldRoot  `json:"roots"`
 	// Preserved are the paths whose mounts have their old numbers again;
 	// NotPreserved says of others why not.
 	Preserved    []string          `json:"preserved"`
@@ -79,7 +79,7 @@ func (s Store) LoadHandover(criu *nsenter.Process) (*Handover, error) {
 // OldDevices takes the old device numbers from the images. CRIU numbers mount
 // namespaces from the container's first process on, so where namespaces differ
 // about a path, the lowest number is the one of the main namespace.
-func OldDevices(set *images.Set) []OldDevice {
+func OldDevices(set *criuimage.Set) []OldDevice {
 	if set == nil {
 		return nil
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container/containertest"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/images"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
@@ -27,7 +27,7 @@ func TestRecord(t *testing.T) {
 	}
 	want := &Handover{
 		Stage: stage.Preserve, Init: "5-6", Devices: []OldDevice{{Path: containertest.HostileName[:3], Device: 54, StrictExpire: true, Systemd: true}},
-		Holder: helper.Ref{PID: 7, StartTime: 8, Files: 2}, Roots: []HeldRoot{{Namespace: 1, Mount: 2, Index: 1}},
+		Holder: fdstore.Ref{PID: 7, StartTime: 8, Files: 2}, Roots: []HeldRoot{{Namespace: 1, Mount: 2, Index: 1}},
 		Preserved: []string{"/a"}, NotPreserved: map[string]string{"/b": "taken"},
 	}
 	for range 2 {
@@ -99,10 +99,10 @@ func TestSweep(t *testing.T) {
 
 func TestDevices(t *testing.T) {
 	const options = "fd=9,pgrp=80,timeout=0,minproto=5,maxproto=5,direct,pipe_ino=156810"
-	systemd := images.Superblock{FD: 9, ProcessGroup: 1, ReadFD: 8, Mode: autofs.Direct}
-	change := func(f func(*images.Superblock)) images.Superblock { s := systemd; f(&s); return s }
-	set := &images.Set{
-		Mounts: []images.Mount{
+	systemd := criuimage.Superblock{FD: 9, ProcessGroup: 1, ReadFD: 8, Mode: autofs.Direct}
+	change := func(f func(*criuimage.Superblock)) criuimage.Superblock { s := systemd; f(&s); return s }
+	set := &criuimage.Set{
+		Mounts: []criuimage.Mount{
 			{MountPoint: "/systemd", Device: 1, NamespaceID: 3, Options: options + ",ignore"},
 			{MountPoint: "/automount", Device: 2, Options: options + ",strictexpire"},
 			{MountPoint: "/catatonic", Device: 3},
@@ -111,9 +111,9 @@ func TestDevices(t *testing.T) {
 			{MountPoint: "/group", Device: 6},
 			{MountPoint: "/systemd", Device: 7, NamespaceID: 4},
 		},
-		Superblocks: map[uint64]images.Superblock{
-			1: systemd, 2: change(func(s *images.Superblock) { s.ReadFD = -1 }), 3: change(func(s *images.Superblock) { s.FD = -1 }),
-			4: change(func(s *images.Superblock) { s.Mode = autofs.Indirect }), 6: change(func(s *images.Superblock) { s.ProcessGroup = 20 }), 7: systemd,
+		Superblocks: map[uint64]criuimage.Superblock{
+			1: systemd, 2: change(func(s *criuimage.Superblock) { s.ReadFD = -1 }), 3: change(func(s *criuimage.Superblock) { s.FD = -1 }),
+			4: change(func(s *criuimage.Superblock) { s.Mode = autofs.Indirect }), 6: change(func(s *criuimage.Superblock) { s.ProcessGroup = 20 }), 7: systemd,
 		},
 	}
 	r := &Handover{Devices: OldDevices(set)}

@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -41,7 +41,7 @@ type SavedCovers struct {
 	Path   string `json:"path"`
 	Device uint64 `json:"device"` // st_dev of the mount
 	// Holder has the mount namespace open in which the covers are.
-	Holder helper.Ref `json:"holder"`
+	Holder fdstore.Ref `json:"holder"`
 }
 
 // ParkedWaiters is the parking mount into which waiters are brought.
@@ -56,7 +56,7 @@ type ParkedTriggers struct {
 	Namespace uint64 `json:"namespace"`
 	// Helper has three files for each mount: first the roots of all parking
 	// mounts, then their pipes, then copies of the stale triggers.
-	Helper helper.Ref `json:"helper"`
+	Helper fdstore.Ref `json:"helper"`
 }
 
 // HasEntries reports whether earlier runs have left anything about the container. In

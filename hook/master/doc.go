@@ -1,11 +1,9 @@
-// Package master identifies the processes that serve autofs mounts, and makes each kind
-// of them serve its mounts again.
+// Package master identifies the processes that serve autofs mounts.
 //
 // A master is found by the pipe that the kernel writes requests to: the mount option
 // pipe_ino= identifies it, and the process that has its read end open is the master. The
-// name of that process only decides which kind of master it is. A systemd is reached
-// through its own socket, where the kernel attests its identity (SO_PEERCRED), and
-// re-executed; an automount daemon gets a SIGHUP. Both must be the container's (package
+// name of that process only decides which kind of master it is. What acts on a master
+// (packages systemd and automount) acts on the container's own processes only (package
 // owner), so a process gains nothing by a false name.
 package master
 

@@ -18,7 +18,7 @@ type Identity struct {
 // Identify returns which kind of master a process is.
 func Identify(p *nsenter.Process) (Identity, error) {
 	id := Identity{Kind: Other, PID: p.PID()}
-	inner, err := containerPID(p)
+	inner, err := ContainerPID(p)
 	if err != nil {
 		return id, err
 	}
@@ -66,8 +66,8 @@ func Pipes(p *nsenter.Process) (map[uint64]int, error) {
 	return found, nil
 }
 
-// pipeAt returns the inode number of the pipe behind a descriptor of the process.
-func pipeAt(p *nsenter.Process, fd int) (uint64, error) { return pipeBehind(p, strconv.Itoa(fd)) }
+// PipeAt returns the inode number of the pipe behind a descriptor of the process.
+func PipeAt(p *nsenter.Process, fd int) (uint64, error) { return pipeBehind(p, strconv.Itoa(fd)) }
 
 func pipeBehind(p *nsenter.Process, name string) (uint64, error) {
 	link, err := p.Readlink("fd/" + name)
@@ -81,8 +81,8 @@ func pipeBehind(p *nsenter.Process, name string) (uint64, error) {
 	return strconv.ParseUint(strings.TrimSuffix(text, "]"), 10, 64)
 }
 
-// containerPID is the last number in the line "NSpid:" of /proc/<pid>/status.
-func containerPID(p *nsenter.Process) (int, error) {
+// ContainerPID is the last number in the line "NSpid:" of /proc/<pid>/status.
+func ContainerPID(p *nsenter.Process) (int, error) {
 	value, err := p.Status("NSpid")
 	if err != nil {
 		return 0, err

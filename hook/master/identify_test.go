@@ -1,21 +1,15 @@
 package master
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
-	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // program copies cat under another name.
@@ -102,47 +96,5 @@ func TestPipes(t *testing.T) {
 	// Both ends of one pipe: the reading one is named.
 	if pipes, err := Pipes(w); err != nil || len(pipes) != 2 || pipes[st.Ino] != 3 {
 		t.Errorf("%v, %v, want pipe %d as descriptor 3", pipes, err, st.Ino)
-	}
-}
-
-func TestCredentials(t *testing.T) {
-	requireRoot(t)
-	full := open(t, testenv.Start(t, nil))
-	ours, err := full.Capabilities("CapEff")
-	if err != nil || ours == 0 {
-		t.Fatalf("%#x, %v", ours, err)
-	}
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil || !bytes.Contains(status, fmt.Appendf(nil, "CapEff:\t%016x\n", ours)) {
-		t.Errorf("capabilities %#x are not those of\n%s%v", ours, status, err)
-	}
-	none := open(t, testenv.Start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}))
-	for name, test := range map[string]struct {
-		p    *nsenter.Process
-		want uint64
-	}{"root": {full, ours}, "no capabilities": {none, 0}} {
-		if got, err := commonCapabilities(test.p); err != nil || got != test.want {
-			t.Errorf("%s: %#x, %v, want %#x", name, got, err, test.want)
-		}
-	}
-}
-
-func TestSocketAddress(t *testing.T) {
-	longest := strings.Repeat("x", 107)
-	for path, want := range map[string]uintptr{"/a": 5, longest: 110} {
-		address, length, err := socketAddress(path)
-		if err != nil || length != want || address.Path[len(path)-1] != int8(path[len(path)-1]) {
-			t.Errorf("%q: %d, %v", path, length, err)
-		}
-	}
-	if _, _, err := socketAddress(longest + "x"); err == nil {
-		t.Error("108 bytes fit")
-	}
-}
-
-func TestBoundedConn(t *testing.T) {
-	c := boundedConn{Conn: nil, left: 0}
-	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.ErrShortBuffer) {
-		t.Errorf("%v", err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -42,7 +42,7 @@ type Place struct {
 type Diverted struct {
 	lot     *Lot
 	control *autofs.Control
-	helper  helper.Ref
+	helper  fdstore.Ref
 	copies  []lotCopy
 }
 
@@ -70,7 +70,7 @@ func Divert(ctx context.Context, places []Place, missing func() int, announce fu
 		return nil, err
 	}
 	// If this process is killed, the helper releases the processes in the lot with ENOENT.
-	if d.helper, err = helper.StartBoundToSelf([]*os.File{d.lot.Root}, 1); err != nil {
+	if d.helper, err = fdstore.StartBoundToSelf([]*os.File{d.lot.Root}, 1); err != nil {
 		return nil, errors.Join(err, d.Resume(ctx))
 	}
 	device, err := d.lot.Device()

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
@@ -23,8 +23,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == helper.Verb {
-		if helper.Run(os.Args[2:]) != nil {
+	if len(os.Args) > 1 && os.Args[1] == fdstore.Verb {
+		if fdstore.Run(os.Args[2:]) != nil {
 			os.Exit(1)
 		}
 		os.Exit(0)

@@ -13,19 +13,10 @@ import (
 // unmerged are names of the contract that the sources do not have yet: they come with
 // other branches. The list is to become empty.
 var unmerged = map[string][]string{
-	"Report": {"schema", "time", "version"},
 	"Check":  {"id"},
 	"option": {"--all", "--help"},
-	"target": {"check-packages", "test-cri"},
-	"package": {
-		"hook/anondev", "hook/automount", "hook/container", "hook/criuimage", "hook/cure", "hook/journal", "hook/plan",
-		"hook/ptrace", "hook/report", "hook/sys", "hook/systemd",
-	},
+	"target": {"test-cri"},
 }
-
-// leaving are packages that another branch renames or removes. The list is to become
-// empty.
-var leaving = []string{"hook/clone", "hook/device", "hook/images", "hook/master", "hook/remover", "hook/spawn"}
 
 func (o object) names() []string { return slices.Sorted(maps.Keys(o.Properties)) }
 
@@ -50,7 +41,7 @@ func TestReportFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	report := fields(t, "hook/", "Report")
-	have := sorted(append(report.names(), unmerged["Report"]...))
+	have := sorted(report.names())
 	mount := fields(t, "hook/", report["mounts"])
 	text := section(t, reference, "## Report")
 	same(t, "field of a report", column(table(t, text, "field"), 0), have)
@@ -210,7 +201,6 @@ func TestPackages(t *testing.T) {
 			have = append(have, dir)
 		}
 	}
-	have = slices.DeleteFunc(append(have, unmerged["package"]...), func(name string) bool { return slices.Contains(leaving, name) })
 	documented := slices.DeleteFunc(column(table(t, section(t, "docs/architecture.md", "## Packages"), "package"), 0),
 		func(name string) bool { return !strings.HasPrefix(name, "hook") })
 	same(t, "package", documented, sorted(have))

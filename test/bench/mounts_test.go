@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/anondev"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/device"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -148,7 +148,7 @@ func inProcess(b testing.TB, pid, count int) []time.Duration {
 	}
 	pipes, err := master.Pipes(p)
 	step(err)
-	pool := device.New(wanted)
+	pool := anondev.New(wanted)
 	defer pool.Close()
 	err = pool.Fill(ctx)
 	pool.Trim()

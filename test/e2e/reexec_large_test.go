@@ -13,9 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
+
 	"golang.org/x/sys/unix"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
@@ -33,7 +34,7 @@ func init() {
 	if err != nil {
 		return
 	}
-	var how master.Reexecution
+	var how systemd.Reexecution
 	text, err := os.ReadFile(tellFile)
 	if err == nil {
 		err = json.Unmarshal(text, &how)
@@ -43,7 +44,7 @@ func init() {
 		p, err = nsenter.Open(pid)
 	}
 	if err == nil {
-		_, err = master.Reexecute(context.Background(), owner.Of(p).First(), how)
+		_, err = systemd.Reexecute(context.Background(), owner.Of(p).First(), how)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -111,14 +112,14 @@ func reexecutedLarge(t *testing.T, suite string) {
 		if mounts[path] == nil {
 			t.Fatalf("%s is not mounted", path)
 		}
-		w.now = append(w.now, master.Served{Path: path, Pipe: pipeOf(t, mounts[path]), Device: unix.Mkdev(0, uint32(mounts[path].Minor))})
+		w.now = append(w.now, systemd.Served{Path: path, Pipe: pipeOf(t, mounts[path]), Device: unix.Mkdev(0, uint32(mounts[path].Minor))})
 	}
 	units := unitList(t, c)
 
-	var away []master.Served
+	var away []systemd.Served
 	for _, mount := range w.now {
-		away = append(away, master.Served{Path: mount.Path, Pipe: mount.Pipe, Device: unix.Mkdev(0, stale+1)})
-		w.before = append(w.before, master.Served{Path: mount.Path, Pipe: mount.Pipe, Device: unix.Mkdev(0, stale)})
+		away = append(away, systemd.Served{Path: mount.Path, Pipe: mount.Pipe, Device: unix.Mkdev(0, stale+1)})
+		w.before = append(w.before, systemd.Served{Path: mount.Path, Pipe: mount.Pipe, Device: unix.Mkdev(0, stale)})
 	}
 	begin := time.Now()
 	w.tell(t, away)
@@ -190,9 +191,9 @@ var writes = regexp.MustCompile(`pwrite64\(.*, (\d+), (\d+)\) += (\d+)\n`)
 
 // tellTraced tells systemd numbers in a process under strace, and returns how
 // long systemd's state was and how many bytes were added in the first write.
-func (w *walk) tellTraced(t *testing.T, served []master.Served, options ...string) (size, added int, killed bool) {
+func (w *walk) tellTraced(t *testing.T, served []systemd.Served, options ...string) (size, added int, killed bool) {
 	t.Helper()
-	text, err := json.Marshal(master.Reexecution{Version: w.version, Served: served})
+	text, err := json.Marshal(systemd.Reexecution{Version: w.version, Served: served})
 	if err != nil {
 		t.Fatal(err)
 	}

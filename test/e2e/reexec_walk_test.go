@@ -10,10 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
+
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
@@ -26,9 +27,9 @@ type walk struct {
 	s       *snapshot
 	r       *lab.Restored
 	pid1    *nsenter.Process
-	version int             // systemd's
-	now     []master.Served // its mounts
-	before  []master.Served // the same with the numbers of the checkpoint
+	version int              // systemd's
+	now     []systemd.Served // its mounts
+	before  []systemd.Served // the same with the numbers of the checkpoint
 	units   map[string]lab.Unit
 	files   []string
 
@@ -48,8 +49,8 @@ func startWalk(t *testing.T, s *snapshot) *walk {
 	for _, m := range report.Mounts {
 		if m.Outcome == "reexecuted" && m.Master.Kind == "systemd" && !seen[m.Path] {
 			seen[m.Path] = true
-			w.now = append(w.now, master.Served{Path: m.Path, Pipe: pipeOf(t, mounts[m.Path]), Device: device(t, m.DeviceNow)})
-			w.before = append(w.before, master.Served{Path: m.Path, Pipe: pipeOf(t, mounts[m.Path]), Device: device(t, m.DeviceBefore)})
+			w.now = append(w.now, systemd.Served{Path: m.Path, Pipe: pipeOf(t, mounts[m.Path]), Device: device(t, m.DeviceNow)})
+			w.before = append(w.before, systemd.Served{Path: m.Path, Pipe: pipeOf(t, mounts[m.Path]), Device: device(t, m.DeviceBefore)})
 		}
 	}
 	var err error
@@ -105,11 +106,11 @@ func pipeOf(t *testing.T, m *mountinfo.Info) uint64 {
 
 // tell gives systemd numbers without the program; none changes nothing. It returns
 // what its units remembered.
-func (w *walk) tell(t *testing.T, served []master.Served) *master.StateEdit {
+func (w *walk) tell(t *testing.T, served []systemd.Served) *systemd.StateEdit {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*lab.TouchLimit)
 	defer cancel()
-	edit, err := master.Reexecute(ctx, owner.Of(w.pid1).First(), master.Reexecution{Version: w.version, Served: served})
+	edit, err := systemd.Reexecute(ctx, owner.Of(w.pid1).First(), systemd.Reexecution{Version: w.version, Served: served})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +149,7 @@ func (w *walk) isCorrected(t *testing.T) bool {
 }
 
 // remembered counts the mounts that systemd remembers with their number.
-func remembered(edit *master.StateEdit, mounts []master.Served) (count int) {
+func remembered(edit *systemd.StateEdit, mounts []systemd.Served) (count int) {
 	for _, m := range mounts {
 		for i := range edit.Units {
 			if u := &edit.Units[i]; u.Pipe == m.Pipe && u.Was == m.Device {
@@ -159,7 +160,7 @@ func remembered(edit *master.StateEdit, mounts []master.Served) (count int) {
 	return count
 }
 
-func countCorrected(edit *master.StateEdit) (count int) {
+func countCorrected(edit *systemd.StateEdit) (count int) {
 	for i := range edit.Units {
 		if edit.Units[i].Corrected() {
 			count++

@@ -1,0 +1,87 @@
+//go:build linux
+
+package criuimage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// GroupMount is a mount of the cgroup v2 hierarchy in a checkpoint.
+type GroupMount struct {
+	// MountPoint is absolute and clean, within the root of its mount namespace.
+	MountPoint string
+	// Root is the group at its root, seen by the CRIU that made the checkpoint: the
+	// container's own group, or "/" without a cgroup namespace.
+	Root string
+}
+
+const fstypeCgroup2 = 23 // enum fstype of images/mnt.proto
+
+// Watched holds the inotify watches of an image directory.
+type Watched struct {
+	Watches []Watch
+	// Groups are the mounts of cgroup v2, by their old mount id.
+	Groups map[uint32]GroupMount
+}
+
+// ReadWatches reads the inotify watches of the checkpointed processes. Its errors are
+// those of [Read]. A checkpoint without open files gives an empty result.
+func ReadWatches(dir *os.File) (*Watched, error) {
+	names, err := list(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(names.mounts) == 0 {
+		return nil, fmt.Errorf("%s: %w", dir.Name(), ErrNoImages)
+	}
+	w := &Watched{Groups: make(map[uint32]GroupMount)}
+	total := 0
+	for _, name := range names.mounts {
+		f, err := load(dir, name, min(maxMountsFile, maxTotal-total))
+		if err != nil {
+			return nil, err
+		}
+		total += len(f.data)
+		if err := f.decodeGroupMounts(w.Groups); err != nil {
+			return nil, err
+		}
+	}
+	f, err := load(dir, filesName, maxFilesFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return w, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	w.Watches, err = f.decodeWatches()
+	return w, err
+}
+
+// decodeGroupMounts adds the mounts of cgroup v2 of one mountpoints image.
+func (f *file) decodeGroupMounts(groups map[uint32]GroupMount) error {
+	return f.records(magicMounts, func(offset int, record []byte) error {
+		m, err := f.decode(offset, record)
+		if err != nil {
+			return err
+		}
+		if m.uint32(1, "fstype", true) != fstypeCgroup2 {
+			return m.err
+		}
+		id := m.uint32(2, "mnt_id", true)
+		mount := GroupMount{
+			Root:       m.string(6, "root", maxPath),
+			MountPoint: m.string(7, "mountpoint", maxPath),
+		}
+		if !clean(mount.MountPoint) {
+			m.failed("mountpoint", fmt.Errorf("%w: %q", ErrMountPoint, shorten(mount.MountPoint)))
+		}
+		if len(groups) >= maxMounts {
+			m.failed("", fmt.Errorf("%w: more than %d mounts", ErrTooLarge, maxMounts))
+		}
+		groups[id] = mount
+		return m.err
+	})
+}

@@ -1,5 +1,0 @@
-package master
-
-import "golang.org/x/sys/unix"
-
-func setStack(r *unix.PtraceRegs, pointer uint64) { r.Rsp = pointer }

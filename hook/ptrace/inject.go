@@ -1,0 +1,144 @@
+package ptrace
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// Injector makes a stopped process call the kernel.
+type Injector struct {
+	tracer      *Tracer
+	memory      *os.File
+	registers   unix.PtraceRegs
+	instruction uint64
+}
+
+// Inject stops a process, so that it can be made to call the kernel. The calling thread
+// is the tracer: the injector is used and closed on it.
+func Inject(ctx context.Context, p *nsenter.Process) (*Injector, error) {
+	memory, err := openMemory(p)
+	if err != nil {
+		return nil, err
+	}
+	t, err := Seize(ctx, p)
+	if err != nil {
+		memory.Close()
+		return nil, err
+	}
+	b := &Injector{tracer: t, memory: memory}
+	if err := b.save(); err != nil {
+		memory.Close()
+		return nil, errors.Join(err, t.Release(ctx))
+	}
+	return b, nil
+}
+
+// openMemory opens the process's memory for reading and writing.
+func openMemory(p *nsenter.Process) (*os.File, error) {
+	f, err := os.OpenFile("/proc/"+strconv.Itoa(p.PID())+"/mem", os.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Alive(); err != nil { // another process may have its number
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// save saves the registers of the process. It must be inside a system call: there is a
+// system call instruction then, and no computation is disturbed.
+func (b *Injector) save() error {
+	if err := b.transfer(unix.PTRACE_GETREGSET, &b.registers); err != nil {
+		return err
+	}
+	for _, at := range instructionAt(&b.registers) {
+		code := make([]byte, len(systemCallInstruction))
+		if _, err := b.memory.ReadAt(code, int64(at)); err == nil && bytes.Equal(code, systemCallInstruction) {
+			b.instruction = at
+			return nil
+		}
+	}
+	return errors.New("it is not in a system call")
+}
+
+// redZone is how many bytes a function may use below its stack pointer (x86-64 psABI).
+const redZone = 128
+
+// Process is the stopped process.
+func (b *Injector) Process() *nsenter.Process { return b.tracer.Process }
+
+// Push writes data below the stack of the process and returns its address.
+func (b *Injector) Push(data []byte) (address uint64, err error) {
+	address = (stackPointer(&b.registers) - redZone - uint64(len(data))) &^ 15
+	_, err = b.memory.WriteAt(data, int64(address))
+	return address, err
+}
+
+// Read reads the process's memory.
+func (b *Injector) Read(address uint64, data []byte) error {
+	_, err := b.memory.ReadAt(data, int64(address))
+	return err
+}
+
+// Call makes the process call the kernel.
+func (b *Injector) Call(ctx context.Context, number uint64, args [3]uint64) error {
+	registers := systemCall(b.registers, b.instruction, number, args)
+	if err := b.transfer(unix.PTRACE_SETREGSET, &registers); err != nil {
+		return err
+	}
+	if err := b.step(ctx); err != nil {
+		return err
+	}
+	if got, _, ok := b.tracer.Entry(); !ok || got != number {
+		return errors.New("it did not make the injected system call")
+	}
+	if err := b.step(ctx); err != nil {
+		return err
+	}
+	return b.tracer.result()
+}
+
+// step runs the process to the next entry or exit of a system call.
+func (b *Injector) step(ctx context.Context) error {
+	if err := b.tracer.ToSystemCall(0); err != nil {
+		return err
+	}
+	status, err := b.tracer.Wait(ctx)
+	if err == nil && SignalOf(status) != 0 {
+		err = fmt.Errorf("signal %v arrived first", SignalOf(status))
+	}
+	return err
+}
+
+// Close restores the registers and detaches from the process.
+func (b *Injector) Close(ctx context.Context) error {
+	defer b.memory.Close()
+	registers := resumed(b.registers)
+	err := b.tracer.stop(ctx)
+	if err == nil {
+		err = b.transfer(unix.PTRACE_SETREGSET, &registers)
+	}
+	return errors.Join(err, b.tracer.Release(ctx))
+}
+
+// transfer reads or writes the general registers.
+func (b *Injector) transfer(request int, registers *unix.PtraceRegs) error {
+	const general = 1 // NT_PRSTATUS
+	vector := unix.Iovec{Base: (*byte)(unsafe.Pointer(registers))}
+	vector.SetLen(int(unsafe.Sizeof(*registers)))
+	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(b.tracer.Process.PID()), general,
+		uintptr(unsafe.Pointer(&vector)), 0, 0); errno != 0 {
+		return os.NewSyscallError("ptrace", errno)
+	}
+	return nil
+}

@@ -1,0 +1,24 @@
+package ptrace
+
+import "golang.org/x/sys/unix"
+
+// systemCallInstruction is the instruction that a thread in a system call has just
+// executed, or executes again next.
+var systemCallInstruction = []byte{0x01, 0x00, 0x00, 0xd4} // svc #0
+
+// instructionAt returns the addresses where the instruction may be.
+func instructionAt(r *unix.PtraceRegs) []uint64 { return []uint64{r.Pc - 4, r.Pc} }
+
+func stackPointer(r *unix.PtraceRegs) uint64 { return r.Sp }
+
+// systemCall returns registers that make a thread with the given ones call the kernel.
+func systemCall(r unix.PtraceRegs, instruction, number uint64, args [3]uint64) unix.PtraceRegs {
+	r.Pc, r.Regs[8] = instruction, number
+	copy(r.Regs[:3], args[:])
+	return r
+}
+
+// resumed returns the registers with which an interrupted thread continues. The kernel
+// has already prepared them to restart its system call (arch/arm64/kernel/signal.c,
+// do_signal).
+func resumed(r unix.PtraceRegs) unix.PtraceRegs { return r }

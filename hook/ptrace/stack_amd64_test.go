@@ -1,0 +1,5 @@
+package ptrace
+
+import "golang.org/x/sys/unix"
+
+func setStack(r *unix.PtraceRegs, pointer uint64) { r.Rsp = pointer }
