@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
@@ -41,6 +42,11 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return err
 	}
 	defer lock.Unlock()
+	repairs, err := r.lockRepairs(ctx, init)
+	if err != nil {
+		return err // Repair does it
+	}
+	defer repairs.Unlock()
 	handover := r.handoverToPreserve(criu, e)
 	if handover.Stage == stage.Preserve || handover.Stage == stage.Repair {
 		return nil // called twice for this stage
@@ -55,6 +61,17 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return handover.Holder.Stop(ctx)
 	}
 	return r.preserveContainer(ctx, sc, criu, handover)
+}
+
+// repairsTime is how long Preserve waits for a repair that a person or an agent has
+// started. The container's processes are stopped meanwhile.
+const repairsTime = 500 * time.Millisecond
+
+// lockRepairs takes the container's lock.
+func (r Runner) lockRepairs(ctx context.Context, init *nsenter.Process) (*journal.Lock, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, repairsTime, errors.New("a repair of the container is under way"))
+	defer cancel()
+	return r.journal().Lock(ctx, init)
 }
 
 // preserveContainer preserves the mounts of an open container and hands over to Repair.

@@ -8,6 +8,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -25,6 +26,26 @@ type ParkedTrigger struct {
 	// Parking is the st_dev of the parking mount, Stale that of the trigger.
 	Parking uint64 `json:"parking"`
 	Stale   uint64 `json:"stale"`
+}
+
+// Lot returns the parking mount, nil if the table does not show it. Another mount may
+// have its number once it is gone.
+func (t ParkedTrigger) Lot(table *mounts.Table) *mounts.Mount {
+	if m := table.Find(t.Path, t.Parking); m != nil && m.FSType == "autofs" && m.Source == park.Source {
+		return m
+	}
+	return nil
+}
+
+// Successor returns the trigger that is mounted in the place of the stale one, nil if
+// there is none.
+func (t ParkedTrigger) Successor(table *mounts.Table) *mounts.Mount {
+	for _, m := range table.Autofs() {
+		if m.Mountpoint == t.Path && m.Source != park.Source && mounts.DeviceOf(m) != t.Stale {
+			return m
+		}
+	}
+	return nil
 }
 
 // parkingAt is what a parking mount stands for, by its st_dev; nil for another mount.
@@ -55,7 +76,7 @@ func (c *Container) Daemon(p *Parking) (*owner.Member, error) {
 
 // IsParking reports whether it is a parking mount of ours.
 func (c *Container) IsParking(m *mounts.Mount) bool {
-	return m != nil && m.FSType == "autofs" && c.parkingAt(m.Mountpoint, mounts.DeviceOf(m)) != nil
+	return m != nil && m.FSType == "autofs" && m.Source == park.Source && c.parkingAt(m.Mountpoint, mounts.DeviceOf(m)) != nil
 }
 
 // coversTrigger reports whether a mount covers another autofs mount exactly.

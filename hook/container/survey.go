@@ -123,7 +123,7 @@ func (c *Container) FindMasters(list []Mount) error {
 			list[i].Master.Nested = home != c.Main().ID
 		}
 		if p := c.Masters[m.PID]; p != nil && m.Kind == master.Other {
-			list[i].Master.HoldsRoot = hasFileOn(p.Process, list[i].ID)
+			list[i].Master.HoldsRoot = HasFileOn(p.Process, map[int]bool{list[i].ID: true})
 		}
 	}
 	clear(c.own)
@@ -253,16 +253,16 @@ func (c *Container) refreshPipes() {
 
 var errNoPipes = errors.New("the process reads no pipe")
 
-// hasFileOn reports whether the process has a file open on the mount with the
-// given id.
-func hasFileOn(p *nsenter.Process, mountID int) bool {
+// HasFileOn reports whether the process has a file open on one of the mounts with the
+// given ids.
+func HasFileOn(p *nsenter.Process, mountIDs map[int]bool) bool {
 	names, err := p.ReadDirNames("fdinfo")
 	if err != nil {
 		return false
 	}
 	return slices.ContainsFunc(names, func(name string) bool {
 		id, err := MountOfDescriptor(p, name)
-		return err == nil && id == mountID
+		return err == nil && mountIDs[id]
 	})
 }
 

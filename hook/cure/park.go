@@ -107,10 +107,18 @@ func (p *parking) record(j journal.Store, init *nsenter.Process, h fdstore.Reque
 		return err
 	}
 	p.Helper = ref
-	// The number of a superblock that exists belongs to no other entry.
-	p.entry = journal.TriggersParked.Of(j, init, p.Daemon, int(p.Mounts[0].Parking))
-	return errors.Join(p.entry.Save(p.ParkedTriggers), recorded())
+	// The number of a superblock that exists belongs to no other entry, but to that of
+	// parking mounts that are gone and could not be forgotten.
+	keys := []int{p.Daemon, int(p.Mounts[0].Parking)}
+	p.entry, err = journal.TriggersParked.Begin(j, init, p.ParkedTriggers, keys...)
+	for i := 1; errors.Is(err, journal.ErrPending) && i < maxEntries; i++ {
+		p.entry, err = journal.TriggersParked.Begin(j, init, p.ParkedTriggers, append(keys, i)...)
+	}
+	return errors.Join(err, recorded())
 }
+
+// maxEntries bounds how many entries of one daemon and number there are.
+const maxEntries = 16
 
 // forget forgets the parking mounts. The entry goes last: without it no run would find
 // the helper.
@@ -146,12 +154,17 @@ func (p *parking) closeOwn() {
 	}
 }
 
-// LoadParkings loads the parking mounts that earlier stages or runs have left.
+// LoadParkings loads the parking mounts that earlier stages or runs have left, and
+// changes nothing.
 func (s *Session) LoadParkings() error {
+	return s.loadParkings((*journal.Entry[journal.ParkedTriggers]).Peek)
+}
+
+func (s *Session) loadParkings(load func(*journal.Entry[journal.ParkedTriggers]) (journal.ParkedTriggers, error)) error {
 	entries, err := journal.TriggersParked.All(s.journal, s.container.Init)
 	errs := []error{err}
 	for _, entry := range entries {
-		parked, err := entry.Load()
+		parked, err := load(entry)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -198,7 +211,7 @@ func (s *Session) adoptParkings() {
 func (s *Session) resumeParkings(ctx context.Context) error {
 	var errs []error
 	for _, p := range slices.Clone(s.parkings) {
-		if err := p.open(); err != nil {
+		if err := errors.Join(p.open(), s.forgetGone(p)); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -218,10 +231,23 @@ func (s *Session) resumeParkings(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// forgetGone leaves out the parking mounts that are gone, and whose helper has ended: other
+// mounts may get their numbers.
+func (s *Session) forgetGone(p *parking) error {
+	shown := slices.DeleteFunc(slices.Clone(p.Mounts), func(t container.ParkedTrigger) bool {
+		return !slices.ContainsFunc(s.container.MountSpaces(), func(sp mounts.Space) bool { return t.Lot(sp.Table) != nil })
+	})
+	if p.entry == nil || len(shown) == len(p.Mounts) || len(shown) == 0 || slices.ContainsFunc(p.lots, func(l *park.Lot) bool { return l != nil }) {
+		return nil
+	}
+	p.Mounts, p.lots, p.stale = shown, make([]*park.Lot, len(shown)), make([]*os.File, len(shown))
+	return p.entry.Save(p.ParkedTriggers)
+}
+
 // showsAny reports whether a mount namespace shows one of the parking mounts.
 func (s *Session) showsAny(p *parking) bool {
 	return slices.ContainsFunc(s.container.MountSpaces(), func(sp mounts.Space) bool {
-		return slices.ContainsFunc(p.Mounts, func(t container.ParkedTrigger) bool { return sp.Shows(t.Path, t.Parking) })
+		return slices.ContainsFunc(p.Mounts, func(t container.ParkedTrigger) bool { return t.Lot(sp.Table) != nil })
 	})
 }
 

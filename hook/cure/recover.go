@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 )
 
@@ -61,7 +62,7 @@ func (s *Session) recoverReplacement(ctx context.Context) error {
 }
 
 func (s *Session) recoverReload(ctx context.Context) error {
-	return errors.Join(s.LoadParkings(), s.resumeParkings(ctx))
+	return errors.Join(s.loadParkings((*journal.Entry[journal.ParkedTriggers]).Load), s.resumeParkings(ctx))
 }
 
 // removeFills removes the mounts that an interrupted removal has left.
@@ -73,7 +74,7 @@ func (s *Session) removeFills(ctx context.Context) error {
 			continue
 		}
 		for _, m := range sp.Table.Fills() {
-			place := mountAt{m.Mountpoint, mounts.DeviceOf(m)}
+			place := mountAt{path: m.Mountpoint, device: mounts.DeviceOf(m)}
 			if !seen[place] {
 				seen[place] = true
 				list = append(list, place)

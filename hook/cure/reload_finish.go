@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
 
@@ -16,7 +15,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
-	"golang.org/x/sys/unix"
 )
 
 // finishParking releases the processes in parking mounts and takes these away.
@@ -27,42 +25,19 @@ func (s *Session) finishParking(ctx context.Context, daemon *owner.Member, p *pa
 	if len(p.lots) != len(p.Mounts) {
 		return nil, errParkingClosed
 	}
-	failed := map[string]error{}
 	if err := s.container.ReadTables(); err != nil {
 		return nil, err
 	}
 	home := s.spaceOfParking(p, daemon)
-	var served []*park.Lot
-	var old []*os.File // the stale triggers that have a successor
-	kept := false
-	for i, t := range p.Mounts {
-		lot := home.Table.Find(t.Path, t.Parking)
-		if lot == nil {
-			continue // never attached, or taken away by the daemon or an earlier run
-		}
-		if over := home.Table.Over(lot); over != nil && mounts.DeviceOf(over) != t.Stale {
-			old = append(old, p.stale[i])
-		} else {
-			failed[t.Path] = errNotReloaded
-			if over == nil {
-				if err := s.attachStale(ctx, home, p, i); err != nil {
-					failed[t.Path], kept = err, true // the next run tries again
-					continue
-				}
-			}
-		}
-		if p.lots[i] != nil {
-			served = append(served, p.lots[i])
-		}
-	}
+	result := s.resultOf(ctx, home, p)
 	var errs []error
 	for _, t := range p.Mounts { // first: a released process makes the new trigger pending
 		errs = append(errs, s.copyTrigger(ctx, home, t))
 	}
-	if park.Parked(served) {
-		time.Sleep(recordTime)
+	if park.Parked(result.lots) {
+		home.awaitRecorded(ctx, p.Mounts)
 	}
-	errs = append(errs, park.Ready(served))
+	errs = append(errs, park.Ready(result.lots))
 	home.awaitServed(ctx, p.Mounts)
 	errs = append(errs, s.container.ReadTables())
 	// A trigger that an interrupted run has parked may still be beneath.
@@ -71,25 +46,60 @@ func (s *Session) finishParking(ctx context.Context, daemon *owner.Member, p *pa
 		stale = p.staleMounts()
 	}
 	removeErr := errors.Join(s.removeCovered(ctx, stale), s.container.ReadTables(), s.removeCovered(ctx, p.parkingMounts()))
-	for _, f := range old {
+	for _, f := range result.replaced {
 		errs = append(errs, releaseDetached(f))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return failed, errors.Join(removeErr, err) // processes may still be parked in another namespace
+		return result.failed, errors.Join(removeErr, err) // processes may still be parked in another namespace
 	}
-	if kept {
-		return failed, removeErr
+	if result.retry {
+		return result.failed, removeErr
 	}
 	s.dropParking(p)
-	if removeErr != nil { // no process can reach it: only its note is kept, for the next run
-		return failed, errors.Join(removeErr, p.closeAll(ctx))
+	if removeErr != nil { // no process can reach it: only its entry is kept, for the next run
+		return result.failed, errors.Join(removeErr, p.closeAll(ctx))
 	}
-	return failed, p.forget(ctx)
+	return result.failed, p.forget(ctx)
 }
 
-// recordTime is for a daemon to note the numbers of a trigger that it has mounted: it
-// never answers a request that comes before (daemon/direct.c, cache_set_ino_index).
-const recordTime = 20 * time.Millisecond
+// reloadResult is what a reload has done for the triggers of parking mounts.
+type reloadResult struct {
+	// lots are the parking mounts that are still mounted.
+	lots []*park.Lot
+	// replaced are the stale triggers that have a successor.
+	replaced []*os.File
+	// failed has an error for each path that the daemon has not mounted again; retry
+	// is whether a parking mount stays there for the next run.
+	failed map[string]error
+	retry  bool
+}
+
+// resultOf finds the new triggers in the tables as they were read. Where there is none,
+// the stale one is attached again.
+func (s *Session) resultOf(ctx context.Context, home daemonSpace, p *parking) reloadResult {
+	r := reloadResult{failed: map[string]error{}}
+	for i, t := range p.Mounts {
+		lot := t.Lot(home.Table)
+		if lot == nil {
+			continue // never attached, or removed by the daemon or an earlier run
+		}
+		if t.Successor(home.Table) != nil {
+			r.replaced = append(r.replaced, p.stale[i])
+		} else {
+			r.failed[t.Path] = errNotReloaded
+			if home.Table.Over(lot) == nil { // else the stale one is attached
+				if err := s.attachStale(ctx, home, p, i); err != nil {
+					r.failed[t.Path], r.retry = err, true
+					continue
+				}
+			}
+		}
+		if p.lots[i] != nil {
+			r.lots = append(r.lots, p.lots[i])
+		}
+	}
+	return r
+}
 
 var errNotReloaded = fmt.Errorf("automount did not mount it again within %s of a SIGHUP: see its log, whether its map can be read and still has this key; then repair again", reloadTime)
 
@@ -122,25 +132,6 @@ func (s *Session) spaceOfParking(p *parking, daemon *owner.Member) daemonSpace {
 		return daemonSpace{sp, nil}
 	}
 	return daemonSpace{s.container.Main(), nil}
-}
-
-// awaitServed waits, for servingTime, until no process waits on the new triggers: until
-// then their paths lead nowhere for us (ENOENT).
-func (h daemonSpace) awaitServed(ctx context.Context, list []container.ParkedTrigger) {
-	ctx, cancel := context.WithTimeout(ctx, servingTime)
-	defer cancel()
-	for _, t := range list {
-		for ctx.Err() == nil {
-			err := h.Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
-				var st unix.Stat_t
-				return unix.Lstat(t.Path, &st)
-			})
-			if !errors.Is(err, unix.ENOENT) {
-				break
-			}
-			time.Sleep(container.RetryInterval)
-		}
-	}
 }
 
 // attachStale puts the stale trigger of a parking mount over it. Where the daemon has
@@ -223,14 +214,15 @@ func (h daemonSpace) copyFunc(ctx context.Context, path string, device uint64) f
 
 // mountAt is a mount, by mount point and st_dev, in every namespace.
 type mountAt struct {
-	path   string
-	device uint64
+	path    string
+	device  uint64
+	parking bool // or a trigger
 }
 
 func (p *parking) parkingMounts() []mountAt {
 	var list []mountAt
 	for _, t := range p.Mounts {
-		list = append(list, mountAt{t.Path, t.Parking})
+		list = append(list, mountAt{t.Path, t.Parking, true})
 	}
 	return list
 }
@@ -238,7 +230,7 @@ func (p *parking) parkingMounts() []mountAt {
 func (p *parking) staleMounts() []mountAt {
 	var list []mountAt
 	for _, t := range p.Mounts {
-		list = append(list, mountAt{t.Path, t.Stale})
+		list = append(list, mountAt{t.Path, t.Stale, false})
 	}
 	return list
 }
@@ -266,7 +258,7 @@ func (s *Session) removeCovered(ctx context.Context, list []mountAt) error {
 		var key strings.Builder
 		var where []mounts.Space
 		for _, sp := range s.container.MountSpaces() {
-			if m := sp.Table.Find(place.path, place.device); m != nil && sp.Table.Over(m) != nil {
+			if m := sp.Table.Find(place.path, place.device); m != nil && removable(sp.Table, m, place) {
 				fmt.Fprintf(&key, "%d ", sp.Process.PID())
 				where = append(where, sp)
 			}
@@ -281,6 +273,20 @@ func (s *Session) removeCovered(ctx context.Context, list []mountAt) error {
 		errs = append(errs, s.removeIn(ctx, spaces[key], places))
 	}
 	return errors.Join(errs...)
+}
+
+// removable reports whether a mount that has the number is the one that is meant: a
+// parking mount beneath anything, or a trigger beneath another trigger. A trigger that is
+// in use has another cover.
+func removable(t *mounts.Table, m *mounts.Mount, meant mountAt) bool {
+	over := t.Over(m)
+	if over == nil || m.FSType != "autofs" {
+		return false
+	}
+	if meant.parking {
+		return m.Source == park.Source
+	}
+	return m.Source != park.Source && over.FSType == "autofs"
 }
 
 func (s *Session) removeIn(ctx context.Context, spaces []mounts.Space, places []mountAt) error {

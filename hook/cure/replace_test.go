@@ -16,34 +16,30 @@ import (
 
 // TestReplacingRecord: what cannot be understood is said once, and is gone.
 func TestReplacingRecord(t *testing.T) {
-	s := journal.NewStore(t.TempDir())
+	dir := t.TempDir()
 	init := open(t, testenv.Start(t, nil))
-	session := NewSession(&container.Container{Init: init}, s, nil)
-	dir, note := filepath.Join(s.Dir, "containers"), init.Identity()+".replacing"
+	session := NewSession(&container.Container{Init: init}, journal.NewStore(dir), nil)
+	entry := filepath.Join(dir, "containers", init.Identity()+".replacing")
 	if undone, err := session.undoReplacement(context.Background(), nil); undone || err != nil {
-		t.Errorf("no note: %v, %v", undone, err)
+		t.Errorf("no entry: %v, %v", undone, err)
 	}
 	for name, text := range map[string]string{"newer": `{"version":2,"places":[]}`, "none": `{}`, "cut": `{"version":1,"pla`, "empty": ""} {
-		if err := journal.WriteFile(dir, note, []byte(text)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.WriteFile(t, entry, text)
 		if undone, err := session.undoReplacement(context.Background(), nil); undone || err == nil || !strings.Contains(err.Error(), "not of this version") {
 			t.Errorf("%s: %v, %v", name, undone, err)
 		}
-		if _, err := os.Lstat(filepath.Join(dir, note)); !os.IsNotExist(err) {
-			t.Errorf("%s: the note is still there (%v)", name, err)
+		if _, err := os.Lstat(entry); !os.IsNotExist(err) {
+			t.Errorf("%s: the entry is still there (%v)", name, err)
 		}
 	}
 	// A mount namespace that has ended took its mounts with it.
 	text := `{"version":1,"places":[{"namespace":1,"path":"/a","old":54,"new":55,"parent":7,"kind":262144,"apart":true}]}`
-	if err := journal.WriteFile(dir, note, []byte(text)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.WriteFile(t, entry, text)
 	if undone, err := session.undoReplacement(context.Background(), nil); undone || err != nil {
 		t.Errorf("of a namespace that ended: %v, %v", undone, err)
 	}
-	if _, err := os.Lstat(filepath.Join(dir, note)); !os.IsNotExist(err) {
-		t.Errorf("the note is still there (%v)", err)
+	if _, err := os.Lstat(entry); !os.IsNotExist(err) {
+		t.Errorf("the entry is still there (%v)", err)
 	}
 }
 

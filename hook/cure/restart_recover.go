@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
@@ -92,15 +93,13 @@ func (s *Session) copyRestartedOf(ctx context.Context, entry *journal.Entry[jour
 // copyElsewhere puts copies of the mount that a master has recreated in the place
 // of the old one, in the mount namespaces that it has not propagated to.
 func (s *Session) copyElsewhere(ctx context.Context, path string, old, fresh uint64, copied func() (*os.File, error)) error {
+	if len(s.showing(path, old, fresh)) == 0 {
+		return nil // by the tables as they were read
+	}
 	if err := s.container.ReadTables(); err != nil {
 		return err
 	}
-	var others []mounts.Space
-	for _, sp := range s.container.MountSpaces() {
-		if sp.Shows(path, old) && !sp.Shows(path, fresh) {
-			others = append(others, sp)
-		}
-	}
+	others := s.showing(path, old, fresh)
 	if len(others) == 0 {
 		return nil
 	}
@@ -111,4 +110,11 @@ func (s *Session) copyElsewhere(ctx context.Context, path string, old, fresh uin
 	defer tree.Close()
 	r := &mounts.Replacement{Path: path, Old: old, New: tree, Device: fresh}
 	return errors.Join(s.replace(ctx, others, []*mounts.Replacement{r}), r.Err)
+}
+
+// showing are the mount namespaces that show the old mount and not the new one.
+func (s *Session) showing(path string, old, fresh uint64) []mounts.Space {
+	return slices.DeleteFunc(s.container.MountSpaces(), func(sp mounts.Space) bool {
+		return !sp.Shows(path, old) || sp.Shows(path, fresh)
+	})
 }

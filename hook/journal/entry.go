@@ -20,6 +20,8 @@ type Kind[T any] struct {
 	folder, suffix string
 	version        int    // of the form of T
 	what           string // names such an entry in errors
+	// legacy, if not nil, reads the form of the release before, which has no version.
+	legacy func(data []byte) (T, error)
 }
 
 // Entry is a file with the content T, about a process: a container's first one, or
@@ -43,7 +45,7 @@ func (k *Kind[T]) Of(s Store, p *nsenter.Process, keys ...int) *Entry[T] {
 	for _, key := range keys {
 		name += "." + strconv.Itoa(key)
 	}
-	return &Entry[T]{k, filepath.Join(s.Dir, k.folder), name + k.suffix}
+	return &Entry[T]{k, filepath.Join(s.dir, k.folder), name + k.suffix}
 }
 
 // Begin writes an intent. The error is [ErrPending] if there is one with these keys:
@@ -59,7 +61,7 @@ func (k *Kind[T]) Begin(s Store, p *nsenter.Process, content T, keys ...int) (*E
 // All returns the entries about a process, ordered by name. Beside an error are those
 // that could be listed.
 func (k *Kind[T]) All(s Store, p *nsenter.Process) ([]*Entry[T], error) {
-	dir := filepath.Join(s.Dir, k.folder)
+	dir := filepath.Join(s.dir, k.folder)
 	names, err := namesOf(dir, p)
 	var list []*Entry[T]
 	for _, name := range names {
@@ -119,7 +121,7 @@ func (e *Entry[T]) Save(content T) error {
 		return e.kind.wrap(err)
 	}
 	data = append(append(bytes.TrimSuffix(version, []byte("}")), ','), bytes.TrimPrefix(data, []byte("{"))...)
-	return e.kind.wrap(WriteFile(e.dir, e.name, data))
+	return e.kind.wrap(writeFile(e.dir, e.name, data))
 }
 
 // Load reads the entry: fs.ErrNotExist if there is none. It removes an entry that is
@@ -146,9 +148,14 @@ func (e *Entry[T]) Peek() (T, error) {
 	return content, nil
 }
 
-func (k *Kind[T]) parse(data []byte, content *T) error {
+func (k *Kind[T]) parse(data []byte, content *T) (err error) {
+	if k.legacy != nil {
+		if *content, err = k.legacy(data); err == nil {
+			return nil
+		}
+	}
 	var h head
-	err := json.Unmarshal(data, &h)
+	err = json.Unmarshal(data, &h)
 	if err == nil && h.Version != k.version {
 		err = fmt.Errorf("version %d, want %d", h.Version, k.version)
 	}

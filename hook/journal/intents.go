@@ -2,6 +2,7 @@ package journal
 
 import (
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
@@ -14,15 +15,15 @@ import (
 // before an upgrade: a new form gets a new version.
 var (
 	// Replacements are of mounts that are being replaced.
-	Replacements = &Kind[Replacement]{containersFolder, ".replacing", 1, "intent to replace mounts"}
+	Replacements = &Kind[Replacement]{containersFolder, ".replacing", 1, "intent to replace mounts", nil}
 	// UnitRestarts are of units that systemd was asked to restart, by mount id.
-	UnitRestarts = &Kind[UnitRestart]{containersFolder, ".renewing", 1, "intent to restart a unit"}
+	UnitRestarts = &Kind[UnitRestart]{containersFolder, ".renewing", 1, "intent to restart a unit", nil}
 	// CoversSaved are of covers that are kept while a unit restarts, by mount id.
-	CoversSaved = &Kind[SavedCovers]{coversFolder, ".json", 1, "record of covering mounts"}
+	CoversSaved = &Kind[SavedCovers]{coversFolder, ".json", 1, "record of covering mounts", nil}
 	// WaitersParked is of a parking mount for waiters.
-	WaitersParked = &Kind[ParkedWaiters]{containersFolder, ".gate", 1, "intent to park waiters"}
+	WaitersParked = &Kind[ParkedWaiters]{containersFolder, ".gate", 1, "intent to park waiters", parseNumber}
 	// TriggersParked are of parking mounts for triggers, by daemon and device number.
-	TriggersParked = &Kind[ParkedTriggers]{containersFolder, ".parking", 1, "record of parking mounts"}
+	TriggersParked = &Kind[ParkedTriggers]{containersFolder, ".parking", 1, "record of parking mounts", nil}
 )
 
 // Replacement lists the places where mounts are being replaced.
@@ -49,6 +50,12 @@ type ParkedWaiters struct {
 	Device uint64 `json:"device"` // st_dev
 }
 
+// parseNumber reads the form before version 1: the number alone.
+func parseNumber(data []byte) (ParkedWaiters, error) {
+	device, err := strconv.ParseUint(string(data), 10, 64)
+	return ParkedWaiters{Device: device}, err
+}
+
 // ParkedTriggers are the parking mounts of one daemon.
 type ParkedTriggers struct {
 	container.Parking
@@ -63,7 +70,7 @@ type ParkedTriggers struct {
 // doubt they have.
 func (s Store) HasEntries(init *nsenter.Process) bool {
 	for _, folder := range []string{containersFolder, coversFolder} {
-		names, err := namesOf(filepath.Join(s.Dir, folder), init)
+		names, err := namesOf(filepath.Join(s.dir, folder), init)
 		if err != nil || len(names) > 0 {
 			return true
 		}

@@ -27,25 +27,25 @@ const (
 const reportSuffix = ".json"
 
 // Store is the directory of the journal.
-type Store struct{ Dir string }
+type Store struct{ dir string }
 
 // NewStore returns the journal in a directory: [Directory] but for tests.
 func NewStore(dir string) Store { return Store{dir} }
 
 // ReportPath is the file of a container's report. The name must be a valid file name.
 func (s Store) ReportPath(container string) string {
-	return filepath.Join(s.Dir, reportsFolder, container+reportSuffix)
+	return filepath.Join(s.dir, reportsFolder, container+reportSuffix)
 }
 
 // SaveReport writes a container's report, atomically, readable by root only.
 func (s Store) SaveReport(container string, data []byte) error {
 	path := s.ReportPath(container)
-	return WriteFile(filepath.Dir(path), filepath.Base(path), data)
+	return writeFile(filepath.Dir(path), filepath.Base(path), data)
 }
 
 // makeFolder makes a folder of the journal, for root only.
 func (s Store) makeFolder(name string) (string, error) {
-	dir := filepath.Join(s.Dir, name)
+	dir := filepath.Join(s.dir, name)
 	return dir, os.MkdirAll(dir, 0o700) //nolint:forbidigo // the host's own /run
 }
 
@@ -53,8 +53,8 @@ func (s Store) makeFolder(name string) (string, error) {
 // leaves it.
 const temporarySuffix = ".tmp"
 
-// WriteFile replaces a file of the journal in one step.
-func WriteFile(dir, name string, data []byte) error {
+// writeFile replaces a file of the journal in one step.
+func writeFile(dir, name string, data []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run
 		return fmt.Errorf("directory for %s: %w", name, err)
 	}

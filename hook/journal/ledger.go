@@ -25,7 +25,7 @@ type ledger struct {
 	Mounts []Confirmed `json:"mounts"`
 }
 
-var ledgers = &Kind[ledger]{containersFolder, ".json", 1, "record of repaired mounts"}
+var ledgers = &Kind[ledger]{containersFolder, ".json", 1, "record of repaired mounts", nil}
 
 // confirmed is the mount as the ledger has it.
 func confirmed(m *container.Mount) Confirmed {

@@ -75,7 +75,7 @@ func TestSettled(t *testing.T) {
 			t.Fatalf("after a change of the %s", name)
 		}
 	}
-	info, err := os.Stat(filepath.Join(s.Dir, "containers", init.Identity()+".json"))
+	info, err := os.Stat(filepath.Join(s.dir, "containers", init.Identity()+".json"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
@@ -87,7 +87,7 @@ func TestSettled(t *testing.T) {
 	if err := s.Confirm(another, plan.Known(before, decisions[1:3])); err != nil {
 		t.Error(err)
 	}
-	if entries, err := os.ReadDir(filepath.Join(s.Dir, "containers")); err != nil || len(entries) != 1 {
+	if entries, err := os.ReadDir(filepath.Join(s.dir, "containers")); err != nil || len(entries) != 1 {
 		t.Errorf("%v, %v", entries, err)
 	}
 }
@@ -113,7 +113,7 @@ func TestAlsoSettled(t *testing.T) {
 	if err := s.MarkConfirmed(init, list); err != nil || !list[0].Confirmed || !list[1].Confirmed || list[2].Confirmed {
 		t.Errorf("%v: %+v", err, list)
 	}
-	path := filepath.Join(s.Dir, "containers", init.Identity()+".json")
+	path := filepath.Join(s.dir, "containers", init.Identity()+".json")
 	if data, err := os.ReadFile(path); err != nil || strings.Count(string(data), "/early") != 1 {
 		t.Errorf("%v: %s", err, data)
 	}
@@ -137,7 +137,7 @@ func TestSettledOtherVersion(t *testing.T) {
 	if err := s.Confirm(init, plan.Known(&container.Snapshot{Mounts: []container.Mount{m}}, []plan.Decision{{Cure: plan.Reexecuted}})); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(s.Dir, "containers", init.Identity()+".json")
+	path := filepath.Join(s.dir, "containers", init.Identity()+".json")
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

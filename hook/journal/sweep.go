@@ -22,7 +22,7 @@ const (
 // killed runs have not written to the end.
 func (s Store) Sweep() {
 	for _, folder := range []string{restoresFolder, coversFolder, containersFolder, locksFolder, reportsFolder} {
-		dir := filepath.Join(s.Dir, folder)
+		dir := filepath.Join(s.dir, folder)
 		entries, _ := os.ReadDir(dir) // nothing was ever written there
 		for _, e := range entries {
 			switch {
