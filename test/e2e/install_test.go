@@ -53,7 +53,7 @@ func restoreInstalled(t *testing.T, s *snapshot) {
 	doctor(t)
 	r := s.Restore(t, lab.RestoreOptions{})
 	checkWorks(t, s, r)
-	if text := doctor(t); !strings.Contains(text, "OK    reports: 1 of the last 1") {
+	if text := doctor(t); !strings.Contains(text, "OK    reports              1 of the last 1") {
 		t.Errorf("doctor says nothing of the report:\n%s", text)
 	}
 	r.Kill(t)
