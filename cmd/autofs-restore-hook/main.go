@@ -187,7 +187,7 @@ func run(log *logger, event hook.Event, input []byte) *report.Report {
 	runner := hook.Runner{
 		Version:   versionNumber,
 		Directory: journal.Directory, Config: config, Warn: func(err error) { log.Warn(err) },
-		Note: func(text string) { log.Info(text) }, Protect: sealed(input),
+		Note: func(text string) { log.Info(text) }, Named: log.named, Protect: sealed(input),
 	}
 	rep, err := runner.Run(context.Background(), event)
 	log.end(event, rep, err)

@@ -171,7 +171,7 @@ func inspect(event hook.Event, asJSON bool) int {
 	log := newCommandLogger(asJSON)
 	defer log.limit(event.Trigger).Stop()
 	protectProcess(log)
-	runner := hook.Runner{Version: versionNumber, Directory: journal.Directory, Warn: func(err error) { log.Warn(err) }, Machine: machine(log), Protect: sealed(nil)}
+	runner := hook.Runner{Version: versionNumber, Directory: journal.Directory, Warn: func(err error) { log.Warn(err) }, Named: log.named, Machine: machine(log), Protect: sealed(nil)}
 	rep, err := runner.Inspect(context.Background(), event)
 	if err != nil {
 		log.end(event, rep, err)
