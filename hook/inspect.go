@@ -46,6 +46,7 @@ func (r Runner) inspectInto(ctx context.Context, e Event, rep *report.Report) er
 	}
 	defer sc.Close()
 	rep.Container = r.containerName(e, init)
+	r.named(rep.Container)
 	if sc.HasAutofs() {
 		r.protect(init)
 	}

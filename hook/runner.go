@@ -33,6 +33,8 @@ type Runner struct {
 	Warn func(error)
 	// Note, if not nil, is told what was done that no report holds.
 	Note func(string)
+	// Named, if not nil, gets the container's name as soon as it is known.
+	Named func(container string)
 	// Machine, if not nil, has Inspect also tell what CRIU would fail at.
 	Machine *forecast.Machine
 	// Protect, if not nil, is called before anything of this process is in reach
@@ -56,6 +58,12 @@ func (r Runner) journal() journal.Store { return journal.NewStore(r.Directory) }
 func (r Runner) note(text string) {
 	if r.Note != nil {
 		r.Note(text)
+	}
+}
+
+func (r Runner) named(container string) {
+	if r.Named != nil {
+		r.Named(container)
 	}
 }
 

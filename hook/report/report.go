@@ -216,7 +216,7 @@ func (r *Report) Summary() string {
 		name = "process " + strconv.Itoa(r.PID)
 	}
 	if r.Error != "" {
-		return fmt.Sprintf("%s: failed in %.1f ms: %q", name, r.DurationMS, r.Error)
+		return fmt.Sprintf("%s: failed in %.1f ms: %q", name, r.DurationMS, strings.TrimPrefix(r.Error, name+": "))
 	}
 	counts, cured := r.count()
 	var parts []string
@@ -236,10 +236,12 @@ func (r *Report) Summary() string {
 // done says in words what came of the run.
 func (r *Report) done(cured, left int) (done, but string) {
 	switch {
-	case r.Planned:
-		return "nothing was changed", ", planned"
+	case len(r.Mounts) == 0:
+		return "no automounts: nothing to do", ""
 	case cured+left == 0:
 		return "nothing to do", ""
+	case r.Planned:
+		return "nothing was changed", ", planned"
 	case left > 0:
 		done = fmt.Sprintf("%d of %s repaired", cured, automounts(cured+left))
 	default:
