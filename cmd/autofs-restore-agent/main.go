@@ -7,6 +7,8 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"net/http"
 	"os"
 	"os/signal"
@@ -37,8 +39,14 @@ const sweepEvery = time.Minute
 
 func main() {
 	o, err := parse(os.Args[1:], os.Stderr)
-	if err != nil {
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
 		os.Exit(exitUsage)
+	case o.version:
+		fmt.Println("autofs-restore-agent", versionNumber)
+		return
 	}
 	log := logrus.New()
 	log.SetLevel(o.level)

@@ -32,6 +32,7 @@ type options struct {
 	grace, installEvery     time.Duration
 	install, uninstall      bool
 	forceIrmap, postEvents  bool
+	version                 bool
 	level                   logrus.Level
 }
 
@@ -41,7 +42,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.SetOutput(out)
 	f.StringVar(&o.engine, "engine", engineContainerd, "container engine of the node: containerd or crio")
 	f.StringVar(&o.socket, "socket", "", "its socket (default "+engine.ContainerdSocket+" or "+engine.CRIOSocket+")")
-	f.StringVar(&o.hook, "hook", "/usr/bin/autofs-restore-hook", "autofs-restore-hook of the image")
+	f.StringVar(&o.hook, "hook", "/usr/bin/autofs-restore-hook", "path of autofs-restore-hook in the image")
 	f.StringVar(&o.directory, "run-directory", journal.Directory, "where the host's "+journal.Directory+" is mounted")
 	f.StringVar(&o.listen, "listen", ":9808", "address of /metrics, /healthz and /readyz")
 	f.StringVar(&o.serviceAccount, "service-account", kube.ServiceAccount, "where the token and the certificate are mounted")
@@ -50,10 +51,11 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.BoolVar(&o.install, "install", true, "keep autofs-restore-hook installed on the host (needs CRIU 3.19 or later there)")
 	f.DurationVar(&o.installEvery, "install-every", time.Minute, "how often to check that it is still installed")
 	f.BoolVar(&o.uninstall, "uninstall-on-exit", false, "remove it from the host when the agent is asked to end")
-	f.BoolVar(&o.forceIrmap, install.ForceIrmap, false, "install with --force-irmap: containers can be restored on another root file system; changes every dump of the host")
+	f.BoolVar(&o.forceIrmap, install.ForceIrmap, false, "give CRIU the option force-irmap, for restores on another root filesystem; changes every dump of the host")
 	f.StringVar(&o.prefix, "prefix", "/usr", "where it is installed: PREFIX/libexec/oci/hooks.d")
 	f.BoolVar(&o.postEvents, "events", true, "post an Event on the pod when something stays unrepaired")
 	f.TextVar(&o.level, "log-level", logrus.InfoLevel, "debug, info, warn or error")
+	f.BoolVar(&o.version, "version", false, "print the version and exit")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
