@@ -185,11 +185,15 @@ func (w *CRIO) tell(ctx context.Context, id string, handler Handler) (bool, erro
 	call, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	r, err := w.runtime.ContainerStatus(call, &runtime.ContainerStatusRequest{ContainerId: id, Verbose: true})
-	if status.Code(err) == codes.NotFound {
+	switch status.Code(err) {
+	case codes.OK:
+	case codes.NotFound:
 		return true, nil // removed since it was listed
-	}
-	if err != nil {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		return false, fmt.Errorf("status of container %q: %w", id, err)
+	default: // of this container, not of CRI-O
+		w.Log.WithField("container", id).WithError(err).Warn("CRI-O gives no status of the container: a restore of it is not seen")
+		return true, nil
 	}
 	// CRI-O: server/container_status.go, containerInfo.
 	var info struct {
