@@ -182,6 +182,24 @@ func TestCRIOLists(t *testing.T) {
 	}
 }
 
+// TestCRIOSpoiled: a container without a status hides no other one.
+func TestCRIOSpoiled(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "crio.sock")
+	s := criotest.Start(t, socket)
+	_, r := watch(t, socket)
+	r.wantReached(t, true)
+	for _, id := range []string{"spoiled", "good"} {
+		s.Import(id, nil)
+		if id == "spoiled" {
+			s.Spoil(id)
+		}
+		s.Run(id, 50)
+		s.Conmon(t, id)
+	}
+	r.want(t, "restored good 50")
+	r.wantReached(t, true)
+}
+
 func TestCRIOPodOf(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "crio.sock")
 	s := criotest.Start(t, socket)

@@ -46,6 +46,7 @@ type container struct {
 	pid      int
 	restored bool
 	started  time.Time
+	spoiled  bool
 }
 
 // Start starts a server. It ends with the test.
@@ -116,6 +117,11 @@ func (s *Server) Exit(id string) {
 	s.change(id, func(c *container) { c.state = runtime.ContainerState_CONTAINER_EXITED })
 }
 
+// Spoil has the status of a container fail.
+func (s *Server) Spoil(id string) {
+	s.change(id, func(c *container) { c.spoiled = true })
+}
+
 // Remove removes a container.
 func (s *Server) Remove(id string) {
 	s.mu.Lock()
@@ -167,6 +173,9 @@ func (v service) ContainerStatus(_ context.Context, r *runtime.ContainerStatusRe
 	c := v.s.containers[r.GetContainerId()]
 	if c == nil {
 		return nil, status.Error(codes.NotFound, fmt.Sprintf("could not find container %q", r.GetContainerId()))
+	}
+	if c.spoiled {
+		return nil, status.Error(codes.Unknown, "creating container info: metadata is lost")
 	}
 	response := &runtime.ContainerStatusResponse{Status: &runtime.ContainerStatus{Id: r.GetContainerId(), State: c.state, Labels: c.labels}}
 	if c.state == runtime.ContainerState_CONTAINER_RUNNING {
