@@ -15,6 +15,10 @@ func TestHostileStack(t *testing.T) {
 	requireRoot(t)
 	for _, pointer := range []uint64{0, 0x1000, 1 << 46, ^uint64(0) &^ 7, 1 << 63} {
 		p := open(t, testenv.Start(t, nil))
+		testenv.Eventually(t, "the process waits in a system call", func() bool {
+			call, err := p.ReadFile("syscall", 1<<10)
+			return err == nil && !strings.HasPrefix(string(call), "running")
+		})
 		testenv.OnThread(func() {
 			tr, err := Seize(t.Context(), p)
 			if err != nil {
@@ -48,6 +52,11 @@ func TestHostileStack(t *testing.T) {
 func TestHostileNoCall(t *testing.T) {
 	requireRoot(t)
 	p := open(t, testenv.StartCommand(t, nil, "sh", "-c", "while :; do :; done"))
+	testenv.Eventually(t, "the process computes", func() bool {
+		stat, err := p.ReadFile("stat", 1<<12)
+		fields := strings.Fields(string(stat))
+		return err == nil && len(fields) > 13 && fields[13] > "1" // utime in ticks, of a name without blanks (proc_pid_stat(5))
+	})
 	testenv.OnThread(func() {
 		in, err := Inject(t.Context(), p)
 		if err == nil {
