@@ -8,8 +8,8 @@ import (
 	"text/tabwriter"
 )
 
-// Table writes the report as a table for a person. Names from the container
-// are quoted where they hold anything but printable characters.
+// Table writes the report as a table for people. Names from the container are quoted if
+// they have unprintable characters.
 func (r *Report) Table(out io.Writer) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if len(r.Mounts) > 0 {
@@ -20,14 +20,14 @@ func (r *Report) Table(out io.Writer) error {
 		if m.DeviceBefore != "" && m.DeviceBefore != m.DeviceNow {
 			device = m.DeviceBefore + " → " + m.DeviceNow
 		}
-		who := m.Master.Kind
+		master := m.Master.Kind
 		if m.Master.PID > 0 {
-			who += " " + strconv.Itoa(m.Master.PID)
+			master += " " + strconv.Itoa(m.Master.PID)
 		}
 		if m.Master.Unit != "" {
-			who += " (" + printable(m.Master.Unit) + ")"
+			master += " (" + printable(m.Master.Unit) + ")"
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(m.Path), m.MountNamespace, m.Type, who,
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(m.Path), m.MountNamespace, m.Type, master,
 			device, printable(strings.Join(m.CoveredBy, ", ")), m.Outcome, printable(m.Reason))
 	}
 	for _, w := range r.Waiting {
@@ -35,7 +35,7 @@ func (r *Report) Table(out io.Writer) error {
 	}
 	fmt.Fprintln(t, printable(r.Summary()))
 	if r.Checkpoint != nil && len(r.Checkpoint) == 0 {
-		fmt.Fprintln(t, "checkpoint: nothing was found that CRIU would fail at")
+		fmt.Fprintln(t, "checkpoint: no problem for CRIU was found")
 	}
 	for _, p := range r.Checkpoint {
 		when := p.When
@@ -55,8 +55,8 @@ func (r *Report) Table(out io.Writer) error {
 	return nil
 }
 
-// printable returns the text, quoted if a terminal could take part of it for a
-// command or a new line.
+// printable returns the text, quoted if it has unprintable characters, such as a control
+// sequence or a newline.
 func printable(s string) string {
 	if quoted := strconv.Quote(s); quoted[1:len(quoted)-1] != s && strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
 		return quoted
