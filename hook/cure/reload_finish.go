@@ -5,103 +5,114 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+
 	"golang.org/x/sys/unix"
 )
 
-// finishParking releases the processes in parking mounts and takes these away.
-// Where the daemon has not mounted a trigger, the stale one is attached again:
-// nothing is worse than before then, and the error of that path says so. daemon is
-// nil if it has ended.
+// finishParking releases the processes in parking mounts and removes these. Where the
+// daemon has not mounted a trigger, it attaches the stale one again, and the first result
+// has an error for that path. daemon is nil if it has ended.
 func (s *Session) finishParking(ctx context.Context, daemon *owner.Member, p *parking) (map[string]error, error) {
 	if len(p.lots) != len(p.Mounts) {
 		return nil, errParkingClosed
 	}
-	failed := map[string]error{}
 	if err := s.container.ReadTables(); err != nil {
 		return nil, err
 	}
 	home := s.spaceOfParking(p, daemon)
-	var served []*park.Lot
-	var old []*os.File // the stale triggers that have a successor
-	kept := false
-	for i, t := range p.Mounts {
-		lot := home.Table.Find(t.Path, t.Parking)
-		if lot == nil {
-			continue // never attached, or taken away by the daemon or an earlier run
-		}
-		if over := home.Table.Over(lot); over != nil && mounts.DeviceOf(over) != t.Stale {
-			old = append(old, p.stale[i])
-		} else {
-			failed[t.Path] = errNotReloaded
-			if over == nil {
-				if err := s.attachStale(ctx, home, p, i); err != nil {
-					failed[t.Path], kept = err, true // the next run tries again
-					continue
-				}
-			}
-		}
-		if p.lots[i] != nil {
-			served = append(served, p.lots[i])
-		}
-	}
+	triggers := s.attachMissing(ctx, home, p)
 	var errs []error
-	for _, t := range p.Mounts { // first: a released process makes the new trigger pending
+	for _, t := range p.Mounts { // before the release: a waiter blocks the new trigger
 		errs = append(errs, s.copyTrigger(ctx, home, t))
 	}
-	if park.Parked(served) {
-		time.Sleep(recordTime)
+	if park.Parked(triggers.served) {
+		time.Sleep(storeTime)
 	}
-	errs = append(errs, park.Ready(served))
+	errs = append(errs, park.Ready(triggers.served))
 	home.awaitServed(ctx, p.Mounts)
 	errs = append(errs, s.container.ReadTables())
-	// A trigger that an interrupted run has parked may still be beneath.
+	// The stale trigger of an interrupted run may still be beneath.
 	stale := s.staleMountsOf(daemon)
 	if home.daemon == nil {
 		stale = p.staleMounts()
 	}
 	removeErr := errors.Join(s.removeCovered(ctx, stale), s.container.ReadTables(), s.removeCovered(ctx, p.parkingMounts()))
-	for _, f := range old {
+	for _, f := range triggers.replaced {
 		errs = append(errs, releaseDetached(f))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return failed, errors.Join(removeErr, err) // processes may still be parked in another namespace
+		return triggers.failed, errors.Join(removeErr, err) // another namespace may still have parked processes
 	}
-	if kept {
-		return failed, removeErr
+	if triggers.pending {
+		return triggers.failed, removeErr
 	}
 	s.dropParking(p)
-	if removeErr != nil { // no process can reach it: only its note is kept, for the next run
-		return failed, errors.Join(removeErr, p.closeAll(ctx))
+	if removeErr != nil { // no process can reach the mount: only the entry stays, for the next run
+		return triggers.failed, errors.Join(removeErr, p.closeAll(ctx))
 	}
-	return failed, p.forget(ctx)
+	return triggers.failed, p.remove(ctx)
 }
 
-// recordTime is for a daemon to note the numbers of a trigger that it has mounted: it
-// never answers a request that comes before (daemon/direct.c, cache_set_ino_index).
-const recordTime = 20 * time.Millisecond
+// parkedTriggers are the triggers on parking mounts after a reload.
+type parkedTriggers struct {
+	failed   map[string]error // of paths without a new trigger
+	served   []*park.Lot      // parking mounts with a trigger on them
+	replaced []*os.File       // stale triggers for which there is a new one
+	pending  bool             // a parking mount has no trigger and must stay
+}
 
-var errNotReloaded = fmt.Errorf("automount did not mount it again within %s of a SIGHUP: see its log, whether its map can be read and still has this key; then repair again", reloadTime)
+// attachMissing attaches the stale triggers where the daemon has mounted no new ones.
+func (s *Session) attachMissing(ctx context.Context, home daemonSpace, p *parking) parkedTriggers {
+	triggers := parkedTriggers{failed: map[string]error{}}
+	for i, t := range p.Mounts {
+		lot := home.Table.Find(t.Path, t.Parking)
+		if lot == nil {
+			continue // not attached yet, or removed by the daemon or an earlier run
+		}
+		if over := home.Table.Over(lot); over != nil && mounts.DeviceOf(over) != t.Stale {
+			triggers.replaced = append(triggers.replaced, p.stale[i])
+		} else {
+			triggers.failed[t.Path] = errNotReloaded
+			if over == nil {
+				if err := s.attachStale(ctx, home, p, i); err != nil {
+					triggers.failed[t.Path], triggers.pending = err, true // the next run tries again
+					continue
+				}
+			}
+		}
+		if p.lots[i] != nil {
+			triggers.served = append(triggers.served, p.lots[i])
+		}
+	}
+	return triggers
+}
 
-var errParkingClosed = errors.New("the files of the parking mounts could not be opened: the processes in them wait until the next run, or get an error after 10 minutes")
+// storeTime is how long a daemon may take to store the device and inode number of a trigger
+// after mounting it. It never answers a request that arrives before
+// (daemon/direct.c, cache_set_ino_index).
+const storeTime = 20 * time.Millisecond
 
-// daemonSpace is where a daemon mounts its triggers.
+var errNotReloaded = fmt.Errorf("automount did not mount it again within %s of a SIGHUP: check in its log that its map can be read and has this key; then repair again", reloadTime)
+
+var errParkingClosed = fmt.Errorf("the files of the parking mounts could not be opened: the processes in them wait until the next run, or get an error after %s; repair again", parkTime)
+
+// daemonSpace is the mount namespace in which a daemon mounts its triggers.
 type daemonSpace struct {
 	*container.Space
 	daemon *owner.Member // nil if it has ended, or is systemd
 }
 
-// spaceOf is the home of a daemon; that of systemd for nil.
+// spaceOf returns the mount namespace of a daemon; the main one for nil, which is
+// systemd's.
 func (s *Session) spaceOf(daemon *owner.Member) daemonSpace {
 	if daemon != nil {
 		if id, err := daemon.Namespace("mnt"); err == nil {
@@ -113,7 +124,8 @@ func (s *Session) spaceOf(daemon *owner.Member) daemonSpace {
 	return daemonSpace{s.container.Main(), daemon}
 }
 
-// spaceOfParking is the home of the daemon of parking mounts, which may have ended.
+// spaceOfParking returns the mount namespace of the daemon of parking mounts, also if the
+// daemon has ended.
 func (s *Session) spaceOfParking(p *parking, daemon *owner.Member) daemonSpace {
 	if daemon != nil && !daemon.Ended() {
 		return s.spaceOf(daemon)
@@ -124,8 +136,8 @@ func (s *Session) spaceOfParking(p *parking, daemon *owner.Member) daemonSpace {
 	return daemonSpace{s.container.Main(), nil}
 }
 
-// awaitServed waits, for servingTime, until no process waits on the new triggers: until
-// then their paths lead nowhere for us (ENOENT).
+// awaitServed waits until the new triggers have no waiters, for servingTime at most. While a
+// trigger has one, its path does not exist for this process (ENOENT).
 func (h daemonSpace) awaitServed(ctx context.Context, list []container.ParkedTrigger) {
 	ctx, cancel := context.WithTimeout(ctx, servingTime)
 	defer cancel()
@@ -143,9 +155,9 @@ func (h daemonSpace) awaitServed(ctx context.Context, list []container.ParkedTri
 	}
 }
 
-// attachStale puts the stale trigger of a parking mount over it. Where the daemon has
-// ended, the processes in the parking mount get an error: nothing else can open it,
-// and they would wait for ever on the stale trigger.
+// attachStale attaches the stale trigger to its parking mount, number i. If the daemon has
+// ended, the processes in the parking mount get an error (ENOENT): they would wait for
+// ever on the stale trigger, and only the daemon could open the parking mount.
 func (s *Session) attachStale(ctx context.Context, home daemonSpace, p *parking, i int) error {
 	t := p.Mounts[i]
 	if home.daemon == nil && p.lots[i] != nil {
@@ -157,7 +169,7 @@ func (s *Session) attachStale(ctx context.Context, home daemonSpace, p *parking,
 		return park.Remove(ctx, home.Process, t.Path, t.Parking)
 	}
 	if p.stale[i] == nil {
-		return fmt.Errorf("%q: the stale trigger is lost with the process that held it", t.Path)
+		return fmt.Errorf("%q: the stale trigger cannot be attached again, because the helper that had it open has ended: restart automount", t.Path)
 	}
 	root, err := home.openRoot(ctx, t.Path, t.Parking)
 	if err != nil {
@@ -169,8 +181,8 @@ func (s *Session) attachStale(ctx context.Context, home daemonSpace, p *parking,
 	})
 }
 
-// openRoot opens the root of an autofs mount. Only its daemon can while processes
-// wait there.
+// openRoot opens the root of an autofs mount. While it has waiters only its daemon can; then
+// the daemon is made to open it.
 func (h daemonSpace) openRoot(ctx context.Context, path string, device uint64) (*os.File, error) {
 	control, err := autofs.OpenControl()
 	if err != nil {
@@ -198,7 +210,7 @@ func (h daemonSpace) openRoot(ctx context.Context, path string, device uint64) (
 	return files[0], nil
 }
 
-// copyFunc returns a function that copies an autofs mount.
+// copyFunc returns a function that copies the autofs mount with a mount point and st_dev.
 func (h daemonSpace) copyFunc(ctx context.Context, path string, device uint64) func() (*os.File, error) {
 	return func() (*os.File, error) {
 		root, err := h.openRoot(ctx, path, device)
@@ -221,86 +233,7 @@ func (h daemonSpace) copyFunc(ctx context.Context, path string, device uint64) f
 	}
 }
 
-// mountAt is a mount, by mount point and st_dev, in every namespace.
-type mountAt struct {
-	path   string
-	device uint64
-}
-
-func (p *parking) parkingMounts() []mountAt {
-	var list []mountAt
-	for _, t := range p.Mounts {
-		list = append(list, mountAt{t.Path, t.Parking})
-	}
-	return list
-}
-
-func (p *parking) staleMounts() []mountAt {
-	var list []mountAt
-	for _, t := range p.Mounts {
-		list = append(list, mountAt{t.Path, t.Stale})
-	}
-	return list
-}
-
-// staleMountsOf are the triggers of a daemon that are parked.
-func (s *Session) staleMountsOf(daemon *owner.Member) []mountAt {
-	var list []mountAt
-	for _, p := range s.parkingsOf(daemon) {
-		list = append(list, p.staleMounts()...)
-	}
-	return list
-}
-
-// removeCovered takes mounts away beneath what covers them, in those namespaces
-// where something does. It uses the tables as they were read.
-func (s *Session) removeCovered(ctx context.Context, list []mountAt) error {
-	groups := map[string][]mountAt{} // by the namespaces that are concerned
-	spaces := map[string][]mounts.Space{}
-	seen := map[mountAt]bool{} // an interrupted run may have parked the same trigger
-	for _, place := range list {
-		if seen[place] {
-			continue
-		}
-		seen[place] = true
-		var key strings.Builder
-		var where []mounts.Space
-		for _, sp := range s.container.MountSpaces() {
-			if m := sp.Table.Find(place.path, place.device); m != nil && sp.Table.Over(m) != nil {
-				fmt.Fprintf(&key, "%d ", sp.Process.PID())
-				where = append(where, sp)
-			}
-		}
-		if len(where) > 0 {
-			groups[key.String()] = append(groups[key.String()], place)
-			spaces[key.String()] = where
-		}
-	}
-	var errs []error
-	for key, places := range groups {
-		errs = append(errs, s.removeIn(ctx, spaces[key], places))
-	}
-	return errors.Join(errs...)
-}
-
-func (s *Session) removeIn(ctx context.Context, spaces []mounts.Space, places []mountAt) error {
-	var removals []*mounts.Replacement
-	defer func() { closeTrees(removals) }()
-	for _, place := range places {
-		r, err := mounts.Removal(place.path, place.device)
-		if err != nil {
-			return err
-		}
-		removals = append(removals, r)
-	}
-	errs := []error{s.replace(ctx, spaces, removals)}
-	for _, r := range removals {
-		errs = append(errs, r.Err)
-	}
-	return errors.Join(errs...)
-}
-
-// copyTrigger brings a new trigger to the namespaces that it has not propagated to: they
+// copyTrigger copies a new trigger to the namespaces to which it has not propagated, which
 // still show the parking mount or the stale trigger.
 func (s *Session) copyTrigger(ctx context.Context, home daemonSpace, t container.ParkedTrigger) error {
 	table, err := mounts.Of(home.Process)
@@ -316,17 +249,16 @@ func (s *Session) copyTrigger(ctx context.Context, home daemonSpace, t container
 	if device == 0 {
 		return nil
 	}
-	// Processes that were released may wait for the new trigger's mount already.
-	copied := home.copyFunc(ctx, t.Path, device)
-	err = s.copyElsewhere(ctx, t.Path, t.Parking, device, copied)
+	newCopy := home.copyFunc(ctx, t.Path, device)
+	err = s.copyElsewhere(ctx, t.Path, t.Parking, device, newCopy)
 	if device != t.Stale {
-		err = errors.Join(err, s.copyElsewhere(ctx, t.Path, t.Stale, device, copied))
+		err = errors.Join(err, s.copyElsewhere(ctx, t.Path, t.Stale, device, newCopy))
 	}
 	return err
 }
 
-// releaseDetached makes the superblock of a detached mount catatonic: a process that
-// is still waiting on it gets ENOENT.
+// releaseDetached makes the superblock of a detached mount catatonic: its waiters get
+// ENOENT. tree may be nil.
 func releaseDetached(tree *os.File) error {
 	if tree == nil {
 		return nil
