@@ -36,17 +36,7 @@ func TestReplaceProcess(t *testing.T) {
 	if len(c.Spaces) != 2 {
 		t.Fatalf("%d mount namespaces, want 2", len(c.Spaces))
 	}
-	var inside []*nsenter.Process
-	for _, pid := range c.Members {
-		if nsenter.MountNamespaceOf(pid).Inode == c.Spaces[1].ID {
-			p, err := nsenter.Open(pid)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer p.Close()
-			inside = append(inside, p)
-		}
-	}
+	inside := processesIn(t, c, c.Spaces[1].ID)
 	if len(inside) < 3 {
 		t.Fatalf("%d processes in the second one, want 3", len(inside))
 	}
@@ -82,6 +72,24 @@ func TestReplaceProcess(t *testing.T) {
 	if err := c.ReadTables(); err == nil || !strings.Contains(err.Error(), "has ended") {
 		t.Errorf("without the first process: %v", err)
 	}
+}
+
+// processesIn opens the processes of the container in a mount namespace, until the end of
+// the test.
+func processesIn(t *testing.T, c *Container, namespace uint64) []*nsenter.Process {
+	t.Helper()
+	var list []*nsenter.Process
+	for _, pid := range c.Members {
+		if nsenter.MountNamespaceOf(pid).Inode == namespace {
+			p, err := nsenter.Open(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { p.Close() })
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // TestMountTableLimit: the mount tables of a container, all together, have a limit, so

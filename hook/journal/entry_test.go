@@ -78,15 +78,16 @@ type word struct {
 
 var testKind = &Kind[word]{containersFolder, ".test", 1, "entry of a test"}
 
-// TestLoad: an entry is loaded completely or not at all. Load removes an entry that cannot
-// be decoded, and keeps one that cannot be read.
-func TestLoad(t *testing.T) {
-	type test struct {
-		make  func(path string) error
-		want  error  // nil for success
-		say   string // part of the error
-		stays bool   // after Load
-	}
+// loadTest is a file and the result of loading it.
+type loadTest struct {
+	make  func(path string) error
+	want  error  // nil for success
+	say   string // part of the error
+	stays bool   // after Load
+}
+
+// loadTests returns files of all kinds, by description.
+func loadTests() map[string]loadTest {
 	const good = `{"version":1,"word":"yes"}`
 	file := func(text string) func(string) error {
 		return func(path string) error { return os.WriteFile(path, []byte(text), 0o600) }
@@ -96,7 +97,7 @@ func TestLoad(t *testing.T) {
 			return errors.Join(file(text)(path+"-target"), os.Symlink(path+"-target", path))
 		}
 	}
-	tests := map[string]test{
+	tests := map[string]loadTest{
 		"good":             {make: file(good), stays: true},
 		"more fields":      {make: file(`{"version":1,"word":"yes","x":[1]}`), stays: true},
 		"none":             {make: func(string) error { return nil }, want: fs.ErrNotExist},
@@ -113,10 +114,16 @@ func TestLoad(t *testing.T) {
 		"link to nothing":  {make: func(path string) error { return os.Symlink("nothing", path) }, want: fs.ErrNotExist, stays: true},
 	}
 	for i := range good {
-		tests["cut: "+good[:i]] = test{make: file(good[:i]), want: ErrUnusable, say: "unexpected end"}
+		tests["cut: "+good[:i]] = loadTest{make: file(good[:i]), want: ErrUnusable, say: "unexpected end"}
 	}
+	return tests
+}
+
+// TestLoad: an entry is loaded completely or not at all. Load removes an entry that cannot
+// be decoded, and keeps one that cannot be read.
+func TestLoad(t *testing.T) {
 	init := open(t, testenv.Start(t, nil))
-	for name, c := range tests {
+	for name, c := range loadTests() {
 		t.Run(name, func(t *testing.T) {
 			e := testKind.Of(NewStore(t.TempDir()), init, 3)
 			if err := errors.Join(os.Mkdir(e.dir, 0o700), c.make(e.path())); err != nil {

@@ -11,17 +11,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container/containertest"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // TestConfirmed: a cured mount is confirmed for the next run unless it has changed.
 func TestConfirmed(t *testing.T) {
 	s := NewStore(t.TempDir())
 	init, another := open(t, testenv.Start(t, nil)), open(t, testenv.Start(t, nil))
-	at := func(path string, change func(*container.Mount)) container.Mount {
-		m := containertest.SystemdMount(change)
-		m.Path, m.ID, m.Master.StartTime = path, 7, 500
-		return m
-	}
 	before := &container.Snapshot{Mounts: []container.Mount{
 		at("/reexecuted", nil), at("/healthy", nil), at("/unrepaired", nil), at("/before", func(m *container.Mount) { m.Confirmed = true }),
 		at("/restarted", nil), at("/reloaded", nil), at("/preserved", nil),
@@ -39,26 +35,8 @@ func TestConfirmed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	expect := func(want []string, list []container.Mount) {
-		t.Helper()
-		for i := range list {
-			list[i].Confirmed = i%2 == 0 // is overwritten
-		}
-		if err := s.MarkConfirmed(init, list); err != nil {
-			t.Error(err)
-		}
-		var got []string
-		for _, m := range list {
-			if m.Confirmed {
-				got = append(got, m.Path)
-			}
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("confirmed %q, want %q", got, want)
-		}
-	}
 	cured := []string{"/reexecuted", "/before", "/restarted", "/reloaded", "/preserved", "/number"}
-	expect(cured, slices.Clone(before.Mounts))
+	expectConfirmed(t, s, init, cured, slices.Clone(before.Mounts))
 	for name, change := range map[string]func(*container.Mount){
 		"device":          func(m *container.Mount) { m.Device++ },
 		"mount":           func(m *container.Mount) { m.ID++ },
@@ -69,7 +47,7 @@ func TestConfirmed(t *testing.T) {
 	} {
 		list := slices.Clone(before.Mounts)
 		change(&list[0])
-		expect(cured[1:], list)
+		expectConfirmed(t, s, init, cured[1:], list)
 		if t.Failed() {
 			t.Fatalf("after a change of the %s", name)
 		}
@@ -88,6 +66,33 @@ func TestConfirmed(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(filepath.Join(s.Dir, "containers")); err != nil || len(entries) != 1 {
 		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+// at returns a mount of a systemd at a path. change, which may be nil, changes it.
+func at(path string, change func(*container.Mount)) container.Mount {
+	m := containertest.SystemdMount(change)
+	m.Path, m.ID, m.Master.StartTime = path, 7, 500
+	return m
+}
+
+// expectConfirmed checks which mounts MarkConfirmed marks, by path.
+func expectConfirmed(t *testing.T, s Store, init *nsenter.Process, want []string, list []container.Mount) {
+	t.Helper()
+	for i := range list {
+		list[i].Confirmed = i%2 == 0 // is overwritten
+	}
+	if err := s.MarkConfirmed(init, list); err != nil {
+		t.Error(err)
+	}
+	var got []string
+	for _, m := range list {
+		if m.Confirmed {
+			got = append(got, m.Path)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("confirmed %q, want %q", got, want)
 	}
 }
 

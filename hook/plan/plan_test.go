@@ -12,6 +12,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
 
+// catatonic makes the mount one without a master.
+func catatonic(m *container.Mount) {
+	m.Master = container.Master{Identity: master.Identity{Kind: master.None}}
+	m.Options.FD = -1
+}
+
 func TestDecide(t *testing.T) {
 	for name, test := range map[string]struct {
 		mount    container.Mount
@@ -40,13 +46,7 @@ func TestDecide(t *testing.T) {
 		"systemd, not restored":         {containertest.SystemdMount(containertest.Late(false, false)), container.Auto, false, Healthy, "started here"},
 		"systemd, fresh, restart":       {containertest.SystemdMount(containertest.Late(false, false)), container.RestartOnly, false, Healthy, "started here"},
 		"systemd, fresh, reexec":        {containertest.SystemdMount(containertest.Late(false, false)), container.ReexecOnly, false, Reexecuted, "as requested"},
-		"systemd, catatonic": {
-			containertest.SystemdMount(func(m *container.Mount) {
-				m.Master = container.Master{Identity: master.Identity{Kind: master.None}}
-				m.Options.FD = -1
-			}),
-			container.Auto, true, Healthy, "catatonic",
-		},
+		"systemd, catatonic":            {containertest.SystemdMount(catatonic), container.Auto, true, Healthy, "catatonic"},
 
 		"automount, restored":        {containertest.AutomountMount(nil), container.Auto, true, Reloaded, "device and inode"},
 		"automount, offset":          {containertest.AutomountMount(func(m *container.Mount) { m.Options.Type = autofs.Offset }), container.Auto, true, Reloaded, ""},
