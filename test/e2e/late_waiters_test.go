@@ -9,7 +9,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// automountAccesses are those of direct maps, which hang after a restore.
+// automountAccesses returns the accesses to direct maps, which hang after a restore.
 func automountAccesses() []lab.Access {
 	var list []lab.Access
 	for _, a := range lab.Accesses {
@@ -30,10 +30,9 @@ func waitersReleased(report lab.Report, path string) int {
 	return n
 }
 
-// TestLateRepairFreesEverybody repairs a container in which 20 processes are
-// stuck, on mounts of systemd and of automount. No file was opened on any of
-// them before. All go on, without an error.
-func TestLateRepairFreesEverybody(t *testing.T) {
+// TestLateRepairReleasesAll repairs a container with 20 waiters on mounts of systemd and
+// of automount, of which no root was opened before. All resume without an error.
+func TestLateRepairReleasesAll(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
 	r := restoreStale(t, s)
@@ -62,10 +61,10 @@ func TestLateRepairFreesEverybody(t *testing.T) {
 	r.CheckUntouched(t)
 }
 
-// TestLateRestartNamesWhoIsStuck restarts units while processes wait on the old
-// mounts, which are closed to everybody but systemd: they cannot be let go, so
-// the report names each, and the administrator may end them.
-func TestLateRestartNamesWhoIsStuck(t *testing.T) {
+// TestLateRestartNamesWaiters restarts units with waiters on the old mounts, which only
+// systemd can open: the waiters cannot be released, so the report names each, and the
+// administrator may kill them.
+func TestLateRestartNamesWaiters(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
 	r := restoreStale(t, s)
@@ -94,7 +93,7 @@ func TestLateRestartNamesWhoIsStuck(t *testing.T) {
 	r.CheckAnswers(t, lab.Accesses)
 }
 
-// TestKillWaiters ends, on demand, those who cannot be let go.
+// TestKillWaiters kills, on request, waiters that cannot be released.
 func TestKillWaiters(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)

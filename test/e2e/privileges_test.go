@@ -24,8 +24,8 @@ func limited(capabilities []string) []string {
 	return []string{"setpriv", "--inh-caps", "-all", "--bounding-set", set.String(), "--", lab.Hook()}
 }
 
-// limitedRepairs are whole repairs with these capabilities: as action script and
-// by hand, with each of the cures. They return what went wrong.
+// limitedRepairs are whole repairs with these capabilities: as action script and by hand,
+// with each of the cures. They return what failed.
 var limitedRepairs = []struct {
 	name string
 	run  func(t *testing.T, s *snapshot, capabilities []string) []string
@@ -60,8 +60,7 @@ func limitedByHand(t *testing.T, s *snapshot, capabilities []string, cure string
 	return append(unanswered(t, r), notCured(lab.ParseReport(t, result.Stdout), cure)...)
 }
 
-// unanswered are the accesses that do not answer. One that hangs is not waited
-// for long.
+// unanswered returns the accesses that do not answer, with a short time limit.
 func unanswered(t *testing.T, r *lab.Restored) []string {
 	t.Helper()
 	var list []string
@@ -86,8 +85,8 @@ func notCured(report lab.Report, cure string) []string {
 	return list
 }
 
-// TestLeastPrivilege runs whole restores and repairs with exactly the
-// capabilities that are said to be needed.
+// TestLeastPrivilege makes whole restores and repairs with exactly the documented
+// capabilities.
 func TestLeastPrivilege(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
@@ -100,9 +99,9 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 }
 
-// TestEveryCapabilityIsNeeded takes one away at a time: something fails each
-// time. CAP_DAC_OVERRIDE and CAP_KILL are for processes and control groups of
-// other users, which this laboratory's container does not have.
+// TestEveryCapabilityIsNeeded drops one capability at a time: each time something fails.
+// CAP_DAC_OVERRIDE and CAP_KILL are for processes and control groups of other users,
+// which this laboratory's container does not have.
 func TestEveryCapabilityIsNeeded(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)

@@ -33,7 +33,7 @@ func recipes(t *testing.T) map[string][]string {
 	return blocks
 }
 
-// recipe is a block that is run, with what stands before and after its lines.
+// recipe is a block of shell commands, with commands before and after its lines.
 type recipe struct {
 	name   string
 	c      *lab.Container
@@ -41,7 +41,7 @@ type recipe struct {
 	before func(line string) // called for each line
 }
 
-// run types the lines of a block.
+// run runs the lines of a block.
 func (r recipe) run(t *testing.T, blocks map[string][]string) {
 	t.Helper()
 	lines := blocks[r.name]
@@ -65,17 +65,17 @@ func (r recipe) run(t *testing.T, blocks map[string][]string) {
 	}
 }
 
-// TestRecipe types the commands of docs/checkpoint-restore.md.
+// TestRecipe runs the commands of docs/checkpoint-restore.md.
 func TestRecipe(t *testing.T) {
 	requireHook(t)
 	lab.InstallActionScript(t, "")
-	if err := os.RemoveAll("/run/autofs-restore-hook"); err != nil { // doctor tells of reports
+	if err := os.RemoveAll("/run/autofs-restore-hook"); err != nil { // doctor lists reports
 		t.Fatal(err)
 	}
 	blocks := recipes(t)
-	t.Cleanup(func() { succeeds(t, "uninstall") })
+	t.Cleanup(func() { mustRun(t, "uninstall") })
 	install := recipe{name: "install", c: lab.Stopped(t, lab.Options{})}
-	succeeds(t, "install") // what the block installs with is there already
+	mustRun(t, "install") // the files with which the block installs exist already
 	install.run(t, blocks)
 
 	for _, runtime := range []string{"runc", "crun"} {
@@ -115,8 +115,8 @@ func TestRecipe(t *testing.T) {
 	}
 }
 
-// podmanRecipes run with a configuration that suits the laboratory, and two storages
-// as if they were on two nodes.
+// podmanRecipes run with a configuration for the laboratory, and two storages as if they
+// were on two nodes.
 func podmanRecipes(t *testing.T, blocks map[string][]string) {
 	first, second := lab.PodmanNode(t, "first"), lab.PodmanNode(t, "second")
 	inspect := func(env []string, c *lab.Container) int {

@@ -10,9 +10,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestKilledWhileSystemdRestarts kills the program when it has asked for the
-// restart of a unit, which waits for a service that takes a second to stop. The
-// next run begins at once, when nothing of that is to be seen yet in the mounts.
+// TestKilledWhileSystemdRestarts kills the program after it has requested the restart of
+// a unit, which waits for a service that takes a second to stop. The next run starts at
+// once, when the mounts do not show the restart yet.
 func TestKilledWhileSystemdRestarts(t *testing.T) {
 	requireHook(t)
 	const dir = "/etc/systemd/system/"
@@ -56,7 +56,7 @@ func TestKilledWhileSystemdRestarts(t *testing.T) {
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
 	checkUncovered(t, r.Container)
-	lab.WaitNoneRunning(t, holderLimit)
+	lab.WaitNoneRunning(t, helperLimit)
 	for _, file := range lab.RunFiles(t) {
 		if strings.HasPrefix(file, "covers/") || strings.HasSuffix(file, ".renewing") {
 			t.Errorf("left: %s", file)

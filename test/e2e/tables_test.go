@@ -63,7 +63,7 @@ func mountMany(count int) error {
 	if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mount("many", dir, "tmpfs", 0, "")); err != nil {
 		return err
 	}
-	// Else each copy would get all that is mounted on the others.
+	// Otherwise each copy would get all mounts on the others.
 	if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
@@ -76,8 +76,8 @@ func mountMany(count int) error {
 	return nil
 }
 
-// mountDeep mounts in a folder with a long path of blanks: each is four bytes in
-// the table.
+// mountDeep mounts on a folder with a long path of blanks: each is four bytes in the
+// table.
 func mountDeep() error {
 	const dir = "/tmp/deep"
 	if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mount("deep", dir, "tmpfs", 0, ""), unix.Chdir(dir)); err != nil {
