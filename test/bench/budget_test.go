@@ -6,31 +6,30 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// budget is how many system calls a stage may take: with the few automounts of
-// callSizes, and for each further one.
+// budget is the limit of a stage's system calls: with the few automounts of callSizes,
+// and for each further one.
 type budget struct {
 	few  int
 	each float64
 }
 
-// budgets are by stage. The fillers that a stage needs depend on the machine's
-// other file systems, so they are not counted (perFiller).
+// budgets are by stage. They do not include the superblocks that fill device numbers,
+// which depend on the machine's other file systems (perFiller).
 var budgets = map[string]budget{
 	"pre-restore": {few: 400, each: 8},
 	// Containers of 5 and of 105 have as many watched groups without processes.
 	"post-setup-namespaces": {few: 400, each: 8},
-	// Pipes are looked at before they are opened: 3 calls a mount.
+	// Pipes are read by fstat before they are opened: 3 calls a mount.
 	"pre-resume":  {few: 1060, each: 54},
 	"post-resume": {few: 680, each: 4},
 }
 
-// idleBudgets are how many system calls a stage may take on a container without
-// automounts.
+// idleBudgets are the limits of system calls on a container without automounts, by stage.
 var idleBudgets = map[string]int{"pre-restore": 70, "post-setup-namespaces": 70, "pre-resume": 70, "post-resume": 180}
 
-// TestBudgetIdle is TestBudget for a container without automounts, which is
-// most. Nothing is copied there: its processes may have CAP_SYS_PTRACE, for which
-// the program makes a sealed copy of itself where it works.
+// TestBudgetIdle is TestBudget for a container without automounts, as most are. The
+// program does not copy itself there, which it does where the container's processes may
+// have CAP_SYS_PTRACE.
 func TestBudgetIdle(t *testing.T) {
 	lab.RequireNode(t)
 	restored, stage := withoutAutomounts(t)
@@ -45,8 +44,8 @@ func TestBudgetIdle(t *testing.T) {
 	}
 }
 
-// TestBudget fails when a restore takes more system calls than it needed when
-// the budgets were set. Counts do not depend on how busy the machine is.
+// TestBudget fails when a restore takes more system calls than the budgets. The number
+// does not depend on the machine's load.
 func TestBudget(t *testing.T) {
 	lab.RequireNode(t)
 	widenSockets(t)
