@@ -2,15 +2,12 @@ package hook
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
-
-	"golang.org/x/sys/unix"
 )
 
 // prepare runs when the restored container's control group is known and only its first
@@ -62,14 +59,16 @@ func (r Runner) createGroups(init, criu *nsenter.Process, dir string, view cure.
 	return err
 }
 
+// readWatches reads the watches of the checkpointed processes.
 func readWatches(dir string) (*criuimage.Watched, error) {
-	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		defer f.Close()
-		var watched *criuimage.Watched
-		if watched, err = criuimage.ReadWatches(f); err == nil {
-			return watched, nil
-		}
+	f, err := openImages(dir)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("checkpoint images: %w", err)
+	defer f.Close()
+	watched, err := criuimage.ReadWatches(f)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint images: %w", err)
+	}
+	return watched, nil
 }

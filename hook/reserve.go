@@ -114,13 +114,23 @@ func hasAutofs(dir string) (bool, error) {
 
 // imagesHaveAutofs is hasAutofs, with an error if the directory has no images.
 func imagesHaveAutofs(dir string) (bool, error) {
-	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		defer f.Close()
-		var has bool
-		if has, err = criuimage.HasAutofs(f); err == nil {
-			return has, nil
-		}
+	f, err := openImages(dir)
+	if err != nil {
+		return false, err
 	}
-	return false, fmt.Errorf("checkpoint images: %w", err)
+	defer f.Close()
+	has, err := criuimage.HasAutofs(f)
+	if err != nil {
+		return false, fmt.Errorf("checkpoint images: %w", err)
+	}
+	return has, nil
+}
+
+// openImages opens a directory of checkpoint images.
+func openImages(dir string) (*os.File, error) {
+	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint images: %w", err)
+	}
+	return f, nil
 }

@@ -38,7 +38,7 @@ const parkTime = 10 * time.Minute
 
 // newParking creates parking mounts for triggers of a daemon, in its mount namespace, and
 // writes their entry. They are not attached yet.
-func (s *Session) newParking(ctx context.Context, daemon *owner.Member, list []*container.Mount, h fdstore.Request) (*parking, error) {
+func (s *Session) newParking(ctx context.Context, daemon *owner.Member, list []*container.Mount, request fdstore.Request) (*parking, error) {
 	control, err := autofs.OpenControl()
 	if err != nil {
 		return nil, err
@@ -56,7 +56,7 @@ func (s *Session) newParking(ctx context.Context, daemon *owner.Member, list []*
 		return nil
 	})
 	if err == nil {
-		err = p.save(s.journal, s.container.Init, h)
+		err = p.save(s.journal, s.container.Init, request)
 	}
 	s.addParking(p)
 	if err != nil {
@@ -93,15 +93,15 @@ func (p *parking) addTrigger(root *os.File, control *autofs.Control, m *containe
 }
 
 // save starts the helper with the files and writes the entry.
-func (p *parking) save(j journal.Store, init *nsenter.Process, h fdstore.Request) error {
+func (p *parking) save(j journal.Store, init *nsenter.Process, request fdstore.Request) error {
 	for _, lot := range p.lots {
-		h.Files = append(h.Files, lot.Root)
+		request.Files = append(request.Files, lot.Root)
 	}
 	for _, lot := range p.lots {
-		h.Files = append(h.Files, lot.Pipe)
+		request.Files = append(request.Files, lot.Pipe)
 	}
-	h.Files, h.Release = append(h.Files, p.stale...), len(p.lots)
-	ref, recorded, err := fdstore.StartUnrecorded(h)
+	request.Files, request.Release = append(request.Files, p.stale...), len(p.lots)
+	ref, recorded, err := fdstore.StartUnrecorded(request)
 	if err != nil && !errors.Is(err, fdstore.ErrNotMoved) {
 		return err
 	}
@@ -244,8 +244,8 @@ func (s *Session) dropParking(p *parking) {
 }
 
 // open opens the files of the helper. If the helper has ended, it has released the
-// processes in the parking mounts with an error, and the files are nil, as if the entry
-// is lost.
+// processes in the parking mounts with an error, and the files are nil. They are
+// also nil if the entry is lost.
 func (p *parking) open() error {
 	n := len(p.Mounts)
 	files, err := p.Helper.OpenAll()

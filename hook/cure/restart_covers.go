@@ -27,13 +27,13 @@ type savedCovers struct {
 	helper fdstore.Ref
 }
 
-// saveCovers copies the covers of a mount in the mount namespace of process in.
-func (s *Session) saveCovers(ctx context.Context, in *nsenter.Process, m *container.Mount) (*savedCovers, error) {
+// saveCovers copies the covers of a mount in the mount namespace of a process.
+func (s *Session) saveCovers(ctx context.Context, process *nsenter.Process, m *container.Mount) (*savedCovers, error) {
 	entry := journal.Covers.Of(s.journal, s.container.Init, m.ID)
 	if entry.Exists() {
 		return nil, journal.ErrPending
 	}
-	copies, err := mounts.Keep(ctx, in, m.Path, m.Device)
+	copies, err := mounts.Keep(ctx, process, m.Path, m.Device)
 	if err != nil {
 		return nil, err
 	}
