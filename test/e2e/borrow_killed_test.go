@@ -48,10 +48,10 @@ func killWhileBorrowed(t *testing.T, s *snapshot, after time.Duration) {
 	_ = cmd.Wait()
 	time.Sleep(20 * time.Millisecond) // strace detaches from the killed processes
 	if _, err := os.Stat("/proc/" + strconv.Itoa(daemon)); err != nil {
-		t.Errorf("killed %s after the beginning: the daemon has ended too: %v", after, err)
+		t.Errorf("killed %s after the start: the daemon has ended too: %v", after, err)
 	}
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID))
-	t.Logf("killed %s after the beginning; the next run: exit status %d\n%s", after, result.Status, result.Stderr)
+	t.Logf("killed %s after the start; the next run: exit status %d\n%s", after, result.Status, result.Stderr)
 	if result.Status != 0 {
 		t.Errorf("exit status %d", result.Status)
 	}

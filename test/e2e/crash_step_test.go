@@ -56,7 +56,7 @@ func (c *crashWalk) step(t *testing.T, k *lab.Killer) []string {
 	}
 	calls, killed := k.Wait(t)
 	if err != nil && !killed {
-		t.Errorf("CRIU failed, though nothing was killed: %v", err)
+		t.Errorf("CRIU failed, although nothing was killed: %v", err)
 	}
 	if killed {
 		c.killed++

@@ -24,7 +24,7 @@ func TestTenCycles(t *testing.T) {
 	for cycle := range 10 {
 		r := c.Checkpoint(t).Restore(t, lab.RestoreOptions{})
 		for _, change := range changedUnits(units, r.Settle(t)) {
-			t.Errorf("cycle %d: a unit noticed: %s", cycle, change)
+			t.Errorf("cycle %d: a unit has changed: %s", cycle, change)
 		}
 		checkPreserved(t, r)
 		now := r.Forest(t)

@@ -98,7 +98,7 @@ func late(t *testing.T, r *lab.Restored, strategy string) {
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--strategy", strategy)
 	t.Logf("exit status %d after %s", result.Status, result.Took.Round(time.Millisecond))
 	if result.Status == 0 || result.Took > runLimit {
-		t.Errorf("exit status %d after %s, though systemd does not run\n%s", result.Status, result.Took, result.Stderr)
+		t.Errorf("exit status %d after %s, although systemd does not run\n%s", result.Status, result.Took, result.Stderr)
 	}
 }
 

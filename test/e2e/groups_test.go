@@ -133,7 +133,7 @@ func TestGroups(t *testing.T) {
 					case r.Named(own):
 						t.Errorf("left after the end of the container: %q", left)
 					default:
-						t.Logf("%s put the container into %q, which is not the group that it was to have, and leaves there %q", c.options.Runtime, own, left)
+						t.Logf("%s put the container into %q, not into the requested group, and leaves %q there", c.options.Runtime, own, left)
 					}
 				})
 			}
@@ -194,7 +194,7 @@ fi
 				t.Fatal("restored although an action script failed")
 			}
 			if !strings.Contains(readFile(t, seen), "mnt-covered.mount") {
-				t.Error("the program created no control group: the test shows nothing")
+				t.Error("the program created no control group: the test proves nothing")
 			}
 			lab.WaitNoneRunning(t, watcherLimit)
 			// Some engines leave the groups that CRIU creates.

@@ -17,7 +17,7 @@ func TestHangsWithoutHook(t *testing.T) {
 	t.Logf("checkpoint %s, restore %s", s.Took, r.Took)
 
 	if changes := changedUnits(s.units, r.Units(t)); len(changes) > 0 {
-		t.Errorf("systemd noticed the restore:\n%s", strings.Join(changes, "\n"))
+		t.Errorf("systemd logged a change after the restore:\n%s", strings.Join(changes, "\n"))
 	}
 	for i, o := range touchStale(t, r) {
 		switch a := lab.Accesses[i]; {

@@ -67,7 +67,7 @@ func snoopRepairs(t *testing.T, s *snapshot, attack ...string) string {
 		r := restoreStale(t, s)
 		a := r.Attack(t, attack...)
 		if _, report := runAttacked(t, r.PID, options...); report.Outcome == "nothing-to-do" {
-			t.Errorf("%q: there was nothing to do, so this shows nothing", options)
+			t.Errorf("%q: there was nothing to do, so the test proves nothing", options)
 		}
 		text := a.Stop(t, r.Container)
 		t.Logf("%q: %s", options, text)
@@ -120,7 +120,7 @@ func TestHostileEnvironment(t *testing.T) {
 	helpers, passed := seen()
 	t.Logf("processes of the program: %q", helpers)
 	if len(helpers) == 0 {
-		t.Error("no process of the program was seen but itself, so this shows nothing")
+		t.Error("no other process of the program was seen, so the test proves nothing")
 	}
 	if len(passed) > 0 {
 		t.Errorf("the environment was passed on: %q", passed)

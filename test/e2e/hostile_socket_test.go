@@ -139,11 +139,11 @@ func checkMessages(t *testing.T, log string) {
 		}
 		jobs++
 		if !strings.Contains(line, `"`+lab.UnitName("/mnt/fake", "automount")+`"`) {
-			t.Errorf("asked for another unit: %s", line)
+			t.Errorf("request for another unit: %s", line)
 		}
 	}
 	if jobs == 0 {
-		t.Errorf("no job was asked for:\n%s", log)
+		t.Errorf("no job was requested:\n%s", log)
 	}
 }
 
@@ -182,10 +182,10 @@ func TestHostileSystemdDies(t *testing.T) {
 		before := readFile(t, "/proc/self/mountinfo")
 		result, _ := runAttacked(t, r.PID, "--strategy", "restart")
 		if result.Status != 1 {
-			t.Errorf("it died at message %d: exit status %d: %s", n+1, result.Status, result.Stderr)
+			t.Errorf("it ended at message %d: exit status %d: %s", n+1, result.Status, result.Stderr)
 		}
 		if now := readFile(t, "/proc/self/mountinfo"); now != before {
-			t.Errorf("it died at message %d: mounts of the node:\n%s\nbefore:\n%s", n+1, now, before)
+			t.Errorf("it ended at message %d: mounts of the node:\n%s\nbefore:\n%s", n+1, now, before)
 		}
 		if survives(r.PID) {
 			alive++ // there were fewer messages
@@ -193,7 +193,7 @@ func TestHostileSystemdDies(t *testing.T) {
 		r.Kill(t)
 	}
 	if alive == 0 {
-		t.Errorf("it died at each of %d messages", most)
+		t.Errorf("it ended at each of %d messages", most)
 	}
 	node.checkUnchanged(t)
 }

@@ -90,7 +90,7 @@ func checkUnitsButMounted(t *testing.T, s *snapshot, r *lab.Restored, waiting []
 			return unit == lab.UnitName(filepath.Dir(a.Path), "automount") && strings.Contains(change, "SubState:running")
 		})
 		if !automount {
-			t.Errorf("a unit noticed the repair: %s", change)
+			t.Errorf("a unit has changed by the repair: %s", change)
 		}
 	}
 }
@@ -157,7 +157,7 @@ func shiftActivation(t *testing.T, c *lab.Container, shift time.Duration) {
 	})
 	text := c.Run(t, "systemctl", "show", "--timestamp=unix", "--property=ActiveEnterTimestamp", lab.UnitName(lab.Idle, "automount"))
 	if want := fmt.Sprintf("ActiveEnterTimestamp=@%d\n", at/1_000_000); text != want {
-		t.Fatalf("%q, want %q: this shows nothing", text, want)
+		t.Fatalf("%q, want %q: the test proves nothing", text, want)
 	}
 }
 
@@ -177,7 +177,7 @@ func TestRecordsLost(t *testing.T) {
 			}
 		}
 		for _, change := range changedUnits(s.units, r.Settle(t)) {
-			t.Errorf("run %d: a unit noticed: %s", i, change)
+			t.Errorf("run %d: a unit has changed: %s", i, change)
 		}
 		if i == 0 {
 			if out, err := exec.Command("sh", "-c", forget).CombinedOutput(); err != nil {
@@ -230,7 +230,7 @@ func TestNeverRestored(t *testing.T) {
 		t.Error("systemd did not re-execute itself")
 	}
 	for _, change := range changedUnits(units, c.Settle(t)) {
-		t.Errorf("a unit noticed: %s", change)
+		t.Errorf("a unit has changed: %s", change)
 	}
 }
 

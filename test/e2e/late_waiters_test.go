@@ -75,7 +75,7 @@ func TestLateRestartNamesWaiters(t *testing.T) {
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--strategy", "restart")
 	report := lab.ParseReport(t, result.Stdout)
 	if len(report.Waiting) != len(waiting) {
-		t.Errorf("report names %d processes that wait, want %d: %+v", len(report.Waiting), len(waiting), report.Waiting)
+		t.Errorf("report: %d waiters, want %d: %+v", len(report.Waiting), len(waiting), report.Waiting)
 	}
 	for _, w := range report.Waiting {
 		if w.PID == 0 || w.Command != "cat" || w.Path == "" {
@@ -115,7 +115,7 @@ func TestKillWaiters(t *testing.T) {
 	}
 	for _, o := range <-ended {
 		if o.Hung || !o.Failed {
-			t.Errorf("%s; want it to be ended", o)
+			t.Errorf("%s; want it to be killed", o)
 		}
 	}
 	if took := time.Since(began); took > waiterLimit {

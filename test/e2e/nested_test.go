@@ -88,7 +88,7 @@ func checkOneSuperblock(t *testing.T, r *lab.Restored, units map[string]lab.Unit
 		}
 		for path := range own {
 			if main[path] == nil {
-				t.Errorf("%s.service: %s is an autofs there only", name, path)
+				t.Errorf("%s.service: %s is an autofs only in this namespace", name, path)
 			}
 		}
 	}

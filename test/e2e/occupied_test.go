@@ -70,7 +70,7 @@ func checkRestarted(t *testing.T, report lab.Report, paths ...string) {
 			continue
 		}
 		if !slices.Contains([]string{"restarted", "reexecuted"}, m.Outcome) {
-			t.Errorf("report: %s: outcome %q (%s), but its old number belongs to another file system", m.Path, m.Outcome, m.Reason)
+			t.Errorf("report: %s: outcome %q (%s), but another file system has its old number", m.Path, m.Outcome, m.Reason)
 		}
 		if strings.Contains(m.Reason, m.DeviceBefore) && strings.Contains(m.Reason, "another file system") {
 			explained[m.Path] = true

@@ -40,7 +40,7 @@ func checkNeverNotices(t *testing.T, options lab.Options) {
 func checkUnitsAndMounts(t *testing.T, s *snapshot, r *lab.Restored, before lab.Forest, captured string) {
 	t.Helper()
 	for _, change := range changedUnits(s.units, r.Settle(t)) {
-		t.Errorf("a unit noticed: %s", change)
+		t.Errorf("a unit has changed: %s", change)
 	}
 	after, criu := r.Forest(t), lab.ReadCapture(t, captured)
 	for _, change := range lab.Changes(criu.DescribePropagation(), after.DescribePropagation()) {
@@ -108,7 +108,7 @@ func checkSameCovers(t *testing.T, criu, after lab.Forest) {
 				continue
 			}
 			if old := made[m.ID]; old == nil || old.Mountpoint != m.Mountpoint {
-				t.Errorf("namespace of process %s: mount %d (%s on %s) is not one that CRIU made", name, m.ID, m.FSType, m.Mountpoint)
+				t.Errorf("namespace of process %s: mount %d (%s on %s) was not made by CRIU", name, m.ID, m.FSType, m.Mountpoint)
 			}
 		}
 	}
@@ -129,7 +129,7 @@ func checkWorkingService(t *testing.T, r *lab.Restored, inside string) {
 		}
 	}
 	if cover == nil {
-		t.Fatalf("nothing covers %s any more", lab.Covered)
+		t.Fatalf("%s has no cover any more", lab.Covered)
 	}
 	const file = 7
 	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, file))

@@ -118,7 +118,7 @@ func TestEveryCapabilityIsNeeded(t *testing.T) {
 					return
 				}
 			}
-			t.Error("all was repaired without it")
+			t.Error("all mounts were repaired without it")
 		})
 	}
 }

@@ -111,7 +111,7 @@ func TestRecipe(t *testing.T) {
 	})
 	t.Run("podman", func(t *testing.T) { podmanRecipes(t, blocks) })
 	for name := range blocks {
-		t.Errorf("the block %q is not run", name)
+		t.Errorf("the block %q was not run", name)
 	}
 }
 

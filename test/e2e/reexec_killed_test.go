@@ -69,7 +69,7 @@ func checkRunsOn(t *testing.T, r *lab.Restored) {
 			return
 		}
 	}
-	t.Fatalf("systemd does not run on: %s", o)
+	t.Fatalf("systemd does not keep running: %s", o)
 }
 
 // TestReexecutedKilled kills the program at its ptrace calls and where it reads and

@@ -168,7 +168,7 @@ func reexecutedLarge(t *testing.T, suite string) {
 	}
 	for i := range edit.Units {
 		if u := &edit.Units[i]; u.Waiting != (u.Unit == lab.UnitName(paths[1], "automount")) {
-			t.Errorf("%s: requests that wait: %v", u.Unit, u.Waiting)
+			t.Errorf("%s: waiting requests: %v", u.Unit, u.Waiting)
 		}
 	}
 	checkRunsOn(t, w.r)

@@ -32,7 +32,7 @@ var refusals = map[string]struct {
 			waitUntil(t, "strace is attached", func() bool { return tracer(t, r.PID) == strconv.Itoa(cmd.Process.Pid) })
 			return func() {
 				if now := tracer(t, r.PID); now != strconv.Itoa(cmd.Process.Pid) {
-					t.Errorf("PID 1 is traced by %s, want %d: strace lost it", now, cmd.Process.Pid)
+					t.Errorf("PID 1 is traced by %s, want %d: strace has detached", now, cmd.Process.Pid)
 				}
 				stop()
 			}
@@ -92,7 +92,7 @@ func TestReexecutedRefused(t *testing.T) {
 				t.Errorf("the refusal took %.0f ms", report.DurationMS)
 			}
 			for _, change := range changedUnits(units, r.Settle(t)) {
-				t.Errorf("a unit noticed that nothing was done: %s", change)
+				t.Errorf("a unit has changed although nothing was done: %s", change)
 			}
 			if now := withoutDaemon(r.MountTable(t)); now != withoutDaemon(mounts) {
 				t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)

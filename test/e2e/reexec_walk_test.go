@@ -225,7 +225,7 @@ func (w *walk) finish(t *testing.T) {
 	for _, change := range changedUnits(w.units, w.r.Settle(t)) {
 		// The accesses mounted these file systems each time.
 		if !strings.Contains(change, ".mount: {ActiveState:inactive") || strings.Contains(change, "failed") {
-			t.Errorf("a unit noticed: %s", change)
+			t.Errorf("a unit has changed: %s", change)
 		}
 	}
 	for _, change := range lab.Changes(w.files, files(t, w.r)) {

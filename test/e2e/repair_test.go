@@ -54,7 +54,7 @@ func TestOldNumbersOccupied(t *testing.T) {
 	checkReport(t, report, r)
 	for _, m := range report.Mounts {
 		if m.Master.Kind == "systemd" && !slices.Contains([]string{"restarted", "reexecuted"}, m.Outcome) {
-			t.Errorf("report: %s: outcome %q, but its old number belongs to another file system", m.Path, m.Outcome)
+			t.Errorf("report: %s: outcome %q, but another file system has its old number", m.Path, m.Outcome)
 		}
 	}
 	checkUncovered(t, r.Container)
@@ -135,9 +135,9 @@ func checkUnits(t *testing.T, s *snapshot, r *lab.Restored) {
 		switch {
 		case excused[unit]:
 		case slices.ContainsFunc(restarted, func(path string) bool { return mayChange(path, unit, change) }):
-			t.Logf("a unit noticed a restart: %s", change)
+			t.Logf("a unit has changed by a restart: %s", change)
 		default:
-			t.Errorf("a unit noticed the repair: %s", change)
+			t.Errorf("a unit has changed by the repair: %s", change)
 		}
 	}
 }

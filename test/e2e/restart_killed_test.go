@@ -40,7 +40,7 @@ func TestKilledWhileSystemdRestarts(t *testing.T) {
 		t.Fatal("its restart was never a job")
 	}
 	if now := r.Run(t, "systemctl", "list-jobs", "--no-legend"); !strings.Contains(now, automount) {
-		t.Fatal("the job is done, so this shows nothing")
+		t.Fatal("the job has finished, so the test proves nothing")
 	}
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--strategy", "reexec", "--json")
 	t.Logf("the next run, exit status %d, %s:\n%s%s", result.Status, result.Took, result.Stderr, outcomes(lab.ParseReport(t, result.Stdout)))

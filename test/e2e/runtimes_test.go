@@ -120,7 +120,7 @@ func (r runtimeRow) restoreContainer(t *testing.T, suite string, row *matrix.Row
 		restored := restoreWithHook(t, s, lab.RestoreOptions{})
 		for _, change := range changedUnits(s.units, restored.Settle(t)) {
 			if !slices.Contains(noticed, change) {
-				t.Errorf("a unit noticed: %s", change)
+				t.Errorf("a unit has changed: %s", change)
 			}
 		}
 		checkPreserved(t, restored)

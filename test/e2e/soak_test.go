@@ -222,7 +222,7 @@ func TestSoakKills(t *testing.T) {
 	t.Logf("%d runs, killed %d; the next run found nothing to do %d, finished %d, undid %d; lost %d",
 		sum.walked, sum.killed, sum.nothing, sum.finished, sum.undone, sum.lost)
 	if sum.killed == 0 {
-		t.Error("no run was killed, so this shows nothing")
+		t.Error("no run was killed, so the test proves nothing")
 	}
 }
 

@@ -27,7 +27,7 @@ fi
 `
 	lab.InstallWrappedScript(t, installed, shell)
 	if r, err := s.TryRestore(t, lab.RestoreOptions{}); err == nil {
-		t.Error("the program needs one process only, so this shows nothing of the script")
+		t.Error("the program needs one process only, so the test proves nothing about the script")
 		r.Kill(t)
 	} else {
 		t.Logf("without the script: %v", err)

@@ -29,7 +29,7 @@ func TestLargeTables(t *testing.T) {
 	}
 	count := len(lab.Mounts(t, private))
 	if count < 10_000 || longest <= 64<<10 {
-		t.Fatalf("%d mounts, the longest line has %d bytes: this test shows nothing", count, longest)
+		t.Fatalf("%d mounts, the longest line has %d bytes: the test proves nothing", count, longest)
 	}
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json")
 	t.Logf("%d mounts in a namespace, a line of %d bytes: repaired in %s", count, longest, result.Took)

@@ -48,7 +48,7 @@ func TestUninstallDuringCRIU(t *testing.T) {
 			}
 			text := readIfThere(removal)
 			if t.Logf("\n%s", text); text == "" {
-				t.Error("it was not removed meanwhile, so this shows nothing")
+				t.Error("it was not removed meanwhile, so the test proves nothing")
 			}
 			for _, kept := range []string{installed + "-action-script", installed} {
 				if _, err := os.Stat(kept); err != nil && (kept != installed || name != "package") {

@@ -119,7 +119,7 @@ func TestOpenMount(t *testing.T) {
 		}
 	}
 	if s.pending(t, 0) {
-		t.Error("opening asked the master")
+		t.Error("opening made a request")
 	}
 }
 

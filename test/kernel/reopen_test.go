@@ -41,7 +41,7 @@ func TestReopen(t *testing.T) {
 			}
 			reopen("idle")
 			if s.pending(t, 50) {
-				t.Error("reopening asked the master")
+				t.Error("reopening made a request")
 			}
 			if kind.Trigger() {
 				p := touch(t, s.path+"/hello")

@@ -132,7 +132,7 @@ func (c *Container) Kill(t testing.TB) {
 	// The next test may use the same name.
 	killCgroups(c.groups)
 	if err := c.removeGroups(); err != nil {
-		t.Errorf("container %s: its cgroups do not go away: %v", c.ID, err)
+		t.Errorf("container %s: its cgroups are not removed: %v", c.ID, err)
 	}
 }
 

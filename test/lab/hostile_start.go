@@ -57,7 +57,7 @@ func (c *Container) Attack(t testing.TB, args ...string) *Attacker {
 			return a
 		}
 		if time.Now().After(deadline) || runErr != nil {
-			t.Fatalf("the attack %q did not begin: %v: %s", args, runErr, text)
+			t.Fatalf("the attack %q did not start: %v: %s", args, runErr, text)
 		}
 	}
 }

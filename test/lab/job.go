@@ -27,7 +27,7 @@ func StartJob(t testing.TB, dir string) *Job {
 	}
 	for deadline := time.Now().Add(TouchLimit); !strings.HasPrefix(commandLine(cmd.Process.Pid), "sleep"); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("the job does not begin")
+			t.Fatal("the job does not start")
 		}
 	}
 	j := &Job{PID: cmd.Process.Pid, images: filepath.Join(dir, "images")}

@@ -83,7 +83,7 @@ func (w *Touchers) Check(t testing.TB) (slowest string) {
 			t.Fatal(err)
 		}
 		if lines := strings.Split(strings.TrimSpace(string(text)), "\n"); lines[0] != "" {
-			t.Errorf("process %d was refused %d times; first and last, in ms after it began:\n%s\n%s",
+			t.Errorf("process %d was refused %d times; first and last, in ms after its start:\n%s\n%s",
 				n, len(lines), lines[0], lines[len(lines)-1])
 		}
 		done, _ := os.ReadFile(w.file(n, "done"))
