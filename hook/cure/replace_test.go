@@ -24,9 +24,7 @@ func TestUndoReplacementEntries(t *testing.T) {
 		t.Errorf("no entry: %v, %v", undone, err)
 	}
 	for form, text := range map[string]string{"newer": `{"version":2,"places":[]}`, "none": `{}`, "cut": `{"version":1,"pla`, "empty": ""} {
-		if err := journal.WriteFile(dir, name, []byte(text)); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, dir, name, text)
 		if undone, err := session.undoReplacement(context.Background(), nil); undone || err == nil || !strings.Contains(err.Error(), "not of this version") {
 			t.Errorf("%s: %v, %v", form, undone, err)
 		}
@@ -36,9 +34,7 @@ func TestUndoReplacementEntries(t *testing.T) {
 	}
 	// The mounts of a mount namespace end with it.
 	text := `{"version":1,"places":[{"namespace":1,"path":"/a","old":54,"new":55,"parent":7,"kind":262144,"apart":true}]}`
-	if err := journal.WriteFile(dir, name, []byte(text)); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, dir, name, text)
 	if undone, err := session.undoReplacement(context.Background(), nil); undone || err != nil {
 		t.Errorf("of a namespace that ended: %v, %v", undone, err)
 	}

@@ -42,8 +42,8 @@ func (r *Repair) restart(ctx context.Context, i int) error {
 	restartErr := manager.Restart(ctx, m.Master.Unit)
 	newDevice, err := r.newDevice(m)
 	if !errors.Is(err, errNotRestarted) {
-		// A release closes the pipe. If systemd still served the mount, the unit would
-		// fail and systemd would detach all mounts at its path.
+		// A release closes the write end of the pipe. If systemd still served the mount,
+		// the unit would fail, and systemd would detach all mounts at its path.
 		r.releaseWaiters(m)
 	}
 	if err != nil {

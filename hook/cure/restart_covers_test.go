@@ -254,9 +254,7 @@ func TestRestoreCoversEntries(t *testing.T) {
 	for name, text := range map[string]string{
 		id + "0.5.json": "{}", "1-1.5.json": "{}", id + ".6.json": `{"version":2}`, id + ".7.json": "{", id + ".8.json": `{"version":1,"path":"/a","holder":{"pid":0,"files":1}}`,
 	} {
-		if err := journal.WriteFile(filepath.Join(c.store.Dir, "covers"), name, []byte(text)); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, filepath.Join(c.store.Dir, "covers"), name, text)
 	}
 	err := restore()
 	if err == nil || !errors.Is(err, fdstore.ErrGone) || strings.Contains(err.Error(), "%!") ||

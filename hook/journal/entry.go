@@ -30,8 +30,8 @@ type Entry[T any] struct {
 }
 
 var (
-	// ErrUnusable means that an entry has another version or is damaged.
-	ErrUnusable = errors.New("not of this version, or damaged")
+	// errUnusable means that an entry has another version or is damaged.
+	errUnusable = errors.New("not of this version, or damaged")
 	// ErrPending means that an interrupted operation has been neither undone nor
 	// finished yet.
 	ErrPending = errors.New("an operation of an interrupted run is still pending: run repair again")
@@ -120,14 +120,14 @@ func (e *Entry[T]) Save(content T) error {
 		return e.kind.wrap(err)
 	}
 	data = append(append(bytes.TrimSuffix(version, []byte("}")), ','), bytes.TrimPrefix(data, []byte("{"))...)
-	return e.kind.wrap(WriteFile(e.dir, e.name, data))
+	return e.kind.wrap(writeFile(e.dir, e.name, data))
 }
 
-// Load reads the entry. The error is fs.ErrNotExist if there is none, and [ErrUnusable] if
-// it cannot be decoded; then Load also removes the entry.
+// Load reads the entry. The error is fs.ErrNotExist if there is none. Load removes an entry
+// that has another version or is damaged, and returns an error.
 func (e *Entry[T]) Load() (T, error) {
 	content, err := e.Peek()
-	if errors.Is(err, ErrUnusable) {
+	if errors.Is(err, errUnusable) {
 		err = errors.Join(err, e.Commit())
 	}
 	return content, err
@@ -142,7 +142,7 @@ func (e *Entry[T]) Peek() (T, error) {
 	}
 	if err := e.kind.parse(data, &content); err != nil {
 		var none T
-		return none, fmt.Errorf("%s: %w: %s: %w", e.kind.label, ErrUnusable, e.path(), err)
+		return none, fmt.Errorf("%s: %w: %s: %w", e.kind.label, errUnusable, e.path(), err)
 	}
 	return content, nil
 }

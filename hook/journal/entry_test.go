@@ -101,20 +101,20 @@ func loadTests() map[string]loadTest {
 		"good":             {make: file(good), stays: true},
 		"more fields":      {make: file(`{"version":1,"word":"yes","x":[1]}`), stays: true},
 		"none":             {make: func(string) error { return nil }, want: fs.ErrNotExist},
-		"newer":            {make: file(`{"version":2,"word":7}`), want: ErrUnusable, say: "version 2, want 1"},
-		"older":            {make: file(`{"word":"yes"}`), want: ErrUnusable, say: "version 0, want 1"},
-		"another type":     {make: file(`{"version":1,"word":7}`), want: ErrUnusable, say: "string"},
-		"a list":           {make: file("[]"), want: ErrUnusable, say: "array"},
-		"a number":         {make: file("55"), want: ErrUnusable, say: "number"},
-		"not JSON":         {make: file("55\x00"), want: ErrUnusable, say: "invalid"},
-		"two":              {make: file(good + good), want: ErrUnusable, say: "invalid"},
+		"newer":            {make: file(`{"version":2,"word":7}`), want: errUnusable, say: "version 2, want 1"},
+		"older":            {make: file(`{"word":"yes"}`), want: errUnusable, say: "version 0, want 1"},
+		"another type":     {make: file(`{"version":1,"word":7}`), want: errUnusable, say: "string"},
+		"a list":           {make: file("[]"), want: errUnusable, say: "array"},
+		"a number":         {make: file("55"), want: errUnusable, say: "number"},
+		"not JSON":         {make: file("55\x00"), want: errUnusable, say: "invalid"},
+		"two":              {make: file(good + good), want: errUnusable, say: "invalid"},
 		"directory":        {make: func(path string) error { return os.Mkdir(path, 0o700) }, want: unix.EISDIR, stays: true},
 		"link to an entry": {make: link(good), stays: true},
-		"link to another":  {make: link("{}"), want: ErrUnusable, say: "version 0"},
+		"link to another":  {make: link("{}"), want: errUnusable, say: "version 0"},
 		"link to nothing":  {make: func(path string) error { return os.Symlink("nothing", path) }, want: fs.ErrNotExist, stays: true},
 	}
 	for i := range good {
-		tests["cut: "+good[:i]] = loadTest{make: file(good[:i]), want: ErrUnusable, say: "unexpected end"}
+		tests["cut: "+good[:i]] = loadTest{make: file(good[:i]), want: errUnusable, say: "unexpected end"}
 	}
 	return tests
 }
@@ -133,7 +133,7 @@ func TestLoad(t *testing.T) {
 			check := func(got word, err error) {
 				t.Helper()
 				switch {
-				case !errors.Is(err, c.want) || errors.Is(err, ErrUnusable) != errors.Is(c.want, ErrUnusable):
+				case !errors.Is(err, c.want) || errors.Is(err, errUnusable) != errors.Is(c.want, errUnusable):
 					t.Errorf("%v, want %v", err, c.want)
 				case err == nil && got.Word != "yes", err != nil && got != word{}:
 					t.Errorf("%+v", got)
@@ -225,7 +225,7 @@ func TestAll(t *testing.T) {
 	id, dir := init.Identity(), filepath.Join(s.Dir, containersFolder)
 	write := func(names ...string) {
 		for _, name := range names {
-			if err := WriteFile(dir, name, nil); err != nil {
+			if err := writeFile(dir, name, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -238,7 +238,7 @@ func TestAll(t *testing.T) {
 	}
 	expect(id+".10.test", id+".8.test", id+".9.test")
 	covers := NewStore(t.TempDir())
-	if err := WriteFile(filepath.Join(covers.Dir, coversFolder), id+".5.json", nil); err != nil || !covers.HasEntries(init) {
+	if err := writeFile(filepath.Join(covers.Dir, coversFolder), id+".5.json", nil); err != nil || !covers.HasEntries(init) {
 		t.Errorf("with saved covers: HasEntries false (%v)", err)
 	}
 	if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)); err != nil {

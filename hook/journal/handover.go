@@ -64,8 +64,8 @@ func (s Store) SaveHandover(criu *nsenter.Process, h *Handover) error {
 	return handovers.Of(s, criu).Save(*h)
 }
 
-// LoadHandover reads the handover of a restore; nil if there is none. The error is
-// [ErrUnusable] if it cannot be decoded.
+// LoadHandover reads the handover of a restore; nil if there is none. It is an error if
+// the handover has another version or is damaged.
 func (s Store) LoadHandover(criu *nsenter.Process) (*Handover, error) {
 	h, err := handovers.Of(s, criu).Peek()
 	if errors.Is(err, fs.ErrNotExist) {

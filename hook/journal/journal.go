@@ -40,7 +40,7 @@ func (s Store) ReportPath(container string) string {
 // SaveReport writes a container's report atomically, with mode 0600.
 func (s Store) SaveReport(container string, data []byte) error {
 	path := s.ReportPath(container)
-	return WriteFile(filepath.Dir(path), filepath.Base(path), data)
+	return writeFile(filepath.Dir(path), filepath.Base(path), data)
 }
 
 // makeFolder creates a folder of the journal with mode 0700, and returns its path.
@@ -53,8 +53,8 @@ func (s Store) makeFolder(name string) (string, error) {
 // leaves them behind.
 const temporarySuffix = ".tmp"
 
-// WriteFile writes or replaces a file of the journal atomically, with mode 0600.
-func WriteFile(dir, name string, data []byte) error {
+// writeFile writes or replaces a file of the journal atomically, with mode 0600.
+func writeFile(dir, name string, data []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run
 		return fmt.Errorf("directory for %s: %w", name, err)
 	}

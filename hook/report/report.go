@@ -115,15 +115,15 @@ type Master struct {
 // newMount describes a mount and the decision about it.
 func newMount(m *container.Mount, d plan.Decision) Mount {
 	r := Mount{
-		Path: Truncate(m.Path), MountNamespace: m.Namespace, Type: m.Options.Type.String(),
+		Path: truncate(m.Path), MountNamespace: m.Namespace, Type: m.Options.Type.String(),
 		Master:    Master{Kind: string(m.Master.Kind), PID: m.Master.PID, Unit: m.Master.Unit},
-		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: Truncate(d.Reason), CoveredBy: []string{},
+		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: truncate(d.Reason), CoveredBy: []string{},
 	}
 	if m.DeviceBefore != 0 {
 		r.DeviceBefore = mounts.DeviceString(m.DeviceBefore)
 	}
 	for _, c := range m.Below[:min(len(m.Below), maxReportedCovers)] {
-		r.CoveredBy = append(r.CoveredBy, Truncate(fmt.Sprintf("%s on %s", c.Type, c.Path)))
+		r.CoveredBy = append(r.CoveredBy, truncate(fmt.Sprintf("%s on %s", c.Type, c.Path)))
 	}
 	if more := len(m.Below) - maxReportedCovers; more > 0 {
 		r.CoveredBy = append(r.CoveredBy, fmt.Sprintf("%d more", more))
@@ -306,7 +306,7 @@ func (r *Report) Describe(s *container.Snapshot, decisions []plan.Decision) {
 func (r *Report) AddUnmounted(namespace uint64, paths []string) {
 	for _, path := range paths {
 		r.Mounts = append(r.Mounts, Mount{
-			Path: Truncate(path), MountNamespace: namespace, Type: autofs.Offset.String(),
+			Path: truncate(path), MountNamespace: namespace, Type: autofs.Offset.String(),
 			Master: Master{Kind: string(master.Automount)}, Outcome: plan.Reloaded, Reason: plan.UnmountedReason, CoveredBy: []string{},
 		})
 	}
@@ -316,7 +316,7 @@ func (r *Report) AddUnmounted(namespace uint64, paths []string) {
 func (r *Report) Finish(begin time.Time, err error) {
 	r.DurationMS = float64(time.Since(begin).Microseconds()) / 1000
 	if err != nil {
-		r.Error = Truncate(err.Error())
+		r.Error = truncate(err.Error())
 		r.Unreadable = errors.Is(err, fs.ErrNotExist)
 	}
 	r.conclude()

@@ -20,10 +20,10 @@ const (
 	MaxShort = 100
 )
 
-// Truncate truncates a text to 2048 bytes, and appends how many are missing.
-func Truncate(text string) string { return TruncateTo(text, maxText) }
+// truncate truncates a text to 2048 bytes, and appends how many are missing.
+func truncate(text string) string { return TruncateTo(text, maxText) }
 
-// TruncateTo is [Truncate] with a size, in bytes.
+// TruncateTo truncates a text to a size, in bytes, and appends how many are missing.
 func TruncateTo(text string, size int) string {
 	if len(text) <= size {
 		return text
@@ -35,7 +35,7 @@ func TruncateTo(text string, size int) string {
 func TruncateWarnings(warn func(error)) func(error) {
 	return func(err error) {
 		if text := err.Error(); len(text) > maxText {
-			err = errors.New(Truncate(text))
+			err = errors.New(truncate(text))
 		}
 		warn(err)
 	}
@@ -46,7 +46,7 @@ func TruncateWarnings(warn func(error)) func(error) {
 func CollectWarnings(warn func(error), list *[]string) func(error) {
 	return func(err error) {
 		if len(*list) < maxWarnings {
-			*list = append(*list, Truncate(err.Error()))
+			*list = append(*list, truncate(err.Error()))
 		}
 		warn(err)
 	}
@@ -57,7 +57,7 @@ func (u UnrepairedMounts) Listed() string { return Listed(u.Paths) }
 
 // Listed returns names for a log line: the first 16 of them, quoted.
 func Listed(names []string) string {
-	text := Truncate(fmt.Sprintf("%q", names[:min(len(names), maxListed)]))
+	text := truncate(fmt.Sprintf("%q", names[:min(len(names), maxListed)]))
 	if more := len(names) - maxListed; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}

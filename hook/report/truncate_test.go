@@ -16,10 +16,10 @@ import (
 
 // TestTruncate: texts and warnings have a limit.
 func TestTruncate(t *testing.T) {
-	if text := strings.Repeat("a", maxText); Truncate(text) != text {
+	if text := strings.Repeat("a", maxText); truncate(text) != text {
 		t.Error("a short text was cut")
 	}
-	long := Truncate(strings.Repeat("ä", maxText)) // two bytes each
+	long := truncate(strings.Repeat("ä", maxText)) // two bytes each
 	if len(long) > maxText+30 || !utf8.ValidString(long) || !strings.HasSuffix(long, fmt.Sprintf("(%d bytes more)", maxText)) {
 		t.Errorf("%d bytes, ending in %q", len(long), long[len(long)-30:])
 	}
