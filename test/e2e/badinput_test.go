@@ -14,8 +14,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// refused checks that a run was refused: with one of the given statuses, and one message.
-func refused(t *testing.T, r lab.Result, statuses ...int) {
+// checkRefused checks that a run was refused: with one of the given statuses, and one message.
+func checkRefused(t *testing.T, r lab.Result, statuses ...int) {
 	t.Helper()
 	if !slices.Contains(statuses, r.Status) {
 		t.Errorf("exit status %d, want one of %v: %s", r.Status, statuses, r.Stderr)
@@ -50,7 +50,7 @@ func TestBadState(t *testing.T) {
 		{"own namespace", []byte(`{"ociVersion":"1.0.2","id":"x","status":"running","pid":` + strconv.Itoa(os.Getpid()) + `}`)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			refused(t, lab.RunHook(t, c.state, nil, "poststart"), 0)
+			checkRefused(t, lab.RunHook(t, c.state, nil, "poststart"), 0)
 		})
 		t.Run(c.name+" createRuntime", func(t *testing.T) {
 			if r := lab.RunHook(t, c.state, nil, "createRuntime"); r.Status != 0 {
@@ -80,7 +80,7 @@ func TestBadPID(t *testing.T) {
 			{"own namespace", []string{strconv.Itoa(os.Getpid())}, []int{1, 2}},
 		} {
 			t.Run(verb+" "+c.name, func(t *testing.T) {
-				refused(t, lab.RunHook(t, nil, nil, append([]string{verb}, c.args...)...), c.statuses...)
+				checkRefused(t, lab.RunHook(t, nil, nil, append([]string{verb}, c.args...)...), c.statuses...)
 			})
 		}
 	}
@@ -95,7 +95,7 @@ func TestBadAction(t *testing.T) {
 		{"CRTOOLS_SCRIPT_ACTION=pre-resume", "CRTOOLS_INIT_PID=" + deadPID(t), "CRTOOLS_IMAGE_DIR=/nonexistent"},
 		{"CRTOOLS_SCRIPT_ACTION=post-resume", "CRTOOLS_INIT_PID=" + strconv.Itoa(os.Getpid())},
 	} {
-		refused(t, lab.RunHook(t, nil, env), 0)
+		checkRefused(t, lab.RunHook(t, nil, env), 0)
 	}
 	for _, action := range []string{"pre-dump", "network-lock", "post-dump", "network-unlock", "a-stage-of-the-future"} {
 		if r := lab.RunHook(t, nil, []string{"CRTOOLS_SCRIPT_ACTION=" + action}); r.Status != 0 || r.Stderr != "" {
@@ -151,7 +151,7 @@ func TestBadImages(t *testing.T) {
 			}
 			end := endAsCRIU(t, r)
 			result.Stderr += end.Stderr
-			refused(t, result, 0)
+			checkRefused(t, result, 0)
 			checkCure(t, r.ReadReport(t), "reexecuted")
 			r.CheckAnswers(t, lab.Accesses)
 			r.Kill(t)
@@ -237,7 +237,7 @@ func TestStoppedInit(t *testing.T) {
 		t.Fatal(err)
 	}
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID))
-	refused(t, result, 1, 3)
+	checkRefused(t, result, 1, 3)
 	t.Logf("ended after %s", result.Took)
 	if after := withoutDaemon(r.MountTable(t)); after != before {
 		t.Errorf("the mounts changed:\n%s\nbefore:\n%s", after, before)

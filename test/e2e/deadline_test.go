@@ -73,7 +73,7 @@ func TestHungInLateRepair(t *testing.T) {
 	t.Run("traced", func(t *testing.T) {
 		r := restoreStale(t, s)
 		release := stopByTracing(t, r.PID)
-		late(t, r, "reexec")
+		repairLate(t, r, "reexec")
 		release()
 		finishLate(t, r)
 	})
@@ -86,14 +86,14 @@ func TestHungInLateRepair(t *testing.T) {
 			}
 		}
 		write("1")
-		late(t, r, "restart")
+		repairLate(t, r, "restart")
 		write("0")
 		finishLate(t, r)
 	})
 }
 
-// late runs a repair that cannot cure everything. RunHook checks that it ends.
-func late(t *testing.T, r *lab.Restored, strategy string) {
+// repairLate runs a repair that cannot cure everything. RunHook checks that it ends.
+func repairLate(t *testing.T, r *lab.Restored, strategy string) {
 	t.Helper()
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--strategy", strategy)
 	t.Logf("exit status %d after %s", result.Status, result.Took.Round(time.Millisecond))

@@ -49,7 +49,7 @@ func TestHostileImages(t *testing.T) {
 				t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
 			}
 			result.Stderr += endAsCRIU(t, r).Stderr
-			refused(t, result, 0)
+			checkRefused(t, result, 0)
 			checkLog(t, result.Stderr)
 			r.Kill(t)
 		})

@@ -20,18 +20,18 @@ import (
 
 var (
 	hostileOnce   sync.Once
-	hostileCommon *snapshot
+	hostileShared *snapshot
 )
 
 // hostileCheckpoint is the standard container with the programs of attackers.
 func hostileCheckpoint(t *testing.T) *snapshot {
 	t.Helper()
 	requireHook(t)
-	hostileOnce.Do(func() { hostileCommon = take(t, lab.Options{Roles: true}) })
-	if hostileCommon == nil {
+	hostileOnce.Do(func() { hostileShared = take(t, lab.Options{Roles: true}) })
+	if hostileShared == nil {
 		t.Fatal("the checkpoint that the tests of attacks share could not be made: see the first failure")
 	}
-	return hostileCommon
+	return hostileShared
 }
 
 // node has the state that no container may change: the node's own mounts.

@@ -15,9 +15,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// traced runs the repair by hand under strace, which traces one system call only, and
+// countTraced runs the repair by hand under strace, which traces one system call only, and
 // returns how often the busiest thread of the program made it.
-func traced(t *testing.T, s *snapshot, r *lab.Restored, call string, options ...string) (count int, killed bool) {
+func countTraced(t *testing.T, s *snapshot, r *lab.Restored, call string, options ...string) (count int, killed bool) {
 	t.Helper()
 	log := filepath.Join(lab.Scratch(t, r.ID+"-strace"), call)
 	args := append([]string{"-f", "-qq", "-o", log, "-e", "trace=" + call}, options...)
@@ -54,7 +54,7 @@ func traced(t *testing.T, s *snapshot, r *lab.Restored, call string, options ...
 // for the n-th time.
 func killAt(t *testing.T, s *snapshot, r *lab.Restored, call string, n int) bool {
 	t.Helper()
-	_, killed := traced(t, s, r, call, "-e", "inject="+call+":signal=KILL:when="+strconv.Itoa(n))
+	_, killed := countTraced(t, s, r, call, "-e", "inject="+call+":signal=KILL:when="+strconv.Itoa(n))
 	return killed
 }
 
@@ -86,9 +86,9 @@ func TestReexecutedKilled(t *testing.T) {
 			}
 			w := startWalk(t, s)
 			w.makeStale(t)
-			total, _ := traced(t, s, w.r, "ptrace")
+			total, _ := countTraced(t, s, w.r, "ptrace")
 			w.makeStale(t)
-			reads, _ := traced(t, s, w.r, "pread64")
+			reads, _ := countTraced(t, s, w.r, "pread64")
 			begin := time.Now()
 			calls := walkedCalls(t, total)
 			w.kill(t, "ptrace", calls...)

@@ -20,9 +20,9 @@ func TestLargeTables(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
 	r := restoreStale(t, s)
-	in(t, r.PID, mountDeep)
+	inMountNamespace(t, r.PID, mountDeep)
 	private := r.HostPID(t, r.Units(t)["private-mounts.service"].MainPID)
-	in(t, private, func() error { return mountMany(10_000) })
+	inMountNamespace(t, private, func() error { return mountMany(10_000) })
 	longest := 0
 	for line := range strings.Lines(r.MountTable(t)) {
 		longest = max(longest, len(line))
@@ -37,14 +37,14 @@ func TestLargeTables(t *testing.T) {
 		t.Errorf("exit status %d\n%s", result.Status, result.Stderr)
 	}
 	// This test's own parser does not read such lines.
-	in(t, r.PID, func() error { return unix.Unmount("/tmp/deep", unix.MNT_DETACH) })
+	inMountNamespace(t, r.PID, func() error { return unix.Unmount("/tmp/deep", unix.MNT_DETACH) })
 	checkReport(t, lab.ParseReport(t, result.Stdout), r)
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
 }
 
-// in runs f in the mount namespace of a process.
-func in(t *testing.T, pid int, f func() error) {
+// inMountNamespace runs f in the mount namespace of a process.
+func inMountNamespace(t *testing.T, pid int, f func() error) {
 	t.Helper()
 	p, err := nsenter.Open(pid)
 	if err != nil {
