@@ -33,7 +33,7 @@ func healthy() *Facts {
 				{Name: "podman", Path: "/usr/bin/podman", Version: install.Version{5, 4, 2}},
 			},
 			Scripts: []install.Script{{File: conf, Program: here}},
-			Targets: []install.Target{{Path: here, Ours: true, Version: "v1"}},
+			Targets: []install.Target{{Path: here, IsProgram: true, Version: "v1"}},
 		},
 	}
 }
@@ -64,7 +64,7 @@ func TestJudge(t *testing.T) {
 	}
 	wrapper := func(problem string) func(*Facts) {
 		return func(f *Facts) {
-			f.Survey.Targets = append(f.Survey.Targets, install.Target{Path: here + "-action-script", Ours: problem == "", Problem: problem, Version: "v1", Calls: here})
+			f.Survey.Targets = append(f.Survey.Targets, install.Target{Path: here + "-action-script", IsProgram: problem == "", Problem: problem, Version: "v1", Calls: here})
 		}
 	}
 	noScript := func(f *Facts) { f.Survey.Scripts = nil }
@@ -76,7 +76,7 @@ func TestJudge(t *testing.T) {
 		status int
 		want   []string
 	}{
-		"healthy":        {func(*Facts) {}, 0, []string{"OK runc: its CRIU calls the program once", "OK crun: calls the program once", "OK podman: by runc or crun"}},
+		"healthy":        {func(*Facts) {}, 0, []string{"OK runc: its CRIU calls the program once", "OK crun: calls the program once", "OK podman: with runc or crun"}},
 		"a user":         {func(f *Facts) { f.Root = false }, 2, []string{"FAIL privileges: not root"}},
 		"a capability":   {func(f *Facts) { f.Missing = []string{"CAP_X"} }, 2, []string{"FAIL privileges: without CAP_X"}},
 		"user namespace": {func(f *Facts) { f.InitialUser = false }, 2, []string{"FAIL privileges: user namespace"}},
@@ -114,12 +114,12 @@ func TestJudge(t *testing.T) {
 		"one that is gone": {both(script(conf, other), func(f *Facts) {
 			f.Survey.Targets = append(f.Survey.Targets, install.Target{Path: other, Problem: "it does not exist"})
 		}), 2, []string{"FAIL criu configuration: CRIU aborts every restore"}},
-		"a relative one":     {script(conf, "x"), 2, []string{"FAIL criu configuration: no absolute path"}},
+		"a relative one":     {script(conf, "x"), 2, []string{"FAIL criu configuration: not an absolute path"}},
 		"a binary file":      {func(f *Facts) { f.Survey.Unreadable = []string{conf + ": has NUL bytes"} }, 2, []string{"FAIL criu configuration: NUL"}},
-		"the program gone":   {target(func(x *install.Target) { x.Ours, x.Problem = false, "it does not exist" }), 2, []string{"FAIL program: does not exist", "FAIL criu configuration: CRIU aborts", "FAIL runc: nothing calls"}},
+		"the program gone":   {target(func(x *install.Target) { x.IsProgram, x.Problem = false, "it does not exist" }), 2, []string{"FAIL program: does not exist", "FAIL criu configuration: CRIU aborts", "FAIL runc: nothing calls"}},
 		"the action script":  {both(noScript, script(conf, here+"-action-script"), wrapper("")), 0, []string{"OK criu configuration: -action-script", "OK runc: once"}},
 		"one without it":     {both(noScript, script(conf, here+"-action-script"), wrapper("it does not exist")), 2, []string{"FAIL criu configuration: nothing is repaired", "FAIL runc: nothing calls"}},
-		"another program":    {target(func(x *install.Target) { x.Ours = false }), 2, []string{"FAIL program: is another program"}},
+		"another program":    {target(func(x *install.Target) { x.IsProgram = false }), 2, []string{"FAIL program: is another program"}},
 		"another version":    {target(func(x *install.Target) { x.Version = "v0" }), 1, []string{`WARN program: is version "v0", this is "v1"`}},
 		"a hook":             {hook(install.Hook{File: "/h.json", Program: here}), 0, []string{"OK hook file: /h.json calls"}},
 		"a broken hook":      {hook(install.Hook{File: "/h.json", Problem: "unexpected end"}), 2, []string{"FAIL hook file: start no container"}},

@@ -7,22 +7,20 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/install"
 )
 
-// Versions from which things are different (reference: README, Requirements).
+// First versions that behave differently (reference: README, Requirements).
 var (
-	// parsedOnce is the first CRIU that reads a configuration file which a
-	// runtime names only once (commit c03c08d1b); before, it ran each action
-	// script of such a file twice.
-	parsedOnce = install.Version{4, 2}
-	// crunConfig is the first crun that names a configuration file.
-	crunConfig = install.Version{1, 26}
-	// oneGroup is a runc that puts the processes of a container without a cgroup
-	// namespace into one control group; 1.1.15 does not, 1.3.6 does.
-	oneGroup = install.Version{1, 3}
+	// singleReadCRIU reads a configuration file that a runtime names only once (commit
+	// c03c08d1b); older ones run each action script of such a file twice.
+	singleReadCRIU = install.Version{4, 2}
+	// configCrun names a configuration file.
+	configCrun = install.Version{1, 26}
+	// singleCgroupRunc restores the processes of a container without a cgroup namespace
+	// into one control group; 1.1.15 does not, 1.3.6 does.
+	singleCgroupRunc = install.Version{1, 3}
 )
 
-// oldest is the oldest CRIU of the machine; false if there is none whose version
-// is known.
-func (j *judgement) oldest() (v install.Version, ok bool) {
+// oldestCRIU returns the version of the oldest CRIU of the machine; false if none is known.
+func (j *judgement) oldestCRIU() (v install.Version, ok bool) {
 	for _, p := range j.facts.Survey.Programs {
 		if p.Name == "criu" && p.Problem == "" && (!ok || p.Version.Less(v)) {
 			v, ok = p.Version, true
@@ -42,20 +40,20 @@ func (j *judgement) criu() {
 		case p.Problem != "":
 			j.add(Fail, "criu", p.Path+": "+p.Problem, "run criu check")
 		case p.Version.Less(install.ScriptVersion):
-			j.add(Warn, "criu", fmt.Sprintf("%s is version %s: it cannot take action scripts from a configuration file under runc", p.Path, p.Version),
+			j.add(Warn, "criu", fmt.Sprintf("%s is version %s: under runc it fails with an action script in a configuration file", p.Path, p.Version),
 				"install CRIU "+install.ScriptVersion.String()+" or later, or use OCI hooks (autofs-restore-hook install --engine podman)")
 		default:
 			j.add(OK, "criu", fmt.Sprintf("%s is version %s", p.Path, p.Version), "")
 		}
 	}
 	if count == 0 {
-		j.add(Fail, "criu", "not found: nothing can be restored here", "install criu")
+		j.add(Fail, "criu", "not found: no container can be restored", "install criu")
 	}
 	for _, text := range j.facts.Survey.Unreadable {
 		j.add(Fail, "criu configuration", text, "put a text file there, or remove it")
 	}
 	j.forceIrmap()
-	v, known := j.oldest()
+	v, known := j.oldestCRIU()
 	for _, s := range j.facts.Survey.Scripts {
 		target := j.facts.Survey.Target(s.Program)
 		switch {
@@ -63,7 +61,7 @@ func (j *judgement) criu() {
 			j.add(Fail, "criu configuration", fmt.Sprintf("%s has an action script: CRIU %s aborts every checkpoint and restore of runc with it", s.File, v),
 				"remove the line action-script "+s.Program)
 		case target.Problem != "" && target.Calls != "":
-			j.add(Fail, "criu configuration", fmt.Sprintf("%s calls %q, and that %q: %s; nothing is repaired", s.File, s.Program, target.Calls, target.Problem),
+			j.add(Fail, "criu configuration", fmt.Sprintf("%s calls %q, which calls %q: %s; nothing is repaired", s.File, s.Program, target.Calls, target.Problem),
 				"autofs-restore-hook install")
 		case target.Problem != "":
 			j.add(Fail, "criu configuration", fmt.Sprintf("%s calls %q: %s; CRIU aborts every restore", s.File, s.Program, target.Problem),
@@ -74,9 +72,9 @@ func (j *judgement) criu() {
 	}
 }
 
-// forceIrmap says what checkpoints made here can be used for.
+// forceIrmap tells where the checkpoints of this machine can be restored.
 func (j *judgement) forceIrmap() {
-	text := "no " + install.ForceIrmap + ": where systemd watches a symbolic link, as /etc/localtime is mostly one, a checkpoint can be restored on the same root " +
+	text := "no " + install.ForceIrmap + ": where systemd watches a symbolic link, as /etc/localtime usually is, a checkpoint can be restored on the same root " +
 		"filesystem only (\"Stale file handle\" on another); autofs-restore-hook install --force-irmap changes that, for every dump of this machine"
 	if files := j.facts.Survey.ForceIrmap; len(files) > 0 {
 		text = strings.Join(files, ", ") + " sets " + install.ForceIrmap + ": checkpoints of systemd containers can be restored on another root filesystem; " +
@@ -85,13 +83,12 @@ func (j *judgement) forceIrmap() {
 	j.add(OK, "checkpoints", text, "")
 }
 
-// runtimes says for each program that starts CRIU how often it will call the
-// program.
+// runtimes tells for each runtime how often its CRIU calls the program.
 func (j *judgement) runtimes() {
-	v, known := j.oldest()
+	v, known := j.oldestCRIU()
 	hooks := 0
 	for _, h := range j.facts.Survey.Hooks {
-		if h.Problem == "" && j.facts.Survey.Target(h.Program).Ours {
+		if h.Problem == "" && j.facts.Survey.Target(h.Program).IsProgram {
 			hooks++
 		}
 	}
@@ -105,20 +102,19 @@ func (j *judgement) runtimes() {
 			continue
 		case "runc", "crun", "lxc-checkpoint", "incus":
 		default:
-			j.add(OK, p.Name, text+", and has containers restored by runc or crun", "")
+			j.add(OK, p.Name, text+"; it restores containers with runc or crun", "")
 			continue
 		}
-		if p.Name == "crun" || p.Name == "runc" && p.Problem == "" && !p.Version.Less(oneGroup) {
-			j.add(OK, p.Name, "it restores a container without a cgroup namespace into one control group: its systemd then does not know which service a process belongs to; "+
+		if p.Name == "crun" || p.Name == "runc" && p.Problem == "" && !p.Version.Less(singleCgroupRunc) {
+			j.add(OK, p.Name, "it restores a container without a cgroup namespace into one control group: its systemd then cannot tell which service a process belongs to; "+
 				"create systemd containers with a cgroup namespace (podman run --cgroupns=private)", "")
 		}
-		times := j.calls(p, v)
-		next := "autofs-restore-hook install"
+		calls := j.countCalls(p, v)
 		switch {
-		case times > 0 && known && !v.Less(install.ScriptVersion):
+		case calls > 0 && known && !v.Less(install.ScriptVersion):
 			how := "once"
-			if times > 1 {
-				how = fmt.Sprintf("%d times, and the work is done once,", times)
+			if calls > 1 {
+				how = fmt.Sprintf("%d times, and the work is done once,", calls)
 			}
 			j.add(OK, p.Name, text+"; its CRIU calls the program "+how+" at each stage", "")
 		case p.Name == "runc" && hooks > 0:
@@ -126,14 +122,14 @@ func (j *judgement) runtimes() {
 		case known && v.Less(install.ScriptVersion):
 			j.add(Fail, p.Name, text+"; nothing calls the program", "install CRIU "+install.ScriptVersion.String()+" or later")
 		default:
-			j.add(Fail, p.Name, text+"; nothing calls the program", next)
+			j.add(Fail, p.Name, text+"; nothing calls the program", "autofs-restore-hook install")
 		}
 	}
 }
 
-// calls counts how often CRIU calls the program at a stage when p starts it.
+// countCalls returns how often CRIU calls the program at a stage when p starts it.
 // Every CRIU reads the first two files; runc and crun name one more.
-func (j *judgement) calls(p install.Program, criu install.Version) int {
+func (j *judgement) countCalls(p install.Program, criu install.Version) int {
 	times, crunFile := 0, "/etc/criu/runc.conf"
 	for _, s := range j.facts.Survey.Scripts {
 		if s.File == "/etc/criu/crun.conf" {
@@ -141,7 +137,7 @@ func (j *judgement) calls(p install.Program, criu install.Version) int {
 		}
 	}
 	for _, s := range j.facts.Survey.Scripts {
-		if t := j.facts.Survey.Target(s.Program); !t.Ours || t.Problem != "" {
+		if t := j.facts.Survey.Target(s.Program); !t.IsProgram || t.Problem != "" {
 			continue
 		}
 		switch {
@@ -149,17 +145,17 @@ func (j *judgement) calls(p install.Program, criu install.Version) int {
 			times++
 		case p.Name == "runc" && s.File == "/etc/criu/runc.conf":
 			times++
-			if criu.Less(parsedOnce) {
+			if criu.Less(singleReadCRIU) {
 				times++
 			}
-		case p.Name == "crun" && s.File == crunFile && !p.Version.Less(crunConfig) && !criu.Less(parsedOnce):
+		case p.Name == "crun" && s.File == crunFile && !p.Version.Less(configCrun) && !criu.Less(singleReadCRIU):
 			times++
 		}
 	}
 	return times
 }
 
-// hooks looks at the hook files of podman, CRI-O and containerd.
+// hooks judges the hook files of podman, CRI-O and containerd.
 func (j *judgement) hooks() {
 	for _, h := range j.facts.Survey.Hooks {
 		t := install.Target{}
@@ -178,21 +174,21 @@ func (j *judgement) hooks() {
 	}
 }
 
-// targets looks at the installed programs.
+// targets judges the installed programs.
 func (j *judgement) targets() {
 	count := 0
 	for _, t := range j.facts.Survey.Targets {
-		if t.Calls != "" || !t.Ours && !strings.HasSuffix(t.Path, "/autofs-restore-hook") {
+		if t.Calls != "" || !t.IsProgram && !strings.HasSuffix(t.Path, "/autofs-restore-hook") {
 			continue
 		}
 		count++
 		switch {
 		case t.Problem != "":
 			j.add(Fail, "program", t.Path+": "+t.Problem, "autofs-restore-hook install")
-		case !t.Ours:
-			j.add(Fail, "program", t.Path+" is another program", "move it away, and autofs-restore-hook install")
+		case !t.IsProgram:
+			j.add(Fail, "program", t.Path+" is another program", "move it away, then run autofs-restore-hook install")
 		case t.Version != j.facts.Version:
-			j.add(Warn, "program", fmt.Sprintf("%s is version %q, this is %q", t.Path, t.Version, j.facts.Version), "autofs-restore-hook install, with the one that you want")
+			j.add(Warn, "program", fmt.Sprintf("%s is version %q, this is %q", t.Path, t.Version, j.facts.Version), "run install of the version that you want")
 		default:
 			j.add(OK, "program", fmt.Sprintf("%s is version %q", t.Path, t.Version), "")
 		}

@@ -3,19 +3,21 @@ package doctor
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/install"
 )
 
-// capabilities are those that the program uses on the host.
+// capabilities are the ones that the program needs on the host.
 var capabilities = []struct {
 	bit  int
 	name string
@@ -34,8 +36,8 @@ const (
 	initialPID  = "pid:[4026531836]"
 )
 
-// Gather looks at the machine that it runs on. reports is the folder of the
-// program's reports.
+// Gather collects the facts of this machine. reports is the directory of the program's
+// reports.
 func Gather(ctx context.Context, version, reports string) (*Facts, error) {
 	f := &Facts{Version: version, Root: os.Geteuid() == 0}
 	user, _ := os.Readlink("/proc/self/ns/user")
@@ -75,14 +77,14 @@ func Gather(ctx context.Context, version, reports string) (*Facts, error) {
 	}
 	f.Reports = readReports(reports)
 	var err error
-	f.Survey, err = install.Look(ctx, "/")
+	f.Survey, err = install.NewSurvey(ctx, "/")
 	return f, err
 }
 
-// maxText bounds what is read of a file, in bytes.
+// maxText bounds the length of a file that is read, in bytes.
 const maxText = 1 << 20
 
-// text reads a file, "" if that is not possible.
+// text returns the content of a file, "" if it cannot be read.
 func text(name string) string {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -96,7 +98,7 @@ func text(name string) string {
 	return string(data)
 }
 
-// cgroups finds the version of control groups; "" if there are none.
+// cgroups returns the version of control groups, "" without any.
 func cgroups() string {
 	const root = "/sys/fs/cgroup"
 	var st unix.Statfs_t
@@ -111,28 +113,25 @@ func cgroups() string {
 	return "1"
 }
 
-// maxReports is how many of the newest reports are looked at.
+// maxReports bounds the number of reports that are read, newest first.
 const maxReports = 20
 
 func readReports(dir string) []Report {
 	names, _ := filepath.Glob(dir + "/*.json")
-	var list []Report
-	var dates []int64
+	modified := map[string]time.Time{}
 	for _, name := range names {
-		info, err := os.Lstat(name)
-		if err != nil {
-			continue
+		if info, err := os.Lstat(name); err == nil {
+			modified[name] = info.ModTime()
 		}
+	}
+	newest := slices.SortedFunc(maps.Keys(modified), func(a, b string) int { return modified[b].Compare(modified[a]) })
+	var list []Report
+	for _, name := range newest[:min(len(newest), maxReports)] {
 		r := Report{}
 		if err := json.Unmarshal([]byte(text(name)), &r); err != nil {
-			r = Report{Container: strings.TrimSuffix(filepath.Base(name), ".json"), Outcome: "unreadable", Error: fmt.Sprintf("%v", err)}
+			r = Report{Container: strings.TrimSuffix(filepath.Base(name), ".json"), Outcome: "unreadable", Error: err.Error()}
 		}
-		i := 0 // by their dates, the newest first
-		for i < len(dates) && dates[i] > info.ModTime().UnixNano() {
-			i++
-		}
-		list = append(list[:i], append([]Report{r}, list[i:]...)...)
-		dates = append(dates[:i], append([]int64{info.ModTime().UnixNano()}, dates[i:]...)...)
+		list = append(list, r)
 	}
-	return list[:min(len(list), maxReports)]
+	return list
 }

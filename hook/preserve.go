@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
@@ -18,6 +19,9 @@ import (
 // the device numbers that this systemd remembers, replaces stale triggers of automount
 // by parking mounts, and starts a helper that keeps open the roots of mounts that still
 // need a repair.
+//
+// The program needs no sealed copy of itself: none of its processes enters the container's
+// pid namespace, and none of the container's runs.
 func (r Runner) preserve(ctx context.Context, e Event) error {
 	has, imagesErr := imagesHaveAutofs(e.ImageDir)
 	if imagesErr == nil && !has {
@@ -28,9 +32,6 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return err
 	}
 	defer init.Close()
-	if has {
-		r.protect(init)
-	}
 	criu, err := nsenter.Open(e.CRIU)
 	if err != nil {
 		return fmt.Errorf("the restoring process: %w", err)
@@ -41,6 +42,11 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return err
 	}
 	defer lock.Unlock()
+	repairs, err := r.lockRepairs(ctx, init)
+	if err != nil {
+		return err // Repair cures the mounts
+	}
+	defer repairs.Unlock()
 	handover := r.handoverToPreserve(criu, e)
 	if handover.Stage == stage.Preserve || handover.Stage == stage.Repair {
 		return nil // called twice for this stage
@@ -54,10 +60,18 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	if !c.HasAutofs() {
 		return handover.Helper.Stop(ctx)
 	}
-	if !has {
-		r.protect(init)
-	}
 	return r.preserveContainer(ctx, c, criu, handover)
+}
+
+// repairsTime is how long Preserve waits for another run on the container, while the
+// container's processes are stopped.
+const repairsTime = 500 * time.Millisecond
+
+// lockRepairs takes the container's lock.
+func (r Runner) lockRepairs(ctx context.Context, init *nsenter.Process) (*journal.Lock, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, repairsTime, errors.New("a repair of the container is running"))
+	defer cancel()
+	return r.journal().Lock(ctx, init)
 }
 
 // preserveContainer preserves the mounts of an open container and saves the handover

@@ -3,13 +3,14 @@ package install
 import (
 	"bytes"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
-// shell is what the action script needs.
+// shell is the interpreter of the action script.
 const shell = "/bin/sh"
 
 func (p *plan) setProgram(program string) (err error) {
@@ -18,8 +19,8 @@ func (p *plan) setProgram(program string) (err error) {
 	return err
 }
 
-// isScript reports whether a file is an action script for the program. It is
-// replaced like the program itself: it is none of the files that a person edits.
+// isScript reports whether a file is an action script for the program. Like the program
+// it is replaced even if it was edited: it is no configuration.
 func (p *plan) isScript(f *file) bool {
 	program, ok := manifests.CalledBy(p.script.Name, string(f.data))
 	return ok && program == p.program
@@ -28,69 +29,58 @@ func (p *plan) isScript(f *file) bool {
 // writeActionScript plans the action script and the line that makes CRIU call it.
 // Without a shell CRIU calls the program itself.
 func (p *plan) writeActionScript() error {
-	if _, ok := p.tree.executable(shell); !ok {
-		p.note("no %s: CRIU calls the program itself, which needs a few processes more in a container's control group", p.tree.show(shell))
-		return p.writeLine(p.program, p.script.Name)
+	if p.tree.executable(shell) == nil {
+		p.note("no %s: CRIU calls the program itself, which needs a few more processes in a container's control group", p.tree.show(shell))
+		return p.writeScriptLine(p.program, p.script.Name)
 	}
 	before, err := p.tree.readText(p.script.Name)
 	if err != nil {
 		return err
 	}
 	switch data := []byte(p.script.Data); {
-	case before != nil && bytes.Equal(before.data, data) && before.info.Mode&0o111 == 0o111:
+	case before != nil && bytes.Equal(before.data, data) && before.info.Mode()&0o111 == 0o111:
 	case before != nil && !p.isScript(before):
 		return fmt.Errorf("%s: another file is there, which is kept; nothing was written", p.tree.show(p.script.Name))
 	default:
-		p.record.Script = p.record.Script || before == nil
-		if err := p.write(p.script.Name, before, data, 0o755); err != nil {
+		p.record.ScriptWritten = p.record.ScriptWritten || before == nil
+		if err := p.add(&change{path: p.script.Name, before: before, after: data, mode: 0o755}); err != nil {
 			return err
 		}
 	}
-	return p.writeLine(p.script.Name, p.program)
+	return p.writeScriptLine(p.script.Name, p.program)
 }
 
-// writeLine plans the line for CRIU, which calls a file, in the place of a line
-// that calls another one.
-func (p *plan) writeLine(called, instead string) error {
-	line, err := manifests.ActionScriptLine(called)
+// writeScriptLine plans the line that makes CRIU call callee. It replaces a line that
+// calls former.
+func (p *plan) writeScriptLine(callee, former string) error {
+	line, err := manifests.ActionScriptLine(callee)
 	if err != nil {
 		return err
 	}
-	name, err := p.tree.follow(CRIUFile)
-	if err != nil {
-		return err
-	}
-	p.line, p.called = name, called
-	before, err := p.tree.readText(name)
-	if err != nil {
-		return err
-	}
-	var text []byte
-	if before != nil {
-		text = before.data
-	}
-	scripts := ActionScripts(string(text))
-	for _, script := range scripts {
-		if base := script[strings.LastIndexByte(script, '/')+1:]; script != called && script != instead && strings.HasPrefix(base, programName) {
-			p.note("%s also calls %s, which is kept; the work is done once", p.tree.show(CRIUFile), script)
+	p.callee = callee
+	return p.editCRIUFile(false, func(text []byte, created bool) []byte {
+		scripts := ActionScripts(string(text))
+		for _, script := range scripts {
+			if script != callee && script != former && strings.HasPrefix(path.Base(script), programName) {
+				p.note("%s also calls %s, which is kept; the work is done once", p.tree.show(CRIUFile), script)
+			}
 		}
-	}
-	switch {
-	case slices.Contains(scripts, instead):
-		text = replaceLines(text, []string{called, instead}, line, false)
-	case slices.Contains(scripts, called):
-		return nil
-	default:
-		p.record.Line = &recordedLine{File: CRIUFile, Created: before == nil}
-		text, p.record.Line.Newline = appendLine(text, line)
-	}
-	return p.write(name, before, text, 0o644)
+		switch {
+		case slices.Contains(scripts, former):
+			return replaceLines(text, callsAny(callee, former), line, false)
+		case slices.Contains(scripts, callee):
+			return text
+		}
+		p.record.ScriptLine = &recordedLine{File: CRIUFile, Created: created}
+		text, p.record.ScriptLine.Newline = appendLine(text, line)
+		return text
+	})
 }
 
 // removeActionScript plans the removal of every line that calls the program, and
 // then of the script: CRIU aborts a restore whose action script is missing.
 func (p *plan) removeActionScript() error {
-	if err := p.removeLine(); err != nil {
+	if err := p.removeScriptLine(); err != nil {
 		return err
 	}
 	f, err := p.tree.readText(p.script.Name)
@@ -102,30 +92,54 @@ func (p *plan) removeActionScript() error {
 		p.keep(p.script.Name, c)
 	}
 	switch {
-	case len(callers) > 0 || !p.record.Script:
+	case len(callers) > 0 || !p.record.ScriptWritten:
 	case !p.isScript(f):
 		p.keep(p.script.Name, "is another file now: remove it by hand")
 	default:
-		p.changes = append(p.changes, &change{path: p.script.Name, before: f, remove: true, unless: p.unlessCRIU(p.script.Name)})
+		p.remove(p.script.Name, f, p.skipWhileCRIURuns(p.script.Name))
 	}
-	p.record.Script = p.record.Script && len(callers) > 0
+	p.record.ScriptWritten = p.record.ScriptWritten && len(callers) > 0
 	return nil
 }
 
-func (p *plan) removeLine() error {
-	recorded := p.record.Line
-	p.record.Line = nil
+func (p *plan) removeScriptLine() error {
+	line := recordedLine{}
+	if p.record.ScriptLine != nil {
+		line = *p.record.ScriptLine
+	}
+	p.record.ScriptLine = nil
+	return p.editCRIUFile(line.Created, func(text []byte, _ bool) []byte {
+		return replaceLines(text, callsAny(p.script.Name, p.program), "", line.Newline)
+	})
+}
+
+// editCRIUFile plans an edit of CRIU's configuration, on top of the edits planned before.
+// created tells edit that the file does not exist. removeEmpty removes a file that an
+// edit leaves empty.
+func (p *plan) editCRIUFile(removeEmpty bool, edit func(text []byte, created bool) []byte) error {
 	name, err := p.tree.follow(CRIUFile)
 	if err != nil {
 		return err
 	}
-	before, have, pending, err := p.planned(name)
-	if err != nil || before == nil {
-		return err
+	p.criuFile = name
+	c := p.change(name)
+	planned := c != nil
+	if !planned {
+		c = &change{path: name, mode: 0o644}
+		if c.before, err = p.tree.readText(name); err != nil {
+			return err
+		}
+		if c.before != nil {
+			c.after = c.before.data
+		}
 	}
-	text := replaceLines(have, []string{p.script.Name, p.program}, "", recorded != nil && recorded.Newline)
-	if !bytes.Equal(text, have) {
-		p.rewrite(name, before, pending, text, recorded != nil && recorded.Created)
+	text := edit(c.after, c.before == nil)
+	if bytes.Equal(text, c.after) {
+		return nil
 	}
-	return nil
+	c.after, c.remove = text, removeEmpty && len(text) == 0
+	if planned {
+		return nil
+	}
+	return p.add(c)
 }

@@ -5,12 +5,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/diff"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
-// TestFromProgramToScript: a line that calls the program, as it was written where
-// there was no shell, becomes one that calls the script when there is, and the
-// other way round.
+// TestFromProgramToScript replaces a line that calls the program, written while there was
+// no shell, by one that calls the script, and the other way round.
 func TestFromProgramToScript(t *testing.T) {
 	root := machine(t, version4, map[string]string{CRIUFile: "tcp-close"})
 	o := Options{Root: root}
@@ -51,8 +52,8 @@ func TestFromProgramToScript(t *testing.T) {
 	})
 }
 
-// TestNotExecutable: what CRIU calls and cannot execute makes it abort every
-// restore. Installing again mends that.
+// TestNotExecutable installs over files that lost their execute bits, with which CRIU
+// aborts every restore: the next installation restores the bits.
 func TestNotExecutable(t *testing.T) {
 	root := machine(t, version4, nil)
 	o := Options{Root: root}
@@ -67,13 +68,12 @@ func TestNotExecutable(t *testing.T) {
 		t.Errorf("changes: %+v", r.Changes)
 	}
 	if after := listing(t, root); after != before {
-		t.Errorf("not as before:\n%s", hunk(before, after))
+		t.Errorf("not as before:\n%s", string(diff.Diff("before", []byte(before), "after", []byte(after))))
 	}
 }
 
-// TestScriptReplaced: a script of another version, or an edited one, becomes that of
-// this version, with a record of the installation or without; a mode that nobody
-// can call it with is mended.
+// TestScriptReplaced replaces an edited script without execute bits by that of this
+// version, with a record of the installation and without.
 func TestScriptReplaced(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		root := machine(t, version4, nil)
@@ -100,8 +100,7 @@ func TestScriptReplaced(t *testing.T) {
 	}
 }
 
-// TestPackagedScript: what a package has put there is neither written, also where
-// it could not be, nor removed.
+// TestPackagedScript neither writes nor removes the files of a package.
 func TestPackagedScript(t *testing.T) {
 	root := machine(t, version4, map[string]string{own: ""})
 	copyFile(t, program, root+own)
@@ -129,8 +128,8 @@ func TestPackagedScript(t *testing.T) {
 	})
 }
 
-// TestScriptKeepsProgram: the program stays as long as a script is called that
-// calls it, whoever has put that there.
+// TestScriptKeepsProgram keeps the program while CRIU calls a script that calls it, also
+// one that Install did not write.
 func TestScriptKeepsProgram(t *testing.T) {
 	root := machine(t, version4, nil)
 	mustInstall(t, Options{Root: root, Engines: []Engine{Podman}})

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// callers says who would still call the program, one text for each, after the
-// planned changes.
+// callers lists what would still call the program after the planned changes, one message
+// each.
 func (p *plan) callers() []string {
-	list := append(slices.Clone(p.calling), p.criuCallers(p.program)...)
+	list := append(slices.Clone(p.hookCallers), p.criuCallers(p.program)...)
 	if f, err := p.tree.readText(p.script.Name); err == nil && f != nil && p.isScript(f) {
 		list = append(list, p.criuCallers(p.script.Name)...)
 	}
@@ -21,35 +21,31 @@ func (p *plan) callers() []string {
 	return list
 }
 
-// criuCallers says which of CRIU's configuration files would still call a file
-// after the planned changes.
-func (p *plan) criuCallers(called string) []string {
+// criuCallers lists CRIU's configuration files that would still call a file after the
+// planned changes, one message each.
+func (p *plan) criuCallers(callee string) []string {
 	var list []string
 	for _, name := range criuFiles {
-		real, err := p.tree.follow(name)
-		if err != nil || slices.ContainsFunc(p.changes, func(c *change) bool { return c.path == real }) {
-			continue
-		}
-		if slices.Contains(ActionScripts(p.tree.text(name)), called) {
+		target, err := p.tree.follow(name)
+		if err == nil && p.change(target) == nil && slices.Contains(ActionScripts(p.tree.text(name)), callee) {
 			list = append(list, p.tree.show(name)+" calls it: remove that line, and uninstall again")
 		}
 	}
 	return list
 }
 
-// containerStorage is where podman and CRI-O keep the specifications of
-// containers that exist.
+// containerStorage is where podman and CRI-O keep the specifications of containers.
 const containerStorage = "/var/lib/containers/storage"
 
 // containersWith counts the containers whose specification names the program.
 func (t *tree) containersWith(program string) int {
 	count := 0
-	for _, driver := range t.names(containerStorage) {
+	for _, driver := range t.listDir(containerStorage) {
 		if !strings.HasSuffix(driver, "-containers") {
 			continue
 		}
 		dir := containerStorage + "/" + driver
-		for _, id := range t.names(dir) {
+		for _, id := range t.listDir(dir) {
 			f, err := t.readText(dir + "/" + id + "/userdata/config.json")
 			if err == nil && f != nil && bytes.Contains(f.data, []byte(`"`+program+`"`)) {
 				count++

@@ -6,13 +6,12 @@ import (
 	"strings"
 )
 
-// Functions on the text of CRIU's configuration files. CRIU reads them line by
-// line, splits at blanks, and takes the first word for an option, which may hold
-// its value after "="; a word that begins with # ends the line (criu/config.c,
-// parse_statement).
+// CRIU reads its configuration line by line and splits each at blanks. The first word
+// is an option, which may have its value after "="; a word that begins with # ends the
+// line (criu/config.c, parse_statement).
 
-// ActionScript is the program that a line of CRIU's configuration calls, "" if
-// it is another line.
+// ActionScript returns the program that a line of CRIU's configuration calls, "" for
+// another line.
 func ActionScript(line string) string {
 	line = strings.TrimSpace(line)
 	rest, ok := strings.CutPrefix(line, "action-script")
@@ -40,7 +39,7 @@ func ActionScript(line string) string {
 	return value
 }
 
-// ActionScripts lists the programs that a configuration calls.
+// ActionScripts returns the programs that a configuration calls.
 func ActionScripts(text string) []string {
 	var list []string
 	for line := range strings.Lines(text) {
@@ -62,45 +61,52 @@ func HasOption(text, name string) bool {
 	return false
 }
 
-// appendLine appends a line, which has a newline at its end, to a text. newline
-// is whether the last line of the text had to be ended first.
-func appendLine(text []byte, line string) (out []byte, newline bool) {
+// appendLine appends a line, which ends with a newline, to a text. endsOpen reports
+// whether the last line of the text had no newline.
+func appendLine(text []byte, line string) (out []byte, endsOpen bool) {
 	out = bytes.Clone(text)
-	if newline = len(out) > 0 && out[len(out)-1] != '\n'; newline {
+	if endsOpen = len(out) > 0 && out[len(out)-1] != '\n'; endsOpen {
 		out = append(out, '\n')
 	}
-	return append(out, line...), newline
+	return append(out, line...), endsOpen
 }
 
-// replaceLines puts a line into the place of the first one that calls one of
-// these files, and removes the others. The line "" removes all of them; newline
-// says then that the line before our own, if that is the last, had no end.
-func replaceLines(text []byte, called []string, line string, newline bool) []byte {
+// replaceLines puts a line in the place of the first line that matches, and removes the
+// other ones. The line "" removes all of them; endsOpen says then that the line before,
+// if the last line is removed, had no newline originally.
+func replaceLines(text []byte, matches func(line string) bool, line string, endsOpen bool) []byte {
 	var out []byte
-	last := false // the line that was removed is the last one
+	removedLast := false
 	for l := range bytes.Lines(text) {
-		script := ActionScript(string(l))
-		last = script != "" && slices.Contains(called, script)
+		removedLast = matches(string(l))
 		switch {
-		case !last:
+		case !removedLast:
 			out = append(out, l...)
 		case line != "":
 			out = append(out, line...)
-			line, last = "", false
+			line, removedLast = "", false
 		}
 	}
-	if last && newline {
+	if removedLast && endsOpen {
 		out = bytes.TrimSuffix(out, []byte("\n"))
 	}
 	return out
 }
 
-// hooksDirectories are the folders that hooks_dir names in a configuration of
-// podman or CRI-O; nil if it does not say. Only this one setting of a TOML file
-// is looked for.
+// callsAny returns a function that reports whether a line calls one of the files.
+func callsAny(files ...string) func(line string) bool {
+	return func(line string) bool {
+		script := ActionScript(line)
+		return script != "" && slices.Contains(files, script)
+	}
+}
+
+// hooksDirectories returns the directories of hooks_dir in a configuration of podman or
+// CRI-O; nil if it is not set. It scans for this one setting: a TOML decoder is larger
+// than this package.
 func hooksDirectories(text string) []string {
 	var list []string
-	found, inside := false, false
+	inside := false
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if !inside {
@@ -111,7 +117,7 @@ func hooksDirectories(text string) []string {
 			if line, ok = strings.CutPrefix(strings.TrimSpace(rest), "="); !ok {
 				continue
 			}
-			list, found, inside = nil, true, true
+			list, inside = []string{}, true
 		}
 		for line != "" && inside {
 			i := strings.IndexAny(line, `"'#]`)
@@ -132,8 +138,5 @@ func hooksDirectories(text string) []string {
 			}
 		}
 	}
-	if !found {
-		return nil
-	}
-	return append([]string{}, list...)
+	return list
 }

@@ -1,38 +1,42 @@
-// Package install puts the program where container engines find it, makes them
-// call it, and undoes that.
+// Package install copies the program to where container engines expect it, makes them
+// call it, and undoes both.
 //
 // # What makes an engine call it
 //
-// CRIU's own configuration does for every engine: one action-script line in
-// /etc/criu/default.conf, which every CRIU reads whatever started it. So this is
-// all that is installed unless an engine is named. CRIU before 3.19 aborts
-// every checkpoint and restore of runc with such a line in place (commit
-// 28d005638): there it is refused.
+// CRIU's own configuration does for every engine: each CRIU, whatever started it, reads
+// /etc/criu/default.conf and calls the program of its action-script line. This is all
+// that Install writes unless an engine is named. CRIU before 3.19 aborts every
+// checkpoint and restore of runc with such a line (commit 28d005638), so Install refuses
+// to write it there.
 //
-// OCI hooks are for machines that cannot have it. Engines write them into a
-// container when they create it. So they make themselves felt at every start,
-// and a container keeps them after they are uninstalled: without the program it
-// would not start any more.
+// OCI hooks are for machines that cannot have the line. An engine copies them into a
+// container when it creates the container. So they delay every start, and the container
+// keeps them after an uninstall: without the program it would not start any more.
 //
-// # Nothing half done
+// # All or nothing
 //
-// A run plans all changes first; a dry run ends there. Then every new file is
-// written next to its place and synchronised, and only when all of them are
-// there they are renamed, in an order in which no file names one that is absent.
-// If a step fails, those before it are undone. A killed run leaves at most
-// temporary files, which the next one removes. Runs on the same root wait for
-// each other.
+// A run plans all changes first; a dry run ends there. Then it writes and synchronises
+// every new file next to its destination, and renames them when all are complete, in an
+// order in which no file names an absent one. A failed step rolls back the steps before.
+// A killed run leaves at most temporary files, which the next run removes. Runs on the
+// same root exclude each other.
 //
-// # Nothing that is not ours
+// # Only its own files
 //
-// What was written is noted in [RecordFile], with the folders that had to be
-// made. Only that is removed, and only while it still is what was written. The
-// program stays as long as something calls it: a hook or an action script that
-// is missing stops containers. Program and script stay while a CRIU runs, too.
+// Install records what it wrote in [RecordFile], with the directories that it created.
+// Uninstall removes only these, and only if they are unchanged. It keeps the program
+// while something calls it, since a missing hook or action script stops containers, and
+// keeps program and script while a CRIU runs.
 //
 // # Another root
 //
-// All paths are resolved inside [Options.Root] by openat2(2) with
-// RESOLVE_IN_ROOT: no link leads out of it. Programs of that root are run in it
-// (chroot) to ask for their versions.
+// All paths are resolved inside [Options.Root] by pathrs-lite: no symbolic link leads out
+// of it. Programs of that root are run with it as their root directory (chroot) to print
+// their versions.
+//
+// # Own parsers
+//
+// CRIU's configuration format has no library. hooks_dir is one setting of a TOML file, for
+// which a TOML decoder would be larger than this package. Version numbers carry suffixes
+// of distributions, which golang.org/x/mod/semver rejects.
 package install

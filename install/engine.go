@@ -7,34 +7,35 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
-// HooksDirectory is where podman and CRI-O look for hooks unless their
-// configuration names other folders.
+// HooksDirectory is where podman and CRI-O look for hooks unless their configuration
+// names other directories.
 const HooksDirectory = "/usr/share/containers/oci/hooks.d"
 
 // BaseSpec is the file for containerd's base_runtime_spec.
 const BaseSpec = "/etc/containerd/autofs-restore-hook.json"
 
-// configuration lists the files that may set hooks_dir, the last one wins.
-func (t *tree) configuration(e Engine) []string {
-	files, folder := []string{"/usr/share/containers/containers.conf", "/etc/containers/containers.conf"}, "/etc/containers/containers.conf.d"
+// configFiles lists the files that may set hooks_dir; the last one wins.
+func (t *tree) configFiles(e Engine) []string {
+	files, dropIns := []string{"/usr/share/containers/containers.conf", "/etc/containers/containers.conf"}, "/etc/containers/containers.conf.d"
 	if e == CRIO {
-		files, folder = []string{"/etc/crio/crio.conf"}, "/etc/crio/crio.conf.d"
+		files, dropIns = []string{"/etc/crio/crio.conf"}, "/etc/crio/crio.conf.d"
 	}
-	for _, name := range t.names(folder) {
-		files = append(files, folder+"/"+name)
+	for _, name := range t.listDir(dropIns) {
+		files = append(files, dropIns+"/"+name)
 	}
 	return files
 }
 
-// hooksDirectory is the folder that an engine reads, and the file that says so,
-// "" if it is the default one.
+// hooksDirectory returns the directory that an engine reads, and the file that sets it,
+// "" for the default.
 func (t *tree) hooksDirectory(e Engine) (dir, file string, err error) {
 	var list []string
-	for _, name := range t.configuration(e) {
+	for _, name := range t.configFiles(e) {
 		if l := hooksDirectories(t.text(name)); l != nil {
 			list, file = l, name
 		}
@@ -42,15 +43,15 @@ func (t *tree) hooksDirectory(e Engine) (dir, file string, err error) {
 	if file == "" || slices.Contains(list, HooksDirectory) {
 		return HooksDirectory, "", nil
 	}
-	for i := len(list) - 1; i >= 0; i-- {
-		if path.IsAbs(list[i]) && strings.IndexFunc(list[i], func(r rune) bool { return r < ' ' }) < 0 {
-			return path.Clean(list[i]), file, nil
+	for _, dir := range slices.Backward(list) {
+		if path.IsAbs(dir) && strings.IndexFunc(dir, unicode.IsControl) < 0 {
+			return path.Clean(dir), file, nil
 		}
 	}
-	return "", "", fmt.Errorf("%s: hooks_dir = %q: %s reads hooks from no folder; add %s", t.show(file), list, e, HooksDirectory)
+	return "", "", fmt.Errorf("%s: hooks_dir = %q: %s reads hooks from no directory; add %s", t.show(file), list, e, HooksDirectory)
 }
 
-// hooks renders the hooks.d files of an engine, by their paths.
+// hooks renders the hooks.d files of an engine, with their paths as names.
 func (t *tree) hooks(e Engine, program string) (files []manifests.File, note string, err error) {
 	dir, from, err := t.hooksDirectory(e)
 	if err != nil {
@@ -63,43 +64,49 @@ func (t *tree) hooks(e Engine, program string) (files []manifests.File, note str
 		files[i].Name = dir + "/" + files[i].Name
 	}
 	if from != "" {
-		note = fmt.Sprintf("%s reads hooks from %s, as %s says", e, dir, t.show(from))
+		note = fmt.Sprintf("%s reads hooks from %s, as set in %s", e, dir, t.show(from))
 	}
 	return files, note, nil
 }
 
-// isHook reports whether a file is one of ours for some path of the program, as
-// this version writes it.
-func isHook(name string, data []byte) bool {
+// hookPath returns the program that a hooks.d file calls.
+func hookPath(data []byte) (string, error) {
 	var h struct {
 		Hook struct {
 			Path string `json:"path"`
 		} `json:"hook"`
 	}
-	if json.Unmarshal(data, &h) != nil {
+	err := json.Unmarshal(data, &h)
+	return h.Hook.Path, err
+}
+
+// isHook reports whether a file is what this version writes as hooks.d file, for some
+// path of the program.
+func isHook(name string, data []byte) bool {
+	program, err := hookPath(data)
+	if err != nil {
 		return false
 	}
-	files, err := manifests.Hooks(h.Hook.Path)
+	files, err := manifests.Hooks(program)
 	return err == nil && slices.ContainsFunc(files, func(f manifests.File) bool {
 		return f.Name == path.Base(name) && f.Data == string(data)
 	})
 }
 
-// baseSpec makes the specification that containerd is to begin with: its own
-// default with the hooks in it. It has to be a whole one, since it takes the
-// place of the default.
+// baseSpec returns the base specification for containerd: its default with the hooks
+// added. It has to be complete, since it replaces the default.
 func (t *tree) baseSpec(ctx context.Context, program string) ([]byte, error) {
-	ctr := t.find("ctr")
+	ctr := t.lookPath("ctr")
 	if len(ctr) == 0 {
-		return nil, fmt.Errorf("containerd: no ctr in %s, to ask for its default specification", t.name)
+		return nil, fmt.Errorf("containerd: no ctr in %s, which prints the default specification", t.name)
 	}
-	out, err := t.run(ctx, ctr[0], "oci", "spec")
+	out, err := t.run(ctx, nil, ctr[0], "oci", "spec")
 	if err != nil {
 		return nil, fmt.Errorf("containerd: default specification: %w", err)
 	}
 	var spec map[string]any
 	if err := json.Unmarshal(out, &spec); err != nil || spec["ociVersion"] == nil {
-		return nil, fmt.Errorf("containerd: ctr oci spec wrote no specification (%w)", err)
+		return nil, fmt.Errorf("containerd: ctr oci spec wrote no specification: %.200q", out)
 	}
 	if process, ok := spec["process"].(map[string]any); ok {
 		delete(process, "rlimits") // containers of Kubernetes do not have these
@@ -122,13 +129,12 @@ func (t *tree) baseSpec(ctx context.Context, program string) ([]byte, error) {
 	return append(data, '\n'), nil
 }
 
-// containerdNote says what the administrator adds to containerd's configuration,
+// containerdNote returns what the administrator adds to containerd's configuration,
 // whose format depends on its version.
 func (t *tree) containerdNote(ctx context.Context) string {
 	plugin := "'io.containerd.cri.v1.runtime'"
-	if found := t.find("containerd"); len(found) > 0 {
-		out, err := t.run(ctx, found[0], "--version")
-		if v, ok := ParseVersion(string(out)); err == nil && ok && v[0] < 2 {
+	if found := t.lookPath("containerd"); len(found) > 0 {
+		if v, err := t.programVersion(ctx, found[0]); err == nil && v.Less(Version{2}) {
 			plugin = `"io.containerd.grpc.v1.cri"`
 		}
 	}
@@ -136,15 +142,12 @@ func (t *tree) containerdNote(ctx context.Context) string {
 		"  [plugins.%s.containerd.runtimes.runc]\n    base_runtime_spec = %q", plugin, BaseSpec)
 }
 
-// found lists the engines of the machine, without CRIU.
-func (t *tree) found() []Engine {
+// engines lists the engines of the machine, without CRIU.
+func (t *tree) engines() []Engine {
 	var list []Engine
-	for _, e := range []struct {
-		engine  Engine
-		program string
-	}{{Podman, "podman"}, {CRIO, "crio"}, {Containerd, "containerd"}} {
-		if len(t.find(e.program)) > 0 {
-			list = append(list, e.engine)
+	for _, e := range []Engine{Podman, CRIO, Containerd} {
+		if len(t.lookPath(string(e))) > 0 {
+			list = append(list, e)
 		}
 	}
 	return list

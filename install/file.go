@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,17 +17,21 @@ const (
 	maxProgram = 64 << 20
 )
 
-// file is a file as it was found. Nil stands for none.
+// file is a file as it was read. Nil stands for an absent file.
 type file struct {
 	data []byte
-	info unix.Stat_t
+	info fs.FileInfo
 }
 
-// read reads a regular file of the tree; nil if there is none. Its last name is
-// not followed if it is a link.
+// unchanged reports whether info, of the same path, still describes the file.
+func (f *file) unchanged(info fs.FileInfo) bool {
+	return os.SameFile(f.info, info) && f.info.ModTime().Equal(info.ModTime()) && f.info.Size() == info.Size()
+}
+
+// read reads a regular file of the tree; nil if it does not exist. It does not follow
+// a symbolic link in the last name.
 func (t *tree) read(name string, limit int64) (*file, error) {
-	above, base := split(name)
-	dir, err := t.open(above, unix.O_PATH|unix.O_DIRECTORY)
+	dir, base, err := t.openParent(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -36,60 +39,53 @@ func (t *tree) read(name string, limit int64) (*file, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	f := &file{}
-	if err := unix.Fstatat(int(dir.Fd()), base, &f.info, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		if errors.Is(err, unix.ENOENT) {
-			return nil, nil
-		}
-		return nil, &os.PathError{Op: "stat", Path: t.show(name), Err: err}
+	info, err := dir.Lstat(base)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, t.pathError(name, err)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: %s, not a regular file; nothing is changed", t.show(name), describeType(info))
 	}
-	if err := f.regular(); err != nil {
-		return nil, fmt.Errorf("%s: %w", t.show(name), err)
-	}
-	fd, err := unix.Openat(int(dir.Fd()), base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	f, err := dir.OpenFile(base, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: t.show(name), Err: err}
+		return nil, t.pathError(name, err)
 	}
-	opened := os.NewFile(uintptr(fd), t.show(name))
-	defer opened.Close()
-	if err := unix.Fstat(fd, &f.info); err != nil {
-		return nil, &os.PathError{Op: "stat", Path: t.show(name), Err: err}
+	defer f.Close()
+	if opened, err := f.Stat(); err != nil || !os.SameFile(opened, info) {
+		return nil, fmt.Errorf("%s: %w", t.show(name), errors.Join(errChanged, err))
 	}
-	if err := f.regular(); err != nil {
-		return nil, fmt.Errorf("%s: %w", t.show(name), err)
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, t.pathError(name, err)
 	}
-	if f.data, err = io.ReadAll(io.LimitReader(opened, limit+1)); err != nil {
-		return nil, err
-	}
-	if int64(len(f.data)) > limit {
+	if int64(len(data)) > limit {
 		return nil, fmt.Errorf("%s: longer than %d bytes; nothing is changed", t.show(name), limit)
 	}
-	return f, nil
+	return &file{data: data, info: info}, nil
 }
 
-func (f *file) regular() error {
-	switch f.info.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return nil
-	case unix.S_IFLNK:
-		return errors.New("a symbolic link, where a file belongs; nothing is changed")
-	case unix.S_IFDIR:
-		return errors.New("a directory, where a file belongs; nothing is changed")
+func describeType(info fs.FileInfo) string {
+	switch {
+	case info.IsDir():
+		return "a directory"
+	case info.Mode()&fs.ModeSymlink != 0:
+		return "a symbolic link"
 	}
-	return errors.New("not a regular file; nothing is changed")
+	return "a special file"
 }
 
-// readText is read for a text.
+// readText is read for a text file.
 func (t *tree) readText(name string) (*file, error) {
 	f, err := t.read(name, maxText)
 	if err == nil && f != nil && bytes.IndexByte(f.data, 0) >= 0 {
-		return nil, fmt.Errorf("%s: has NUL bytes, so it is no text; nothing is changed", t.show(name))
+		return nil, fmt.Errorf("%s: not a text file, it has NUL bytes; nothing is changed", t.show(name))
 	}
 	return f, err
 }
 
-// text is the content of a file of an engine, "" if it cannot be read: what is
-// only looked at must not stop anything.
+// text returns the content of an engine's file, "" if it cannot be read.
 func (t *tree) text(name string) string {
 	name, err := t.follow(name)
 	if err != nil {
@@ -100,23 +96,4 @@ func (t *tree) text(name string) string {
 		return ""
 	}
 	return string(f.data)
-}
-
-// names lists a folder, sorted; nothing if it cannot be read.
-func (t *tree) names(dir string) []string {
-	f, err := t.open(dir, os.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	entries, err := f.ReadDir(-1)
-	if err != nil {
-		return nil
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	slices.Sort(names)
-	return names
 }

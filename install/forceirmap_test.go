@@ -49,7 +49,7 @@ func TestForceIrmap(t *testing.T) {
 	}
 }
 
-// TestForceIrmapKept: an option that was there is not ours.
+// TestForceIrmapKept keeps an option that Install did not write.
 func TestForceIrmapKept(t *testing.T) {
 	root := machine(t, goodCRIU, map[string]string{CRIUFile: "force-irmap\n"})
 	do(t, Install, Options{Root: root, Program: program, ForceIrmap: true})
@@ -59,30 +59,30 @@ func TestForceIrmapKept(t *testing.T) {
 	}
 }
 
-// TestForceIrmapAlone: it is an option of CRIU.
+// TestForceIrmapAlone refuses the option without CRIU among the engines.
 func TestForceIrmapAlone(t *testing.T) {
 	root := machine(t, goodCRIU, nil)
 	_, err := Install(context.Background(), Options{Root: root, Program: program, ForceIrmap: true, Engines: []Engine{Podman}})
-	if !errors.Is(err, ErrNothing) {
+	if !errors.Is(err, ErrNothingInstalled) {
 		t.Errorf("for podman only: %v", err)
 	}
 }
 
-func TestLookAtCRIU(t *testing.T) {
+func TestInspectCRIU(t *testing.T) {
 	for _, test := range []struct {
 		version, conf string
-		want          Checkpointer
+		want          CRIUInfo
 	}{
-		{"", "", Checkpointer{}},
-		{goodCRIU, "", Checkpointer{Version: Version{4, 1, 1}, Found: true}},
-		{goodCRIU, "  force-irmap # yes\n", Checkpointer{Version: Version{4, 1, 1}, Found: true, ForceIrmap: true}},
-		{goodCRIU, "# force-irmap\nforce-irmapx\n", Checkpointer{Version: Version{4, 1, 1}, Found: true}},
+		{"", "", CRIUInfo{}},
+		{goodCRIU, "", CRIUInfo{Version: Version{4, 1, 1}, Found: true}},
+		{goodCRIU, "  force-irmap # yes\n", CRIUInfo{Version: Version{4, 1, 1}, Found: true, ForceIrmap: true}},
+		{goodCRIU, "# force-irmap\nforce-irmapx\n", CRIUInfo{Version: Version{4, 1, 1}, Found: true}},
 	} {
 		files := map[string]string{}
 		if test.conf != "" {
 			files[CRIUFile] = test.conf
 		}
-		got, err := LookAtCRIU(context.Background(), machine(t, test.version, files))
+		got, err := InspectCRIU(context.Background(), machine(t, test.version, files))
 		if err != nil || got != test.want {
 			t.Errorf("%q, %q: %+v, %v", test.version, test.conf, got, err)
 		}

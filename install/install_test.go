@@ -20,30 +20,30 @@ const (
 	hookFile = HooksDirectory + "/autofs-restore-hook-createRuntime.json"
 )
 
-// TestThereAndBack installs into many kinds of machines, twice, and removes
-// everything again: the files are as before, byte for byte.
-func TestThereAndBack(t *testing.T) {
+// TestInstallUninstall installs into many kinds of machines, twice, and uninstalls: the
+// files are as before, byte for byte.
+func TestInstallUninstall(t *testing.T) {
 	for name, test := range map[string]struct {
 		files map[string]string
 		links map[string]string
-		conf  string // what CRIU reads afterwards
+		conf  string // what CRIU reads then
 		all   bool
-		// noShell takes the machine's shell away.
+		// noShell removes the machine's shell.
 		noShell bool
 	}{
-		"no configuration":        {conf: line},
-		"an empty one":            {files: map[string]string{CRIUFile: ""}, conf: line},
-		"an empty folder":         {files: map[string]string{"/etc/criu/x": ""}, conf: line},
-		"other lines":             {files: map[string]string{CRIUFile: "tcp-close\n# a comment\n"}, conf: "tcp-close\n# a comment\n" + line},
-		"no newline at its end":   {files: map[string]string{CRIUFile: "tcp-close"}, conf: "tcp-close\n" + line},
-		"another action script":   {files: map[string]string{CRIUFile: "action-script=/usr/bin/criu-coordinator\n"}, conf: "action-script=/usr/bin/criu-coordinator\n" + line},
-		"a comment about us":      {files: map[string]string{CRIUFile: "#" + line}, conf: "#" + line + line},
-		"a link":                  {files: map[string]string{"/srv/criu.conf": "tcp-close\n"}, links: map[string]string{CRIUFile: "../../srv/criu.conf"}, conf: "tcp-close\n" + line},
-		"an absolute link":        {files: map[string]string{"/srv/criu.conf": "tcp-close\n"}, links: map[string]string{CRIUFile: "/srv/criu.conf"}, conf: "tcp-close\n" + line},
-		"a link that leads out":   {files: map[string]string{"/srv/criu.conf": "x\n"}, links: map[string]string{CRIUFile: "../../../../../../../srv/criu.conf"}, conf: "x\n" + line},
-		"a link to nothing":       {files: map[string]string{"/srv/x": ""}, links: map[string]string{CRIUFile: "/srv/criu.conf"}, conf: line},
-		"a folder that is a link": {files: map[string]string{"/srv/criu/default.conf": "x\n"}, links: map[string]string{"/etc/criu": "/srv/criu"}, conf: "x\n" + line},
-		"no shell":                {files: map[string]string{"/usr/bin/podman": ""}, noShell: true, conf: direct},
+		"no configuration":           {conf: line},
+		"an empty one":               {files: map[string]string{CRIUFile: ""}, conf: line},
+		"an empty directory":         {files: map[string]string{"/etc/criu/x": ""}, conf: line},
+		"other lines":                {files: map[string]string{CRIUFile: "tcp-close\n# a comment\n"}, conf: "tcp-close\n# a comment\n" + line},
+		"no newline at its end":      {files: map[string]string{CRIUFile: "tcp-close"}, conf: "tcp-close\n" + line},
+		"another action script":      {files: map[string]string{CRIUFile: "action-script=/usr/bin/criu-coordinator\n"}, conf: "action-script=/usr/bin/criu-coordinator\n" + line},
+		"a comment with the line":    {files: map[string]string{CRIUFile: "#" + line}, conf: "#" + line + line},
+		"a link":                     {files: map[string]string{"/srv/criu.conf": "tcp-close\n"}, links: map[string]string{CRIUFile: "../../srv/criu.conf"}, conf: "tcp-close\n" + line},
+		"an absolute link":           {files: map[string]string{"/srv/criu.conf": "tcp-close\n"}, links: map[string]string{CRIUFile: "/srv/criu.conf"}, conf: "tcp-close\n" + line},
+		"a link that leads out":      {files: map[string]string{"/srv/criu.conf": "x\n"}, links: map[string]string{CRIUFile: "../../../../../../../srv/criu.conf"}, conf: "x\n" + line},
+		"a link to nothing":          {files: map[string]string{"/srv/x": ""}, links: map[string]string{CRIUFile: "/srv/criu.conf"}, conf: line},
+		"a directory that is a link": {files: map[string]string{"/srv/criu/default.conf": "x\n"}, links: map[string]string{"/etc/criu": "/srv/criu"}, conf: "x\n" + line},
+		"no shell":                   {files: map[string]string{"/usr/bin/podman": ""}, noShell: true, conf: direct},
 		"every engine": {
 			files: map[string]string{"/usr/bin/podman": "", "/usr/bin/crio": "", "/etc/containers/containers.conf": "[engine]\n"},
 			conf:  line, all: true,
@@ -96,18 +96,18 @@ func TestThereAndBack(t *testing.T) {
 	}
 }
 
-// TestRefused has machines where nothing must be written.
+// TestRefused has machines on which Install must not write anything.
 func TestRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		version, want string
 		files         map[string]string
 		options       Options
-		prepare       string // shell, in the root folder
+		prepare       string // shell, in the root directory
 	}{
 		"CRIU 3.18":          {version: "Version: 3.18\n", want: "version 3.18: before 3.19"},
-		"CRIU 3.17.1, asked": {version: "Version: 3.17.1\n", want: "--engine podman", options: Options{Engines: []Engine{CRIU}}},
+		"CRIU 3.17.1, named": {version: "Version: 3.17.1\n", want: "--engine podman", options: Options{Engines: []Engine{CRIU}}},
 		"CRIU 3.18, all":     {version: "Version: 3.18\n", want: "before 3.19", options: Options{All: true}},
-		"nonsense":           {version: "Version: four\n", want: `wrote "Version: four"`},
+		"no number":          {version: "Version: four\n", want: `wrote "Version: four"`},
 		"another program":    {version: "4.1.1\n", want: `wrote "4.1.1"`},
 		"too much":           {version: strings.Repeat("x", 2*maxOutput), want: "more than"},
 		"fails":              {version: " ", prepare: ": >usr/sbin/criu.out", want: `exit status 1: "Can't find libnet.so.9"`},
@@ -116,27 +116,27 @@ func TestRefused(t *testing.T) {
 			version: version4, want: "usr/local/bin/criu is version 3.16",
 			prepare: "mkdir -p usr/local/bin; cp usr/sbin/criu usr/local/bin/; echo 'Version: 3.16' >usr/local/bin/criu.out",
 		},
-		"a directory":       {version: version4, prepare: "mkdir -p etc/criu/default.conf", want: "a directory, where a file belongs"},
-		"a pipe":            {version: version4, prepare: "mkdir etc/criu; mkfifo etc/criu/default.conf", want: "not a regular file"},
-		"NUL bytes":         {version: version4, files: map[string]string{CRIUFile: "a\x00b\n"}, want: "NUL"},
-		"too long":          {version: version4, files: map[string]string{CRIUFile: strings.Repeat("#\n", maxText)}, want: "longer than 1048576 bytes"},
-		"a loop":            {version: version4, prepare: "mkdir etc/criu; ln -s default.conf etc/criu/default.conf", want: "too many levels"},
-		"file for folder":   {version: version4, files: map[string]string{"/etc/criu": ""}, want: "not a directory"},
-		"folder to nowhere": {version: version4, prepare: "ln -s /nowhere/at/all etc/criu", want: "mkdir"},
-		"a link":            {version: version4, prepare: "mkdir -p usr/libexec/oci/hooks.d; ln -s /x usr/libexec/oci/hooks.d/autofs-restore-hook", want: "a symbolic link"},
-		"a foreign file":    {version: version4, files: map[string]string{"/usr/libexec/oci/hooks.d/autofs-restore-hook": "#!/bin/sh\n"}, want: "another program is there"},
-		"a foreign script":  {version: version4, files: map[string]string{script: "#!/bin/sh\n"}, want: "another file is there"},
-		"a broken record":   {version: version4, files: map[string]string{RecordFile: "{"}, want: "unexpected end of JSON"},
-		"blanks":            {version: version4, options: Options{Prefix: "/opt/a b"}, want: `prefix "/opt/a b"`},
-		"a quote":           {version: version4, options: Options{Prefix: `/opt/"`}, want: "prefix"},
-		"relative":          {version: version4, options: Options{Prefix: "opt"}, want: "absolute"},
-		"dots":              {version: version4, options: Options{Prefix: "/opt/../usr"}, want: "prefix"},
-		"no ctr":            {version: version4, options: Options{Engines: []Engine{Containerd}}, want: "no ctr"},
-		"no hooks folder": {
-			version: version4, options: Options{Engines: []Engine{Podman}}, want: "reads hooks from no folder",
+		"a directory":          {version: version4, prepare: "mkdir -p etc/criu/default.conf", want: "a directory, not a regular file"},
+		"a pipe":               {version: version4, prepare: "mkdir etc/criu; mkfifo etc/criu/default.conf", want: "a special file, not a regular file"},
+		"NUL bytes":            {version: version4, files: map[string]string{CRIUFile: "a\x00b\n"}, want: "NUL"},
+		"too long":             {version: version4, files: map[string]string{CRIUFile: strings.Repeat("#\n", maxText)}, want: "longer than 1048576 bytes"},
+		"a loop":               {version: version4, prepare: "mkdir etc/criu; ln -s default.conf etc/criu/default.conf", want: "too many levels"},
+		"file for directory":   {version: version4, files: map[string]string{"/etc/criu": ""}, want: "not a directory"},
+		"directory to nowhere": {version: version4, prepare: "ln -s /nowhere/at/all etc/criu", want: "mkdir"},
+		"a link":               {version: version4, prepare: "mkdir -p usr/libexec/oci/hooks.d; ln -s /x usr/libexec/oci/hooks.d/autofs-restore-hook", want: "a symbolic link"},
+		"a foreign file":       {version: version4, files: map[string]string{"/usr/libexec/oci/hooks.d/autofs-restore-hook": "#!/bin/sh\n"}, want: "another program is there"},
+		"a foreign script":     {version: version4, files: map[string]string{script: "#!/bin/sh\n"}, want: "another file is there"},
+		"a broken record":      {version: version4, files: map[string]string{RecordFile: "{"}, want: "unexpected end of JSON"},
+		"blanks":               {version: version4, options: Options{Prefix: "/opt/a b"}, want: `prefix "/opt/a b"`},
+		"a quote":              {version: version4, options: Options{Prefix: `/opt/"`}, want: "prefix"},
+		"relative":             {version: version4, options: Options{Prefix: "opt"}, want: "absolute"},
+		"dots":                 {version: version4, options: Options{Prefix: "/opt/../usr"}, want: "prefix"},
+		"no ctr":               {version: version4, options: Options{Engines: []Engine{Containerd}}, want: "no ctr"},
+		"no hooks directory": {
+			version: version4, options: Options{Engines: []Engine{Podman}}, want: "reads hooks from no directory",
 			files: map[string]string{"/etc/containers/containers.conf": "hooks_dir = []\n"},
 		},
-		"nonsense from ctr": {
+		"no JSON object from ctr": {
 			version: version4, options: Options{Engines: []Engine{Containerd}}, want: "no specification",
 			prepare: "cp usr/sbin/criu usr/bin/ctr; echo '[]' >usr/bin/ctr.out",
 		},
@@ -153,7 +153,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestOldCRIU: others are still served, if they are asked for.
+// TestOldCRIU installs for an engine next to a CRIU that is too old.
 func TestOldCRIU(t *testing.T) {
 	root := machine(t, "Version: 3.17.1\n", nil)
 	unchanged(t, root, func() {
@@ -169,7 +169,7 @@ func TestOldCRIU(t *testing.T) {
 	}
 }
 
-// TestNoCRIU: the line is written if it was asked for.
+// TestNoCRIU writes the line without a CRIU if it was named.
 func TestNoCRIU(t *testing.T) {
 	root := machine(t, "", nil)
 	unchanged(t, root, func() {
@@ -179,13 +179,13 @@ func TestNoCRIU(t *testing.T) {
 		}
 		mustUninstall(t, Options{Root: root})
 	})
-	if _, err := Install(context.Background(), Options{Root: root, Program: program}); !errors.Is(err, ErrNothing) {
+	if _, err := Install(context.Background(), Options{Root: root, Program: program}); !errors.Is(err, ErrNothingInstalled) {
 		t.Error(err)
 	}
 }
 
-// TestTogether has many runs at once: they wait for each other.
-func TestTogether(t *testing.T) {
+// TestConcurrentRuns has runs exclude each other.
+func TestConcurrentRuns(t *testing.T) {
 	root := machine(t, version4, map[string]string{CRIUFile: "tcp-close\n"})
 	unchanged(t, root, func() {
 		var group sync.WaitGroup

@@ -7,22 +7,22 @@ import (
 	"testing"
 )
 
-// TestKept changes something after an installation: a removal keeps it, and
-// the program with it if it is called.
+// TestKept changes a file after an installation: Uninstall keeps it, and the program too
+// if the file calls it.
 func TestKept(t *testing.T) {
 	config := "/var/lib/containers/storage/overlay-containers/abc/userdata/config.json"
 	for name, test := range map[string]struct {
-		prepare string // shell, in the root folder, after the installation
+		prepare string // shell, in the root directory, after the installation
 		kept    string
-		stays   string // files that must be there afterwards
+		stays   string // a file that must remain
 		program bool
-		again   string // what to do by hand, after which a removal is complete
+		again   string // what to do by hand to make the next removal complete
 	}{
 		"a changed hook": {
 			prepare: "sed -i 's/10/20/' ." + hookFile,
 			kept:    "was changed: remove it by hand", stays: hookFile, program: true, again: "rm ." + hookFile,
 		},
-		"a hook of somebody else": {
+		"another hook": {
 			prepare: "echo '{}' >." + hookFile,
 			kept:    "was changed: remove it by hand", stays: hookFile, again: "rm ." + hookFile,
 		},
@@ -52,10 +52,10 @@ func TestKept(t *testing.T) {
 			prepare: "echo '#!/bin/sh' >usr/libexec/oci/hooks.d/autofs-restore-hook",
 			kept:    "is another program now", stays: "/usr/libexec/oci/hooks.d/autofs-restore-hook", again: "rm -r usr/libexec/oci",
 		},
-		"lines of others":  {prepare: "echo tcp-close >>etc/criu/default.conf", stays: CRIUFile},
-		"a line of ours":   {prepare: `echo 'action-script "/usr/libexec/oci/hooks.d/autofs-restore-hook" # twice' >>etc/criu/default.conf`},
-		"something absent": {prepare: "rm ." + hookFile + " etc/criu/default.conf"},
-		"a file beside":    {prepare: "touch usr/libexec/oci/hooks.d/other", stays: "/usr/libexec/oci/hooks.d/other"},
+		"lines of others":        {prepare: "echo tcp-close >>etc/criu/default.conf", stays: CRIUFile},
+		"a line of this program": {prepare: `echo 'action-script "/usr/libexec/oci/hooks.d/autofs-restore-hook" # twice' >>etc/criu/default.conf`},
+		"something absent":       {prepare: "rm ." + hookFile + " etc/criu/default.conf"},
+		"a file beside":          {prepare: "touch usr/libexec/oci/hooks.d/other", stays: "/usr/libexec/oci/hooks.d/other"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := machine(t, version4, nil)
@@ -94,8 +94,8 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// TestEngineByEngine installs and removes for one engine after the other: what
-// two of them read stays for the second.
+// TestEngineByEngine installs and removes for one engine after the other: a file that
+// two of them read remains for the second.
 func TestEngineByEngine(t *testing.T) {
 	root := machine(t, version4, map[string]string{CRIUFile: "x\n"})
 	only := func(e Engine) Options { return Options{Root: root, Engines: []Engine{e}} }
@@ -123,8 +123,8 @@ func TestEngineByEngine(t *testing.T) {
 	})
 }
 
-// TestAttributes: a file that is rewritten keeps its mode, owner and extended
-// attributes, and somebody's own copy of the program is not removed.
+// TestAttributes rewrites a file, which keeps its mode, owner and extended attributes. A
+// copy of the program that Install did not write remains.
 func TestAttributes(t *testing.T) {
 	root := machine(t, version4, map[string]string{CRIUFile: "x\n", own: ""})
 	copyFile(t, program, root+own)
@@ -144,13 +144,13 @@ func TestAttributes(t *testing.T) {
 			t.Errorf("%s, %v", info, err)
 		}
 		r := mustUninstall(t, Options{Root: root})
-		if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "not put there by install") {
+		if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "install did not write it") {
 			t.Errorf("%q", r.Notes)
 		}
 	})
 }
 
-// TestDisk has disks that cannot take everything: the files are as before.
+// TestDisk has disks on which a write fails: the files are as before.
 func TestDisk(t *testing.T) {
 	for name, test := range map[string]struct{ prepare, want string }{
 		"full":            {"mount -t tmpfs -o size=64k none $R/usr/libexec", "no space left on device"},

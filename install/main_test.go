@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/diff"
+
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
@@ -36,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// machine makes a root folder with a few files. The stand-in for criu writes
+// machine creates a root directory with a few files. The stand-in for criu writes
 // what is in criu.out; no version means no criu.
 func machine(t *testing.T, version string, files map[string]string) string {
 	t.Helper()
@@ -89,7 +91,7 @@ func get(t *testing.T, name string) string {
 	return string(data)
 }
 
-// listing describes all files of a folder: names, modes, owners, links, contents.
+// listing describes all files of a directory: names, modes, owners, links, contents.
 func listing(t *testing.T, root string) string {
 	t.Helper()
 	out, err := exec.Command("sh", "-c", `cd "$1" && find . -printf '%p %y %m %U %G %l\n' | sort && find . -type f -exec cksum {} + | sort -k3`, "list", root).CombinedOutput()
@@ -99,13 +101,13 @@ func listing(t *testing.T, root string) string {
 	return string(out)
 }
 
-// unchanged runs a function and reports what it changes in a folder.
+// unchanged runs a function and reports what it changes in a directory.
 func unchanged(t *testing.T, root string, do func()) {
 	t.Helper()
 	before := listing(t, root)
 	do()
 	if after := listing(t, root); after != before {
-		t.Errorf("the files are not as before:\n%s", hunk(before, after))
+		t.Errorf("the files are not as before:\n%s", string(diff.Diff("before", []byte(before), "after", []byte(after))))
 	}
 }
 

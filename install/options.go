@@ -9,10 +9,10 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
-// Engine is something that can be made to call the program.
+// Engine is a container engine, or CRIU, that Install makes call the program.
 type Engine string
 
-// The engines. [CRIU] serves all that use CRIU, whatever they are called.
+// The engines. [CRIU] covers every engine that restores with CRIU.
 const (
 	CRIU       Engine = "criu"
 	Podman     Engine = "podman"
@@ -22,8 +22,8 @@ const (
 
 var engines = []Engine{CRIU, Podman, CRIO, Containerd}
 
-// ParseEngines reads a list of names with commas. "all" is every engine that is
-// found on the machine: see [Options].
+// ParseEngines parses a comma-separated list of names. "all" stands for every engine on
+// the machine: see [Options].
 func ParseEngines(text string) (list []Engine, all bool, err error) {
 	for word := range strings.SplitSeq(text, ",") {
 		e := Engine(word)
@@ -39,33 +39,31 @@ func ParseEngines(text string) (list []Engine, all bool, err error) {
 	return list, all, nil
 }
 
-// Options say what to install, or to remove. The zero value is what the machine
-// needs.
+// Options select what to install or to remove. The zero value suits most machines.
 type Options struct {
-	// Root is the folder that holds the file system; "" is "/".
+	// Root is the root directory of the machine; "" is "/".
 	Root string
-	// Prefix is where the program belongs, below Root: it becomes
+	// Prefix is the directory of the program, below Root: it becomes
 	// PREFIX/libexec/oci/hooks.d/autofs-restore-hook. "" is "/usr".
 	Prefix string
-	// Engines are those to be installed for, found or not. None, without All: of
-	// an installation CRIU if it is found, of a removal every one.
+	// Engines are installed for even if they are absent. Without Engines and All, an
+	// installation is for CRIU if there is one, a removal for every engine.
 	Engines []Engine
-	// All adds every engine that is found on the machine.
+	// All adds every engine on the machine.
 	All bool
-	// ForceIrmap is to add CRIU's option of that name to its configuration: see
-	// [ForceIrmap].
+	// ForceIrmap adds CRIU's option [ForceIrmap] to its configuration.
 	ForceIrmap bool
-	// DryRun is to plan only.
+	// DryRun plans only.
 	DryRun bool
-	// Program is the file to be installed, outside Root; "" is the running one.
+	// Program is the file to install, outside Root; "" is the running program.
 	Program string
 }
 
-// Result is what was done, or what a dry run would do.
+// Result lists what was done, or what a dry run would do.
 type Result struct {
 	// Changes are in the order in which they are made.
 	Changes []Change
-	// Notes are what a person should know, one line each or a few with newlines.
+	// Notes are for the administrator, each of one or more lines.
 	Notes []string
 	// Kept is what could not be removed, with the reason and the next step.
 	Kept []string
@@ -79,7 +77,7 @@ type Change struct {
 	Diff string
 }
 
-// RecordFile notes what was installed.
+// RecordFile records what was installed.
 const RecordFile = "/var/lib/autofs-restore-hook/installed.json"
 
 const (
@@ -88,21 +86,21 @@ const (
 	CRIUFile = "/etc/criu/default.conf"
 )
 
-// ErrNothing is the error of an installation that finds nothing to install for.
-var ErrNothing = errors.New("nothing was installed")
+// ErrNothingInstalled is the error of an installation without an engine to install for.
+var ErrNothingInstalled = errors.New("nothing was installed")
 
-// Install installs the program for the engines. Installing twice is the same as
-// once. On an error the files are as before.
+// Install installs the program for the engines. It is idempotent. On an error the files
+// are as before.
 func Install(ctx context.Context, o Options) (*Result, error) {
 	return run(ctx, o, (*plan).install)
 }
 
-// Uninstall removes what Install has written.
+// Uninstall removes what Install wrote.
 func Uninstall(ctx context.Context, o Options) (*Result, error) {
 	return run(ctx, o, (*plan).uninstall)
 }
 
-func run(ctx context.Context, o Options, draw func(*plan, context.Context) error) (*Result, error) {
+func run(ctx context.Context, o Options, makePlan func(*plan, context.Context) error) (*Result, error) {
 	if o.Prefix == "" {
 		o.Prefix = "/usr"
 	}
@@ -127,7 +125,7 @@ func run(ctx context.Context, o Options, draw func(*plan, context.Context) error
 	if p.record, err = readRecord(t); err != nil {
 		return nil, err
 	}
-	if err := draw(p, ctx); err != nil {
+	if err := makePlan(p, ctx); err != nil {
 		return nil, err
 	}
 	if !o.DryRun {

@@ -14,38 +14,73 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
-// plan is what is going to be changed. It is drawn first, without changing
-// anything.
+// plan collects the changes of a run. Planning does not change any file.
 type plan struct {
 	options Options
 	tree    *tree
 	program string         // path of the program in the tree
-	script  manifests.File // and of the action script beside it
+	script  manifests.File // the action script next to it, with its path
 	record  record
 
-	changes  []*change // in the order in which they are made
-	folders  []string  // to be made before
-	obsolete []string  // folders to be removed after, if they are empty
-	notes    []string
-	kept     []string
-	calling  []string // of what is kept, who calls the program
-	clean    bool     // nothing is left of an installation
-	check    func() error
-	line     string // the file with CRIU's line
-	called   string // what that line calls
+	changes     []*change // in the order in which they are made
+	newDirs     []string  // to create before them, parents first
+	oldDirs     []string  // to remove after them if they are empty, parents first
+	notes       []string
+	kept        []string
+	hookCallers []string // hook files that are kept and call the program
+	uninstalled bool     // nothing of the installation remains
+	check       func() error
+	criuFile    string // CRIU's configuration, after symbolic links
+	callee      string // what its action-script line calls
 }
 
 func (p *plan) note(format string, args ...any) {
 	p.notes = append(p.notes, fmt.Sprintf(format, args...))
 }
 
-// install plans an installation. Its order: the record, the program, those who
-// call it.
+// change returns the planned change of a file, nil if there is none.
+func (p *plan) change(name string) *change {
+	for _, c := range p.changes {
+		if c.path == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// add plans a change and the directories that it needs.
+func (p *plan) add(c *change) error {
+	missing, err := p.tree.missingDirs(c.path)
+	if err != nil {
+		return err
+	}
+	p.newDirs = appendNew(p.newDirs, missing)
+	p.changes = append(p.changes, c)
+	return nil
+}
+
+// remove plans the removal of a file, unless skip prevents it.
+func (p *plan) remove(name string, f *file, skip func() bool) {
+	p.changes = append(p.changes, &change{path: name, before: f, remove: true, skip: skip})
+}
+
+// appendNew appends the strings that a list does not have.
+func appendNew(list, more []string) []string {
+	for _, s := range more {
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// install plans an installation. Its order: the record, the program, the callers of the
+// program.
 func (p *plan) install(ctx context.Context) error {
 	if p.record.Program != "" && p.record.Program != p.program {
-		return fmt.Errorf("installed as %s already: uninstall it first", p.tree.show(p.record.Program))
+		return fmt.Errorf("already installed as %s: uninstall it first", p.tree.show(p.record.Program))
 	}
-	engines, err := p.choose(ctx)
+	engines, err := p.selectEngines(ctx)
 	if err != nil {
 		return err
 	}
@@ -57,7 +92,7 @@ func (p *plan) install(ctx context.Context) error {
 		switch e {
 		case CRIU:
 			err = p.writeActionScript()
-			p.check = func() error { return p.checkCalled(ctx) }
+			p.check = func() error { return p.checkCallable(ctx) }
 		case Containerd:
 			var data []byte
 			if data, err = p.tree.baseSpec(ctx, p.program); err == nil {
@@ -73,7 +108,7 @@ func (p *plan) install(ctx context.Context) error {
 	}
 	if p.options.ForceIrmap {
 		if !slices.Contains(engines, CRIU) {
-			return fmt.Errorf("%w: %s is an option of CRIU, and nothing is to be installed for that: add criu to --engine", ErrNothing, ForceIrmap)
+			return fmt.Errorf("%w: %s is an option of CRIU, which is not among the engines: add criu to --engine", ErrNothingInstalled, ForceIrmap)
 		}
 		if err := p.writeForceIrmap(); err != nil {
 			return err
@@ -82,49 +117,43 @@ func (p *plan) install(ctx context.Context) error {
 	return p.writeRecord()
 }
 
-// choose decides for which engines to install, in the order of their changes.
-func (p *plan) choose(ctx context.Context) ([]Engine, error) {
+// selectEngines returns the engines to install for, in the order of their changes.
+func (p *plan) selectEngines(ctx context.Context) ([]Engine, error) {
 	o := p.options
-	wanted := slices.Clone(o.Engines)
+	selected := slices.Clone(o.Engines)
 	if o.All {
-		wanted = append(wanted, p.tree.found()...)
+		selected = append(selected, p.tree.engines()...)
 	}
-	asked := slices.Contains(o.Engines, CRIU)
-	if asked || o.All || len(o.Engines) == 0 {
+	named := slices.Contains(o.Engines, CRIU)
+	if named || o.All || len(o.Engines) == 0 {
 		err := p.tree.checkCRIU(ctx)
 		var old *OldCRIUError
 		switch {
 		case err == nil:
-			wanted = append(wanted, CRIU)
-		case errors.Is(err, ErrNoCRIU) && asked:
-			p.note("%v: %s is written all the same, as it was asked for. A CRIU before %s would abort every checkpoint with it", err, CRIUFile, ScriptVersion)
+			selected = append(selected, CRIU)
+		case errors.Is(err, ErrNoCRIU) && named:
+			p.note("%v: %s is written nevertheless, as requested. A CRIU before %s would abort every checkpoint with it", err, CRIUFile, ScriptVersion)
 		case errors.Is(err, ErrNoCRIU):
-			p.note("%v: nothing is written for it; install it and call this again", err)
-		case errors.As(err, &old) && !asked && o.All && len(wanted) > 0:
+			p.note("%v: nothing is written for it; run install again when it is there", err)
+		case errors.As(err, &old) && !named && o.All && len(selected) > 0:
 			p.note("criu: %v", err)
 		default:
 			return nil, err
 		}
 	}
-	if len(wanted) == 0 {
-		return nil, fmt.Errorf("%w: %s", ErrNothing, strings.Join(append(p.notes, "no engine was named"), "; "))
+	if len(selected) == 0 {
+		return nil, fmt.Errorf("%w: %s", ErrNothingInstalled, strings.Join(append(p.notes, "no engine was named"), "; "))
 	}
 	if len(o.Engines) == 0 && !o.All {
-		if found := p.tree.found(); len(found) > 0 {
-			var names []string
-			for _, e := range found {
-				names = append(names, string(e))
-			}
-			p.note("%s: what they restore with CRIU is served by this too", strings.Join(names, ", "))
+		var names []string
+		for _, e := range p.tree.engines() {
+			names = append(names, string(e))
+		}
+		if len(names) > 0 {
+			p.note("%s: this covers what they restore with CRIU, too", strings.Join(names, ", "))
 		}
 	}
-	var list []Engine
-	for _, e := range engines {
-		if slices.Contains(wanted, e) {
-			list = append(list, e)
-		}
-	}
-	return list, nil
+	return slices.DeleteFunc(slices.Clone(engines), func(e Engine) bool { return !slices.Contains(selected, e) }), nil
 }
 
 // writeProgram plans the copy of the program.
@@ -135,7 +164,7 @@ func (p *plan) writeProgram() error {
 	}
 	data, err := os.ReadFile(name)
 	if err != nil {
-		return fmt.Errorf("program to be installed: %w", err)
+		return fmt.Errorf("read the program to install: %w", err)
 	}
 	before, err := p.tree.read(p.program, maxProgram)
 	if err != nil {
@@ -144,22 +173,22 @@ func (p *plan) writeProgram() error {
 	same := before != nil && bytes.Equal(before.data, data)
 	switch {
 	case before == nil:
-		p.record.Wrote = true
+		p.record.ProgramWritten = true
 	case !isProgram(before.data):
 		return fmt.Errorf("%s: another program is there, which is kept; nothing was written", p.tree.show(p.program))
 	case !p.record.owns(before.data) && !same:
 		return fmt.Errorf("%s: %w", p.tree.show(p.program), errForeign)
 	default:
-		p.record.Wrote = p.record.owns(before.data)
+		p.record.ProgramWritten = p.record.owns(before.data)
 	}
-	p.record.Sum = ""
-	if p.record.Wrote {
-		p.record.Sum = sum(data)
+	p.record.ProgramSum = ""
+	if p.record.ProgramWritten {
+		p.record.ProgramSum = sum(data)
 	}
-	if same && before.info.Mode&0o111 != 0 {
+	if same && before.info.Mode()&0o111 != 0 {
 		return nil
 	}
-	return p.write(p.program, before, data, 0o755)
+	return p.add(&change{path: p.program, before: before, after: data, mode: 0o755})
 }
 
 // isProgram recognises a version of this program by what Go's linker writes into
@@ -170,8 +199,8 @@ func isProgram(data []byte) bool {
 
 // writeHooks plans the hooks.d files of an engine.
 func (p *plan) writeHooks(e Engine) error {
-	if !slices.Contains(p.tree.found(), e) {
-		p.note("%s: not found in %s; its hooks are written all the same, as they were asked for", e, p.tree.name)
+	if !slices.Contains(p.tree.engines(), e) {
+		p.note("%s: not found in %s; its hooks are written nevertheless, as requested", e, p.tree.name)
 	}
 	files, note, err := p.tree.hooks(e, p.program)
 	if err != nil {
@@ -185,49 +214,33 @@ func (p *plan) writeHooks(e Engine) error {
 			return err
 		}
 	}
-	p.note("%s: containers have the hooks that they were created with: those of now have none, and new ones need the program as long as they exist", e)
+	p.note("%s: a container gets its hooks when it is created: existing containers have none, and new ones need the program as long as they exist", e)
 	return nil
 }
 
-// writeFile plans a file that is ours. One that was changed is kept.
+// writeFile plans a file for an engine. It keeps a file that was edited.
 func (p *plan) writeFile(e Engine, name string, data []byte) error {
-	for _, c := range p.changes {
-		if c.path == name {
-			p.record.set(e, name, sum(data)) // podman and CRI-O read the same folder
-			return nil
-		}
+	if p.change(name) != nil {
+		p.record.setFile(e, name, sum(data)) // podman and CRI-O read the same directory
+		return nil
 	}
 	before, err := p.tree.readText(name)
 	if err != nil {
 		return err
 	}
-	if before != nil && !bytes.Equal(before.data, data) {
+	same := before != nil && bytes.Equal(before.data, data)
+	if before != nil && !same {
 		r := p.record.file("", name)
 		if !isHook(name, before.data) && (r == nil || r.Sum != sum(before.data)) {
-			p.note("%s: was changed, and is kept as it is; remove it and call this again for a new one", p.tree.show(name))
+			p.note("%s: was changed, and is kept; to replace it, remove it and run install again", p.tree.show(name))
 			return nil
 		}
 	}
-	p.record.set(e, name, sum(data))
-	if before != nil && bytes.Equal(before.data, data) {
+	p.record.setFile(e, name, sum(data))
+	if same {
 		return nil
 	}
-	return p.write(name, before, data, 0o644)
-}
-
-// write plans a file, with the folders that it needs.
-func (p *plan) write(name string, before *file, data []byte, mode uint32) error {
-	missing, err := p.tree.missing(name)
-	if err != nil {
-		return err
-	}
-	for _, dir := range missing {
-		if !slices.Contains(p.folders, dir) {
-			p.folders = append(p.folders, dir)
-		}
-	}
-	p.changes = append(p.changes, &change{path: name, before: before, after: data, mode: mode})
-	return nil
+	return p.add(&change{path: name, before: before, after: data, mode: 0o644})
 }
 
 // writeRecord plans the record, before everything else.
@@ -237,17 +250,13 @@ func (p *plan) writeRecord() error {
 		return err
 	}
 	if before == nil {
-		missing, err := p.tree.missing(RecordFile)
+		missing, err := p.tree.missingDirs(RecordFile)
 		if err != nil {
 			return err
 		}
-		p.folders = append(p.folders, missing...)
+		p.newDirs = append(p.newDirs, missing...)
 	}
-	for _, dir := range p.folders {
-		if !slices.Contains(p.record.Folders, dir) {
-			p.record.Folders = append(p.record.Folders, dir)
-		}
-	}
+	p.record.Directories = appendNew(p.record.Directories, p.newDirs)
 	data, err := p.record.encode()
 	if err != nil || before != nil && bytes.Equal(before.data, data) {
 		return err
@@ -256,19 +265,19 @@ func (p *plan) writeRecord() error {
 	return nil
 }
 
-// apply carries the plan out.
+// apply carries out the plan.
 func (p *plan) apply() error {
-	x := &transaction{tree: p.tree, changes: p.changes, check: p.check, before: p.line}
-	if err := x.apply(p.folders); err != nil {
+	x := &transaction{tree: p.tree, changes: p.changes, check: p.check, checkBefore: p.criuFile}
+	if err := x.apply(p.newDirs); err != nil {
 		if errors.Is(err, unix.EROFS) {
 			err = fmt.Errorf("%w; --prefix puts the program elsewhere, hooks_dir of the engine its hooks", err)
 		}
 		return err
 	}
-	for i := len(p.obsolete) - 1; i >= 0; i-- {
-		p.tree.removeFolder(p.obsolete[i])
+	for _, name := range slices.Backward(p.oldDirs) {
+		p.tree.removeDir(name)
 	}
-	if p.clean {
+	if p.uninstalled {
 		p.tree.removeRunFiles()
 	}
 	return nil
@@ -277,10 +286,9 @@ func (p *plan) apply() error {
 func (p *plan) result() *Result {
 	r := &Result{Notes: p.notes, Kept: p.kept}
 	for _, c := range p.changes {
-		if c.skipped {
-			continue
+		if !c.skipped {
+			r.Changes = append(r.Changes, Change{Path: p.tree.show(c.path), Removed: c.remove, Diff: c.diff(p.tree)})
 		}
-		r.Changes = append(r.Changes, Change{Path: p.tree.show(c.path), Removed: c.remove, Diff: c.diff(p.tree)})
 	}
 	return r
 }

@@ -2,50 +2,50 @@ package install
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"strconv"
 )
 
-// record is what [RecordFile] holds.
+// record is the content of [RecordFile].
 type record struct {
-	// Program is the path of the program, and Wrote whether it was put there: a
-	// package has its own way.
-	Program string `json:"program"`
-	Wrote   bool   `json:"program_written"`
-	// Sum is of the program that was put there; "" in a record of a version before
-	// 0.6, which did not note it.
-	Sum string `json:"program_fnv64a,omitempty"`
-	// Script is whether the action script beside it was put there.
-	Script bool `json:"script_written,omitempty"`
-	// Line is the action-script line.
-	Line *recordedLine `json:"action_script,omitempty"`
+	Program string `json:"program"` // its path
+	// ProgramWritten is whether Install wrote the program, rather than a package.
+	ProgramWritten bool `json:"program_written"`
+	// ProgramSum is the checksum of the written program; "" in a record of a version
+	// before 0.6.
+	ProgramSum string `json:"program_fnv64a,omitempty"`
+	// ScriptWritten is whether Install wrote the action script next to the program.
+	ScriptWritten bool `json:"script_written,omitempty"`
+	// ScriptLine is the action-script line in CRIU's configuration.
+	ScriptLine *recordedLine `json:"action_script,omitempty"`
 	// ForceIrmap is the line with that option.
 	ForceIrmap *recordedLine `json:"force_irmap,omitempty"`
-	// Files are hooks.d files and the like.
+	// Files are hooks.d files and containerd's base specification.
 	Files []recordedFile `json:"files,omitempty"`
-	// Folders were made, the upper ones first.
-	Folders []string `json:"folders,omitempty"`
+	// Directories were created, parents first.
+	Directories []string `json:"folders,omitempty"`
 }
 
-// recordedLine says how the line came into its file.
+// recordedLine describes how a line was added to its file.
 type recordedLine struct {
 	File string `json:"file"`
-	// Created is whether there was no file, and Newline whether the file's last
-	// line had to be ended.
+	// Created is whether the file did not exist, Newline whether its last line had no
+	// newline.
 	Created bool `json:"created,omitempty"`
 	Newline bool `json:"newline,omitempty"`
 }
 
-// recordedFile is a file that is ours as long as it has this content.
+// recordedFile is a written file. It is removed only while it has this checksum.
 type recordedFile struct {
 	Engine Engine `json:"engine"`
 	Path   string `json:"path"`
 	Sum    string `json:"fnv64a"`
 }
 
-// sum tells whether somebody has changed a file. It need not withstand anybody
-// who wants to deceive: only root can write there.
+// sum returns a checksum that detects edits. It need not resist forgery: only root can
+// write to these files.
 func sum(data []byte) string {
 	h := fnv.New64a()
 	h.Write(data)
@@ -59,7 +59,7 @@ func readRecord(t *tree) (record, error) {
 		return r, err
 	}
 	if err := json.Unmarshal(f.data, &r); err != nil {
-		return r, fmt.Errorf("%s: %w; remove it if you do not know what it is", t.show(RecordFile), err)
+		return r, fmt.Errorf("%s: %w; remove the file if it is not from this program", t.show(RecordFile), err)
 	}
 	return r, nil
 }
@@ -72,7 +72,7 @@ func (r *record) encode() ([]byte, error) {
 	return append(data, '\n'), nil
 }
 
-// file finds what is noted of a path for an engine, or for any with "".
+// file returns the entry of a path for an engine, or for any engine with "".
 func (r *record) file(e Engine, path string) *recordedFile {
 	for i := range r.Files {
 		if f := &r.Files[i]; f.Path == path && (e == "" || f.Engine == e) {
@@ -82,11 +82,29 @@ func (r *record) file(e Engine, path string) *recordedFile {
 	return nil
 }
 
-// set notes a file.
-func (r *record) set(e Engine, path, sum string) {
+// setFile adds or updates the entry of a path.
+func (r *record) setFile(e Engine, path, sum string) {
 	if f := r.file(e, path); f != nil {
 		f.Sum = sum
 		return
 	}
 	r.Files = append(r.Files, recordedFile{Engine: e, Path: path, Sum: sum})
+}
+
+// errForeign reports a program that a package or the administrator owns. Two owners
+// that both replace it would do so forever.
+var errForeign = errors.New("another version is there that was not installed by this command, but by a package or by hand, and is kept; " +
+	"upgrade or remove it there, or choose another --prefix; nothing was written")
+
+// owns reports whether the program is the one that Install wrote last.
+func (r *record) owns(program []byte) bool {
+	return r.ProgramWritten && (r.ProgramSum == "" || r.ProgramSum == sum(program))
+}
+
+// IsForeign reports whether a file is a version of this program that Install did not
+// write and does not replace. recorded is the content of [RecordFile], nil without one.
+func IsForeign(program, recorded []byte) bool {
+	var r record
+	_ = json.Unmarshal(recorded, &r) // an unreadable record owns nothing
+	return isProgram(program) && !r.owns(program)
 }

@@ -6,23 +6,20 @@ import (
 	"path"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
-// Survey is what can be seen of engines, of CRIU's configuration and of an
-// installation.
+// Survey describes the engines, CRIU's configuration and the installation on a machine.
 type Survey struct {
-	// Programs are CRIU and the engines that were found, CRIU first.
+	// Programs are CRIU and the engines, CRIU first.
 	Programs []Program
 	// Scripts are the action scripts of CRIU's configuration files.
 	Scripts []Script
 	// ForceIrmap are the configuration files that set that option of CRIU.
 	ForceIrmap []string
-	// Unreadable are configuration files of CRIU that are not texts.
+	// Unreadable are the errors of CRIU's configuration files.
 	Unreadable []string
-	// Hooks are the hook files that call the program, or lie in its name.
+	// Hooks are the hook files that call the program, or have its name.
 	Hooks []Hook
 	// Targets are the files that scripts and hooks call.
 	Targets []Target
@@ -30,11 +27,11 @@ type Survey struct {
 	Installed bool
 }
 
-// Program is a program of the machine.
+// Program is CRIU, a runtime or an engine.
 type Program struct {
 	Name, Path string
 	Version    Version
-	Problem    string // why the version is not known
+	Problem    string // why the version is unknown
 }
 
 // Script is one action-script line.
@@ -45,30 +42,31 @@ type Script struct {
 // Hook is a hooks.d file, or containerd's base specification.
 type Hook struct {
 	File, Program string
-	Problem       string // why it is no hook file
+	Problem       string // why it is not a valid hook file
 }
 
 // Target is a file that CRIU or an engine calls.
 type Target struct {
 	Path    string
 	Problem string // why it cannot be called
-	// Ours is whether it is this program, and Version then what it says of itself.
-	Ours    bool
-	Version string
-	// Calls is the program that this calls, if it is the action script. The
-	// problem of that one is its own too, and so is its version.
+	// IsProgram is whether it is this program; Version is then what its version command
+	// prints.
+	IsProgram bool
+	Version   string
+	// Calls is the program that the file calls if it is the action script. Problem and
+	// Version are then those of that program.
 	Calls string
 }
 
-// programs are what is looked for, and how each is asked for its version.
+// programs are the names of CRIU and of what runs it. All of them have --version.
 var programs = []string{"criu", "runc", "crun", "podman", "crio", "containerd", "lxc-checkpoint", "incus"}
 
-// Configuration files of CRIU: the first two are read by every CRIU, the others
-// by runc and crun.
+// criuFiles are CRIU's configuration files: every CRIU reads the first two, a CRIU that
+// runc or crun starts the others.
 var criuFiles = []string{CRIUFile, "/root/.criu/default.conf", "/etc/criu/runc.conf", "/etc/criu/crun.conf"}
 
-// Look surveys a root folder.
-func Look(ctx context.Context, root string) (*Survey, error) {
+// NewSurvey surveys the machine below a root directory.
+func NewSurvey(ctx context.Context, root string) (*Survey, error) {
 	t, err := openTree(root)
 	if err != nil {
 		return nil, err
@@ -76,39 +74,21 @@ func Look(ctx context.Context, root string) (*Survey, error) {
 	defer t.close()
 	s := &Survey{}
 	for _, name := range programs {
-		for _, found := range t.find(name) {
+		for _, found := range t.lookPath(name) {
 			p := Program{Name: name, Path: found}
-			out, err := t.run(ctx, found, "--version")
-			v, ok := ParseVersion(string(out))
-			switch {
-			case err != nil:
+			if p.Version, err = t.programVersion(ctx, found); err != nil {
 				p.Problem = err.Error()
-			case !ok:
-				p.Problem = "its --version says no number"
-			default:
-				p.Version = v
 			}
 			s.Programs = append(s.Programs, p)
 		}
 	}
 	for _, name := range criuFiles {
-		real, err := t.follow(name)
-		if err == nil {
-			var f *file
-			if f, err = t.readText(real); f != nil {
-				for _, program := range ActionScripts(string(f.data)) {
-					s.Scripts = append(s.Scripts, Script{File: name, Program: program})
-				}
-				if HasOption(string(f.data), ForceIrmap) {
-					s.ForceIrmap = append(s.ForceIrmap, name)
-				}
-			}
-		}
-		if err != nil {
+		if err := s.addCRIUFile(t, name); err != nil {
 			s.Unreadable = append(s.Unreadable, err.Error())
 		}
 	}
-	s.lookAtHooks(t)
+	s.addEngineHooks(t)
+	s.addBaseSpec(t)
 	for _, c := range s.Scripts {
 		s.addTarget(ctx, t, c.Program)
 	}
@@ -123,65 +103,85 @@ func Look(ctx context.Context, root string) (*Survey, error) {
 	return s, nil
 }
 
-// lookAtHooks reads the hook files of podman, CRI-O and containerd.
-func (s *Survey) lookAtHooks(t *tree) {
-	seen := map[string]bool{}
-	add := func(name, program, problem string) {
-		if !seen[name] {
-			seen[name] = true
-			s.Hooks = append(s.Hooks, Hook{File: name, Program: program, Problem: problem})
+// addCRIUFile reads a configuration file of CRIU.
+func (s *Survey) addCRIUFile(t *tree, name string) error {
+	target, err := t.follow(name)
+	if err != nil {
+		return err
+	}
+	f, err := t.readText(target)
+	if err != nil || f == nil {
+		return err
+	}
+	for _, program := range ActionScripts(string(f.data)) {
+		s.Scripts = append(s.Scripts, Script{File: name, Program: program})
+	}
+	if HasOption(string(f.data), ForceIrmap) {
+		s.ForceIrmap = append(s.ForceIrmap, name)
+	}
+	return nil
+}
+
+// addEngineHooks reads the hooks.d files of podman and CRI-O.
+func (s *Survey) addEngineHooks(t *tree) {
+	var dirs []string
+	for _, e := range []Engine{Podman, CRIO} {
+		if dir, _, err := t.hooksDirectory(e); err == nil {
+			dirs = appendNew(dirs, []string{dir})
 		}
 	}
-	for _, e := range []Engine{Podman, CRIO} {
-		dir, _, err := t.hooksDirectory(e)
-		if err != nil {
-			continue
-		}
-		for _, name := range t.names(dir) {
+	for _, dir := range dirs {
+		for _, name := range t.listDir(dir) {
 			if !strings.HasSuffix(name, ".json") {
 				continue
 			}
-			name = dir + "/" + name
-			var h struct {
-				Hook struct {
-					Path string `json:"path"`
-				} `json:"hook"`
-			}
-			err := json.Unmarshal([]byte(t.text(name)), &h)
-			ours := strings.HasPrefix(path.Base(name), programName) || path.Base(h.Hook.Path) == programName
+			h := Hook{File: dir + "/" + name}
+			program, err := hookPath([]byte(t.text(h.File)))
+			related := strings.HasPrefix(name, programName) || path.Base(program) == programName
 			switch {
 			case err != nil:
-				add(name, "", err.Error()) // one file that is not JSON stops every container
-			case ours && h.Hook.Path == "":
-				add(name, "", "it names no program")
-			case ours:
-				add(name, h.Hook.Path, "")
+				h.Problem = err.Error() // one file that is not JSON stops every container
+			case related && program == "":
+				h.Problem = "it names no program"
+			case related:
+				h.Program = program
+			default:
+				continue
 			}
-		}
-	}
-	if text := t.text(BaseSpec); text != "" {
-		var spec struct {
-			Hooks map[string][]struct {
-				Path string `json:"path"`
-			} `json:"hooks"`
-		}
-		if err := json.Unmarshal([]byte(text), &spec); err != nil {
-			add(BaseSpec, "", err.Error())
-		}
-		for _, h := range spec.Hooks["createRuntime"] {
-			if path.Base(h.Path) == programName {
-				add(BaseSpec, h.Path, "")
-			}
+			s.Hooks = append(s.Hooks, h)
 		}
 	}
 }
 
-// Target is what is known of a file that is called.
+// addBaseSpec reads containerd's base specification.
+func (s *Survey) addBaseSpec(t *tree) {
+	text := t.text(BaseSpec)
+	if text == "" {
+		return
+	}
+	var spec struct {
+		Hooks map[string][]struct {
+			Path string `json:"path"`
+		} `json:"hooks"`
+	}
+	if err := json.Unmarshal([]byte(text), &spec); err != nil {
+		s.Hooks = append(s.Hooks, Hook{File: BaseSpec, Problem: err.Error()})
+		return
+	}
+	for _, h := range spec.Hooks["createRuntime"] {
+		if path.Base(h.Path) == programName {
+			s.Hooks = append(s.Hooks, Hook{File: BaseSpec, Program: h.Path})
+			return
+		}
+	}
+}
+
+// Target returns the description of a file that CRIU or an engine calls.
 func (s *Survey) Target(path string) Target {
 	if t := s.find(path); t != nil {
 		return *t
 	}
-	return Target{Path: path, Problem: "it is no absolute path"}
+	return Target{Path: path, Problem: "it is not an absolute path"}
 }
 
 func (s *Survey) find(path string) *Target {
@@ -193,43 +193,41 @@ func (s *Survey) find(path string) *Target {
 	return nil
 }
 
-// addTarget looks at a file that is called.
+// addTarget examines a file that CRIU or an engine calls.
 func (s *Survey) addTarget(ctx context.Context, t *tree, name string) {
 	if !path.IsAbs(name) || s.find(name) != nil {
 		return
 	}
 	target := Target{Path: name}
-	real, err := t.follow(name)
+	resolved, err := t.follow(name)
 	var f *file
 	if err == nil {
-		f, err = t.read(real, maxProgram)
+		f, err = t.read(resolved, maxProgram)
 	}
-	called, isScript, hasShell := "", false, false
+	callee, isScript := "", false
 	if f != nil {
-		if called, isScript = manifests.CalledBy(name, string(f.data)); isScript {
-			_, hasShell = t.executable(shell)
-		}
+		callee, isScript = manifests.CalledBy(name, string(f.data))
 	}
 	switch {
 	case err != nil:
 		target.Problem = err.Error()
 	case f == nil:
 		target.Problem = "it does not exist"
-	case f.info.Mode&unix.S_IXUSR == 0:
+	case f.info.Mode()&0o100 == 0:
 		target.Problem = "it is not executable"
-	case isScript && !hasShell:
+	case isScript && t.executable(shell) == nil:
 		target.Problem = "it needs " + shell + ", which is missing"
 	case isScript:
-		target.Calls = called
-		s.addTarget(ctx, t, called)
-		c := s.Target(called)
-		target.Ours, target.Version, target.Problem = c.Ours, c.Version, c.Problem
+		target.Calls = callee
+		s.addTarget(ctx, t, callee)
+		c := s.Target(callee)
+		target.IsProgram, target.Version, target.Problem = c.IsProgram, c.Version, c.Problem
 	case isProgram(f.data):
-		target.Ours = true
+		target.IsProgram = true
 		var v struct {
 			Version string `json:"version"`
 		}
-		out, err := t.run(ctx, name, "version", "--json")
+		out, err := t.run(ctx, nil, name, "version", "--json")
 		if err == nil {
 			err = json.Unmarshal(out, &v)
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/manifests"
 )
 
-// TestLook surveys a machine with a bit of everything.
-func TestLook(t *testing.T) {
+// TestSurvey surveys a machine with valid and invalid files of each kind.
+func TestSurvey(t *testing.T) {
 	root := machine(t, version4, map[string]string{
 		CRIUFile:                                       "action-script=/usr/bin/other\naction-script /absent\naction-script rel\n",
 		"/etc/criu/runc.conf":                          "action-script \"/usr/libexec/oci/hooks.d/autofs-restore-hook\"\n",
@@ -35,7 +35,7 @@ func TestLook(t *testing.T) {
 		put(t, root+f.Name, f.Data)
 		_ = os.Chmod(root+f.Name, 0o755)
 	}
-	s, err := Look(context.Background(), root)
+	s, err := NewSurvey(context.Background(), root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,15 +45,15 @@ func TestLook(t *testing.T) {
 		"{Name:runc Path:/usr/bin/runc Version:0.0 Problem:",
 		"{File:/etc/criu/default.conf Program:/absent}", "Program:rel}",
 		"{File:/etc/criu/runc.conf Program:/usr/libexec/oci/hooks.d/autofs-restore-hook}",
-		"crun.conf: has NUL bytes",
+		"crun.conf: not a text file",
 		"{File:" + HooksDirectory + "/bad.json Program: Problem:unexpected end of JSON input}",
 		"{File:" + HooksDirectory + "/autofs-restore-hook-x.json Program: Problem:it names no program}",
 		"{File:" + BaseSpec + " Program:/opt/autofs-restore-hook Problem:}",
-		"{Path:/usr/bin/other Problem:it is not executable Ours:false Version: Calls:}",
-		"{Path:/absent Problem:it does not exist Ours:false Version: Calls:}",
-		"{Path:/usr/libexec/oci/hooks.d/autofs-restore-hook Problem: Ours:true Version:development Calls:}",
-		"{Path:" + script + " Problem: Ours:true Version:development Calls:" + own + "}",
-		"{Path:/opt/autofs-restore-hook-action-script Problem:it does not exist Ours:false Version: Calls:/opt/autofs-restore-hook}",
+		"{Path:/usr/bin/other Problem:it is not executable IsProgram:false Version: Calls:}",
+		"{Path:/absent Problem:it does not exist IsProgram:false Version: Calls:}",
+		"{Path:/usr/libexec/oci/hooks.d/autofs-restore-hook Problem: IsProgram:true Version:development Calls:}",
+		"{Path:" + script + " Problem: IsProgram:true Version:development Calls:" + own + "}",
+		"{Path:/opt/autofs-restore-hook-action-script Problem:it does not exist IsProgram:false Version: Calls:/opt/autofs-restore-hook}",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
@@ -62,7 +62,7 @@ func TestLook(t *testing.T) {
 	if err := os.Remove(root + shell); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := Look(context.Background(), root); err != nil || s.Target(script).Problem != "it needs /bin/sh, which is missing" {
+	if s, err := NewSurvey(context.Background(), root); err != nil || s.Target(script).Problem != "it needs /bin/sh, which is missing" {
 		t.Errorf("without a shell: %+v, %v", s.Target(script), err)
 	}
 	if strings.Contains(got, "other.json") || strings.Contains(got, "readme") || s.Installed {

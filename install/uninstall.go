@@ -4,15 +4,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 )
 
-// uninstall plans a removal. Its order: the callers of the program, the program,
-// the record.
+// uninstall plans a removal. Its order: the callers of the program, the program, the
+// record.
 func (p *plan) uninstall(context.Context) error {
 	if p.record.Program != "" {
 		if err := p.setProgram(p.record.Program); err != nil {
@@ -40,14 +39,14 @@ func (p *plan) uninstall(context.Context) error {
 			return err
 		}
 	}
-	if p.record.Line != nil || p.record.ForceIrmap != nil || len(p.record.Files) > 0 || !everything && len(p.callers()) > 0 {
-		return p.writeRest() // other engines still call the program
+	if p.record.ScriptLine != nil || p.record.ForceIrmap != nil || len(p.record.Files) > 0 || !everything && len(p.callers()) > 0 {
+		return p.updateRecord() // other engines still call the program
 	}
 	return p.removeProgram()
 }
 
-// removeHooks plans the removal of an engine's hooks.d files: those that were
-// written, and those that lie where they would be written now.
+// removeHooks plans the removal of an engine's hooks.d files: the recorded ones, and the
+// ones where Install would write them now.
 func (p *plan) removeHooks(e Engine) error {
 	var names []string
 	for _, f := range p.record.Files {
@@ -65,7 +64,7 @@ func (p *plan) removeHooks(e Engine) error {
 	return p.removeFiles(e, names)
 }
 
-// removeFiles plans the removal of files that are ours.
+// removeFiles plans the removal of the files that Install wrote for an engine.
 func (p *plan) removeFiles(e Engine, names []string) error {
 	for _, name := range names {
 		recorded := p.record.file(e, name)
@@ -77,7 +76,7 @@ func (p *plan) removeFiles(e Engine, names []string) error {
 				continue // another engine needs it
 			}
 		}
-		if slices.ContainsFunc(p.changes, func(c *change) bool { return c.path == name }) {
+		if p.change(name) != nil {
 			continue
 		}
 		f, err := p.tree.readText(name)
@@ -93,16 +92,16 @@ func (p *plan) removeFiles(e Engine, names []string) error {
 				p.keep(name, "was changed: remove it by hand")
 			}
 			if calls {
-				p.calling = append(p.calling, p.tree.show(name)+" calls it")
+				p.hookCallers = append(p.hookCallers, p.tree.show(name)+" calls it")
 			}
 			continue
 		}
-		if file := p.namesBaseSpec(name); file != "" {
-			p.keep(name, fmt.Sprintf("%s names it: take base_runtime_spec out there and restart containerd first", p.tree.show(file)))
-			p.record.set(e, name, written)
+		if file := p.baseSpecUser(name); file != "" {
+			p.keep(name, fmt.Sprintf("%s names it: remove base_runtime_spec there and restart containerd first", p.tree.show(file)))
+			p.record.setFile(e, name, written)
 			continue
 		}
-		p.changes = append(p.changes, &change{path: name, before: f, remove: true})
+		p.remove(name, f, nil)
 	}
 	return nil
 }
@@ -111,14 +110,15 @@ func (p *plan) keep(name, why string) {
 	p.kept = append(p.kept, p.tree.show(name)+": "+why)
 }
 
-// namesBaseSpec finds a configuration of containerd that needs the file.
-func (p *plan) namesBaseSpec(name string) string {
+// baseSpecUser returns a configuration file of containerd that names the base
+// specification, "" if none does or name is another file.
+func (p *plan) baseSpecUser(name string) string {
 	if name != BaseSpec {
 		return ""
 	}
 	files := []string{"/etc/containerd/config.toml"}
 	for _, dir := range []string{"/etc/containerd", "/etc/containerd/conf.d", "/etc/containerd/certs.d"} {
-		for _, n := range p.tree.names(dir) {
+		for _, n := range p.tree.listDir(dir) {
 			if strings.HasSuffix(n, ".toml") {
 				files = append(files, dir+"/"+n)
 			}
@@ -134,8 +134,8 @@ func (p *plan) namesBaseSpec(name string) string {
 	return ""
 }
 
-// removeProgram plans the removal of the program, if it was put there and
-// nothing calls it any more, and of the record.
+// removeProgram plans the removal of the program, if Install wrote it and nothing calls
+// it any more, and of the record.
 func (p *plan) removeProgram() error {
 	f, err := p.tree.read(p.program, maxProgram)
 	if err != nil {
@@ -148,13 +148,13 @@ func (p *plan) removeProgram() error {
 		}
 		switch {
 		case len(callers) > 0:
-			return p.writeRest()
-		case !p.record.Wrote, isProgram(f.data) && !p.record.owns(f.data):
-			p.note("%s is kept: it was not put there by install", p.tree.show(p.program))
+			return p.updateRecord()
+		case !p.record.ProgramWritten, isProgram(f.data) && !p.record.owns(f.data):
+			p.note("%s is kept: install did not write it", p.tree.show(p.program))
 		case !isProgram(f.data):
 			p.keep(p.program, "is another program now: remove it by hand")
 		default:
-			p.changes = append(p.changes, &change{path: p.program, before: f, remove: true, unless: p.unlessCRIU(p.program)})
+			p.remove(p.program, f, p.skipWhileCRIURuns(p.program))
 		}
 	}
 	r, err := p.tree.readText(RecordFile)
@@ -162,26 +162,26 @@ func (p *plan) removeProgram() error {
 		return err
 	}
 	if r != nil {
-		p.changes = append(p.changes, &change{path: RecordFile, before: r, remove: true, unless: p.someSkipped})
+		p.remove(RecordFile, r, p.anySkipped)
 	}
-	p.obsolete = p.record.Folders
-	p.clean = len(p.kept) == 0 && (p.options.All || len(p.options.Engines) == 0)
+	p.oldDirs = p.record.Directories
+	p.uninstalled = len(p.kept) == 0 && (p.options.All || len(p.options.Engines) == 0)
 	return nil
 }
 
-// someSkipped reports whether a file was left that another removal has to find.
-func (p *plan) someSkipped() bool {
+// anySkipped reports whether a file remains, for which the next removal needs the record.
+func (p *plan) anySkipped() bool {
 	return slices.ContainsFunc(p.changes, func(c *change) bool { return c.skipped })
 }
 
-// writeRest plans the record of what is still installed.
-func (p *plan) writeRest() error {
+// updateRecord plans the record of what is still installed.
+func (p *plan) updateRecord() error {
 	before, err := p.tree.readText(RecordFile)
 	if err != nil || before == nil {
 		return err
 	}
-	p.obsolete = p.emptied()
-	p.record.Folders = slices.DeleteFunc(p.record.Folders, func(dir string) bool { return slices.Contains(p.obsolete, dir) })
+	p.oldDirs = p.emptiedDirs()
+	p.record.Directories = slices.DeleteFunc(p.record.Directories, func(dir string) bool { return slices.Contains(p.oldDirs, dir) })
 	data, err := p.record.encode()
 	if err == nil && !bytes.Equal(before.data, data) {
 		p.changes = append(p.changes, &change{path: RecordFile, before: before, after: data})
@@ -189,18 +189,18 @@ func (p *plan) writeRest() error {
 	return err
 }
 
-// emptied lists the folders of the record, the upper first, that will be empty
-// after the planned changes.
-func (p *plan) emptied() []string {
+// emptiedDirs lists the recorded directories, parents first, that are empty after the
+// planned changes.
+func (p *plan) emptiedDirs() []string {
 	var gone, list []string
 	for _, c := range p.changes {
 		if c.remove {
 			gone = append(gone, c.path)
 		}
 	}
-	for i := len(p.record.Folders) - 1; i >= 0; i-- {
-		dir := p.record.Folders[i]
-		if !slices.ContainsFunc(p.tree.names(dir), func(name string) bool { return !slices.Contains(gone, dir+"/"+name) }) {
+	for _, dir := range slices.Backward(p.record.Directories) {
+		remains := func(name string) bool { return !slices.Contains(gone, dir+"/"+name) }
+		if !slices.ContainsFunc(p.tree.listDir(dir), remains) {
 			gone = append(gone, dir)
 			list = append([]string{dir}, list...)
 		}
@@ -208,41 +208,24 @@ func (p *plan) emptied() []string {
 	return list
 }
 
-// runFiles is where the program keeps what it knows of running containers.
-const runFiles = "/run/" + programName
+// runDir is where the program keeps its state of running containers.
+const runDir = journal.Directory
 
-// underWay reports whether a file is the note of a repair that is not finished:
-// without it what covered a mount could not be brought back, nor could the processes
-// in a parking mount be released.
-func underWay(dir, name string) bool {
-	switch dir {
-	case "covers", "locks":
-		return true
-	case "containers": // "PID-START.json" says what is repaired, all others what is under way
-		identity, ok := strings.CutSuffix(name, ".json")
-		return !ok || strings.Contains(identity, ".")
-	}
-	return false
-}
-
-// removeRunFiles removes the reports and whatever else is kept until the next
-// boot.
+// removeRunFiles removes the reports and all other state in runDir but that of
+// unfinished repairs.
 func (t *tree) removeRunFiles() {
-	for _, dir := range append(t.names(runFiles), ".") {
-		folder, err := t.open(runFiles+"/"+dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
-		if err != nil {
-			continue
-		}
-		names, _ := folder.Readdirnames(-1)
-		for _, name := range names {
-			if !underWay(dir, name) {
-				_ = unix.Unlinkat(int(folder.Fd()), name, 0)
+	dir, err := t.openDir(runDir)
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	for _, sub := range t.listDir(runDir) {
+		for _, name := range t.listDir(runDir + "/" + sub) {
+			if !journal.Pending(sub, name) {
+				_ = dir.Remove(sub + "/" + name)
 			}
 		}
-		folder.Close()
-		if dir != "." {
-			t.removeFolder(runFiles + "/" + dir)
-		}
+		_ = dir.Remove(sub) // a file, or a directory if it is empty
 	}
-	t.removeFolder(runFiles)
+	t.removeDir(runDir)
 }

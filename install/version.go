@@ -1,62 +1,37 @@
 package install
 
 import (
-	"strconv"
+	"fmt"
+	"slices"
 	"strings"
 )
 
-// Version is a version number: major, minor, and what follows.
+// Version is a version number: major, minor and patch level. The zero value stands
+// for an unknown version.
 type Version [3]int
 
-// ScriptVersion is the first CRIU that takes action scripts from a configuration
-// file when a runtime calls it: with older ones such a line aborts every
-// checkpoint and restore (commit 28d005638).
+// ScriptVersion is the first CRIU that accepts an action script in a configuration
+// file when a runtime calls it: older ones abort every checkpoint and restore
+// (commit 28d005638).
 var ScriptVersion = Version{3, 19}
 
-// Less reports whether it is before another one.
-func (v Version) Less(w Version) bool {
-	for i := range v {
-		if v[i] != w[i] {
-			return v[i] < w[i]
-		}
-	}
-	return false
-}
+// Less reports whether v is older than w.
+func (v Version) Less(w Version) bool { return slices.Compare(v[:], w[:]) < 0 }
 
 func (v Version) String() string {
-	s := strconv.Itoa(v[0]) + "." + strconv.Itoa(v[1])
-	if v[2] != 0 {
-		s += "." + strconv.Itoa(v[2])
-	}
-	return s
+	return strings.TrimSuffix(fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]), ".0")
 }
 
-// ParseVersion finds the first version number, such as 4.1.1, that begins a word
-// of a text, with or without a v before it.
+// ParseVersion returns the first version number, such as 4.1.1, at the start of a
+// word of the text, with or without a leading v. What follows the number in that
+// word is ignored: distributions append suffixes like +ds1 and ~rc1, which are not
+// semantic versions.
 func ParseVersion(text string) (Version, bool) {
 	for word := range strings.FieldsSeq(text) {
-		if v, ok := parseWord(strings.TrimPrefix(word, "v")); ok {
+		var v Version
+		if n, _ := fmt.Sscanf(strings.TrimPrefix(word, "v"), "%d.%d.%d", &v[0], &v[1], &v[2]); n >= 2 {
 			return v, true
 		}
 	}
 	return Version{}, false
-}
-
-func parseWord(word string) (v Version, ok bool) {
-	for i := range v {
-		end := 0
-		for end < len(word) && word[end] >= '0' && word[end] <= '9' {
-			end++
-		}
-		n, err := strconv.Atoi(word[:end])
-		if err != nil || n > 1<<20 {
-			return v, i >= 2
-		}
-		v[i] = n
-		if word = word[end:]; word == "" || word[0] != '.' {
-			return v, i >= 1
-		}
-		word = word[1:]
-	}
-	return v, true
 }

@@ -13,7 +13,7 @@ import (
 func TestScriptLeavesLimitedGroup(t *testing.T) {
 	const outside = "cgroup.procs"
 	for name, test := range map[string]struct {
-		group string            // what the kernel says of the script's own
+		group string            // content of the script's /proc/self/cgroup
 		files map[string]string // below /sys/fs/cgroup
 		moved string            // the file that the script writes to, "" for none
 	}{

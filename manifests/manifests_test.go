@@ -61,7 +61,7 @@ func TestHooks(t *testing.T) {
 			t.Errorf("%s: when.always is not true", f.Name)
 		}
 		if len(h.Stages) != 1 || len(h.Hook.Args) != 2 || h.Hook.Args[1] != h.Stages[0] {
-			t.Fatalf("%s: arguments %q, stages %q: want one stage, and the program told of it", f.Name, h.Hook.Args, h.Stages)
+			t.Fatalf("%s: arguments %q, stages %q: want one stage, and its name as argument", f.Name, h.Hook.Args, h.Stages)
 		}
 		if !hook.IsStage(h.Stages[0]) {
 			t.Errorf("%s: the program knows no stage %q", f.Name, h.Stages[0])

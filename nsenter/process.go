@@ -213,6 +213,21 @@ func (p *Process) ReadDirNames(name string) ([]string, error) {
 	return names, nil
 }
 
+// Descriptors returns the numbers of the process's open files.
+func (p *Process) Descriptors() ([]int, error) {
+	names, err := p.ReadDirNames("fd")
+	if err != nil {
+		return nil, err
+	}
+	list := make([]int, len(names))
+	for i, name := range names {
+		if list[i], err = strconv.Atoi(name); err != nil {
+			return nil, fmt.Errorf("process %d: /proc/%d/fd: %w", p.pid, p.pid, err)
+		}
+	}
+	return list, nil
+}
+
 // Of a process's flags (include/linux/sched.h): PF_FORKNOEXEC, which a fork sets
 // and an exec clears, and PF_EXITING.
 const (

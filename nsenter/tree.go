@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 )
 
 // maxDescendants bounds the walk over a process tree that a container shapes.
@@ -69,7 +67,7 @@ func (p *Process) Members() ([]int, error) {
 	for _, pid := range found {
 		seen[pid] = true
 	}
-	entries, err := dirs.Entries("/proc")
+	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
@@ -127,7 +125,7 @@ func (p *Process) parent() (int, error) {
 // childrenOf reads the children of every thread of a process.
 func childrenOf(pid int) ([]int, error) {
 	dir := "/proc/" + strconv.Itoa(pid) + "/task"
-	tasks, err := dirs.Entries(dir)
+	tasks, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list threads: %w", err)
 	}

@@ -83,7 +83,7 @@ func (i *installer) foreign() bool {
 		return false
 	}
 	recorded, err := host.ReadFile(install.RecordFile, maxFile)
-	return (err == nil || errors.Is(err, fs.ErrNotExist)) && install.Foreign(there, recorded)
+	return (err == nil || errors.Is(err, fs.ErrNotExist)) && install.IsForeign(there, recorded)
 }
 
 func (i *installer) remove(ctx context.Context) {

@@ -127,7 +127,7 @@ func inspect(args []string) int {
 
 // machine is what is known of this machine's CRIU.
 func machine(log *logger) *forecast.Machine {
-	criu, err := install.LookAtCRIU(context.Background(), "/")
+	criu, err := install.InspectCRIU(context.Background(), "/")
 	if err != nil {
 		log.Warn(err)
 	}

@@ -76,15 +76,11 @@ func openRoots(ctx context.Context, daemon *nsenter.Process, list []Root) ([]*os
 
 // controlOf returns the descriptor with which the process has /dev/autofs open.
 func controlOf(p *nsenter.Process) (int, error) {
-	names, err := p.ReadDirNames("fd")
+	files, err := p.Descriptors()
 	if err != nil {
 		return 0, err
 	}
-	for _, name := range names {
-		fd, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
+	for _, fd := range files {
 		f, err := p.OpenPath("fd/" + strconv.Itoa(fd))
 		if err != nil {
 			continue

@@ -19,27 +19,27 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// membership is one line of /proc/<pid>/cgroup: a hierarchy, named by its
+// Membership is one line of /proc/<pid>/cgroup: a hierarchy, named by its
 // controllers ("" for version 2), and the process's group in it, relative to
 // the caller's cgroup namespace root.
-type membership struct {
+type Membership struct {
 	Controllers string
 	Path        string
 }
 
 // Of returns the groups of a process, one for each hierarchy.
-func Of(p *nsenter.Process) ([]membership, error) {
+func Of(p *nsenter.Process) ([]Membership, error) {
 	data, err := p.ReadFile("cgroup", 1<<20)
 	if err != nil {
 		return nil, err
 	}
-	var found []membership
+	var found []Membership
 	for line := range strings.Lines(string(data)) {
 		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(fields) != 3 || !strings.HasPrefix(fields[2], "/") {
 			return nil, fmt.Errorf("process %d: /proc/%d/cgroup: unexpected line %q", p.PID(), p.PID(), line)
 		}
-		found = append(found, membership{Controllers: fields[1], Path: fields[2]})
+		found = append(found, Membership{Controllers: fields[1], Path: fields[2]})
 	}
 	return found, nil
 }
@@ -57,7 +57,7 @@ func MoveLike(pid int, model *nsenter.Process) error {
 	return nil
 }
 
-func move(pid int, target []membership) error {
+func move(pid int, target []Membership) error {
 	moved, err := nsenter.Open(pid)
 	if err != nil {
 		return err
@@ -130,7 +130,7 @@ func allMounts() (hierarchies, error) {
 }
 
 // Dir returns the directory of a group, or false if no mount shows it.
-func (h hierarchies) Dir(m membership) (string, bool) {
+func (h hierarchies) Dir(m Membership) (string, bool) {
 	for _, mount := range h {
 		// A group outside the root of the caller's cgroup namespace is "/../x".
 		if !serves(mount, m.Controllers) || m.Path == "/.." || strings.HasPrefix(m.Path, "/../") {

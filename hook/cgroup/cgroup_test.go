@@ -46,25 +46,25 @@ func TestDir(t *testing.T) {
 		{FSType: "cgroup2", Root: "/", Mountpoint: "/c/unified", VFSOptions: "rw,nsdelegate"},
 	}
 	for _, test := range []struct {
-		of   membership
+		of   Membership
 		want string
 	}{
-		{membership{"", "/"}, "/c/unified"},
-		{membership{"", "/a b/c"}, "/c/unified/a b/c"},
-		{membership{"cpu,cpuacct", "/x"}, "/c/cpu,cpuacct/x"},
-		{membership{"name=systemd", "/x"}, "/c/systemd/x"},
-		{membership{"freezer", "/docker/x"}, "/c/freezer"},
-		{membership{"freezer", "/docker/x/y"}, "/c/freezer/y"},
-		{membership{"freezer", "/docker/xy"}, ""},
-		{membership{"freezer", "/"}, ""},
-		{membership{"pids", "/x"}, ""},
-		{membership{"name=other", "/x"}, ""},
+		{Membership{"", "/"}, "/c/unified"},
+		{Membership{"", "/a b/c"}, "/c/unified/a b/c"},
+		{Membership{"cpu,cpuacct", "/x"}, "/c/cpu,cpuacct/x"},
+		{Membership{"name=systemd", "/x"}, "/c/systemd/x"},
+		{Membership{"freezer", "/docker/x"}, "/c/freezer"},
+		{Membership{"freezer", "/docker/x/y"}, "/c/freezer/y"},
+		{Membership{"freezer", "/docker/xy"}, ""},
+		{Membership{"freezer", "/"}, ""},
+		{Membership{"pids", "/x"}, ""},
+		{Membership{"name=other", "/x"}, ""},
 	} {
 		if got, ok := h.Dir(test.of); got != test.want || ok != (test.want != "") {
 			t.Errorf("%+v: %q, %v, want %q", test.of, got, ok, test.want)
 		}
 	}
-	if _, ok := (hierarchies{}).Dir(membership{"", "/"}); ok {
+	if _, ok := (hierarchies{}).Dir(Membership{"", "/"}); ok {
 		t.Error("a directory without hierarchies")
 	}
 }
@@ -157,8 +157,8 @@ func TestVersion2(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"/", "/a/b"} {
-		got, gotOK := short.Dir(membership{"", path})
-		want, wantOK := long.Dir(membership{"", path})
+		got, gotOK := short.Dir(Membership{"", path})
+		want, wantOK := long.Dir(Membership{"", path})
 		if got != want || gotOK != wantOK {
 			t.Errorf("%s: %q %v, the mount table says %q %v", path, got, gotOK, want, wantOK)
 		}

@@ -71,7 +71,7 @@ func OpenGroup(group string) (*os.File, error) {
 		return nil, err
 	}
 	for _, mount := range mounts {
-		dir, ok := hierarchies{mount}.Dir(membership{Path: group})
+		dir, ok := hierarchies{mount}.Dir(Membership{Path: group})
 		if !ok {
 			continue
 		}

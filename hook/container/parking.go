@@ -8,6 +8,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -25,6 +26,26 @@ type ParkedTrigger struct {
 	// Parking is the st_dev of the parking mount, Stale the st_dev of the trigger.
 	Parking uint64 `json:"parking"`
 	Stale   uint64 `json:"stale"`
+}
+
+// Lot returns the parking mount in a mount table, nil if there is none. After its removal
+// another mount may get its device number.
+func (t ParkedTrigger) Lot(table *mounts.Table) *mounts.Mount {
+	if m := table.Find(t.Path, t.Parking); m != nil && m.FSType == "autofs" && m.Source == park.Source {
+		return m
+	}
+	return nil
+}
+
+// Successor returns the trigger that was mounted instead of the stale one, nil if there is
+// none.
+func (t ParkedTrigger) Successor(table *mounts.Table) *mounts.Mount {
+	for _, m := range table.Autofs() {
+		if m.Mountpoint == t.Path && m.Source != park.Source && mounts.DeviceOf(m) != t.Stale {
+			return m
+		}
+	}
+	return nil
 }
 
 // parkingAt returns the description of the parking mount with the given mount point and
@@ -57,7 +78,7 @@ func (c *Container) Daemon(p *Parking) (*owner.Member, error) {
 
 // IsParking reports whether m, which may be nil, is a parking mount.
 func (c *Container) IsParking(m *mounts.Mount) bool {
-	return m != nil && m.FSType == "autofs" && c.parkingAt(m.Mountpoint, mounts.DeviceOf(m)) != nil
+	return m != nil && m.FSType == "autofs" && m.Source == park.Source && c.parkingAt(m.Mountpoint, mounts.DeviceOf(m)) != nil
 }
 
 // coversTrigger reports whether m covers an autofs mount at the same mount point.

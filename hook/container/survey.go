@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,7 +12,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
-	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -123,7 +123,7 @@ func (c *Container) FindMasters(list []Mount) error {
 			list[i].Master.Nested = home != c.Main().ID
 		}
 		if p := c.Masters[m.PID]; p != nil && m.Kind == master.Other {
-			list[i].Master.HoldsRoot = hasFileOn(p.Process, list[i].ID)
+			list[i].Master.HoldsRoot = HasFileOn(p.Process, map[int]bool{list[i].ID: true})
 		}
 	}
 	clear(c.own)
@@ -190,7 +190,7 @@ func outsideMaster(pid int) Master {
 // its process group.
 func (c *Container) outsideReaders() map[uint64]Master {
 	found := map[uint64]Master{}
-	entries, err := dirs.Entries("/proc")
+	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return found
 	}
@@ -256,15 +256,16 @@ func (c *Container) refreshPipes() {
 
 var errNoPipes = errors.New("process reads no pipe")
 
-// hasFileOn reports whether the process has a file open on a mount.
-func hasFileOn(p *nsenter.Process, mountID int) bool {
+// HasFileOn reports whether the process has a file open on one of the mounts with the
+// given ids.
+func HasFileOn(p *nsenter.Process, mountIDs map[int]bool) bool {
 	names, err := p.ReadDirNames("fdinfo")
 	if err != nil {
 		return false
 	}
 	return slices.ContainsFunc(names, func(name string) bool {
 		id, err := MountOfDescriptor(p, name)
-		return err == nil && id == mountID
+		return err == nil && mountIDs[id]
 	})
 }
 

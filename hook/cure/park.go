@@ -106,10 +106,18 @@ func (p *parking) save(j journal.Store, init *nsenter.Process, request fdstore.R
 		return err
 	}
 	p.Helper = ref
-	// No other entry has the device number of a superblock that exists.
-	p.entry = journal.TriggerParkings.Of(j, init, p.Daemon, int(p.Mounts[0].Parking))
-	return errors.Join(p.entry.Save(p.TriggerParking), recorded())
+	// No other entry has the device number of a superblock that exists, except one of
+	// parking mounts that are gone and whose entry could not be removed.
+	keys := []int{p.Daemon, int(p.Mounts[0].Parking)}
+	p.entry, err = journal.TriggerParkings.Begin(j, init, p.TriggerParking, keys...)
+	for i := 1; errors.Is(err, journal.ErrPending) && i < maxEntries; i++ {
+		p.entry, err = journal.TriggerParkings.Begin(j, init, p.TriggerParking, append(keys, i)...)
+	}
+	return errors.Join(err, recorded())
 }
+
+// maxEntries is the limit of entries with the same daemon and device number.
+const maxEntries = 16
 
 // remove closes all files and removes the entry. The entry is removed last, because it
 // names the helper.
@@ -145,13 +153,18 @@ func (p *parking) closeFiles() {
 	}
 }
 
-// LoadParkings loads the parking mounts of earlier stages and runs. The error joins those
-// of entries that cannot be loaded.
+// LoadParkings loads the parking mounts of earlier stages and runs, and changes nothing.
+// The error joins those of entries that cannot be loaded.
 func (s *Session) LoadParkings() error {
+	return s.loadParkings((*journal.Entry[journal.TriggerParking]).Peek)
+}
+
+// loadParkings is LoadParkings with a function that loads an entry.
+func (s *Session) loadParkings(load func(*journal.Entry[journal.TriggerParking]) (journal.TriggerParking, error)) error {
 	entries, err := journal.TriggerParkings.All(s.journal, s.container.Init)
 	errs := []error{err}
 	for _, entry := range entries {
-		parked, err := entry.Load()
+		parked, err := load(entry)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -199,7 +212,7 @@ func (s *Session) adoptParkings() {
 func (s *Session) resumeParkings(ctx context.Context) error {
 	var errs []error
 	for _, p := range slices.Clone(s.parkings) {
-		if err := p.open(); err != nil {
+		if err := errors.Join(p.open(), s.dropUnmounted(p)); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -219,10 +232,23 @@ func (s *Session) resumeParkings(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// dropUnmounted removes parking mounts from an entry that no namespace shows, if their
+// helper has ended: other mounts may get their device numbers.
+func (s *Session) dropUnmounted(p *parking) error {
+	shown := slices.DeleteFunc(slices.Clone(p.Mounts), func(t container.ParkedTrigger) bool {
+		return !slices.ContainsFunc(s.container.MountSpaces(), func(sp mounts.Space) bool { return t.Lot(sp.Table) != nil })
+	})
+	if p.entry == nil || len(shown) == len(p.Mounts) || len(shown) == 0 || slices.ContainsFunc(p.lots, func(l *park.Lot) bool { return l != nil }) {
+		return nil
+	}
+	p.Mounts, p.lots, p.stale = shown, make([]*park.Lot, len(shown)), make([]*os.File, len(shown))
+	return p.entry.Save(p.TriggerParking)
+}
+
 // showsAny reports whether a mount namespace shows one of the parking mounts.
 func (s *Session) showsAny(p *parking) bool {
 	return slices.ContainsFunc(s.container.MountSpaces(), func(sp mounts.Space) bool {
-		return slices.ContainsFunc(p.Mounts, func(t container.ParkedTrigger) bool { return sp.Shows(t.Path, t.Parking) })
+		return slices.ContainsFunc(p.Mounts, func(t container.ParkedTrigger) bool { return t.Lot(sp.Table) != nil })
 	})
 }
 

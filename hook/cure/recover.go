@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 )
 
@@ -59,7 +60,7 @@ func (s *Session) recoverReplacement(ctx context.Context) error {
 }
 
 func (s *Session) recoverReload(ctx context.Context) error {
-	return errors.Join(s.LoadParkings(), s.resumeParkings(ctx))
+	return errors.Join(s.loadParkings((*journal.Entry[journal.TriggerParking]).Load), s.resumeParkings(ctx))
 }
 
 // removeFills removes the placeholder mounts of an interrupted removal.
@@ -71,7 +72,7 @@ func (s *Session) removeFills(ctx context.Context) error {
 			continue
 		}
 		for _, m := range sp.Table.Fills() {
-			place := mountAt{m.Mountpoint, mounts.DeviceOf(m)}
+			place := mountAt{path: m.Mountpoint, device: mounts.DeviceOf(m)}
 			if !seen[place] {
 				seen[place] = true
 				list = append(list, place)

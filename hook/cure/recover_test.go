@@ -45,7 +45,7 @@ func TestUnusableEntries(t *testing.T) {
 		".5.renewing":   {"containers", func(s *Session) error { return s.copyRestarted(t.Context()) }},
 		".gate":         {"containers", func(s *Session) error { return s.removeWaiterParking(t.Context()) }},
 		".5.json":       {"covers", func(s *Session) error { return s.restoreCovers(t.Context()) }},
-		".5.66.parking": {"containers", func(s *Session) error { return s.LoadParkings() }},
+		".5.66.parking": {"containers", func(s *Session) error { return s.loadParkings((*journal.Entry[journal.TriggerParking]).Load) }},
 	} {
 		for _, text := range []string{"", `{"version":1,"`, `{"version":2}`, `{}`, "-5", "directory"} {
 			dir := t.TempDir()

@@ -216,23 +216,14 @@ func signalAndAwait(ctx context.Context, daemon *owner.Member, parkings []*parki
 	return nil
 }
 
-// allServed reports whether each path shows a mount on the parking mount or, without a
-// parking mount, another trigger than the stale one.
+// allServed reports whether each path shows a successor of the stale trigger.
 func allServed(t *mounts.Table, parkings []*parking) bool {
 	for _, p := range parkings {
 		for _, trigger := range p.Mounts {
-			lot := t.Find(trigger.Path, trigger.Parking)
-			if lot != nil && t.Over(lot) == nil || lot == nil && !showsOther(t, trigger) {
+			if trigger.Successor(t) == nil {
 				return false
 			}
 		}
 	}
 	return true
-}
-
-// showsOther reports whether the path shows another autofs mount than the stale trigger.
-func showsOther(t *mounts.Table, trigger container.ParkedTrigger) bool {
-	return slices.ContainsFunc(t.Autofs(), func(m *mounts.Mount) bool {
-		return m.Mountpoint == trigger.Path && mounts.DeviceOf(m) != trigger.Stale
-	})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
@@ -14,8 +13,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
-
-	"golang.org/x/sys/unix"
 )
 
 // finishParking releases the processes in parking mounts and removes these. Where the
@@ -29,15 +26,15 @@ func (s *Session) finishParking(ctx context.Context, daemon *owner.Member, p *pa
 		return nil, err
 	}
 	home := s.spaceOfParking(p, daemon)
-	triggers := s.attachMissing(ctx, home, p)
+	result := s.attachMissing(ctx, home, p)
 	var errs []error
 	for _, t := range p.Mounts { // before the release: a waiter blocks the new trigger
 		errs = append(errs, s.copyTrigger(ctx, home, t))
 	}
-	if park.Parked(triggers.served) {
-		time.Sleep(storeTime)
+	if park.Parked(result.lots) {
+		home.awaitStored(ctx, p.Mounts)
 	}
-	errs = append(errs, park.Ready(triggers.served))
+	errs = append(errs, park.Ready(result.lots))
 	home.awaitServed(ctx, p.Mounts)
 	errs = append(errs, s.container.ReadTables())
 	// The stale trigger of an interrupted run may still be beneath.
@@ -46,60 +43,60 @@ func (s *Session) finishParking(ctx context.Context, daemon *owner.Member, p *pa
 		stale = p.staleMounts()
 	}
 	removeErr := errors.Join(s.removeCovered(ctx, stale), s.container.ReadTables(), s.removeCovered(ctx, p.parkingMounts()))
-	for _, f := range triggers.replaced {
+	for _, f := range result.replaced {
 		errs = append(errs, releaseDetached(f))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return triggers.failed, errors.Join(removeErr, err) // another namespace may still have parked processes
+		return result.failed, errors.Join(removeErr, err) // another namespace may still have parked processes
 	}
-	if triggers.pending {
-		return triggers.failed, removeErr
+	if result.retry {
+		return result.failed, removeErr
 	}
 	s.dropParking(p)
 	if removeErr != nil { // no process can reach the mount: only the entry stays, for the next run
-		return triggers.failed, errors.Join(removeErr, p.closeAll(ctx))
+		return result.failed, errors.Join(removeErr, p.closeAll(ctx))
 	}
-	return triggers.failed, p.remove(ctx)
+	return result.failed, p.remove(ctx)
 }
 
-// parkedTriggers are the triggers on parking mounts after a reload.
-type parkedTriggers struct {
-	failed   map[string]error // of paths without a new trigger
-	served   []*park.Lot      // parking mounts with a trigger on them
-	replaced []*os.File       // stale triggers for which there is a new one
-	pending  bool             // a parking mount has no trigger and must stay
+// reloadResult is the result of a reload for the triggers of parking mounts.
+type reloadResult struct {
+	// lots are the parking mounts that are still mounted.
+	lots []*park.Lot
+	// replaced are the stale triggers that have a successor.
+	replaced []*os.File
+	// failed has an error for each path that the daemon has not mounted again; retry
+	// is whether a parking mount must stay for the next run.
+	failed map[string]error
+	retry  bool
 }
 
-// attachMissing attaches the stale triggers where the daemon has mounted no new ones.
-func (s *Session) attachMissing(ctx context.Context, home daemonSpace, p *parking) parkedTriggers {
-	triggers := parkedTriggers{failed: map[string]error{}}
+// attachMissing finds the new triggers in the tables as last read, and attaches the stale
+// ones where there are none.
+func (s *Session) attachMissing(ctx context.Context, home daemonSpace, p *parking) reloadResult {
+	r := reloadResult{failed: map[string]error{}}
 	for i, t := range p.Mounts {
-		lot := home.Table.Find(t.Path, t.Parking)
+		lot := t.Lot(home.Table)
 		if lot == nil {
 			continue // not attached yet, or removed by the daemon or an earlier run
 		}
-		if over := home.Table.Over(lot); over != nil && mounts.DeviceOf(over) != t.Stale {
-			triggers.replaced = append(triggers.replaced, p.stale[i])
+		if t.Successor(home.Table) != nil {
+			r.replaced = append(r.replaced, p.stale[i])
 		} else {
-			triggers.failed[t.Path] = errNotReloaded
-			if over == nil {
+			r.failed[t.Path] = errNotReloaded
+			if home.Table.Over(lot) == nil { // else the stale one is attached
 				if err := s.attachStale(ctx, home, p, i); err != nil {
-					triggers.failed[t.Path], triggers.pending = err, true // the next run tries again
+					r.failed[t.Path], r.retry = err, true
 					continue
 				}
 			}
 		}
 		if p.lots[i] != nil {
-			triggers.served = append(triggers.served, p.lots[i])
+			r.lots = append(r.lots, p.lots[i])
 		}
 	}
-	return triggers
+	return r
 }
-
-// storeTime is how long a daemon may take to store the device and inode number of a trigger
-// after mounting it. It never answers a request that arrives before
-// (daemon/direct.c, cache_set_ino_index).
-const storeTime = 20 * time.Millisecond
 
 var errNotReloaded = fmt.Errorf("automount did not mount it again within %s of a SIGHUP: check in its log that its map can be read and has this key; then repair again", reloadTime)
 
@@ -134,25 +131,6 @@ func (s *Session) spaceOfParking(p *parking, daemon *owner.Member) daemonSpace {
 		return daemonSpace{sp, nil}
 	}
 	return daemonSpace{s.container.Main(), nil}
-}
-
-// awaitServed waits until the new triggers have no waiters, for servingTime at most. While a
-// trigger has one, its path does not exist for this process (ENOENT).
-func (h daemonSpace) awaitServed(ctx context.Context, list []container.ParkedTrigger) {
-	ctx, cancel := context.WithTimeout(ctx, servingTime)
-	defer cancel()
-	for _, t := range list {
-		for ctx.Err() == nil {
-			err := h.Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
-				var st unix.Stat_t
-				return unix.Lstat(t.Path, &st)
-			})
-			if !errors.Is(err, unix.ENOENT) {
-				break
-			}
-			time.Sleep(container.RetryInterval)
-		}
-	}
 }
 
 // attachStale attaches the stale trigger to its parking mount, number i. If the daemon has

@@ -8,19 +8,22 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 )
 
-// mountAt identifies a mount by mount point and st_dev, in all mount namespaces.
+// mountAt identifies a parking mount or a trigger by mount point and st_dev, in all mount
+// namespaces.
 type mountAt struct {
-	path   string
-	device uint64
+	path    string
+	device  uint64
+	parking bool // or a trigger
 }
 
 // parkingMounts returns the parking mounts.
 func (p *parking) parkingMounts() []mountAt {
 	var list []mountAt
 	for _, t := range p.Mounts {
-		list = append(list, mountAt{t.Path, t.Parking})
+		list = append(list, mountAt{t.Path, t.Parking, true})
 	}
 	return list
 }
@@ -29,7 +32,7 @@ func (p *parking) parkingMounts() []mountAt {
 func (p *parking) staleMounts() []mountAt {
 	var list []mountAt
 	for _, t := range p.Mounts {
-		list = append(list, mountAt{t.Path, t.Stale})
+		list = append(list, mountAt{t.Path, t.Stale, false})
 	}
 	return list
 }
@@ -57,7 +60,7 @@ func (s *Session) removeCovered(ctx context.Context, list []mountAt) error {
 		var key strings.Builder
 		var where []mounts.Space
 		for _, sp := range s.container.MountSpaces() {
-			if m := sp.Table.Find(place.path, place.device); m != nil && sp.Table.Over(m) != nil {
+			if m := sp.Table.Find(place.path, place.device); m != nil && removable(sp.Table, m, place) {
 				fmt.Fprintf(&key, "%d ", sp.Process.PID())
 				where = append(where, sp)
 			}
@@ -72,6 +75,20 @@ func (s *Session) removeCovered(ctx context.Context, list []mountAt) error {
 		errs = append(errs, s.removeIn(ctx, spaces[key], places))
 	}
 	return errors.Join(errs...)
+}
+
+// removable reports whether a mount with the device number of wanted is the wanted one: a
+// parking mount with any cover, or a trigger beneath another trigger. A trigger in use has
+// another cover.
+func removable(t *mounts.Table, m *mounts.Mount, wanted mountAt) bool {
+	over := t.Over(m)
+	if over == nil || m.FSType != "autofs" {
+		return false
+	}
+	if wanted.parking {
+		return m.Source == park.Source
+	}
+	return m.Source != park.Source && over.FSType == "autofs"
 }
 
 // removeIn removes mounts in the given namespaces.

@@ -16,29 +16,29 @@ import (
 
 // TestUndoReplacementEntries: an entry that cannot be decoded is reported and removed.
 func TestUndoReplacementEntries(t *testing.T) {
-	s := journal.NewStore(t.TempDir())
+	dir := t.TempDir()
 	init := open(t, testenv.Start(t, nil))
-	session := NewSession(&container.Container{Init: init}, s, nil)
-	dir, name := filepath.Join(s.Dir, "containers"), init.Identity()+".replacing"
+	session := NewSession(&container.Container{Init: init}, journal.NewStore(dir), nil)
+	entry := filepath.Join(dir, "containers", init.Identity()+".replacing")
 	if undone, err := session.undoReplacement(context.Background(), nil); undone || err != nil {
 		t.Errorf("no entry: %v, %v", undone, err)
 	}
 	for form, text := range map[string]string{"newer": `{"version":2,"places":[]}`, "none": `{}`, "cut": `{"version":1,"pla`, "empty": ""} {
-		writeFile(t, dir, name, text)
+		testenv.WriteFile(t, entry, text)
 		if undone, err := session.undoReplacement(context.Background(), nil); undone || err == nil || !strings.Contains(err.Error(), "not of this version") {
 			t.Errorf("%s: %v, %v", form, undone, err)
 		}
-		if _, err := os.Lstat(filepath.Join(dir, name)); !os.IsNotExist(err) {
+		if _, err := os.Lstat(entry); !os.IsNotExist(err) {
 			t.Errorf("%s: the entry still exists (%v)", form, err)
 		}
 	}
 	// The mounts of a mount namespace end with it.
 	text := `{"version":1,"places":[{"namespace":1,"path":"/a","old":54,"new":55,"parent":7,"kind":262144,"apart":true}]}`
-	writeFile(t, dir, name, text)
+	testenv.WriteFile(t, entry, text)
 	if undone, err := session.undoReplacement(context.Background(), nil); undone || err != nil {
 		t.Errorf("of a namespace that ended: %v, %v", undone, err)
 	}
-	if _, err := os.Lstat(filepath.Join(dir, name)); !os.IsNotExist(err) {
+	if _, err := os.Lstat(entry); !os.IsNotExist(err) {
 		t.Errorf("the entry still exists (%v)", err)
 	}
 }

@@ -34,9 +34,9 @@ func init() {
 // covered is a process in a mount namespace with an autofs mount that a tmpfs
 // covers.
 type covered struct {
-	init  *nsenter.Process
-	store journal.Store
-	path  string
+	init *nsenter.Process
+	dir  string // of the journal
+	path string
 }
 
 func newCovered(t *testing.T) *covered {
@@ -49,8 +49,8 @@ func newCovered(t *testing.T) *covered {
 	}
 	base := t.TempDir()
 	c := &covered{
-		init:  open(t, testenv.Start(t, &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS})),
-		store: journal.NewStore(t.TempDir()), path: filepath.Join(base, "a b"),
+		init: open(t, testenv.Start(t, &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS})),
+		dir:  t.TempDir(), path: filepath.Join(base, "a b"),
 	}
 	c.do(t, func() error {
 		return errors.Join(unix.Mount("base", base, "tmpfs", 0, "size=1m"), os.Mkdir(c.path, 0o755))
@@ -126,7 +126,7 @@ func (c *covered) uncover(t *testing.T) {
 // session opens the container and returns a session on it.
 func (c *covered) session(t *testing.T) *Session {
 	t.Helper()
-	return NewSession(c.open(t), c.store, func(err error) { t.Error(err) })
+	return NewSession(c.open(t), journal.NewStore(c.dir), func(err error) { t.Error(err) })
 }
 
 func (c *covered) open(t *testing.T) *container.Container {
@@ -171,7 +171,7 @@ func (c *covered) saveAndInterrupt(t *testing.T) fdstore.Ref {
 // expectDropped fails the test if there is still an entry or the helper.
 func (c *covered) expectDropped(t *testing.T, ref fdstore.Ref) {
 	t.Helper()
-	if entries, err := os.ReadDir(filepath.Join(c.store.Dir, "covers")); err != nil || len(entries) != 0 {
+	if entries, err := os.ReadDir(filepath.Join(c.dir, "covers")); err != nil || len(entries) != 0 {
 		t.Errorf("entries: %v, %v", entries, err)
 	}
 	if f, err := ref.Open(0); !errors.Is(err, fdstore.ErrGone) {
@@ -254,14 +254,14 @@ func TestRestoreCoversEntries(t *testing.T) {
 	for name, text := range map[string]string{
 		id + "0.5.json": "{}", "1-1.5.json": "{}", id + ".6.json": `{"version":2}`, id + ".7.json": "{", id + ".8.json": `{"version":1,"path":"/a","holder":{"pid":0,"files":1}}`,
 	} {
-		writeFile(t, filepath.Join(c.store.Dir, "covers"), name, text)
+		testenv.WriteFile(t, filepath.Join(c.dir, "covers", name), text)
 	}
 	err := restore()
 	if err == nil || !errors.Is(err, fdstore.ErrGone) || strings.Contains(err.Error(), "%!") ||
 		strings.Count(err.Error(), "not of this version") != 2 {
 		t.Errorf("%v", err)
 	}
-	if left, err := os.ReadDir(filepath.Join(c.store.Dir, "covers")); err != nil || len(left) != 2 || restore() != nil {
+	if left, err := os.ReadDir(filepath.Join(c.dir, "covers")); err != nil || len(left) != 2 || restore() != nil {
 		t.Errorf("left %v, %v", left, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
@@ -90,15 +91,13 @@ func (s *Session) copyRestartedOf(ctx context.Context, entry *journal.Entry[jour
 // namespaces to which the new one has not propagated. oldDevice and newDevice are their
 // st_dev; newCopy makes the copy.
 func (s *Session) copyElsewhere(ctx context.Context, path string, oldDevice, newDevice uint64, newCopy func() (*os.File, error)) error {
+	if len(s.showing(path, oldDevice, newDevice)) == 0 {
+		return nil // by the tables as last read
+	}
 	if err := s.container.ReadTables(); err != nil {
 		return err
 	}
-	var others []mounts.Space
-	for _, sp := range s.container.MountSpaces() {
-		if sp.Shows(path, oldDevice) && !sp.Shows(path, newDevice) {
-			others = append(others, sp)
-		}
-	}
+	others := s.showing(path, oldDevice, newDevice)
 	if len(others) == 0 {
 		return nil
 	}
@@ -109,4 +108,11 @@ func (s *Session) copyElsewhere(ctx context.Context, path string, oldDevice, new
 	defer tree.Close()
 	r := &mounts.Replacement{Path: path, Old: oldDevice, New: tree, Device: newDevice}
 	return errors.Join(s.replace(ctx, others, []*mounts.Replacement{r}), r.Err)
+}
+
+// showing returns the mount namespaces that show the old mount and not the new one.
+func (s *Session) showing(path string, oldDevice, newDevice uint64) []mounts.Space {
+	return slices.DeleteFunc(s.container.MountSpaces(), func(sp mounts.Space) bool {
+		return !sp.Shows(path, oldDevice) || sp.Shows(path, newDevice)
+	})
 }

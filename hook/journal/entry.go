@@ -20,6 +20,8 @@ type Kind[T any] struct {
 	folder, suffix string
 	version        int    // of the JSON form of T
 	label          string // the name of such an entry in errors
+	// legacy, if not nil, reads the form of the release before, which has no version.
+	legacy func(data []byte) (T, error)
 }
 
 // Entry is a file with the content T about a process: the first process of a container,
@@ -44,7 +46,7 @@ func (k *Kind[T]) Of(s Store, p *nsenter.Process, keys ...int) *Entry[T] {
 	for _, key := range keys {
 		name += "." + strconv.Itoa(key)
 	}
-	return &Entry[T]{k, filepath.Join(s.Dir, k.folder), name + k.suffix}
+	return &Entry[T]{k, filepath.Join(s.dir, k.folder), name + k.suffix}
 }
 
 // Begin writes an intent. The error is [ErrPending] if an entry with these keys exists,
@@ -60,7 +62,7 @@ func (k *Kind[T]) Begin(s Store, p *nsenter.Process, content T, keys ...int) (*E
 // All returns the entries about a process, ordered by name; with an error, those that
 // could be listed.
 func (k *Kind[T]) All(s Store, p *nsenter.Process) ([]*Entry[T], error) {
-	dir := filepath.Join(s.Dir, k.folder)
+	dir := filepath.Join(s.dir, k.folder)
 	names, err := namesOf(dir, p)
 	var list []*Entry[T]
 	for _, name := range names {
@@ -147,9 +149,14 @@ func (e *Entry[T]) Peek() (T, error) {
 	return content, nil
 }
 
-func (k *Kind[T]) parse(data []byte, content *T) error {
+func (k *Kind[T]) parse(data []byte, content *T) (err error) {
+	if k.legacy != nil {
+		if *content, err = k.legacy(data); err == nil {
+			return nil
+		}
+	}
 	var h header
-	err := json.Unmarshal(data, &h)
+	err = json.Unmarshal(data, &h)
 	if err == nil && h.Version != k.version {
 		err = fmt.Errorf("version %d, want %d", h.Version, k.version)
 	}

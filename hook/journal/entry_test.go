@@ -41,12 +41,12 @@ func TestFiles(t *testing.T) {
 		"covers/ID.50.json":            `{"version":1,"path":"/a","device":54,"holder":{"pid":8,"start_time":9,"files":1}}`,
 		"reports/c1.json":              "{}",
 	}
-	files, err := filepath.Glob(filepath.Join(s.Dir, "*", "*"))
+	files, err := filepath.Glob(filepath.Join(s.dir, "*", "*"))
 	if err != nil || len(files) != len(want) {
 		t.Errorf("%q, %v", files, err)
 	}
 	for name, text := range want {
-		path := filepath.Join(s.Dir, strings.Replace(name, "ID", init.Identity(), 1))
+		path := filepath.Join(s.dir, strings.Replace(name, "ID", init.Identity(), 1))
 		data, err := os.ReadFile(path)
 		info, err2 := os.Lstat(path)
 		if err := errors.Join(err, err2); err != nil {
@@ -76,7 +76,7 @@ type word struct {
 	Word string `json:"word"`
 }
 
-var testKind = &Kind[word]{containersFolder, ".test", 1, "entry of a test"}
+var testKind = &Kind[word]{containersFolder, ".test", 1, "entry of a test", nil}
 
 // loadTest is a file and the result of loading it.
 type loadTest struct {
@@ -173,7 +173,7 @@ func TestSave(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := NewStore(t.TempDir())
-			outside := filepath.Join(s.Dir, "outside")
+			outside := filepath.Join(s.dir, "outside")
 			e := testKind.Of(s, init)
 			if err := errors.Join(os.WriteFile(outside, []byte("kept"), 0o600), os.Mkdir(e.dir, 0o700), c.make(e.path())); err != nil {
 				t.Fatal(err)
@@ -197,7 +197,7 @@ func TestSave(t *testing.T) {
 			}
 		})
 	}
-	odd := &Kind[func()]{containersFolder, ".odd", 1, "odd entry"}
+	odd := &Kind[func()]{containersFolder, ".odd", 1, "odd entry", nil}
 	if err := odd.Of(NewStore(t.TempDir()), init).Save(func() {}); err == nil || !strings.HasPrefix(err.Error(), "odd entry: ") {
 		t.Errorf("content without a JSON form: %v", err)
 	}
@@ -222,7 +222,7 @@ func TestAll(t *testing.T) {
 		}
 	}
 	expect()
-	id, dir := init.Identity(), filepath.Join(s.Dir, containersFolder)
+	id, dir := init.Identity(), filepath.Join(s.dir, containersFolder)
 	write := func(names ...string) {
 		for _, name := range names {
 			if err := writeFile(dir, name, nil); err != nil {
@@ -238,7 +238,7 @@ func TestAll(t *testing.T) {
 	}
 	expect(id+".10.test", id+".8.test", id+".9.test")
 	covers := NewStore(t.TempDir())
-	if err := writeFile(filepath.Join(covers.Dir, coversFolder), id+".5.json", nil); err != nil || !covers.HasEntries(init) {
+	if err := writeFile(filepath.Join(covers.dir, coversFolder), id+".5.json", nil); err != nil || !covers.HasEntries(init) {
 		t.Errorf("with saved covers: HasEntries false (%v)", err)
 	}
 	if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
@@ -267,5 +267,18 @@ func TestBegin(t *testing.T) {
 	}
 	if _, err := testKind.Begin(s, init, word{"another"}, 6); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLegacy: an intent of the release before is loaded.
+func TestLegacy(t *testing.T) {
+	e := WaiterParkings.Of(NewStore(t.TempDir()), open(t, testenv.Start(t, nil)))
+	for text, want := range map[string]uint64{"62": 62, `{"version":1,"device":63}`: 63, "": 0, "-5": 0, "62x": 0} {
+		if err := writeFile(e.dir, e.name, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := e.Load(); got.Device != want || errors.Is(err, errUnusable) != (want == 0) {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
 	}
 }

@@ -57,7 +57,7 @@ type HeldRoot struct {
 	Index     int    `json:"index"`     // of the helper's file
 }
 
-var handovers = &Kind[Handover]{restoresFolder, ".json", 1, "handover of the restore"}
+var handovers = &Kind[Handover]{restoresFolder, ".json", 1, "handover of the restore", nil}
 
 // SaveHandover writes the handover of a restore.
 func (s Store) SaveHandover(criu *nsenter.Process, h *Handover) error {

@@ -41,7 +41,7 @@ func TestHandover(t *testing.T) {
 	if r, err := s.LoadHandover(otherCRIU); r != nil || err != nil {
 		t.Errorf("of another restore: %v, %v", r, err)
 	}
-	path := filepath.Join(s.Dir, "restores", criu.Identity()+".json")
+	path := filepath.Join(s.dir, "restores", criu.Identity()+".json")
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
@@ -65,7 +65,7 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	dead.End()
-	dir := filepath.Join(s.Dir, "restores")
+	dir := filepath.Join(s.dir, "restores")
 	reused := strings.Replace(living.Identity(), "-", "-9", 1) + reportSuffix // its number, at another time
 	for _, name := range []string{reused, "README", "x-y.json"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
@@ -80,7 +80,7 @@ func TestSweep(t *testing.T) {
 		}
 	}
 	for _, other := range []string{"locks", "reports"} {
-		path := filepath.Join(s.Dir, other)
+		path := filepath.Join(s.dir, other)
 		if err := errors.Join(os.Mkdir(path, 0o700), os.WriteFile(filepath.Join(path, gone.Identity()), nil, 0o600)); err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
@@ -14,16 +15,16 @@ import (
 // files; a new form of the content needs a new version.
 var (
 	// Replacements is the kind of intents to replace mounts.
-	Replacements = &Kind[Replacement]{containersFolder, ".replacing", 1, "intent to replace mounts"}
+	Replacements = &Kind[Replacement]{containersFolder, ".replacing", 1, "intent to replace mounts", nil}
 	// UnitRestarts is the kind of intents to restart a unit; the key is the mount id.
-	UnitRestarts = &Kind[UnitRestart]{containersFolder, ".renewing", 1, "intent to restart a unit"}
+	UnitRestarts = &Kind[UnitRestart]{containersFolder, ".renewing", 1, "intent to restart a unit", nil}
 	// Covers is the kind of entries about saved covers; the key is the mount id.
-	Covers = &Kind[SavedCovers]{coversFolder, ".json", 1, "entry of saved covers"}
+	Covers = &Kind[SavedCovers]{coversFolder, ".json", 1, "entry of saved covers", nil}
 	// WaiterParkings is the kind of intents to park waiters.
-	WaiterParkings = &Kind[WaiterParking]{containersFolder, ".gate", 1, "intent to park waiters"}
+	WaiterParkings = &Kind[WaiterParking]{containersFolder, ".gate", 1, "intent to park waiters", parseNumber}
 	// TriggerParkings is the kind of entries about parking mounts for triggers; the
 	// keys are the daemon's pid and the device number of the first parking mount.
-	TriggerParkings = &Kind[TriggerParking]{containersFolder, ".parking", 1, "entry of parking mounts"}
+	TriggerParkings = &Kind[TriggerParking]{containersFolder, ".parking", 1, "entry of parking mounts", nil}
 )
 
 // Replacement has the places where mounts are being replaced.
@@ -50,6 +51,12 @@ type WaiterParking struct {
 	Device uint64 `json:"device"` // st_dev
 }
 
+// parseNumber reads the form before version 1, which is the number alone.
+func parseNumber(data []byte) (WaiterParking, error) {
+	device, err := strconv.ParseUint(string(data), 10, 64)
+	return WaiterParking{Device: device}, err
+}
+
 // TriggerParking has the parking mounts for triggers of one daemon.
 type TriggerParking struct {
 	container.Parking
@@ -64,7 +71,7 @@ type TriggerParking struct {
 // cannot be read.
 func (s Store) HasEntries(init *nsenter.Process) bool {
 	for _, folder := range []string{containersFolder, coversFolder} {
-		names, err := namesOf(filepath.Join(s.Dir, folder), init)
+		names, err := namesOf(filepath.Join(s.dir, folder), init)
 		if err != nil || len(names) > 0 {
 			return true
 		}

@@ -26,7 +26,7 @@ const (
 const reportSuffix = ".json"
 
 // Store is the journal in a directory.
-type Store struct{ Dir string }
+type Store struct{ dir string }
 
 // NewStore returns the journal in a directory: [Directory], except in tests.
 func NewStore(dir string) Store { return Store{dir} }
@@ -34,7 +34,7 @@ func NewStore(dir string) Store { return Store{dir} }
 // ReportPath returns the path of a container's report. container must be a valid file
 // name.
 func (s Store) ReportPath(container string) string {
-	return filepath.Join(s.Dir, reportsFolder, container+reportSuffix)
+	return filepath.Join(s.dir, reportsFolder, container+reportSuffix)
 }
 
 // SaveReport writes a container's report atomically, with mode 0600.
@@ -45,7 +45,7 @@ func (s Store) SaveReport(container string, data []byte) error {
 
 // makeFolder creates a folder of the journal with mode 0700, and returns its path.
 func (s Store) makeFolder(name string) (string, error) {
-	dir := filepath.Join(s.Dir, name)
+	dir := filepath.Join(s.dir, name)
 	return dir, os.MkdirAll(dir, 0o700) //nolint:forbidigo // the host's own /run
 }
 

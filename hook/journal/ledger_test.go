@@ -52,7 +52,7 @@ func TestConfirmed(t *testing.T) {
 			t.Fatalf("after a change of the %s", name)
 		}
 	}
-	info, err := os.Stat(filepath.Join(s.Dir, "containers", init.Identity()+".json"))
+	info, err := os.Stat(filepath.Join(s.dir, "containers", init.Identity()+".json"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
@@ -64,7 +64,7 @@ func TestConfirmed(t *testing.T) {
 	if err := s.SetConfirmed(another, plan.Known(before, decisions[1:3])); err != nil {
 		t.Error(err)
 	}
-	if entries, err := os.ReadDir(filepath.Join(s.Dir, "containers")); err != nil || len(entries) != 1 {
+	if entries, err := os.ReadDir(filepath.Join(s.dir, "containers")); err != nil || len(entries) != 1 {
 		t.Errorf("%v, %v", entries, err)
 	}
 }
@@ -116,7 +116,7 @@ func TestAddConfirmed(t *testing.T) {
 	if err := s.MarkConfirmed(init, list); err != nil || !list[0].Confirmed || !list[1].Confirmed || list[2].Confirmed {
 		t.Errorf("%v: %+v", err, list)
 	}
-	path := filepath.Join(s.Dir, "containers", init.Identity()+".json")
+	path := filepath.Join(s.dir, "containers", init.Identity()+".json")
 	if data, err := os.ReadFile(path); err != nil || strings.Count(string(data), "/early") != 1 {
 		t.Errorf("%v: %s", err, data)
 	}
@@ -140,7 +140,7 @@ func TestLedgerVersion(t *testing.T) {
 	if err := s.SetConfirmed(init, plan.Known(&container.Snapshot{Mounts: []container.Mount{m}}, []plan.Decision{{Cure: plan.Reexecuted}})); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(s.Dir, "containers", init.Identity()+".json")
+	path := filepath.Join(s.dir, "containers", init.Identity()+".json")
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

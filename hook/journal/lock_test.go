@@ -61,7 +61,7 @@ func TestLock(t *testing.T) {
 		t.Errorf("locked twice: %v, %v", g, err)
 	}
 	f.Unlock()
-	if entries, err := os.ReadDir(filepath.Join(s.Dir, "locks")); err != nil || len(entries) != 0 {
+	if entries, err := os.ReadDir(filepath.Join(s.dir, "locks")); err != nil || len(entries) != 0 {
 		t.Errorf("left: %v, %v", entries, err)
 	}
 }
@@ -70,7 +70,7 @@ func TestLock(t *testing.T) {
 func TestLockOfProcess(t *testing.T) {
 	s := NewStore(t.TempDir())
 	p := open(t, testenv.Start(t, nil))
-	path := filepath.Join(s.Dir, "locks", p.Identity())
+	path := filepath.Join(s.dir, "locks", p.Identity())
 	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ const (
 // temporary files of killed runs. It ignores errors.
 func (s Store) Sweep() {
 	for _, folder := range []string{restoresFolder, coversFolder, containersFolder, locksFolder, reportsFolder} {
-		dir := filepath.Join(s.Dir, folder)
+		dir := filepath.Join(s.dir, folder)
 		entries, _ := os.ReadDir(dir) // the folder may not exist yet
 		for _, e := range entries {
 			switch {

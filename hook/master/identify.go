@@ -44,33 +44,26 @@ func Identify(p *nsenter.Process) (Identity, error) {
 // Pipes returns the pipes that the process has open for reading: the file
 // descriptor by the pipe's inode number.
 func Pipes(p *nsenter.Process) (map[uint64]int, error) {
-	names, err := p.ReadDirNames("fd")
+	files, err := p.Descriptors()
 	if err != nil {
 		return nil, err
 	}
 	found := map[uint64]int{}
-	for _, name := range names {
-		inode, err := pipeBehind(p, name)
+	for _, fd := range files {
+		inode, err := PipeAt(p, fd)
 		if err != nil {
-			continue // something else, or closed meanwhile
+			continue // another kind of file, or closed meanwhile
 		}
-		if mode, err := p.LinkMode("fd/" + name); err != nil || mode&0o400 == 0 {
-			continue
+		if mode, err := p.LinkMode("fd/" + strconv.Itoa(fd)); err == nil && mode&0o400 != 0 {
+			found[inode] = fd
 		}
-		fd, err := strconv.Atoi(name)
-		if err != nil {
-			return nil, fmt.Errorf("process %d: /proc/%d/fd: unexpected name %q", p.PID(), p.PID(), name)
-		}
-		found[inode] = fd
 	}
 	return found, nil
 }
 
 // PipeAt returns the inode number of the pipe behind a descriptor of the process.
-func PipeAt(p *nsenter.Process, fd int) (uint64, error) { return pipeBehind(p, strconv.Itoa(fd)) }
-
-func pipeBehind(p *nsenter.Process, name string) (uint64, error) {
-	link, err := p.Readlink("fd/" + name)
+func PipeAt(p *nsenter.Process, fd int) (uint64, error) {
+	link, err := p.Readlink("fd/" + strconv.Itoa(fd))
 	if err != nil {
 		return 0, err
 	}

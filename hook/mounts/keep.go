@@ -139,14 +139,11 @@ func stackAt(t *nsenter.Thread, path string, device uint64) ([]*Mount, error) {
 }
 
 func takeTopmost(path string, id int) (*os.File, error) {
-	root, err := openRoot(path)
+	root, err := openMount(path, id)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	if err := checkID(root, path, id); err != nil {
-		return nil, err
-	}
 	tree, err := sys.CloneTree(root, unix.AT_RECURSIVE)
 	if err != nil {
 		return nil, err

@@ -56,14 +56,11 @@ func (t *Table) Fills() []*Mount { return t.fills }
 // DetachTree unmounts a mount, with everything mounted on it, in the namespace of the
 // calling thread.
 func DetachTree(m *Mount) error {
-	root, err := openRoot(m.Mountpoint)
+	root, err := openMount(m.Mountpoint, m.ID)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	if err := checkID(root, m.Mountpoint, m.ID); err != nil {
-		return err
-	}
 	return sys.Detach(root)
 }
 

@@ -243,14 +243,11 @@ func (w *workspace) prepareTarget(t *target) error {
 	if err := w.share(t); err != nil {
 		return err
 	}
-	dir, err := openRoot(directory)
+	dir, err := openMount(directory, t.parent.ID)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	if err := checkID(dir, directory, t.parent.ID); err != nil {
-		return err
-	}
 	tree, err := sys.CloneTree(dir, 0)
 	if err != nil {
 		return err
@@ -266,12 +263,8 @@ func (w *workspace) share(t *target) error {
 	if w.parents[key] != nil {
 		return nil
 	}
-	root, err := openRoot(t.parent.Mountpoint)
+	root, err := openMount(t.parent.Mountpoint, t.parent.ID)
 	if err != nil {
-		return err
-	}
-	if err := checkID(root, t.parent.Mountpoint, t.parent.ID); err != nil {
-		root.Close()
 		return err
 	}
 	p := &parent{mount: t.parent, root: root}

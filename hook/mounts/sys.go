@@ -28,6 +28,23 @@ func openRoot(path string) (*os.File, error) {
 	return sys.OpenAt2(nil, path, unix.O_PATH|unix.O_NOFOLLOW, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
 }
 
+// openMount is openRoot for the mount with the given id (from mountinfo).
+func openMount(path string, id int) (*os.File, error) {
+	root, err := openRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	have, err := MountID(root)
+	if err == nil && have != id {
+		err = fmt.Errorf("%q: mount %d is there, not %d: %w", path, have, id, ErrChanged)
+	}
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return root, nil
+}
+
 // checkDevice compares the open file's st_dev with the expected one.
 func checkDevice(f *os.File, path string, device uint64) error {
 	st, err := sys.Stat(f)
@@ -52,16 +69,4 @@ func MountID(f *os.File) (int, error) {
 		return 0, fmt.Errorf("mount id of %q: the kernel does not report mount ids; Linux 5.8 or later does", f.Name())
 	}
 	return int(st.Mnt_id), nil
-}
-
-// checkID compares the mount id of an open file with the expected one.
-func checkID(f *os.File, path string, id int) error {
-	have, err := MountID(f)
-	if err != nil {
-		return err
-	}
-	if have != id {
-		return fmt.Errorf("%q: mount %d is there, not %d: %w", path, have, id, ErrChanged)
-	}
-	return nil
 }

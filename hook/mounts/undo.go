@@ -107,14 +107,11 @@ func undoParent(table *Table, p Place) (bool, error) {
 	if parent == nil || p.Kind == 0 || PropagationOf(parent).Shared == 0 {
 		return false, nil
 	}
-	root, err := openRoot(parent.Mountpoint)
+	root, err := openMount(parent.Mountpoint, parent.ID)
 	if err != nil {
 		return false, err
 	}
 	defer root.Close()
-	if err := checkID(root, parent.Mountpoint, parent.ID); err != nil {
-		return false, err
-	}
 	return true, sys.SetPropagation(root, p.Kind)
 }
 

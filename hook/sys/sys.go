@@ -25,9 +25,17 @@ func Retry[T any](call func() (T, error)) (T, error) {
 	}
 }
 
-// retry is Retry for a call without a result.
-func retry(call func() error) error {
-	_, err := Retry(func() (int, error) { return 0, call() })
+// maxRetries bounds how often a call on a file is repeated: a file system in user space
+// can answer EINTR each time.
+const maxRetries = 128
+
+// retry is Retry for a call on a file, which does not wait.
+func retry(call func() error) (err error) {
+	for range maxRetries {
+		if err = call(); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
 	return err
 }
 

@@ -66,6 +66,15 @@ func TestOpenAt2(t *testing.T) {
 	}
 }
 
+// TestOpenAt2Again: a call that fails with EAGAIN each time returns. The kernel refuses
+// O_TRUNC with RESOLVE_CACHED so (build_open_flags() in fs/open.c, Linux 5.12).
+func TestOpenAt2Again(t *testing.T) {
+	const resolveCached = 0x20 // include/uapi/linux/openat2.h
+	if _, err := OpenAt2(nil, "/", unix.O_TRUNC, resolveCached); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("%v, want EAGAIN", err)
+	}
+}
+
 func TestPoll(t *testing.T) {
 	reader, writer, err := Pipe()
 	if err != nil {

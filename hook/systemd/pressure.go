@@ -28,18 +28,14 @@ const pressureHead = "some avg10="
 // reaches its job queue, so that no unit starts, including mount units. The
 // kernel refuses a second trigger with EBUSY: a working watch is not changed.
 func RearmPressure(p *nsenter.Process) (int, error) {
-	numbers, err := p.ReadDirNames("fd")
+	files, err := p.Descriptors()
 	if err != nil {
 		return 0, err
 	}
 	armed := 0
 	var errs []error
-	for _, name := range numbers {
-		if target, err := p.Readlink("fd/" + name); err != nil || !looksLikePressure(target) {
-			continue
-		}
-		number, err := strconv.Atoi(name)
-		if err != nil {
+	for _, number := range files {
+		if target, err := p.Readlink("fd/" + strconv.Itoa(number)); err != nil || !looksLikePressure(target) {
 			continue
 		}
 		done, err := rearm(p, number)

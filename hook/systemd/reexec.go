@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -136,12 +135,12 @@ func runToState(ctx context.Context, t *ptrace.Tracer, seals bool) (int, error) 
 }
 
 func findState(p *nsenter.Process) (int, error) {
-	names, err := p.ReadDirNames("fd")
+	files, err := p.Descriptors()
 	if err != nil {
 		return -1, err
 	}
-	for _, name := range names {
-		if fd, err := strconv.Atoi(name); err == nil && isState(p, fd) {
+	for _, fd := range files {
+		if isState(p, fd) {
 			return fd, nil
 		}
 	}

@@ -15,7 +15,7 @@ import (
 var unmerged = map[string][]string{
 	"Check":  {"id"},
 	"option": {"--all", "--help"},
-	"target": {"check-packages", "test-cri"},
+	"target": {"test-cri"},
 }
 
 func (o object) names() []string { return slices.Sorted(maps.Keys(o.Properties)) }

@@ -17,7 +17,7 @@ if ! [ -f "$program" ] || ! [ -x "$program" ]; then
 	exit 0
 fi
 
-# limited reports whether a control group limits what the program takes.
+# limited reports whether a control group limits the resources that the program needs.
 limited() {
 	for file in pids.max memory.max memory.high memory.limit_in_bytes; do
 		if read -r limit <"$1/$file"; then
@@ -30,10 +30,9 @@ limited() {
 	return 1
 }
 
-# runc has CRIU run in the container's control group. Where that or one above it has
-# a limit, the program works from outside: what it takes could have the kernel kill
-# the container (memory.oom.group), or not be there. Elsewhere the move is not worth
-# the 6 ms that it takes.
+# runc starts CRIU in the container's control group. If that group or an ancestor has a
+# limit, the program runs outside: its memory could make the kernel kill the container
+# (memory.oom.group), or not be available. Without limits the move is not worth 6 ms.
 while IFS=: read -r number controllers group; do
 	case $number,$controllers, in
 	0,,) root=/sys/fs/cgroup ;; # version 2: "0::/path"

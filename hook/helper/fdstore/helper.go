@@ -197,7 +197,11 @@ func (r Ref) Stop(ctx context.Context) error {
 	if err := p.Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return p.WaitEnd(ctx) // a process closes its files before its pidfd is readable
+	// A process closes its files before it has ended. It does so soon, also at the deadline
+	// of ctx: a caller would take it for one that goes on.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+	defer cancel()
+	return p.WaitEnd(ctx)
 }
 
 func (r Ref) process() (*nsenter.Process, error) {

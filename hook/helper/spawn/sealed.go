@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
-	"github.com/autofs-restore-hook/autofs-restore-hook/internal/dirs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -99,7 +98,7 @@ func Sealed() bool {
 // after the descriptor that was executed.
 func nameThreads() error {
 	const tasks = "/proc/self/task/"
-	list, err := dirs.Entries(tasks)
+	list, err := os.ReadDir(tasks)
 	for _, t := range list {
 		// A thread may end meanwhile; a name is not worth an error.
 		_ = os.WriteFile(tasks+t.Name()+"/comm", []byte(memoryName), 0) //nolint:forbidigo // a file of procfs

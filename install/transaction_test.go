@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestChangedMeanwhile: what somebody else wrote between plan and change stays.
-func TestChangedMeanwhile(t *testing.T) {
-	for name, meddle := range map[string]func(t *testing.T, path string){
+// TestConcurrentChange keeps what another process wrote between plan and commit.
+func TestConcurrentChange(t *testing.T) {
+	for name, interfere := range map[string]func(t *testing.T, path string){
 		"written":  func(t *testing.T, path string) { put(t, path, "longer\n") },
 		"replaced": func(t *testing.T, path string) { put(t, path+".new", "new\n"); rename(t, path+".new", path) },
 	} {
@@ -32,7 +32,7 @@ func TestChangedMeanwhile(t *testing.T) {
 				}
 				x.changes = append(x.changes, &change{path: path, before: before, after: []byte("ours\n")})
 			}
-			meddle(t, root+"/second")
+			interfere(t, root+"/second")
 			unchanged(t, root, func() {
 				if err := x.apply(nil); !errors.Is(err, errChanged) {
 					t.Error(err)
@@ -64,8 +64,8 @@ func rename(t *testing.T, from, to string) {
 	}
 }
 
-// TestModes: what is made does not depend on the umask, a file that is rewritten
-// keeps its extended attributes, and what a killed run has left goes.
+// TestModes shows that modes do not depend on the umask, that a rewritten file keeps its
+// extended attributes, and that the temporary files of a killed run are removed.
 func TestModes(t *testing.T) {
 	root := machine(t, version4, map[string]string{CRIUFile: "x\n"})
 	const label = "user.test"

@@ -11,8 +11,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
-// TestNotCallable: where CRIU could not execute what its line names, there must not be
-// such a line, nor may one stay unnoticed.
+// TestNotCallable installs on a file system from which CRIU could not execute the script:
+// it fails without a new line, and with the line of an earlier installation.
 func TestNotCallable(t *testing.T) {
 	root := machine(t, version4, nil)
 	if err := os.Mkdir(root+"/opt", 0o755); err != nil {
@@ -44,20 +44,20 @@ func TestNotCallable(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		refused(t, o, "mounted with noexec") // by the agent's next look
+		refused(t, o, "mounted with noexec") // the agent installs periodically
 	}()
 	<-done
 }
 
-// TestScriptFails: a script that the machine's shell does not run.
+// TestScriptFails has a shell that fails.
 func TestScriptFails(t *testing.T) {
 	root := machine(t, version4, nil)
 	put(t, root+shell+".out", "") // the stand-in for a shell fails then
 	refused(t, Options{Root: root}, "as it could not call "+root+script)
 }
 
-// TestRunningCRIU: a container cannot keep the script there by a process that it calls
-// criu.
+// TestRunningCRIU detects a process named criu, but not in the pid namespace of a
+// container, which could otherwise prevent an uninstall.
 func TestRunningCRIU(t *testing.T) {
 	testenv.RequireRoot(t)
 	name := t.TempDir() + "/criu"

@@ -1,0 +1,55 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// BenchmarkServed measures how long processes wait for the direct maps of automount
+// that read them in a loop from the resume on. BEFORE=/path is another build of the
+// program, measured in the same rounds.
+func BenchmarkServed(b *testing.B) {
+	lab.RequireNode(b)
+	const rounds, processes = 5, 2
+	programs := []string{lab.Hook()}
+	if before := os.Getenv("BEFORE"); before != "" {
+		programs = append(programs, before)
+	}
+	var direct []lab.Access
+	for _, a := range lab.Accesses {
+		if strings.HasPrefix(a.Path, "/direct/") {
+			direct = append(direct, a)
+		}
+	}
+	c := lab.Start(b, lab.Options{Roles: true, Files: lab.ToucherFiles(processes, direct)})
+	touchers := c.StartTouchers(b, processes)
+	checkpoint := c.Checkpoint(b)
+	longest := make([]series, len(programs))
+	for range rounds {
+		for i, program := range programs {
+			// A release that does not create the control groups restores with these.
+			lab.InstallWrappedScript(b, program, checkpoint.GroupsShell())
+			restored := checkpoint.Restore(b, lab.RestoreOptions{Before: func() { touchers.Release(b) }})
+			text, _, _ := strings.Cut(touchers.Check(b), " ")
+			took, err := time.ParseDuration(text)
+			if err != nil {
+				b.Fatal(err)
+			}
+			longest[i].add(took)
+			end(b, restored)
+		}
+	}
+	fmt.Printf("\n%s\nThe longest of all reads of %d direct maps by %d processes in a loop, from the resume on; medians of %d restores.\n\n",
+		machine(), len(direct), processes, rounds)
+	for i, program := range programs {
+		fmt.Printf("%s: %s ms of %v\n", program, longest[i], []time.Duration(longest[i]))
+	}
+	if len(programs) == 2 {
+		fmt.Printf("before/now: %.1f\n", quotient(longest[1], longest[0]))
+	}
+}
