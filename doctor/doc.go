@@ -1,9 +1,8 @@
-// Package doctor tells whether the program will be called, and what it will be
-// able to do, on this machine.
+// Package doctor tells whether the program will be called on this machine, and what it
+// will be able to do.
 //
-// [Gather] looks, and [Judge] is a pure function from what was seen to verdicts,
-// each with the next step. Features of the kernel are tried, not derived from
-// its version.
+// [Gather] collects facts, and [Judge] is a pure function from facts to verdicts, each
+// with the next step. Features of the kernel are tried, not derived from its version.
 package doctor
 
 // Status is a verdict on one thing.
@@ -11,16 +10,19 @@ type Status string
 
 // The verdicts, the worst last.
 const (
-	// OK is also what is merely worth knowing.
+	// OK is also for information.
 	OK Status = "OK"
-	// Warn is what will cost something: a milder cure, or one engine.
+	// Warn means that something is missing, such as one of the cures, or one engine.
 	Warn Status = "WARN"
-	// Fail is what will keep the program from working, or stop containers.
+	// Fail means that the program cannot work, or that containers cannot start.
 	Fail Status = "FAIL"
 )
 
-// Check is one thing that was looked at.
+// Check is the verdict on one thing.
 type Check struct {
+	// ID says what was looked at, and is part of the contract: the name, and for a
+	// feature of the kernel which one. Several checks may have one ID, as those of files.
+	ID     string `json:"id"`
 	Name   string `json:"name"`
 	Status Status `json:"status"`
 	Text   string `json:"text"`

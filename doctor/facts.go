@@ -2,7 +2,7 @@ package doctor
 
 import "github.com/autofs-restore-hook/autofs-restore-hook/install"
 
-// Facts are what was seen of a machine.
+// Facts are observations of a machine.
 type Facts struct {
 	// Version is that of the program that looks.
 	Version string
@@ -18,12 +18,12 @@ type Facts struct {
 	// opened, "" if it can.
 	Autofs bool
 	Device string
-	// Features are what the cures need of the kernel.
+	// Features of the kernel are those that the cures need.
 	Features []Feature
 
 	// Cgroup is the version, "1", "2" or "1+2" (both, with 2 below unified).
 	Cgroup string
-	// Security names what may forbid things: "SELinux, enforcing", "AppArmor".
+	// Security names the active security modules: "SELinux, enforcing", "AppArmor".
 	Security []string
 
 	Survey *install.Survey
@@ -33,15 +33,16 @@ type Facts struct {
 
 // Feature is something that the kernel can do, or not.
 type Feature struct {
+	ID    string
 	Name  string
 	Error string // "" if it can
-	// Needed says what cannot be done without it, and Essential whether that is
-	// everything.
+	// Needed says what cannot be done without it. Without an essential one nothing can
+	// be repaired.
 	Needed    string
 	Essential bool
 }
 
-// Report is a report of a former repair.
+// Report is the report of an earlier repair.
 type Report struct {
 	Container string   `json:"container"`
 	PID       int      `json:"pid"`

@@ -17,27 +17,27 @@ const (
 	reexecuted = "systemd's state cannot be corrected; units are restarted instead"
 )
 
-// features tries what the cures need. None of it changes anything.
+// features tries the system calls that the cures need, and changes nothing.
 func features() []Feature {
 	var list []Feature
-	try := func(name, needed string, essential bool, err error) {
-		f := Feature{Name: name, Needed: needed, Essential: essential}
+	try := func(id, name, needed string, essential bool, err error) {
+		f := Feature{ID: id, Name: name, Needed: needed, Essential: essential}
 		if err != nil {
 			f.Error = err.Error()
 		}
 		list = append(list, f)
 	}
-	try("pidfd_open (5.3)", everything, true, useFD(unix.PidfdOpen(os.Getpid(), 0)))
-	try("openat2 (5.6)", everything, true, useFD(unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH, Resolve: unix.RESOLVE_IN_ROOT})))
-	try("open_tree, move_mount (5.2)", preserved, false, useFD(unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLOEXEC|unix.AT_NO_AUTOMOUNT)))
-	try("mount_setattr (5.12)", preserved, false, exists(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE})))
-	try("fsopen of autofs (5.2)", preserved, false, useFD(unix.Fsopen("autofs", unix.FSOPEN_CLOEXEC)))
-	try("STATX_MNT_ID (5.8)", preserved, false, mountID())
-	try("pidfd_getfd (5.6)", "what one moment of a restore opens is lost to the next", false, getFD())
-	try("close_range (5.9)", "processes that outlive a run keep files open", false, unix.CloseRange(1<<30, 1<<30, unix.CLOSE_RANGE_CLOEXEC))
-	try("clone3 (5.7)", "systemd cannot be asked: its units are not repaired", false, clone3())
-	try("/proc/PID/task/TID/children (CONFIG_PROC_CHILDREN)", everything, true, children())
-	try("ptrace", reexecuted, false, ptraceAllowed())
+	try("pidfd-open", "pidfd_open (5.3)", everything, true, useFD(unix.PidfdOpen(os.Getpid(), 0)))
+	try("openat2", "openat2 (5.6)", everything, true, useFD(unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH, Resolve: unix.RESOLVE_IN_ROOT})))
+	try("open-tree", "open_tree, move_mount (5.2)", preserved, false, useFD(unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLOEXEC|unix.AT_NO_AUTOMOUNT)))
+	try("mount-setattr", "mount_setattr (5.12)", preserved, false, exists(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE})))
+	try("fsopen", "fsopen of autofs (5.2)", preserved, false, useFD(unix.Fsopen("autofs", unix.FSOPEN_CLOEXEC)))
+	try("statx-mnt-id", "STATX_MNT_ID (5.8)", preserved, false, mountID())
+	try("pidfd-getfd", "pidfd_getfd (5.6)", "no open file is passed from one stage of a restore to the next", false, getFD())
+	try("close-range", "close_range (5.9)", "helper processes keep files of the caller open", false, unix.CloseRange(1<<30, 1<<30, unix.CLOSE_RANGE_CLOEXEC))
+	try("clone3", "clone3 (5.7)", "systemd cannot be contacted: its units are not repaired", false, clone3())
+	try("proc-children", "/proc/PID/task/TID/children (CONFIG_PROC_CHILDREN)", everything, true, children())
+	try("ptrace", "ptrace", reexecuted, false, ptraceAllowed())
 	return list
 }
 
@@ -49,8 +49,8 @@ func useFD(fd int, err error) error {
 	return err
 }
 
-// exists turns every error of a system call but "not there" and "not allowed"
-// into none: the arguments were wrong on purpose.
+// exists drops every error of a system call but "not implemented" and "not permitted":
+// the arguments were wrong on purpose.
 func exists(err error) error {
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
 		return err

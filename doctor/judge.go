@@ -12,10 +12,16 @@ type judgement struct {
 }
 
 func (j *judgement) add(s Status, name, text, next string) {
-	j.checks = append(j.checks, Check{Name: name, Status: s, Text: text, Next: next})
+	j.checks = append(j.checks, Check{ID: strings.ReplaceAll(name, " ", "-"), Name: name, Status: s, Text: text, Next: next})
 }
 
-// Judge turns what was seen into verdicts.
+// addFeature adds a check of a feature of the kernel.
+func (j *judgement) addFeature(s Status, f Feature, next string) {
+	j.add(s, "kernel feature", f.Name+": "+f.Error+": "+f.Needed, next)
+	j.checks[len(j.checks)-1].ID += "-" + f.ID
+}
+
+// Judge turns facts into verdicts.
 func Judge(f *Facts) []Check {
 	j := &judgement{facts: f}
 	j.privileges()
@@ -34,11 +40,11 @@ func (j *judgement) privileges() {
 	const name = "privileges"
 	switch {
 	case !f.Root:
-		j.add(Fail, name, "not root", "call it as root")
+		j.add(Fail, name, "not root", "run it as root")
 	case len(f.Missing) > 0:
-		j.add(Fail, name, "root without "+strings.Join(f.Missing, ", "), "call it with all capabilities, not inside a container")
+		j.add(Fail, name, "root without "+strings.Join(f.Missing, ", "), "run it with all capabilities, outside of containers")
 	case !f.InitialUser:
-		j.add(Fail, name, "root of a user namespace only, where autofs cannot be mounted", "call it on the host itself")
+		j.add(Fail, name, "root of a user namespace, where autofs cannot be mounted", "run it on the host")
 	case !f.InitialPID:
 		j.add(OK, name, "root with all capabilities that are needed, in a pid namespace of its own: it reaches the containers below that", "")
 	default:
@@ -62,16 +68,16 @@ func (j *judgement) kernel() {
 		case x.Error == "":
 			can = append(can, x.Name)
 		case x.Essential:
-			j.add(Fail, "kernel feature", x.Name+": "+x.Error+": "+x.Needed, "use a newer kernel")
+			j.addFeature(Fail, x, "use a newer kernel")
 		default:
-			j.add(Warn, "kernel feature", x.Name+": "+x.Error+": "+x.Needed, "use a newer kernel, or look what forbids it")
+			j.addFeature(Warn, x, "use a newer kernel, or find out what forbids it")
 		}
 	}
 	if len(can) > 0 {
 		j.add(OK, "kernel features", strings.Join(can, ", "), "")
 	}
 	for _, s := range f.Security {
-		j.add(OK, "security module", s+": if it forbids something, its log says so", "")
+		j.add(OK, "security module", s+": if something is denied, look in its audit log", "")
 	}
 }
 
@@ -81,7 +87,7 @@ func (j *judgement) groups() {
 	}
 }
 
-// reports looks at what former repairs left.
+// reports looks at the reports of earlier repairs.
 func (j *judgement) reports() {
 	bad := 0
 	for _, r := range j.facts.Reports {

@@ -51,20 +51,23 @@ func (e Event) unlessHost(err error) error {
 	return err
 }
 
-// Environment variables with which CRIU calls an action script, beside
-// [stage.EnvAction] (criu/action-scripts.c).
+// Environment variables with which CRIU calls an action script (criu/action-scripts.c).
 const (
+	EnvAction   = "CRTOOLS_SCRIPT_ACTION" // CRIU's stage
 	envImageDir = "CRTOOLS_IMAGE_DIR"
 	envInitPID  = "CRTOOLS_INIT_PID"
 )
 
 // stageOf maps CRIU's stages to those of this program.
 var stageOf = map[string]stage.Name{
-	stage.PreRestore:          stage.Reserve,
-	stage.PostSetupNamespaces: stage.Prepare,
-	stage.PreResume:           stage.Preserve,
-	stage.PostResume:          stage.Repair,
+	"pre-restore":           stage.Reserve,
+	"post-setup-namespaces": stage.Prepare,
+	"pre-resume":            stage.Preserve,
+	"post-resume":           stage.Repair,
 }
+
+// IsAction reports whether there is work at a stage of CRIU.
+func IsAction(action string) bool { return stageOf[action] != "" }
 
 // criuOf returns the pid of the restoring process. At every stage CRIU passes its image
 // directory as /proc/CRIU/fd/N, also through a script that calls this program without
@@ -82,10 +85,10 @@ func criuOf(imageDir string) int {
 
 // ActionEvent reads the event from the environment of a CRIU action script.
 func ActionEvent(getenv func(string) string) (Event, error) {
-	action := getenv(stage.EnvAction)
+	action := getenv(EnvAction)
 	name, ours := stageOf[action]
 	if !ours {
-		return Event{}, fmt.Errorf("%s=%q: nothing is done at this stage", stage.EnvAction, action)
+		return Event{}, fmt.Errorf("%s=%q: nothing is done at this stage", EnvAction, action)
 	}
 	pid, err := strconv.Atoi(getenv(envInitPID))
 	if name == stage.Reserve {

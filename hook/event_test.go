@@ -31,7 +31,7 @@ func TestActionEvent(t *testing.T) {
 		"no stage":        {"", "42", Event{}, false},
 		"newline in name": {"post-resume\n", "42", Event{}, false},
 	} {
-		env := map[string]string{stage.EnvAction: test.action, envInitPID: test.pid, envImageDir: "/images"}
+		env := map[string]string{EnvAction: test.action, envInitPID: test.pid, envImageDir: "/images"}
 		e, err := ActionEvent(func(k string) string { return env[k] })
 		if (err == nil) != test.ok {
 			t.Errorf("%s: %+v, %v", name, e, err)
@@ -48,7 +48,7 @@ func TestActionEvent(t *testing.T) {
 		"/proc/99999999/fd/3": os.Getppid(), strings.TrimSuffix(self, "/"): os.Getppid(), "/images": os.Getppid(), "": os.Getppid(),
 		"/proc/1x/fd/3": os.Getppid(), "/proc/../fd/3": os.Getppid(),
 	} {
-		env := map[string]string{stage.EnvAction: "post-resume", envInitPID: "42", envImageDir: dir}
+		env := map[string]string{EnvAction: "post-resume", envInitPID: "42", envImageDir: dir}
 		if e, err := ActionEvent(func(k string) string { return env[k] }); err != nil || e.CRIU != want {
 			t.Errorf("%q: %+v, %v, want CRIU %d", dir, e, err, want)
 		}
@@ -57,7 +57,7 @@ func TestActionEvent(t *testing.T) {
 		"pre-restore": true, "post-setup-namespaces": true, "pre-resume": true, "post-resume": true, "pre-dump": false, "post-dump": false, "network-lock": false,
 		"network-unlock": false, "setup-namespaces": false, "post-restore": false, "orphan-pts-master": false, "": false,
 	} {
-		if stage.Ours(action) != want {
+		if IsAction(action) != want {
 			t.Errorf("%q: %v", action, !want)
 		}
 	}

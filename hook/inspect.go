@@ -49,6 +49,7 @@ func (r Runner) inspectInto(ctx context.Context, e Event, rep *report.Report) er
 	}
 	defer c.Close()
 	rep.Container = r.containerName(e, init)
+	r.named(rep.Container)
 	if c.HasAutofs() {
 		r.protect(init)
 	}

@@ -58,6 +58,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) err
 		return e.unlessHost(err)
 	}
 	rep.Container = r.containerName(e, init)
+	r.named(rep.Container)
 	criu, handover := r.loadHandover(e)
 	if criu != nil {
 		defer criu.Close()

@@ -32,6 +32,8 @@ type Runner struct {
 	Warn func(error)
 	// Note, if not nil, gets messages about changes that no report has.
 	Note func(string)
+	// Named, if not nil, gets the container's name as soon as it is known.
+	Named func(container string)
 	// Machine, if not nil, makes Inspect report problems with a checkpoint.
 	Machine *forecast.Machine
 	// Protect, if not nil, is called before the given process of a container can reach
@@ -54,6 +56,12 @@ func (r Runner) journal() journal.Store { return journal.NewStore(r.Directory) }
 func (r Runner) note(text string) {
 	if r.Note != nil {
 		r.Note(text)
+	}
+}
+
+func (r Runner) named(container string) {
+	if r.Named != nil {
+		r.Named(container)
 	}
 }
 

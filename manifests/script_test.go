@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
 )
 
 // TestActionScript runs the script at CRIU's stages, with a program that writes
@@ -40,7 +40,7 @@ func TestActionScript(t *testing.T) {
 		out, _ := cmd.CombinedOutput()
 		return string(out), cmd.ProcessState.ExitCode()
 	}
-	const prepare = stage.EnvAction + "=" + stage.PostSetupNamespaces
+	const prepare = hook.EnvAction + "=post-setup-namespaces"
 	if out, status := call(prepare); out != "" || status != 0 {
 		t.Errorf("no automount in the images: %q, exit status %d; want the program not to be called", out, status)
 	}
@@ -51,9 +51,9 @@ func TestActionScript(t *testing.T) {
 	// All stages of CRIU 4.2 (criu/action-scripts.c).
 	for _, action := range strings.Fields("pre-stream pre-dump post-dump pre-restore post-restore network-lock network-unlock " +
 		"setup-namespaces post-setup-namespaces pre-resume post-resume orphan-pts-master status-ready query-ext-files") {
-		out, status := call(stage.EnvAction + "=" + action)
+		out, status := call(hook.EnvAction + "=" + action)
 		wantOut, wantStatus := "", 0
-		if stage.Ours(action) {
+		if hook.IsAction(action) {
 			wantOut, wantStatus = "called 0 "+action+"\n", 3
 		}
 		if out != wantOut || status != wantStatus {
@@ -68,7 +68,7 @@ func TestActionScript(t *testing.T) {
 		if err := spoil(); err != nil {
 			t.Fatal(err)
 		}
-		if out, status := call(stage.EnvAction + "=post-resume"); !strings.Contains(out, program+" is missing") || status != 0 {
+		if out, status := call(hook.EnvAction + "=post-resume"); !strings.Contains(out, program+" is missing") || status != 0 {
 			t.Errorf("%s: %q, exit status %d", what, out, status)
 		}
 		_ = os.RemoveAll(program)

@@ -16,7 +16,8 @@ func TestJournal(t *testing.T) {
 	}
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
-	j := journal(pair[0])
+	j := &journald{socket: pair[0]}
+	j.container.Store("web\n1")
 	entry := &logrus.Entry{Level: logrus.WarnLevel, Message: "zwei\nZeilen: \"ä\" \x1b[2J\u2028\xff"}
 	if err := j.Fire(entry); err != nil {
 		t.Error(err)
@@ -25,7 +26,8 @@ func TestJournal(t *testing.T) {
 	n, err := unix.Read(pair[1], b)
 	want := "MESSAGE\n\x23\x00\x00\x00\x00\x00\x00\x00" + `zwei\nZeilen: "ä" \x1b[2J\u2028` + "\uFFFD\n" +
 		"PRIORITY\n\x01\x00\x00\x00\x00\x00\x00\x004\n" +
-		"SYSLOG_IDENTIFIER\n\x13\x00\x00\x00\x00\x00\x00\x00autofs-restore-hook\n"
+		"SYSLOG_IDENTIFIER\n\x13\x00\x00\x00\x00\x00\x00\x00autofs-restore-hook\n" +
+		"CONTAINER_NAME\n\x06\x00\x00\x00\x00\x00\x00\x00web\\n1\n"
 	if err != nil || string(b[:n]) != want {
 		t.Errorf("%q, %v, want %q", b[:max(n, 0)], err, want)
 	}

@@ -2,61 +2,92 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/sirupsen/logrus"
+	"github.com/sirupsen/logrus/hooks/writer"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 )
 
 // logger writes to standard error, which is CRIU's log for an action script,
 // and to the journal where there is one: CRIU's log is deleted by podman, CRI-O
 // and containerd after a successful restore.
-type logger struct{ *logrus.Logger }
+type logger struct {
+	*logrus.Logger
+	// course takes what a run begins with and comes to. For a command that is on
+	// standard output; it goes to the journal only, and errors beside JSON to standard
+	// error, too.
+	course  *logrus.Logger
+	journal *journald
+}
 
 func newLogger() *logger {
-	l := logrus.New()
+	l := &logger{Logger: newFormatted(), journal: dialJournal()}
 	l.SetOutput(os.Stderr)
-	// Names from the container are quoted by this formatter: they cannot forge
-	// a line of the log.
-	l.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
-	if j := dialJournal(); j >= 0 {
-		l.AddHook(j)
-	}
-	return &logger{l}
+	l.AddHook(l.journal)
+	l.course = l.Logger
+	return l
 }
+
+func newCommandLogger(asJSON bool) *logger {
+	l := newLogger()
+	l.course = newFormatted()
+	l.course.SetOutput(io.Discard)
+	l.course.AddHook(l.journal)
+	if asJSON {
+		l.course.AddHook(&writer.Hook{Writer: os.Stderr, LogLevels: []logrus.Level{logrus.ErrorLevel}})
+	}
+	return l
+}
+
+// newFormatted quotes names from the container: they cannot forge a line of the log.
+func newFormatted() *logrus.Logger {
+	l := logrus.New()
+	l.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
+	return l
+}
+
+// named adds a container's name to the lines that follow.
+func (l *logger) named(container string) { l.journal.container.Store(container) }
 
 func (l *logger) start(e hook.Event) {
 	of := ""
 	if e.PID > 0 {
 		of = fmt.Sprintf(" of process %d", e.PID)
 	}
-	l.Infof("autofs-restore-hook %s: %s%s", versionNumber, e.Trigger, of)
+	l.course.Infof("autofs-restore-hook %s: %s%s", versionNumber, e.Trigger, of)
 }
 
 // maxLines bounds the lines of a log about the same kind of trouble: a container
 // may have any number of mounts and processes.
 const maxLines = 50
 
-func (l *logger) end(e hook.Event, report *hook.Report, err error) {
-	switch {
-	case report != nil && report.Outcome != hook.Repaired && report.Outcome != hook.NothingToDo:
-		l.Error(report.Summary())
-		unrepaired := report.Unrepaired()
-		for _, u := range unrepaired[:min(len(unrepaired), maxLines)] {
-			l.Errorf("unrepaired: %s: %s", u.Listed(), u.Reason)
+func (l *logger) end(e hook.Event, rep *report.Report, err error) {
+	if rep == nil {
+		if err != nil {
+			l.course.Errorf("%s: %v", e.Trigger, err)
+			return
 		}
-		for _, w := range report.Waiting[:min(len(report.Waiting), maxLines)] {
-			l.Errorf("process %d (%q) waits on an automount at %q", w.PID, w.Command, w.Path)
-		}
-		if len(unrepaired) > maxLines || len(report.Waiting) > maxLines {
-			l.Error("there are more: see the report")
-		}
-	case report != nil:
-		l.Info(report.Summary())
-	case err != nil:
-		l.Errorf("%s: %v", e.Trigger, err)
-	default:
-		l.Infof("%s: done", e.Trigger)
+		l.course.Infof("%s: done", e.Trigger)
+		return
+	}
+	l.named(rep.Container)
+	if rep.Outcome == report.Repaired || rep.Outcome == report.NothingToDo {
+		l.course.Info(rep.Summary())
+		return
+	}
+	l.course.Error(rep.Summary())
+	unrepaired := rep.Unrepaired()
+	for _, u := range unrepaired[:min(len(unrepaired), maxLines)] {
+		l.course.Errorf("unrepaired: %s: %s", u.Listed(), u.Reason)
+	}
+	for _, w := range rep.Waiting[:min(len(rep.Waiting), maxLines)] {
+		l.course.Errorf("process %d (%q) waits on an automount at %q", w.PID, w.Command, w.Path)
+	}
+	if len(unrepaired) > maxLines || len(rep.Waiting) > maxLines {
+		l.course.Error("there are more: see the report")
 	}
 }

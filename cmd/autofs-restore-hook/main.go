@@ -1,15 +1,12 @@
 // Command autofs-restore-hook makes automounts work again in a container that
-// CRIU has restored. It is an OCI hook, a CRIU action script and a command for
-// people, told apart by how it is called.
+// CRIU has restored. It is an OCI hook, a CRIU action script and a command line
+// tool; its arguments and environment say which.
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -19,15 +16,17 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/remover"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/spawn"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 )
 
-// Exit statuses of the commands. As hook and action script the program always
-// ends with exitDone: a repair must never cost a restore.
+// Exit statuses of the commands. As hook and action script the program ends with
+// exitDone: a failed repair must not fail the restore.
 const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
+	exitPartly = 3 // some mounts are repaired, others not
 )
 
 // The main goroutine keeps the main thread for itself: a goroutine that enters a
@@ -35,63 +34,66 @@ const (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	// Calls at stages without work have ended before (package stage).
-	if os.Getenv(stage.EnvAction) != "" && len(os.Args) == 1 {
+	if action := os.Getenv(hook.EnvAction); action != "" && len(os.Args) == 1 {
+		if !hook.IsAction(action) {
+			return // CRIU calls at every stage of every dump and restore
+		}
 		os.Exit(actionScript())
 	}
-	os.Exit(command(os.Args[1:]))
+	os.Exit(dispatch(os.Args[1:]))
 }
 
-func command(args []string) int {
+// dispatch runs what the first argument names: a helper process, an OCI hook or a
+// command.
+func dispatch(args []string) int {
 	if len(args) == 0 {
-		fmt.Fprint(os.Stderr, usage)
+		fmt.Fprint(os.Stderr, usage())
 		return exitUsage
 	}
 	switch name := args[0]; {
 	case name == fdstore.Verb:
-		_ = spawn.Close()
-		if err := fdstore.Run(args[1:]); err != nil {
-			return exitFailed
-		}
-		return exitDone
+		return runHelper(fdstore.Run, args[1:])
 	case name == remover.Verb:
-		_ = spawn.Close()
-		if err := remover.Run(args[1:]); err != nil {
-			return exitFailed
-		}
-		return exitDone
+		return runHelper(remover.Run, args[1:])
 	case name == hook.WatchVerb:
 		return watch(args[1:])
 	case hook.IsStage(name):
 		return ociHook(name)
-	case name == "inspect":
-		return inspect(args[1:])
-	case name == "repair":
-		return repair(args[1:])
-	case name == "install", name == "uninstall":
-		return installer(name, args[1:])
-	case name == "doctor":
-		return examine(args[1:])
-	case name == "version", name == "--version":
-		return version(args[1:])
-	case name == "help", name == "--help", name == "-h":
-		fmt.Print(usage)
-		return exitDone
+	case name == listVerb:
+		return listContainers()
+	case name == "help":
+		return help(args[1:])
+	case name == "--help", name == "-h":
+		return help(nil)
+	case name == "--version", name == "-V":
+		return find("version").start(args[1:])
 	default:
+		if c := find(name); c != nil {
+			return c.start(args[1:])
+		}
 		return unknown(name)
 	}
 }
 
-// closeToOthers keeps a container's processes from what is ours, before any of it
-// is in reach: see package spawn. Where it fails the work is done all the same.
-func closeToOthers(log *logger) {
+// runHelper runs a helper process, which has no log.
+func runHelper(run func([]string) error, args []string) int {
+	_ = spawn.Close() // its work does not depend on it
+	if err := run(args); err != nil {
+		return exitFailed
+	}
+	return exitDone
+}
+
+// protectProcess keeps a container's processes from reading this one, before any of
+// them can reach it: see package spawn. A failure does not stop the work.
+func protectProcess(log *logger) {
 	if err := spawn.Close(); err != nil {
 		log.Warn(err)
 	}
 }
 
-// sealed is the hook.Runner's Protect: the program executes itself, as a copy that
-// finds the input on standard input.
+// sealed is for the field Protect of hook.Runner: the program executes a copy of
+// itself, with the input on standard input.
 func sealed(input []byte) func(pid int) error {
 	return func(pid int) error { return spawn.Seal(pid, input) }
 }
@@ -104,7 +106,7 @@ func actionScript() int {
 		log.Error(err)
 		return log.exitStatus(exitFailed)
 	}
-	closeToOthers(log)
+	protectProcess(log)
 	return log.exitStatus(run(log, event, nil).Outcome.ExitStatus())
 }
 
@@ -112,7 +114,7 @@ func actionScript() int {
 func ociHook(name string) int {
 	log := newLogger()
 	log.limit(name)
-	state, err := hook.ReadState(standardInput())
+	state, err := hook.ReadState(os.Stdin)
 	if err != nil {
 		log.Errorf("%s: %v", name, err)
 		return log.exitStatus(exitUsage)
@@ -129,12 +131,9 @@ func ociHook(name string) int {
 	if err != nil {
 		log.Warn(err)
 	}
-	closeToOthers(log)
+	protectProcess(log)
 	return log.exitStatus(run(log, event, input).Outcome.ExitStatus())
 }
-
-// standardInput is what package stage has read of it, and the rest.
-func standardInput() io.Reader { return io.MultiReader(bytes.NewReader(stage.Input), os.Stdin) }
 
 // watch is the program as the process that a createRuntime hook leaves behind.
 func watch(args []string) int {
@@ -144,40 +143,40 @@ func watch(args []string) int {
 		log.Error(err)
 		return exitUsage
 	}
-	// What it has inherited is not to get lost later.
+	// An exec later would lose the inherited state.
 	if err := spawn.Seal(event.PID, nil); err != nil {
 		log.Warn(err)
 	}
-	closeToOthers(log)
+	protectProcess(log)
 	run(log, event, nil)
 	return exitDone
 }
 
-// unknown handles a word that is no command. A newer runtime may know hook
-// stages that this version does not; that must not stop a container.
+// unknown handles a word that is no command. A newer runtime may have hook stages that
+// this version does not know: they must not stop a container.
 func unknown(word string) int {
+	fail := func() int {
+		fmt.Fprintf(os.Stderr, "%s: unknown command %q\nSee \"%s --help\".\n", programName, word, programName)
+		return exitUsage
+	}
 	if info, err := os.Stdin.Stat(); err == nil && info.Mode()&os.ModeCharDevice == 0 {
-		time.AfterFunc(stateTime, func() {
-			fmt.Fprintf(os.Stderr, "autofs-restore-hook: unknown command %q\n\n%s", word, usage)
-			os.Exit(exitUsage)
-		})
-		if state, err := hook.ReadState(standardInput()); err == nil && state.Version != "" {
+		time.AfterFunc(stateTime, func() { os.Exit(fail()) })
+		if state, err := hook.ReadState(os.Stdin); err == nil && state.Version != "" {
 			newLogger().Warnf("%q: an OCI hook stage that this version does not know; nothing is done", word)
 			return exitDone
 		}
 	}
-	fmt.Fprintf(os.Stderr, "autofs-restore-hook: unknown command %q\n\n%s", word, usage)
-	return exitUsage
+	return fail()
 }
 
-// run carries out an event with one line in the log at the start and one at
-// the end. input is what was read from standard input.
-func run(log *logger, event hook.Event, input []byte) *hook.Report {
+// run handles an event, with one line in the log at the start and one at the end.
+// input is the text that was read from standard input.
+func run(log *logger, event hook.Event, input []byte) *report.Report {
 	if !event.Watch {
-		// Before anything is written, too. Not for the time that it takes to say what
-		// was done.
+		// It starts before anything is logged. The output of a command does not count.
 		defer log.limit(event.Trigger).Stop()
 	}
+	log.named(event.ContainerID)
 	if event.Watch || !spawn.Sealed() {
 		log.start(event)
 	}
@@ -187,43 +186,43 @@ func run(log *logger, event hook.Event, input []byte) *hook.Report {
 	}
 	runner := hook.Runner{
 		Version:   versionNumber,
-		Directory: hook.Directory, Config: config, Warn: func(err error) { log.Warn(err) },
-		Note: func(text string) { log.Info(text) }, Protect: sealed(input),
+		Directory: journal.Directory, Config: config, Warn: func(err error) { log.Warn(err) },
+		Note: func(text string) { log.Info(text) }, Named: log.named, Protect: sealed(input),
 	}
-	report, err := runner.Run(context.Background(), event)
-	log.end(event, report, err)
+	rep, err := runner.Run(context.Background(), event)
+	log.end(event, rep, err)
 	switch {
-	case report != nil:
-		return report
+	case rep != nil:
+		return rep
 	case err != nil:
-		return &hook.Report{Outcome: hook.Failed, Error: err.Error()}
+		return &report.Report{Outcome: report.Failed, Error: err.Error()}
 	}
-	return &hook.Report{Outcome: hook.NothingToDo}
+	return &report.Report{Outcome: report.NothingToDo}
 }
 
 // stateTime is how long a runtime may take to write a container's state.
 const stateTime = time.Second
 
-// lastWords is how long the program takes to say that its time is over.
+// lastWords is how long the program may take to log that its time is over.
 const lastWords = 100 * time.Millisecond
 
-// limit ends the program soon after its deadline, whatever it is stuck on: the kernel ends
-// its threads with it.
+// limit ends the program soon after its deadline, also when its threads are blocked in
+// the kernel.
 func (l *logger) limit(what string) *time.Timer {
 	return time.AfterFunc(hook.Deadline+time.Second/4, func() {
 		status := exitFailed
 		if config, _ := hook.ReadConfig(hook.ConfigFile); !config.Strict && !strings.HasPrefix(what, "command:") {
 			status = exitDone
 		}
-		// The reader of the log may be what everything waits for.
+		// The reader of the log may be the reason for the delay.
 		time.AfterFunc(lastWords, func() { os.Exit(status) })
 		l.Errorf("%s: not finished within %s, given up", what, hook.Deadline)
 		os.Exit(status)
 	})
 }
 
-// exitStatus is the exit status of a hook or action script: 0 whatever
-// happened, unless the administrator wants to know.
+// exitStatus is the exit status of a hook or action script: 0, unless the configuration
+// says strict.
 func (l *logger) exitStatus(status int) int {
 	if status == exitDone {
 		return exitDone
@@ -237,5 +236,3 @@ func (l *logger) exitStatus(status int) int {
 	}
 	return exitDone
 }
-
-var errOneProcess = errors.New("want one argument, the number of the container's first process")

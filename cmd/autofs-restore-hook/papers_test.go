@@ -1,60 +1,97 @@
 package main
 
 import (
-	"os"
+	"flag"
 	"strings"
 	"testing"
-	"unicode"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/cmd/internal/manual"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 )
 
-// TestPapers: the manual page and the completions know every command and option
-// that the summary names, and no option that it does not.
+//go:generate go test -run ^TestPapers$ . -update
+
+var update = flag.Bool("update", false, "write the manual pages and the completions")
+
+// described is the program as the manual describes it.
+func described() *manual.Program {
+	p := &manual.Program{Name: programName, Statuses: otherStatuses}
+	for _, c := range commands() {
+		d := manual.Command{
+			Name: c.name, Synopsis: c.synopsis(), Summary: c.summary, Text: c.text, Container: c.arguments != "",
+		}
+		c.visit(func(o option) {
+			m := manual.Option{Name: o.name, Value: o.value, Usage: o.usage}
+			switch v := c.options.Lookup(o.name).Value.(type) {
+			case choice:
+				m.Words = v.words
+			case *engines:
+				m.Words = engineWords
+			}
+			d.Options = append(d.Options, m)
+		})
+		p.Commands = append(p.Commands, d)
+	}
+	return p
+}
+
+// TestPapers: the manual pages and the completions are those of the commands. With
+// -update it writes them.
 func TestPapers(t *testing.T) {
-	people, _, _ := strings.Cut(usage, "Called by programs:")
-	_, people, _ = strings.Cut(people, "Called by people:")
-	want := map[string]bool{}
-	for line := range strings.Lines(people) {
-		if name := strings.Fields(line); len(name) > 0 && !strings.HasPrefix(line, "    ") {
-			want[name[0]] = true
-		}
-		for _, o := range options(line) {
-			want[o] = true
-		}
-	}
-	if len(want) < 14 {
-		t.Errorf("only %v in the summary", want)
-	}
-	for file, form := range map[string]*strings.Replacer{
-		"man/autofs-restore-hook.8":           strings.NewReplacer(`\-`, "-"),
-		"completion/autofs-restore-hook.bash": strings.NewReplacer(),
-		"completion/_autofs-restore-hook":     strings.NewReplacer(),
-		"completion/autofs-restore-hook.fish": strings.NewReplacer(" -l ", " --"),
-	} {
-		data, err := os.ReadFile("../../packaging/" + file)
+	p := described()
+	for _, name := range []string{"autofs-restore-hook.8", "autofs-restore-hook.conf.5"} {
+		page, err := p.Page(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := form.Replace(string(data))
-		for word := range want {
-			if !strings.Contains(text, word) {
-				t.Errorf("%s says nothing of %s", file, word)
-			}
-		}
-		for _, o := range options(text) {
-			if !want[o] {
-				t.Errorf("%s has %s, which the summary has not", file, o)
-			}
+		manual.Check(t, "../../packaging/man/"+name, page, *update)
+	}
+	for name, text := range map[string][]byte{
+		"autofs-restore-hook.bash": p.Bash(listVerb), "_autofs-restore-hook": p.Zsh(listVerb), "autofs-restore-hook.fish": p.Fish(listVerb),
+	} {
+		manual.Check(t, "../../packaging/completion/"+name, text, *update)
+	}
+}
+
+// TestOutcomes: the manual page explains every outcome.
+func TestOutcomes(t *testing.T) {
+	page, err := described().Page("autofs-restore-hook.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, outcome := range []string{
+		string(plan.Healthy), string(plan.Preserved), string(plan.Reexecuted), string(plan.Reloaded), string(plan.Restarted), string(plan.Unrepaired),
+		string(report.Repaired), string(report.NothingToDo), string(report.Partial), string(report.Failed), string(report.Planned),
+	} {
+		if !strings.Contains(string(page), `\fB`+strings.ReplaceAll(outcome, "-", `\-`)+`\f`) {
+			t.Errorf("no outcome %s", outcome)
 		}
 	}
 }
 
-// options lists the words that begin with two dashes.
-func options(text string) []string {
-	var list []string
-	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r != '-' && !unicode.IsLetter(r) }) {
-		if len(word) > 3 && strings.HasPrefix(word, "--") {
-			list = append(list, word)
+// TestBashCompletion calls the function that bash calls.
+func TestBashCompletion(t *testing.T) {
+	const script = `program() { echo web shop; }; alias autofs-restore-hook=program; shopt -s expand_aliases
+. ../../packaging/completion/autofs-restore-hook.bash
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _autofs_restore_hook; echo "${COMPREPLY[*]}"`
+	for words, want := range map[string]string{
+		"in":                         "inspect install",
+		"--v":                        "--version",
+		"help un":                    "uninstall",
+		"repair --str":               "--strategy",
+		"repair --strategy re":       "reexec restart",
+		"repair w":                   "web",
+		"inspect --json s":           "shop",
+		"install --engine po":        "podman",
+		"install --engine criu,po":   "criu,podman",
+		"uninstall --engine a,b,con": "a,b,containerd",
+		"uninstall --f":              "",
+		"doctor --":                  "--json --help",
+	} {
+		args := append([]string{"--norc", "-c", script, "bash", programName}, strings.Split(words, " ")...)
+		if r := (call{}).with(t, "bash", args...); strings.TrimSpace(r.out) != want || r.errors != "" {
+			t.Errorf("%s: %q, want %q\n%s", words, r.out, want, r.errors)
 		}
 	}
-	return list
 }

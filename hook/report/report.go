@@ -221,7 +221,7 @@ func (r *Report) Summary() string {
 		name = "process " + strconv.Itoa(r.PID)
 	}
 	if r.Error != "" {
-		return fmt.Sprintf("%s: failed in %.1f ms: %q", name, r.DurationMS, r.Error)
+		return fmt.Sprintf("%s: failed in %.1f ms: %q", name, r.DurationMS, strings.TrimPrefix(r.Error, name+": "))
 	}
 	counts, cured := r.count()
 	var parts []string
@@ -241,10 +241,12 @@ func (r *Report) Summary() string {
 // result describes the result of the run; suffix follows the duration.
 func (r *Report) result(cured, unrepaired int) (result, suffix string) {
 	switch {
-	case r.Planned:
-		return "nothing was changed", ", planned"
+	case len(r.Mounts) == 0:
+		return "no automounts: nothing to do", ""
 	case cured+unrepaired == 0:
 		return "nothing to do", ""
+	case r.Planned:
+		return "nothing was changed", ", planned"
 	case unrepaired > 0:
 		result = fmt.Sprintf("%d of %s repaired", cured, automounts(cured+unrepaired))
 	default:

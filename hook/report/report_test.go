@@ -168,8 +168,14 @@ func TestOneLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
-	if len(lines) != 6 || strings.ContainsAny(out.String(), "\x1b\u202e") || !utf8.ValidString(out.String()) {
-		t.Errorf("%d lines:\n%q", len(lines), out.String())
+	// Two mounts, each in a namespace of its own and with details; two waiters and the summary.
+	if len(lines) != (1+1+1+2)+(1+1+1+1)+2+1 || strings.ContainsAny(out.String(), "\x1b\u202e") || !utf8.ValidString(out.String()) {
+		t.Errorf("%d lines:\n%s", len(lines), out.String())
+	}
+	for _, l := range lines {
+		if n := utf8.RuneCountInString(l); n > tableWidth {
+			t.Errorf("%d columns: %s", n, l)
+		}
 	}
 	groups := r.Unrepaired()
 	if len(groups) != 1 || groups[0].Reason != containertest.HostileName || len(groups[0].Paths) != 1 {
@@ -207,7 +213,7 @@ func TestConcludePlanned(t *testing.T) {
 		if r.Outcome != test.want || r.Outcome.ExitStatus() != test.status {
 			t.Errorf("%+v: %s (%d)", test, r.Outcome, r.Outcome.ExitStatus())
 		}
-		if unchanged := strings.HasPrefix(r.Summary(), "c1: nothing was changed in "); unchanged != (test.planned && test.err == "") {
+		if unchanged := strings.HasPrefix(r.Summary(), "c1: nothing was changed in "); unchanged != (test.want == Planned) {
 			t.Errorf("%+v: %q", test, r.Summary())
 		}
 	}
@@ -239,7 +245,7 @@ func TestSummary(t *testing.T) {
 		"c1: 0 of 1 automount repaired in 1.0 ms: 1 unrepaired":                      {Mounts: []Mount{at("/a", 1, plan.Unrepaired)}},
 		"c1: 1 automount repaired in 1.0 ms, but processes still wait: 1 reexecuted": {Stuck: true, Mounts: []Mount{at("/a", 1, plan.Reexecuted)}},
 		"c1: nothing to do in 1.0 ms: 1 healthy":                                     {Mounts: []Mount{at("/a", 1, plan.Healthy), at("/a", 2, plan.Healthy)}},
-		"c1: nothing to do in 1.0 ms":                                                {},
+		"c1: no automounts: nothing to do in 1.0 ms":                                 {},
 		"c1: nothing was changed in 1.0 ms, planned: 1 reexecuted":                   {Planned: true, Mounts: []Mount{at("/a", 1, plan.Reexecuted)}},
 		`c1: failed in 1.0 ms: "no such process"`:                                    {Error: "no such process"},
 	} {

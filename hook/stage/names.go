@@ -1,3 +1,4 @@
+// Package stage names the stages of a restore at which there is work.
 package stage
 
 // Name is one of the four points of a restore at which the program works.

@@ -13,8 +13,6 @@ import (
 // unmerged are names of the contract that the sources do not have yet: they come with
 // other branches. The list is to become empty.
 var unmerged = map[string][]string{
-	"Check":  {"id"},
-	"option": {"--all", "--help"},
 	"target": {"test-cri"},
 }
 

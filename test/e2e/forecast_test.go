@@ -19,7 +19,7 @@ func inspectCheckpoint(t *testing.T, c *lab.Container) string {
 		t.Errorf("inspect: exit status %d: %s", result.Status, result.Stderr)
 	}
 	var lines []string
-	for line := range strings.Lines(string(result.Stdout)) {
+	for line := range strings.Lines(strings.ReplaceAll(string(result.Stdout), "\n  ", " ")) { // a text continues below
 		if strings.HasPrefix(line, "checkpoint: ") || strings.HasPrefix(line, "restore of a checkpoint: ") {
 			lines = append(lines, line)
 		}
