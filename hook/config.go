@@ -13,18 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ConfigFile is the administrator's configuration. It need not exist.
+// ConfigFile is the administrator's configuration. It may be absent.
 const ConfigFile = "/etc/autofs-restore-hook.conf"
 
-// maxConfig bounds the configuration, in bytes.
+// maxConfig is the longest configuration, in bytes.
 const maxConfig = 64 << 10
 
-// Config is what the administrator chose.
+// Config is the administrator's configuration. The zero value is the default.
 type Config struct {
-	// Strict makes what fails the exit status of the hook and the action script
-	// too. CRIU and runc heed it before the container's processes exist
-	// (pre-restore, post-setup-namespaces, createRuntime): there it fails the
-	// restore. Later CRIU only logs it.
+	// Strict makes the hook and the action script exit with an error if a stage
+	// fails. Before the container's processes exist (pre-restore,
+	// post-setup-namespaces, createRuntime) CRIU and runc abort the restore then. At
+	// later stages CRIU only logs the error.
 	Strict bool
 	// ReexecuteReplaced allows a container's systemd to re-execute itself, so that
 	// its state can be corrected, even if its program file was replaced since it
@@ -32,7 +32,8 @@ type Config struct {
 	ReexecuteReplaced bool
 }
 
-// ReadConfig reads ConfigFile; no file means no choices.
+// ReadConfig reads a configuration, normally [ConfigFile]. An absent file is the zero
+// Config.
 func ReadConfig(path string) (Config, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,7 +75,7 @@ func parseConfig(r io.Reader) (Config, error) {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return Config{}, fmt.Errorf("after its start: %w", err)
+		return Config{}, fmt.Errorf("read: %w", err)
 	}
 	return c, nil
 }

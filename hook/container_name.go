@@ -14,12 +14,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// maxID bounds a container's name in file names, in bytes.
+// maxID is the longest container name in file names, in bytes.
 const maxID = 200
 
-// containerName finds what the engine calls the container: what it told us,
-// else the last argument of the runtime that runs CRIU ("runc restore … ID"),
-// else the container's control group, else its process number.
+// containerName returns the engine's name for the container, as a file name: that of the
+// event, else the last argument of the runtime that runs CRIU ("runc restore … ID"),
+// else a name from the container's control group, else the first process's number.
 func (r Runner) containerName(e Event, init *nsenter.Process) string {
 	if e.ContainerID != "" {
 		return fileName(e.ContainerID)
@@ -37,8 +37,9 @@ func (r Runner) containerName(e Event, init *nsenter.Process) string {
 	return "pid-" + strconv.Itoa(init.PID())
 }
 
-// idOfGroups asks the hierarchy of version 2 first: on a host with both, the
-// others may hold only what contains the engine itself.
+// idOfGroups returns the container's name from its control groups, "" if there is none.
+// The hierarchy of version 2 has precedence: on a host with both versions the group in
+// another hierarchy may be the engine's own.
 func idOfGroups(init *nsenter.Process) string {
 	groups, err := cgroup.Of(init)
 	if err != nil {
@@ -57,11 +58,11 @@ func idOfGroups(init *nsenter.Process) string {
 	return found
 }
 
-// idOfGroup takes a container's name from a control group. The engines' names are
-// "libpod-ID.scope", "crio-ID.scope", "cri-containerd-ID.scope", "/ID", where ID is
-// 64 hexadecimal digits: the first that looks like one of these is it, since what
-// comes below is the container's own. Else it is the last part, but for what
-// systemd and crun have below.
+// idOfGroup returns the container's name from the path of a control group. Engines use
+// "libpod-ID.scope", "crio-ID.scope", "cri-containerd-ID.scope" and "/ID", where ID is
+// 64 hexadecimal digits. The first part of this form counts, since the container itself
+// names the groups below. Without one it is the last part, except for the groups that
+// systemd and crun create below it.
 func idOfGroup(group string) string {
 	for part := range strings.SplitSeq(group, "/") {
 		if id := engineID(part); id != "" {
@@ -76,8 +77,8 @@ func idOfGroup(group string) string {
 	return name
 }
 
-// engineID is the name that an engine gave, if a part of a control group's path
-// ends with one.
+// engineID returns the ID that a part of a control group's path ends with, "" if there
+// is none.
 func engineID(part string) string {
 	const length = 64
 	id := strings.TrimSuffix(part, ".scope")
@@ -88,9 +89,9 @@ func engineID(part string) string {
 	return id
 }
 
-// freeName is the name that a report is written under: not the one of another
-// container that lives and is called the same. A container can choose the last
-// part of its control group.
+// freeName returns the name for the container's report. A container can choose the last
+// part of its control group, so that another running container may have the same name:
+// then it is the process number.
 func (r Runner) freeName(name string, init *nsenter.Process) string {
 	var other report.Report
 	data, err := os.ReadFile(r.journal().ReportPath(name))
@@ -99,7 +100,7 @@ func (r Runner) freeName(name string, init *nsenter.Process) string {
 	}
 	p, err := nsenter.Open(other.PID)
 	if err != nil {
-		return name // of a container that has ended, most likely the same one
+		return name // the other container has ended
 	}
 	defer p.Close()
 	if fileName(idOfGroups(p)) != name {
@@ -108,7 +109,7 @@ func (r Runner) freeName(name string, init *nsenter.Process) string {
 	return "pid-" + strconv.Itoa(init.PID())
 }
 
-// parentOf is the number of a process's parent, 0 if it cannot be read.
+// parentOf returns the pid of a process's parent, 0 if it cannot be read.
 func parentOf(pid int) int {
 	p, err := nsenter.Open(pid)
 	if err != nil {
@@ -136,8 +137,7 @@ func validID(id string) bool {
 	return strings.Trim(id, idBytes) == ""
 }
 
-// fileName makes a container's name usable as a file name, and leaves those
-// alone that are.
+// fileName returns the container's name if it is a safe file name, else a hash of it.
 func fileName(id string) string {
 	if validID(id) {
 		return id

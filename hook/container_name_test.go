@@ -11,9 +11,9 @@ import (
 
 func TestContainerName(t *testing.T) {
 	p := open(t, testenv.Start(t, nil))
-	nowhere := Runner{Directory: t.TempDir()}
+	r := Runner{Directory: t.TempDir()}
 	for name, test := range map[string]struct{ id, want string }{
-		"as told":   {"c1", "c1"},
+		"as named":  {"c1", "c1"},
 		"long":      {strings.Repeat("a", maxID), strings.Repeat("a", maxID)},
 		"too long":  {strings.Repeat("a", maxID+1), ""},
 		"a path":    {"../../etc/passwd", ""},
@@ -22,16 +22,16 @@ func TestContainerName(t *testing.T) {
 		"control":   {"a\nb", ""},
 		"NUL":       {"a\x00b", ""},
 	} {
-		got := nowhere.containerName(Event{ContainerID: test.id}, p)
+		got := r.containerName(Event{ContainerID: test.id}, p)
 		if test.want == "" && (!strings.HasPrefix(got, "id-") || !validID(got)) || test.want != "" && got != test.want {
 			t.Errorf("%s: %q", name, got)
 		}
-		if filepath.Base(got) != got || got != nowhere.containerName(Event{ContainerID: test.id}, p) {
-			t.Errorf("%s: %q is no lasting file name", name, got)
+		if filepath.Base(got) != got || got != r.containerName(Event{ContainerID: test.id}, p) {
+			t.Errorf("%s: %q is no stable file name", name, got)
 		}
 	}
-	if got := nowhere.containerName(Event{}, p); !validID(got) {
-		t.Errorf("untold: %q", got)
+	if got := r.containerName(Event{}, p); !validID(got) {
+		t.Errorf("without a name: %q", got)
 	}
 }
 
@@ -63,12 +63,12 @@ func TestIDOfGroup(t *testing.T) {
 	}
 }
 
-// TestFreeName: a container does not write its report in the place of another one
-// that lives and is called the same.
+// TestFreeName: the report of a container does not replace that of another running
+// container with the same name.
 func TestFreeName(t *testing.T) {
 	p := open(t, testenv.Start(t, nil))
 	other := testenv.Start(t, nil)
-	s := Runner{Directory: t.TempDir()}
+	r := Runner{Directory: t.TempDir()}
 	name := fileName(idOfGroups(p)) // both are in the group of the tests
 	for text, want := range map[string]string{
 		"":                                      name,
@@ -77,10 +77,10 @@ func TestFreeName(t *testing.T) {
 		fmt.Sprintf(`{"pid": %d}`, other.PID()): fmt.Sprintf("pid-%d", p.PID()),
 		`{"pid": 4194305}`:                      name,
 	} {
-		if err := s.journal().SaveReport(name, []byte(text)); err != nil {
+		if err := r.journal().SaveReport(name, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
-		if got := s.freeName(name, p); got != want {
+		if got := r.freeName(name, p); got != want {
 			t.Errorf("beside %q: %q, want %q", text, got, want)
 		}
 	}

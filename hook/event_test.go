@@ -31,7 +31,7 @@ func TestActionEvent(t *testing.T) {
 		"no stage":        {"", "42", Event{}, false},
 		"newline in name": {"post-resume\n", "42", Event{}, false},
 	} {
-		env := map[string]string{EnvAction: test.action, EnvInitPID: test.pid, EnvImageDir: "/images"}
+		env := map[string]string{EnvAction: test.action, envInitPID: test.pid, envImageDir: "/images"}
 		e, err := ActionEvent(func(k string) string { return env[k] })
 		if (err == nil) != test.ok {
 			t.Errorf("%s: %+v, %v", name, e, err)
@@ -48,7 +48,7 @@ func TestActionEvent(t *testing.T) {
 		"/proc/99999999/fd/3": os.Getppid(), strings.TrimSuffix(self, "/"): os.Getppid(), "/images": os.Getppid(), "": os.Getppid(),
 		"/proc/1x/fd/3": os.Getppid(), "/proc/../fd/3": os.Getppid(),
 	} {
-		env := map[string]string{EnvAction: "post-resume", EnvInitPID: "42", EnvImageDir: dir}
+		env := map[string]string{EnvAction: "post-resume", envInitPID: "42", envImageDir: dir}
 		if e, err := ActionEvent(func(k string) string { return env[k] }); err != nil || e.CRIU != want {
 			t.Errorf("%q: %+v, %v, want CRIU %d", dir, e, err, want)
 		}
@@ -63,8 +63,8 @@ func TestActionEvent(t *testing.T) {
 	}
 }
 
-// TestHostNamespace has a process that is restored where CRIU runs, as a job or a
-// Java program is: nothing to do, and no error but for a person.
+// TestHostNamespace: nothing is done for a process that is restored into the host's own
+// mount namespace, as a job or a Java program is. Only a command reports an error.
 func TestHostNamespace(t *testing.T) {
 	testenv.RequireRoot(t)
 	child := testenv.Start(t, nil)

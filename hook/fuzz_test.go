@@ -10,8 +10,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 )
 
-// FuzzState feeds what an OCI runtime, and through annotations a container
-// image, writes on a hook's standard input.
+// FuzzState: the container state on a hook's standard input, whose annotations may come
+// from a container image.
 func FuzzState(f *testing.F) {
 	f.Add("createRuntime", []byte(`{"ociVersion":"1.2.0","id":"c1","status":"stopped","pid":12,"bundle":"/b"}`))
 	f.Add("poststart", []byte(`{"id":"../../etc","pid":-1,"annotations":{"a":"b"}}`))
@@ -36,8 +36,7 @@ func FuzzState(f *testing.F) {
 	})
 }
 
-// FuzzReportName: whatever a container is called, its report stays in the folder
-// of reports.
+// FuzzReportName: no name of a container makes a report leave the folder of reports.
 func FuzzReportName(f *testing.F) {
 	for _, name := range []string{"c1", "../x", "a/b", ".", "..", "", "\x00", "a\nb", strings.Repeat("x", 300)} {
 		f.Add(name)

@@ -18,10 +18,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+
 	"golang.org/x/sys/unix"
 )
 
-// Inspect looks at a container and plans, changing nothing.
+// Inspect reports the plan for a container and changes nothing. With a
+// [Runner.Machine] the report also has the problems that CRIU would have with the
+// container. The error is also in the report.
 func (r Runner) Inspect(ctx context.Context, e Event) (*report.Report, error) {
 	r.Warn = report.TruncateWarnings(r.Warn)
 	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
@@ -40,81 +43,83 @@ func (r Runner) inspectInto(ctx context.Context, e Event, rep *report.Report) er
 		return err
 	}
 	defer init.Close()
-	sc, err := container.Open(init, e.Everyone)
+	c, err := container.Open(init, e.Everyone)
 	if err != nil {
 		return err
 	}
-	defer sc.Close()
+	defer c.Close()
 	rep.Container = r.containerName(e, init)
 	r.named(rep.Container)
-	if sc.HasAutofs() {
+	if c.HasAutofs() {
 		r.protect(init)
 	}
-	session := cure.NewSession(sc, r.journal(), r.Warn)
+	session := cure.NewSession(c, r.journal(), r.Warn)
 	defer session.Close()
 	if err := session.LoadParkings(); err != nil {
 		r.Warn(err)
 	}
-	snapshot, err := r.snapshot(e, sc, &journal.Handover{})
+	snapshot, err := r.snapshot(e, c, &journal.Handover{})
 	if err != nil {
 		return err
 	}
 	rep.Describe(snapshot, plan.New(snapshot))
 	if r.Machine != nil {
-		rep.Checkpoint = r.obstacles(ctx, sc, snapshot)
+		rep.Checkpoint = r.checkpointProblems(ctx, c, snapshot)
 	}
-	if text := sc.AllInOwnGroup(); text != "" {
+	if text := c.AllInOwnGroup(); text != "" {
 		rep.Warnings = append(rep.Warnings, text)
 	}
 	return nil
 }
 
-// obstacles is what CRIU would fail at if the container were checkpointed now, or
-// restored elsewhere. Never nil.
-func (r Runner) obstacles(ctx context.Context, sc *container.Container, snapshot *container.Snapshot) []forecast.Problem {
+// checkpointProblems returns the problems that CRIU would have with a checkpoint of the
+// container now, or with its restore on another machine; never nil.
+func (r Runner) checkpointProblems(ctx context.Context, c *container.Container, snapshot *container.Snapshot) []forecast.Problem {
 	problems := append([]forecast.Problem{}, r.Machine.Problems()...)
 	var list []forecast.Autofs
 	for i := range snapshot.Mounts {
-		list = append(list, autofsOf(sc, &snapshot.Mounts[i]))
+		list = append(list, autofsOf(c, &snapshot.Mounts[i]))
 	}
 	problems = append(problems, forecast.Maps(list)...)
 	for _, w := range snapshot.Waiters {
 		problems = append(problems, forecast.Waiting(w.PID, w.Command, w.Path))
 	}
-	if hasSystemdAutomount(snapshot) && !hasDevice(sc.Init) {
+	if hasSystemdAutomount(snapshot) && !hasDevice(c.Init) {
 		problems = append(problems, forecast.NoDevice())
 	}
-	own := ""
-	if inside, err := cgroup.HasOwnNamespace(sc.Init); err != nil {
+	group := "" // of a container without a cgroup namespace
+	if has, err := cgroup.HasOwnNamespace(c.Init); err != nil {
 		r.Warn(err)
-	} else if !inside {
-		if own, err = cgroup.Own(sc.Init); err != nil {
+	} else if !has {
+		if group, err = cgroup.Own(c.Init); err != nil {
 			r.Warn(err)
 		}
 	}
-	watches, err := forecast.Watches(ctx, sc.Init, sc.Members, own, *r.Machine)
+	watches, err := forecast.Watches(ctx, c.Init, c.Members, group, *r.Machine)
 	if err != nil {
 		r.Warn(err)
 	}
 	return append(problems, watches...)
 }
 
-func autofsOf(sc *container.Container, m *container.Mount) forecast.Autofs {
+// autofsOf describes a mount for package forecast.
+func autofsOf(c *container.Container, m *container.Mount) forecast.Autofs {
 	a := forecast.Autofs{Namespace: m.Namespace, Path: m.Path, Type: m.Options.Type, Daemon: m.Master.Kind == master.Automount}
-	for _, c := range m.Below {
-		if c.Type != "autofs" {
-			a.Covers = append(a.Covers, c.Path)
+	for _, cover := range m.Below {
+		if cover.Type != "autofs" {
+			a.Covers = append(a.Covers, cover.Path)
 		}
 	}
-	if p := sc.Masters[m.Master.PID]; p != nil && m.Main {
-		a.Unread = unread(p.Process, m.Master.PipeFD)
+	if daemon := c.Masters[m.Master.PID]; daemon != nil && m.Main {
+		a.Unread = unreadBytes(daemon.Process, m.Master.PipeFD)
 	}
 	return a
 }
 
-// unread is how many bytes are in a pipe that a process has open for reading.
-func unread(p *nsenter.Process, number int) int {
-	fd, err := sys.PidfdGetfd(p.Pidfd(), number)
+// unreadBytes returns how many bytes are in the pipe that descriptor pipeFD of the
+// process reads; 0 if that is unknown.
+func unreadBytes(p *nsenter.Process, pipeFD int) int {
+	fd, err := sys.PidfdGetfd(p.Pidfd(), pipeFD)
 	if err != nil {
 		return 0
 	}
@@ -135,8 +140,8 @@ func hasSystemdAutomount(s *container.Snapshot) bool {
 	return false
 }
 
-// hasDevice reports whether the container has /dev/autofs. That its device rules
-// allow it cannot be seen from here.
+// hasDevice reports whether the container has /dev/autofs (major 10, minor 235). It does
+// not check the container's device rules.
 func hasDevice(init *nsenter.Process) bool {
 	f, err := init.OpenInRoot("/dev/autofs", unix.O_PATH)
 	if err != nil {
@@ -147,9 +152,9 @@ func hasDevice(init *nsenter.Process) bool {
 	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(10, 235)
 }
 
-// imageObstacles is what a restore will, or may, fail at, in one line; "" for
-// nothing.
-func imageObstacles(set *criuimage.Set, watched *criuimage.Watched) string {
+// imageProblems describes, in one line, why a restore of the images will or may fail;
+// "" if no reason was found.
+func imageProblems(set *criuimage.Set, watched *criuimage.Watched) string {
 	var list []forecast.Autofs
 	for _, m := range set.Mounts {
 		if o, err := autofs.ParseOptions(m.Options); err == nil {

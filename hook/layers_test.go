@@ -11,11 +11,11 @@ import (
 )
 
 // layers are the packages of the program, from the bottom up. A package imports only
-// those of lower layers, and of its own; docs/architecture.md explains them.
+// packages of its own layer and of lower ones; docs/architecture.md explains them.
 var layers = [][]string{
 	{"hook/sys", "hook/stage"},
 	{"nsenter"},
-	{ // one subject of the kernel, of CRIU or of ours each
+	{ // each has one subject: of the kernel, of CRIU or of this program
 		"hook/anondev", "hook/autofs", "hook/cgroup", "hook/criuimage", "hook/forecast", "hook/master", "hook/mounts",
 		"hook/owner", "hook/park", "hook/ptrace", "hook/waiters",
 		"hook/helper/clone", "hook/helper/fdstore", "hook/helper/remover", "hook/helper/spawn",

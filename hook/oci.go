@@ -17,15 +17,15 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// maxState bounds the container state on standard input, in bytes. States are
-// a few kilobytes; annotations can make them longer.
+// maxState is the longest container state on standard input, in bytes. A state is a few
+// kilobytes long; annotations can make it longer.
 const maxState = 1 << 20
 
 // stages are the hooks of the OCI runtime specification (config.md, POSIX-platform
 // Hooks).
 var stages = []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}
 
-// IsStage reports whether a word is the name of an OCI hook stage.
+// IsStage reports whether a word is the name of an OCI hook.
 func IsStage(word string) bool { return slices.Contains(stages, word) }
 
 // ReadState reads the container state that an OCI runtime gives its hooks.
@@ -46,9 +46,8 @@ func ReadState(r io.Reader) (*specs.State, error) {
 	return &state, nil
 }
 
-// StageEvent tells what an OCI hook stage means for us. ok is false when there
-// is nothing to do: at every stage but createRuntime and poststart, and where
-// these belong to a fresh start. doc.go says how the two are told apart.
+// StageEvent returns the event of an OCI hook. ok is false if there is nothing to do: at
+// every hook but createRuntime and poststart, and at a fresh start (doc.go).
 func StageEvent(hookStage string, state *specs.State) (e Event, ok bool, err error) {
 	if hookStage == "createRuntime" && isRestore(state) {
 		return Event{Trigger: "oci:" + hookStage, Stage: stage.Reserve, PID: state.Pid, ContainerID: state.ID}, true, nil
@@ -59,16 +58,16 @@ func StageEvent(hookStage string, state *specs.State) (e Event, ok bool, err err
 	if state.Pid <= 0 {
 		return Event{}, false, fmt.Errorf("container state of %q: pid %d: want the number of the container's first process", state.ID, state.Pid)
 	}
-	if startedAfresh(os.Getppid()) {
+	if isFreshStart(os.Getppid()) {
 		return Event{}, false, nil
 	}
 	return Event{Trigger: "oci:" + hookStage, Stage: stage.Repair, PID: state.Pid, ContainerID: state.ID, Strategy: container.Auto}, true, nil
 }
 
-// startedAfresh reports whether the process that called the hook is a runtime
-// that is creating or starting a container: its own command line says so. The
-// container has no influence on it.
-func startedAfresh(parent int) bool {
+// isFreshStart reports whether the process that called the hook is a runtime that
+// creates or starts a container, by its command line. The container has no influence on
+// that.
+func isFreshStart(parent int) bool {
 	words := commandLine(parent)
 	if len(words) == 0 || !isRuntime(words[0]) {
 		return false

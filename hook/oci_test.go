@@ -9,8 +9,8 @@ import (
 	"testing/iotest"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -81,8 +81,8 @@ func TestStageEvent(t *testing.T) {
 	}
 }
 
-// TestStartedAfresh looks at real command lines.
-func TestStartedAfresh(t *testing.T) {
+// TestIsFreshStart: with real command lines.
+func TestIsFreshStart(t *testing.T) {
 	for name, test := range map[string]struct {
 		args []string
 		want bool
@@ -97,12 +97,12 @@ func TestStartedAfresh(t *testing.T) {
 		"a similar name":      {[]string{"runcx", "create"}, false},
 	} {
 		c := startAs(t, test.args...)
-		if got := startedAfresh(c.PID()); got != test.want {
+		if got := isFreshStart(c.PID()); got != test.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	if startedAfresh(1<<22 + 1) {
-		t.Error("by nobody")
+	if isFreshStart(1<<22 + 1) {
+		t.Error("without a parent process")
 	}
 }
 

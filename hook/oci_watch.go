@@ -22,10 +22,10 @@ import (
 // WatchVerb is the hidden command with which the program runs as a watcher.
 const WatchVerb = "watch-restore"
 
-// restoringProcess finds the CRIU that restores the container's first process,
-// at the createRuntime hook of a restore: it traces that process, which is
-// still a copy of itself (criu/cr-restore.c). The error is fs.ErrNotExist if
-// the process is not being restored.
+// restoringProcess opens the CRIU process that restores the container's first process.
+// At the createRuntime hook of a restore CRIU traces that process, which still runs
+// CRIU's own program (criu/cr-restore.c). The error is fs.ErrNotExist if the process is
+// not being restored.
 func restoringProcess(init *nsenter.Process) (*nsenter.Process, error) {
 	exe, err := init.Readlink("exe")
 	if err != nil {
@@ -48,8 +48,8 @@ func restoringProcess(init *nsenter.Process) (*nsenter.Process, error) {
 	return nil, fmt.Errorf("process %d is not being restored: %w", init.PID(), fs.ErrNotExist)
 }
 
-// imageDirectory finds the directory of checkpoint images among the files that
-// CRIU has open: the one with an inventory.img.
+// imageDirectory returns the directory of the checkpoint images, as a path in /proc: the
+// one with an inventory.img among the files that CRIU has open.
 func imageDirectory(criu *nsenter.Process) (string, error) {
 	names, err := criu.ReadDirNames("fd")
 	if err != nil {
@@ -64,10 +64,10 @@ func imageDirectory(criu *nsenter.Process) (string, error) {
 	return "", fmt.Errorf("process %d has no directory of checkpoint images open: %w", criu.PID(), fs.ErrNotExist)
 }
 
-// leaveWatcher is what a createRuntime hook does at a restore where CRIU calls no
-// action script of ours: it creates the control groups, and leaves a process behind
-// that repairs the container when the restore has ended.
-func (r Runner) leaveWatcher(e Event) error {
+// prepareAndWatch handles createRuntime at a restore where CRIU does not call the action
+// script: it creates the control groups and starts a watcher, a process that repairs the
+// container after the restore.
+func (r Runner) prepareAndWatch(e Event) error {
 	init, err := nsenter.Open(e.PID)
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (r Runner) leaveWatcher(e Event) error {
 	}
 	defer criu.Close()
 	if handover, err := r.journal().LoadHandover(criu); err == nil && handover != nil {
-		return nil // the action script is at work
+		return nil // CRIU calls the action script
 	}
 	dir, err := imageDirectory(criu)
 	if err != nil {
@@ -91,7 +91,7 @@ func (r Runner) leaveWatcher(e Event) error {
 	if has, err := hasAutofs(dir); err != nil || !has {
 		return err
 	}
-	r.journal().Sweep() // a restore that fails is not repaired
+	r.journal().Sweep() // no Repair follows a restore that fails
 	// The cgroup namespace does not exist yet.
 	if err := r.createGroups(init, criu, dir, cure.AnyView); err != nil {
 		r.Warn(err)
@@ -99,8 +99,8 @@ func (r Runner) leaveWatcher(e Event) error {
 	return startWatcher(e, init, criu)
 }
 
-// startWatcher starts the watcher, with nothing of ours: a runtime waits for every
-// process that has its hook's output open.
+// startWatcher starts the watcher without any open file of this process: a runtime waits
+// for every process that has its hook's output open.
 func startWatcher(e Event, init, criu *nsenter.Process) error {
 	engine := container.OpenEngine(criu)
 	if engine != nil {
@@ -111,12 +111,12 @@ func startWatcher(e Event, init, criu *nsenter.Process) error {
 		defer p.Close()
 	}
 	if err != nil {
-		return fmt.Errorf("start the process that waits for the end of the restore: %w", err)
+		return fmt.Errorf("start the watcher of the restore: %w", err)
 	}
 	return nil
 }
 
-// WatchEvent reads the arguments of a watcher.
+// WatchEvent reads the event from the arguments of [WatchVerb].
 func WatchEvent(args []string) (Event, error) {
 	if len(args) != 3 {
 		return Event{}, fmt.Errorf("%s: want three arguments: CRIU, the container's first process, its name", WatchVerb)
@@ -144,9 +144,9 @@ func (r Runner) watch(ctx context.Context, e Event) (*report.Report, error) {
 		return nil, err
 	}
 	defer init.Close()
-	waiting, cancel := context.WithTimeoutCause(ctx, restoreTime, errors.New("the restore does not end"))
+	restore, cancel := context.WithTimeoutCause(ctx, restoreTime, fmt.Errorf("the restore has not ended within %s", restoreTime))
 	defer cancel()
-	if err := criu.WaitEnd(waiting); err != nil {
+	if err := criu.WaitEnd(restore); err != nil {
 		return nil, err
 	}
 	if init.Alive() != nil || init.Ended() {
@@ -157,7 +157,6 @@ func (r Runner) watch(ctx context.Context, e Event) (*report.Report, error) {
 	return r.repair(ctx, e)
 }
 
-// isRestore reports whether a state at createRuntime is one of a restore: runc
-// calls the hook with the status "stopped" and a process then, at a fresh start
-// with "creating".
+// isRestore reports whether a state at createRuntime belongs to a restore: runc then
+// passes the status "stopped" and a process, and at a fresh start "creating".
 func isRestore(state *specs.State) bool { return state.Status == specs.StateStopped && state.Pid > 0 }

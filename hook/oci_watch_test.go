@@ -64,8 +64,8 @@ func TestWatchEvent(t *testing.T) {
 	}
 }
 
-// TestWatch: who is watched must be the one that was meant, and a restore that
-// failed is no error.
+// TestWatch: a watcher does not take another process for CRIU or the first process, and
+// a restore that failed is no error.
 func TestWatch(t *testing.T) {
 	r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Error(err) }}
 	restoring, restored := testenv.Start(t, nil), testenv.Start(t, nil)
@@ -77,7 +77,7 @@ func TestWatch(t *testing.T) {
 	limit := testenv.Patience
 	expect := func(what string, e Event, want string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeoutCause(context.Background(), limit, errors.New("test's time is over"))
+		ctx, cancel := context.WithTimeoutCause(context.Background(), limit, errors.New("the test's time limit"))
 		defer cancel()
 		report, err := r.Run(ctx, e)
 		if report != nil || (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
@@ -91,12 +91,12 @@ func TestWatch(t *testing.T) {
 	other.initStart++
 	expect("another container", other, "another one has its number")
 	limit = 50 * time.Millisecond
-	expect("CRIU goes on", event, "test's time is over")
+	expect("CRIU does not end", event, "the test's time limit")
 	limit = testenv.Patience
 	restored.End()
 	expect("the container is gone", event, "no such process")
 
-	// Ended, but not yet waited for: that is how a failed restore looks.
+	// After a failed restore the first process is a zombie.
 	failing := testenv.Start(t, nil)
 	zombie := open(t, failing)
 	if event, err = WatchEvent([]string{criu.Identity(), zombie.Identity(), "c1"}); err != nil {
@@ -108,7 +108,7 @@ func TestWatch(t *testing.T) {
 	expect("the restore failed", event, "")
 }
 
-// TestRestoringProcess: one that nobody traces is not being restored.
+// TestRestoringProcess: a process without a tracer is not being restored.
 func TestRestoringProcess(t *testing.T) {
 	p := open(t, testenv.Start(t, nil))
 	if criu, err := restoringProcess(p); !errors.Is(err, fs.ErrNotExist) || criu != nil {
@@ -116,13 +116,13 @@ func TestRestoringProcess(t *testing.T) {
 	}
 }
 
-// TestImageDirectory finds the images among what a process has open.
+// TestImageDirectory: the images are found among the open files of a process.
 func TestImageDirectory(t *testing.T) {
 	images, other := t.TempDir(), t.TempDir()
 	if err := os.WriteFile(filepath.Join(images, "inventory.img"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	opening := func(list string) *nsenter.Process {
+	start := func(list string) *nsenter.Process {
 		t.Helper()
 		c := testenv.StartCommand(t, nil, "sh", "-c", list+" exec cat", "sh", other, images)
 		p := open(t, c)
@@ -132,14 +132,14 @@ func TestImageDirectory(t *testing.T) {
 		})
 		return p
 	}
-	dir, err := imageDirectory(opening(`exec 4<"$1" 7<"$2";`))
+	dir, err := imageDirectory(start(`exec 4<"$1" 7<"$2";`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if link, err := os.Readlink(dir); err != nil || link != images {
 		t.Errorf("%s is %s, %v", dir, link, err)
 	}
-	if dir, err := imageDirectory(opening(`exec 4<"$1";`)); !errors.Is(err, fs.ErrNotExist) || dir != "" {
+	if dir, err := imageDirectory(start(`exec 4<"$1";`)); !errors.Is(err, fs.ErrNotExist) || dir != "" {
 		t.Errorf("without images: %q, %v", dir, err)
 	}
 }

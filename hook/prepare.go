@@ -2,24 +2,22 @@ package hook
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
-	"golang.org/x/sys/unix"
 )
 
-// prepare works when the restored container's control group is known and its
-// processes do not exist yet but for the first. systemd watches cgroup.events of
-// every unit's group; CRIU recreates those that hold processes, and a restore fails
-// where a watched file is absent ("fsnotify: Unable to open"). An active mount unit
-// and a slice hold none. So the groups that the images say are watched are
-// created, within the container's own group.
+// prepare runs when the restored container's control group is known and only its first
+// process exists. systemd watches cgroup.events of every unit's group. CRIU recreates
+// only groups with processes, which those of an active mount unit and of a slice have
+// not, and a restore fails where a watched file does not exist ("fsnotify: Unable to
+// open"). So prepare creates the groups that the images have watches on, within the
+// container's own group.
 //
-// Version 1 needs none of this: there systemd does not watch its groups
+// It has no effect on control groups version 1, which systemd does not watch
 // (unit_watch_cgroup, src/core/cgroup.c, returns for a hierarchy that is not unified).
 func (r Runner) prepare(e Event) error {
 	if has, err := hasAutofs(e.ImageDir); err != nil || !has {
@@ -35,39 +33,42 @@ func (r Runner) prepare(e Event) error {
 		return fmt.Errorf("the restoring process: %w", err)
 	}
 	defer criu.Close()
-	own, err := cgroup.HasOwnNamespace(init)
+	hasNamespace, err := cgroup.HasOwnNamespace(init)
 	if err != nil {
 		return err
 	}
 	view := cure.HostView
-	if own {
+	if hasNamespace {
 		view = cure.OwnView
 	}
 	return r.createGroups(init, criu, e.ImageDir, view)
 }
 
-// createGroups creates the groups that systemd watches, and notes which.
+// createGroups creates the groups that systemd watches, and logs their names. dir is the
+// directory of the checkpoint images.
 func (r Runner) createGroups(init, criu *nsenter.Process, dir string, view cure.GroupView) error {
 	watched, err := readWatches(dir)
 	if err != nil {
 		return err
 	}
-	own, created, err := cure.CreateGroups(init, criu, watched, view, r.Warn)
+	group, created, err := cure.CreateGroups(init, criu, watched, view, r.Warn)
 	if len(created) > 0 {
 		r.note(fmt.Sprintf("%d control groups created in %q that systemd watches and CRIU does not recreate: %s",
-			len(created), own, report.Listed(created)))
+			len(created), group, report.Listed(created)))
 	}
 	return err
 }
 
+// readWatches reads the watches of the checkpointed processes.
 func readWatches(dir string) (*criuimage.Watched, error) {
-	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		defer f.Close()
-		var watched *criuimage.Watched
-		if watched, err = criuimage.ReadWatches(f); err == nil {
-			return watched, nil
-		}
+	f, err := openImages(dir)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("checkpoint images: %w", err)
+	defer f.Close()
+	watched, err := criuimage.ReadWatches(f)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint images: %w", err)
+	}
+	return watched, nil
 }

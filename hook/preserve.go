@@ -14,16 +14,16 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// preserve works at CRIU's pre-resume: all processes are stopped, none waits on
-// any mount, and the images can still be read. It recreates the mounts that a
-// systemd serves with the device numbers that this systemd remembers, puts parking
-// mounts in the place of stale triggers of automount, and has a helper keep the
-// roots of mounts open that still need a repair.
+// preserve runs at CRIU's pre-resume: all processes are stopped, there are no waiters,
+// and the images are still readable. It recreates the mounts that a systemd serves with
+// the device numbers that this systemd remembers, replaces stale triggers of automount
+// by parking mounts, and starts a helper that keeps open the roots of mounts that still
+// need a repair.
 //
-// No sealed copy of the program is needed: no process of ours enters the container's
+// The program needs no sealed copy of itself: none of its processes enters the container's
 // pid namespace, and none of the container's runs.
 func (r Runner) preserve(ctx context.Context, e Event) error {
-	has, imagesErr := namedAutofs(e.ImageDir)
+	has, imagesErr := imagesHaveAutofs(e.ImageDir)
 	if imagesErr == nil && !has {
 		return nil
 	}
@@ -44,7 +44,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	defer lock.Unlock()
 	repairs, err := r.lockRepairs(ctx, init)
 	if err != nil {
-		return err // Repair does it
+		return err // Repair cures the mounts
 	}
 	defer repairs.Unlock()
 	handover := r.handoverToPreserve(criu, e)
@@ -52,32 +52,33 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return nil // called twice for this stage
 	}
 	r.Warn = report.CollectWarnings(r.Warn, &handover.Warnings)
-	sc, err := container.Open(init, false)
+	c, err := container.Open(init, false)
 	if err != nil {
-		return errors.Join(e.unlessHost(err), handover.Holder.Stop(ctx))
+		return errors.Join(e.unlessHost(err), handover.Helper.Stop(ctx))
 	}
-	defer sc.Close()
-	if !sc.HasAutofs() {
-		return handover.Holder.Stop(ctx)
+	defer c.Close()
+	if !c.HasAutofs() {
+		return handover.Helper.Stop(ctx)
 	}
-	return r.preserveContainer(ctx, sc, criu, handover)
+	return r.preserveContainer(ctx, c, criu, handover)
 }
 
-// repairsTime is how long Preserve waits for a repair that a person or an agent has
-// started. The container's processes are stopped meanwhile.
+// repairsTime is how long Preserve waits for another run on the container, while the
+// container's processes are stopped.
 const repairsTime = 500 * time.Millisecond
 
 // lockRepairs takes the container's lock.
 func (r Runner) lockRepairs(ctx context.Context, init *nsenter.Process) (*journal.Lock, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, repairsTime, errors.New("a repair of the container is under way"))
+	ctx, cancel := context.WithTimeoutCause(ctx, repairsTime, errors.New("a repair of the container is running"))
 	defer cancel()
 	return r.journal().Lock(ctx, init)
 }
 
-// preserveContainer preserves the mounts of an open container and hands over to Repair.
-func (r Runner) preserveContainer(ctx context.Context, sc *container.Container, criu *nsenter.Process, handover *journal.Handover) error {
-	handover.Init, handover.Stage = sc.Init.Identity(), stage.Preserve
-	session := cure.NewSession(sc, r.journal(), r.Warn)
+// preserveContainer preserves the mounts of an open container and saves the handover
+// for Repair.
+func (r Runner) preserveContainer(ctx context.Context, c *container.Container, criu *nsenter.Process, handover *journal.Handover) error {
+	handover.Init, handover.Stage = c.Init.Identity(), stage.Preserve
+	session := cure.NewSession(c, r.journal(), r.Warn)
 	defer session.Close()
 	if err := session.Preserve(ctx, criu, handover); err != nil {
 		r.Warn(err)
@@ -86,18 +87,19 @@ func (r Runner) preserveContainer(ctx context.Context, sc *container.Container, 
 	if err != nil {
 		r.Warn(err)
 	}
-	if err := r.hold(criu, handover, roots); err != nil {
+	if err := r.startHelper(criu, handover, roots); err != nil {
 		r.Warn(err)
 		handover.Roots = nil
 	}
 	if err := r.journal().SaveHandover(criu, handover); err != nil {
-		return errors.Join(err, handover.Holder.Stop(ctx))
+		return errors.Join(err, handover.Helper.Stop(ctx))
 	}
 	return nil
 }
 
-// handoverToPreserve is what Reserve left. Without it, it is what Reserve would have
-// read from the images; without these systemd's state decides, later.
+// handoverToPreserve returns the handover of Reserve. If there is none it reads the old
+// device numbers from the images. Without images the handover is empty, and Repair
+// decides by systemd's state.
 func (r Runner) handoverToPreserve(criu *nsenter.Process, e Event) *journal.Handover {
 	handover, err := r.journal().LoadHandover(criu)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 )
 
-// TestPreserveWithoutAutofs: where the images name no autofs nothing is looked
-// at, not even the processes. Where they cannot be seen, these are.
+// TestPreserveWithoutAutofs: if the images have no autofs mount, Preserve does not even
+// open the processes. Without images it does.
 func TestPreserveWithoutAutofs(t *testing.T) {
 	r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Error(err) }}
 	for name, done := range map[string]bool{"mountpoints-13.img": true, "inventory.img": false, "": false} {

@@ -6,8 +6,6 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
@@ -15,11 +13,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// repair works while the container runs: it cures what is stale, verifies it
-// and reports.
+// repair cures the stale mounts of a running container, verifies the result and
+// returns the report, which is also saved unless there was nothing to do.
 func (r Runner) repair(ctx context.Context, e Event) (*report.Report, error) {
 	begin := time.Now()
 	rep := r.newReport(e)
@@ -79,75 +78,76 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) err
 			return nil // called twice for this stage
 		}
 	}
-	sc, err := container.Open(init, e.Everyone)
+	c, err := container.Open(init, e.Everyone)
 	if err != nil {
 		return err
 	}
-	defer sc.Close()
+	defer c.Close()
 	if handover == nil {
-		if !sc.HasAutofs() && !r.journal().HasEntries(init) {
+		if !c.HasAutofs() && !r.journal().HasEntries(init) {
 			return nil
 		}
 		r.protect(init)
-		r.journal().Sweep() // where there is a handover, Reserve did
+		r.journal().Sweep() // Reserve has swept if there is a handover
 	}
-	return r.repairContainer(ctx, e, sc, criu, handover, rep)
+	return r.repairContainer(ctx, e, c, criu, handover, rep)
 }
 
-// repairContainer repairs an open container. handover is what earlier stages left,
-// nil for nothing; criu is the process that restores, if there is a handover.
-func (r Runner) repairContainer(ctx context.Context, e Event, sc *container.Container, criu *nsenter.Process, handover *journal.Handover, rep *report.Report) error {
-	r.prepareSystemd(sc)
+// repairContainer repairs an open container. handover is that of the earlier stages,
+// nil if there were none; criu is the restoring process, nil without a handover.
+func (r Runner) repairContainer(ctx context.Context, e Event, c *container.Container, criu *nsenter.Process, handover *journal.Handover, rep *report.Report) error {
+	r.prepareSystemd(c)
 	known := handover
 	if known == nil {
 		known = &journal.Handover{}
 	}
 	rep.Warnings = append(rep.Warnings, known.Warnings...)
-	session := cure.NewSession(sc, r.journal(), r.Warn)
+	session := cure.NewSession(c, r.journal(), r.Warn)
 	defer session.Close()
 	session.Recover(ctx)
 	session.TakeRoots(known)
-	snapshot, err := r.snapshot(e, sc, known)
+	snapshot, err := r.snapshot(e, c, known)
 	if err != nil {
 		return err
 	}
 	repair := session.NewRepair(snapshot, plan.New(snapshot), e.KillWaiters)
 	repair.Apply(ctx)
-	if err := sc.WakeSystemd(ctx, snapshot); err != nil {
+	if err := c.WakeSystemd(ctx, snapshot); err != nil {
 		r.Warn(err)
 	}
 	rep.Describe(snapshot, repair.Plan)
-	rep.AddUnmounted(sc.Main().ID, known.Unmounted)
+	rep.AddUnmounted(c.Main().ID, known.Unmounted)
 	repair.CountWaiters(rep)
-	if err := r.journal().Confirm(sc.Init, plan.Known(snapshot, repair.Plan)); err != nil {
+	if err := r.journal().SetConfirmed(c.Init, plan.Known(snapshot, repair.Plan)); err != nil {
 		r.Warn(err)
 	}
 	if handover != nil {
 		handover.Stage, handover.Reports, handover.Roots = stage.Repair, rep.Mounts, nil
-		if err := errors.Join(handover.Holder.Stop(ctx), r.journal().SaveHandover(criu, handover)); err != nil {
+		if err := errors.Join(handover.Helper.Stop(ctx), r.journal().SaveHandover(criu, handover)); err != nil {
 			r.Warn(err)
 		}
 	}
 	return nil
 }
 
-// prepareSystemd deals with what the runtime's restore has done to a systemd.
-func (r Runner) prepareSystemd(sc *container.Container) {
-	if !sc.HasAutofs() {
+// prepareSystemd warns if the runtime has restored the processes of a systemd into one
+// control group, and rearms systemd's memory pressure watch.
+func (r Runner) prepareSystemd(c *container.Container) {
+	if !c.HasAutofs() {
 		return
 	}
-	if text := sc.AllInOwnGroup(); text != "" {
+	if text := c.AllInOwnGroup(); text != "" {
 		r.Warn(errors.New(text))
 	}
-	if id, err := master.Identify(sc.Init); err == nil && id.Kind == master.Systemd {
-		if _, err := systemd.RearmPressure(sc.Init); err != nil {
+	if id, err := master.Identify(c.Init); err == nil && id.Kind == master.Systemd {
+		if _, err := systemd.RearmPressure(c.Init); err != nil {
 			r.Warn(err)
 		}
 	}
 }
 
-// loadHandover opens the restoring process and loads what the earlier stages of this
-// restore left. Both are nil if there is none.
+// loadHandover opens the restoring process and loads the handover of the earlier
+// stages. Either is nil if it does not exist.
 func (r Runner) loadHandover(e Event) (*nsenter.Process, *journal.Handover) {
 	if e.CRIU <= 0 {
 		return nil, nil
@@ -166,14 +166,15 @@ func (r Runner) loadHandover(e Event) (*nsenter.Process, *journal.Handover) {
 	return criu, handover
 }
 
-// currentHandover reads the handover again under the lock. It is nil if it is about
-// another container that the same CRIU restored; done if Repair has run.
+// currentHandover reloads the handover under the lock. current is nil if the handover
+// is about another container that the same CRIU process restored; done reports whether
+// Repair has already run.
 func (r Runner) currentHandover(criu, init *nsenter.Process, h *journal.Handover) (current *journal.Handover, done bool) {
 	if h.Init != init.Identity() && (h.Init != "" || h.Stage != stage.Reserve) {
 		return nil, false
 	}
-	if again, err := r.journal().LoadHandover(criu); err == nil && again != nil && again.Stage == stage.Repair {
-		return again, true
+	if reloaded, err := r.journal().LoadHandover(criu); err == nil && reloaded != nil && reloaded.Stage == stage.Repair {
+		return reloaded, true
 	}
 	return h, false
 }

@@ -15,12 +15,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+
 	"golang.org/x/sys/unix"
 )
 
-// reserve works before the restored processes exist: it reads the images and
-// holds those device numbers that a systemd remembers, so that neither the
-// container's own new mounts nor other ones get them.
+// reserve runs before the restored processes exist. It reads the images and reserves the
+// free device numbers that a systemd remembers, so that no new mount, of the container
+// or another one, gets them.
 func (r Runner) reserve(ctx context.Context, e Event) error {
 	if has, err := hasAutofs(e.ImageDir); err != nil || !has {
 		return err
@@ -31,7 +32,7 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 	}
 	if watched, err := readWatches(e.ImageDir); err != nil {
 		r.Warn(err)
-	} else if text := imageObstacles(set, watched); text != "" {
+	} else if text := imageProblems(set, watched); text != "" {
 		r.note(text)
 	}
 	handover := &journal.Handover{Stage: stage.Reserve, Devices: journal.OldDevices(set)}
@@ -46,7 +47,7 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 		return err
 	}
 	defer lock.Unlock()
-	if have, err := r.journal().LoadHandover(criu); err == nil && have != nil {
+	if saved, err := r.journal().LoadHandover(criu); err == nil && saved != nil {
 		return nil // called twice for this stage
 	}
 	r.journal().Sweep()
@@ -56,18 +57,18 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 	for _, f := range pool.Held() {
 		files = append(files, f)
 	}
-	if err := r.hold(criu, handover, files); err != nil {
+	if err := r.startHelper(criu, handover, files); err != nil {
 		r.Warn(err)
 	}
 	if err := r.journal().SaveHandover(criu, handover); err != nil {
-		return errors.Join(err, handover.Holder.Stop(ctx))
+		return errors.Join(err, handover.Helper.Stop(ctx))
 	}
 	return nil
 }
 
-// reserveNumbers holds those of the wanted numbers that are free.
+// reserveNumbers takes the wanted device numbers that are free.
 func (r Runner) reserveNumbers(ctx context.Context, handover *journal.Handover) *anondev.Pool {
-	pool := anondev.New(handover.Wanted())
+	pool := anondev.New(handover.SystemdDevices())
 	lock, err := r.journal().LockDevices(ctx)
 	if err != nil {
 		r.Warn(err)
@@ -81,18 +82,19 @@ func (r Runner) reserveNumbers(ctx context.Context, handover *journal.Handover) 
 	return pool
 }
 
-// hold starts a helper that keeps the files open and notes it in the handover.
-func (r Runner) hold(criu *nsenter.Process, handover *journal.Handover, files []*os.File) error {
-	handover.Holder = fdstore.Ref{}
+// startHelper starts a helper that keeps the files open, and sets handover.Helper. It
+// starts none without files.
+func (r Runner) startHelper(criu *nsenter.Process, handover *journal.Handover, files []*os.File) error {
+	handover.Helper = fdstore.Ref{}
 	if len(files) == 0 {
 		return nil
 	}
-	model := container.OpenEngine(criu)
-	if model != nil {
-		defer model.Close()
+	engine := container.OpenEngine(criu)
+	if engine != nil {
+		defer engine.Close()
 	}
 	var err error
-	handover.Holder, err = fdstore.Start(fdstore.Request{Bound: criu, Model: model, Lifetime: restoreTime, Files: files})
+	handover.Helper, err = fdstore.Start(fdstore.Request{Bound: criu, Model: engine, Lifetime: restoreTime, Files: files})
 	if errors.Is(err, fdstore.ErrNotMoved) {
 		r.Warn(err)
 		return nil
@@ -100,24 +102,35 @@ func (r Runner) hold(criu *nsenter.Process, handover *journal.Handover, files []
 	return err
 }
 
-// hasAutofs tells from the names of the images alone whether there is work.
+// hasAutofs reports, by the names of the images alone, whether autofs mounts were
+// checkpointed. A directory without images is no error.
 func hasAutofs(dir string) (bool, error) {
-	has, err := namedAutofs(dir)
+	has, err := imagesHaveAutofs(dir)
 	if errors.Is(err, criuimage.ErrNoImages) || errors.Is(err, fs.ErrNotExist) {
 		return false, nil // no mount namespace of its own was checkpointed
 	}
 	return has, err
 }
 
-// namedAutofs is hasAutofs with an error where the images are not to be seen.
-func namedAutofs(dir string) (bool, error) {
-	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		defer f.Close()
-		var has bool
-		if has, err = criuimage.HasAutofs(f); err == nil {
-			return has, nil
-		}
+// imagesHaveAutofs is hasAutofs, with an error if the directory has no images.
+func imagesHaveAutofs(dir string) (bool, error) {
+	f, err := openImages(dir)
+	if err != nil {
+		return false, err
 	}
-	return false, fmt.Errorf("checkpoint images: %w", err)
+	defer f.Close()
+	has, err := criuimage.HasAutofs(f)
+	if err != nil {
+		return false, fmt.Errorf("checkpoint images: %w", err)
+	}
+	return has, nil
+}
+
+// openImages opens a directory of checkpoint images.
+func openImages(dir string) (*os.File, error) {
+	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint images: %w", err)
+	}
+	return f, nil
 }

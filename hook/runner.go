@@ -13,37 +13,35 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Deadline bounds a whole run: it ends before the 10 s that a hooks.d file
-// gives it.
+// Deadline is the time limit of a run. It is below the timeout of 10 s in the hooks.d
+// file.
 const Deadline = 8 * time.Second
 
-// restoreTime bounds how long a restore may take. A helper whose CRIU neither goes on
-// nor ends does not live longer.
+// restoreTime is the time limit of a restore, and of the helpers that work for it.
 const restoreTime = 10 * time.Minute
 
 // Runner carries out events.
 type Runner struct {
-	// Directory is that of the journal, [Directory] but for tests.
+	// Directory is that of the journal: [Directory], except in tests.
 	Directory string
 	// Version is that of the program, for reports.
 	Version string
-	// Config is what the administrator chose.
+	// Config is the administrator's configuration.
 	Config Config
-	// Warn is told what went wrong without ending the run; never nil.
+	// Warn gets errors that do not end the run; never nil.
 	Warn func(error)
-	// Note, if not nil, is told what was done that no report holds.
+	// Note, if not nil, gets messages about changes that no report has.
 	Note func(string)
 	// Named, if not nil, gets the container's name as soon as it is known.
 	Named func(container string)
-	// Machine, if not nil, has Inspect also tell what CRIU would fail at.
+	// Machine, if not nil, makes Inspect report problems with a checkpoint.
 	Machine *forecast.Machine
-	// Protect, if not nil, is called before anything of this process is in reach
-	// of the given process of a container. It may re-execute the program.
+	// Protect, if not nil, is called before the given process of a container can reach
+	// this process. It may re-execute the program.
 	Protect func(pid int) error
 }
 
-// protect keeps the container from what is ours. Where it fails the work is done
-// all the same.
+// protect protects this process from the container. A failure is only a warning.
 func (r Runner) protect(init *nsenter.Process) {
 	if r.Protect == nil {
 		return
@@ -67,8 +65,8 @@ func (r Runner) named(container string) {
 	}
 }
 
-// Run does what an event asks for. The report is nil at a moment that makes
-// none. The error is also in the report.
+// Run handles an event. Only [Repair] makes a report; at other stages it is nil. The
+// error is also in the report.
 func (r Runner) Run(ctx context.Context, e Event) (*report.Report, error) {
 	r.Warn = report.TruncateWarnings(r.Warn)
 	if e.Watch {
@@ -79,7 +77,7 @@ func (r Runner) Run(ctx context.Context, e Event) (*report.Report, error) {
 	switch e.Stage {
 	case stage.Reserve:
 		if e.PID > 0 {
-			return nil, r.leaveWatcher(e)
+			return nil, r.prepareAndWatch(e)
 		}
 		return nil, r.reserve(ctx, e)
 	case stage.Prepare:
@@ -91,8 +89,7 @@ func (r Runner) Run(ctx context.Context, e Event) (*report.Report, error) {
 	}
 }
 
-// readImages reads the checkpoint images; nil without an error if no directory
-// is known.
+// readImages reads the checkpoint images; nil if dir is "".
 func readImages(dir string) (*criuimage.Set, error) {
 	if dir == "" {
 		return nil, nil //nolint:nilnil // an event without images

@@ -5,37 +5,37 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 )
 
-// snapshot describes the container, and asks none of its processes. known is what
-// earlier stages of the restore left.
-func (r Runner) snapshot(e Event, sc *container.Container, known *journal.Handover) (*container.Snapshot, error) {
+// snapshot describes the container without calling any of its processes. known is the
+// handover of the earlier stages of the restore, empty if there were none.
+func (r Runner) snapshot(e Event, c *container.Container, known *journal.Handover) (*container.Snapshot, error) {
 	snapshot := &container.Snapshot{
-		PID: e.PID, Strategy: e.Strategy, Restore: known.Stage != "" || e.Watch, Restored: container.Restored(sc.Init),
+		PID: e.PID, Strategy: e.Strategy, Restore: known.Stage != "" || e.Watch, Restored: container.Restored(c.Init),
 		ReexecuteReplaced: r.Config.ReexecuteReplaced,
 	}
-	if !sc.HasAutofs() {
+	if !c.HasAutofs() {
 		return snapshot, nil
 	}
 	var err error
-	if snapshot.Mounts, err = sc.Survey(); err != nil {
+	if snapshot.Mounts, err = c.Survey(); err != nil {
 		return nil, err
 	}
 	if e.Everyone {
-		if err := sc.CheckFirstProcess(snapshot.Mounts); err != nil {
+		if err := c.CheckFirstProcess(snapshot.Mounts); err != nil {
 			r.Warn(err)
 		}
 	}
-	if err := r.journal().MarkConfirmed(sc.Init, snapshot.Mounts); err != nil {
+	if err := r.journal().MarkConfirmed(c.Init, snapshot.Mounts); err != nil {
 		r.Warn(err)
 	}
-	known.Describe(snapshot.Mounts, sc.Main().ID)
+	known.Describe(snapshot.Mounts, c.Main().ID)
 	container.NameUnits(snapshot.Mounts)
-	waiting, err := sc.FindWaiters()
+	blocked, err := c.FindWaiters()
 	if err != nil {
 		return nil, err
 	}
-	snapshot.Waiters = container.WaitersInside(waiting, snapshot.Mounts)
+	snapshot.Waiters = container.WaitersInside(blocked, snapshot.Mounts)
 	if !snapshot.Restore {
-		sc.MarkRestored(snapshot)
+		c.MarkRestored(snapshot)
 	}
 	return snapshot, nil
 }

@@ -7,60 +7,67 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
-
-	"golang.org/x/sys/unix"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+
+	"golang.org/x/sys/unix"
 )
 
-// Container is the container as the kernel shows it now: the open processes and
-// files that a Snapshot, which is plain data, describes.
+// Container is an open container: its processes, mount namespaces and masters.
 type Container struct {
-	Init   *nsenter.Process
-	Owner  *owner.Container
+	// Init is the container's first process.
+	Init *nsenter.Process
+	// Owner decides which processes are the container's.
+	Owner *owner.Container
+	// Spaces are the mount namespaces; the first one is [Container.Main].
 	Spaces []*Space
-	// Masters by pid, of the container's own processes only.
+	// Masters are the masters that are processes of the container, by pid.
 	Masters map[int]*owner.Member
-	// pipes are what processes read: descriptor by inode number, by pid.
+	// pipes are the pipes that processes read: descriptor by inode number, by pid.
 	pipes map[int]map[uint64]int
 	// Managers are connections to systemd, by the pid of the systemd.
 	Managers map[int]*systemd.Manager
-	// unreachable are the errors of systemds that could not be reached, by pid.
+	// unreachable are the errors of failed connections to systemd, by pid.
 	unreachable map[int]error
-	// Roots are open autofs roots, by namespace and mount id.
+	// Roots are the open roots of autofs mounts.
 	Roots map[RootKey]*os.File
-	// Parkings are the parking mounts that are known.
+	// Parkings are the known parking mounts.
 	Parkings []*Parking
-	// own are the mounts that the last survey found not to be served from outside.
+	// own are the mounts of the last survey whose master is not outside.
 	own map[RootKey]bool
 	// Members are the pids of the container's processes.
 	Members []int
 }
 
-// Space is one of the container's mount namespaces, with a process in it.
+// Space is one of the container's mount namespaces.
 type Space struct {
-	ID      uint64
+	// ID is its inode number.
+	ID uint64
+	// Process is a process in it.
 	Process *nsenter.Process
-	Table   *mounts.Table
+	// Table is nil if the last process in it has ended.
+	Table *mounts.Table
 }
 
-// RootKey names an autofs mount by mount namespace and mount id.
+// RootKey identifies an autofs mount by mount namespace and mount id.
 type RootKey struct {
 	Namespace uint64
 	Mount     int
 }
 
-// Open opens the container: every mount namespace that its processes are in,
-// and its mount table. It enters no namespace and blocks on nothing.
-func Open(init *nsenter.Process, everyone bool) (*Container, error) {
+// Open opens the container with the given first process: every mount namespace of its
+// processes, and the mount tables. With visitors, Members has also processes that
+// entered the container from outside, such as those of "runc exec". Open enters no
+// namespace and does not block. The error is nsenter.ErrOwnNamespace for a process in the
+// host's mount namespace.
+func Open(init *nsenter.Process, visitors bool) (*Container, error) {
 	if err := init.CheckForeign(); err != nil {
 		return nil, err
 	}
-	s := &Container{
+	c := &Container{
 		Init:        init,
 		Owner:       owner.Of(init),
 		Masters:     map[int]*owner.Member{},
@@ -71,41 +78,41 @@ func Open(init *nsenter.Process, everyone bool) (*Container, error) {
 		own:         map[RootKey]bool{},
 	}
 	var err error
-	if s.Members, err = init.Descendants(); err != nil {
+	if c.Members, err = init.Descendants(); err != nil {
 		return nil, err
 	}
 	seen := map[nsenter.NamespaceID]bool{}
-	for _, pid := range s.Members {
+	for _, pid := range c.Members {
 		if seen[nsenter.MountNamespaceOf(pid)] {
-			continue // most are
+			continue
 		}
 		p, err := nsenter.Open(pid)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			s.Close()
+			c.Close()
 			return nil, err
 		}
 		id, err := p.Namespace("mnt")
 		if err != nil || seen[id] || p.CheckForeign() != nil {
-			p.Close() // ended meanwhile, known already, or not in the container
+			p.Close() // it has ended, its namespace is known or not the container's
 			continue
 		}
 		seen[id] = true
-		s.Spaces = append(s.Spaces, &Space{ID: id.Inode, Process: p})
+		c.Spaces = append(c.Spaces, &Space{ID: id.Inode, Process: p})
 	}
-	if everyone {
-		if s.Members, err = s.withVisitors(); err != nil {
-			s.Close()
+	if visitors {
+		if c.Members, err = c.withVisitors(); err != nil {
+			c.Close()
 			return nil, err
 		}
 	}
-	return s, s.ReadTables()
+	return c, c.ReadTables()
 }
 
-// ReadTables reads all mount tables again. A namespace whose last process has
-// ended has none any more.
+// ReadTables reads all mount tables again. The table of a namespace whose last process
+// has ended becomes nil. The error is fs.ErrNotExist if the first process has ended.
 func (c *Container) ReadTables() error {
 	var budget mounts.Budget
 	for _, sp := range c.Spaces {
@@ -124,18 +131,18 @@ func (c *Container) ReadTables() error {
 	return nil
 }
 
-// hasNoTable reports whether a mount table could not be read because the process
-// has ended: it leaves its namespaces a little before anything else shows that
-// (EINVAL, ENOENT; mounts_open_common in fs/proc_namespace.c).
+// hasNoTable reports whether a mount table could not be read because the process has
+// ended. A process leaves its namespaces before it is a zombie; then reading fails with
+// EINVAL or ENOENT (mounts_open_common in fs/proc_namespace.c).
 func hasNoTable(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist)
 }
 
-// replaceProcess finds another process in a mount namespace, in the place of one that
-// has ended.
+// replaceProcess replaces the process of a mount namespace, which has ended, by another
+// one in it. It reports whether there is one.
 func (c *Container) replaceProcess(sp *Space) bool {
-	now, _ := c.Init.Descendants()
-	for _, pid := range append(now, c.Members...) {
+	current, _ := c.Init.Descendants()
+	for _, pid := range append(current, c.Members...) {
 		if nsenter.MountNamespaceOf(pid).Inode != sp.ID {
 			continue
 		}
@@ -154,7 +161,7 @@ func (c *Container) replaceProcess(sp *Space) bool {
 	return false
 }
 
-// HasAutofs reports whether any namespace shows an autofs mount.
+// HasAutofs reports whether any mount namespace shows an autofs mount.
 func (c *Container) HasAutofs() bool {
 	for _, sp := range c.Spaces {
 		if sp.Table != nil && len(sp.Table.Autofs()) > 0 {
@@ -164,10 +171,10 @@ func (c *Container) HasAutofs() bool {
 	return false
 }
 
-// Main is the mount namespace of the first process.
+// Main returns the mount namespace of the first process.
 func (c *Container) Main() *Space { return c.Spaces[0] }
 
-// Close closes all that is open.
+// Close closes all processes, connections and roots.
 func (c *Container) Close() {
 	for _, sp := range c.Spaces {
 		sp.Process.Close()
@@ -183,12 +190,11 @@ func (c *Container) Close() {
 	}
 }
 
-// OpenRoots opens the roots of the wanted autofs mounts that are not open yet,
-// however covered they are. It never blocks for a container with a pid namespace of its
-// own: there an unanswered request is refused to us (ENOENT). On the mount of
-// a master outside it might: only mounts are opened that a survey has found to be the
-// container's own. Mounts that could not be opened are simply missing; the errors are
-// joined.
+// OpenRoots opens the roots of the wanted autofs mounts, beneath any covers, and adds
+// them to Roots. Mounts with a master outside are not opened: the open could block
+// there. On the others it does not block if the container has its own pid namespace: while
+// a request is unanswered the open fails (ENOENT). The error joins those of all mounts
+// that could not be opened.
 func (c *Container) OpenRoots(ctx context.Context, wanted func(RootKey) bool) error {
 	var errs []error
 	for _, sp := range c.Spaces {
@@ -204,7 +210,7 @@ func (c *Container) OpenRoots(ctx context.Context, wanted func(RootKey) bool) er
 		if len(want) == 0 {
 			continue
 		}
-		opened, err := openIn(ctx, sp.Process, want)
+		opened, err := openRootsIn(ctx, sp.Process, want)
 		errs = append(errs, err)
 		for id, f := range opened {
 			c.Roots[RootKey{sp.ID, id}] = f
@@ -213,17 +219,18 @@ func (c *Container) OpenRoots(ctx context.Context, wanted func(RootKey) bool) er
 	return errors.Join(errs...)
 }
 
-// EveryRoot wants all roots.
+// EveryRoot makes [Container.OpenRoots] open all roots.
 func EveryRoot(RootKey) bool { return true }
 
-func openIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[int]*os.File, error) {
+// openRootsIn opens the roots of mounts in the mount namespace of p, by mount id.
+func openRootsIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[int]*os.File, error) {
 	control, err := autofs.OpenControl()
 	if err != nil {
 		return nil, err
 	}
 	result := make(chan map[int]*os.File, 1)
 	err = p.InMountNamespace(ctx, func(*nsenter.Thread) error {
-		defer control.Close() // here: at the deadline this goes on without us
+		defer control.Close() // here, since this thread outlives a deadline
 		opened := map[int]*os.File{}
 		var errs []error
 		for _, m := range want {
@@ -231,7 +238,7 @@ func openIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[
 			if err != nil {
 				errs = append(errs, err)
 				if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-					break // the others would say the same
+					break // it is the same for the other mounts
 				}
 				continue
 			}
@@ -254,7 +261,7 @@ func openIn(ctx context.Context, p *nsenter.Process, want []*mounts.Mount) (map[
 	}
 }
 
-// MountSpaces are the mount namespaces that could be read.
+// MountSpaces returns the mount namespaces that have a mount table.
 func (c *Container) MountSpaces() []mounts.Space {
 	var list []mounts.Space
 	for _, sp := range c.Spaces {

@@ -14,10 +14,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// TestRepresentative: the process that a mount namespace was found by ends while
-// others live there, as the first process of a service does that forks; then these
-// end too.
-func TestRepresentative(t *testing.T) {
+// TestReplaceProcess: the process of a mount namespace ends while others are in the
+// namespace, as when the first process of a service forks; then these end too.
+func TestReplaceProcess(t *testing.T) {
 	testenv.RequireRoot(t)
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", `unshare --mount sh -c 'sleep 60 & sleep 60 & echo ready; wait' & wait; cat`)
 	output, err := cmd.StdoutPipe()
@@ -29,25 +28,15 @@ func TestRepresentative(t *testing.T) {
 		t.Fatal(err)
 	}
 	init := open(t, child)
-	sc, err := Open(init, false)
+	c, err := Open(init, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sc.Close()
-	if len(sc.Spaces) != 2 {
-		t.Fatalf("%d mount namespaces, want 2", len(sc.Spaces))
+	defer c.Close()
+	if len(c.Spaces) != 2 {
+		t.Fatalf("%d mount namespaces, want 2", len(c.Spaces))
 	}
-	var inside []*nsenter.Process
-	for _, pid := range sc.Members {
-		if nsenter.MountNamespaceOf(pid).Inode == sc.Spaces[1].ID {
-			p, err := nsenter.Open(pid)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer p.Close()
-			inside = append(inside, p)
-		}
-	}
+	inside := processesIn(t, c, c.Spaces[1].ID)
 	if len(inside) < 3 {
 		t.Fatalf("%d processes in the second one, want 3", len(inside))
 	}
@@ -60,36 +49,54 @@ func TestRepresentative(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := sc.ReadTables(); err != nil {
+	if err := c.ReadTables(); err != nil {
 		t.Fatal(err)
 	}
-	before := sc.Spaces[1].Process.PID()
+	before := c.Spaces[1].Process.PID()
 	end(inside[slices.IndexFunc(inside, func(p *nsenter.Process) bool { return p.PID() == before })])
-	if err := sc.ReadTables(); err != nil {
+	if err := c.ReadTables(); err != nil {
 		t.Fatal(err)
 	}
-	if now := sc.Spaces[1]; now.Table == nil || now.Process.PID() == before {
-		t.Errorf("represented by %d, before by %d; it has a table: %t", now.Process.PID(), before, now.Table != nil)
+	if now := c.Spaces[1]; now.Table == nil || now.Process.PID() == before {
+		t.Errorf("process %d, before %d; it has a table: %t", now.Process.PID(), before, now.Table != nil)
 	}
 	for _, p := range inside {
 		if p.PID() != before {
 			end(p)
 		}
 	}
-	if err := sc.ReadTables(); err != nil || sc.Spaces[1].Table != nil {
-		t.Errorf("with nobody left: %v, it has a table: %t", err, sc.Spaces[1].Table != nil)
+	if err := c.ReadTables(); err != nil || c.Spaces[1].Table != nil {
+		t.Errorf("without a process: %v, it has a table: %t", err, c.Spaces[1].Table != nil)
 	}
 	end(init)
-	if err := sc.ReadTables(); err == nil || !strings.Contains(err.Error(), "has ended") {
+	if err := c.ReadTables(); err == nil || !strings.Contains(err.Error(), "has ended") {
 		t.Errorf("without the first process: %v", err)
 	}
 }
 
-// TestMountTablesTogether: the mount namespaces of a container may not fill the
-// memory of the host with their tables, however many they are.
-func TestMountTablesTogether(t *testing.T) {
+// processesIn opens the processes of the container in a mount namespace, until the end of
+// the test.
+func processesIn(t *testing.T, c *Container, namespace uint64) []*nsenter.Process {
+	t.Helper()
+	var list []*nsenter.Process
+	for _, pid := range c.Members {
+		if nsenter.MountNamespaceOf(pid).Inode == namespace {
+			p, err := nsenter.Open(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { p.Close() })
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// TestMountTableLimit: the mount tables of a container, all together, have a limit, so
+// that they cannot fill the host's memory.
+func TestMountTableLimit(t *testing.T) {
 	testenv.RequireRoot(t)
-	// Each blank of a path takes four bytes in a mount table.
+	// A blank in a path takes four bytes in a mount table ("\040").
 	base := t.TempDir()
 	if err := unix.Mount("none", base, "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
@@ -117,7 +124,7 @@ func TestMountTablesTogether(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range mounts { // the others have copies of them
+	for range mounts { // the other namespaces have copies
 		if err := unix.Unmount(deep, unix.MNT_DETACH); err != nil {
 			t.Fatal(err)
 		}
@@ -125,11 +132,11 @@ func TestMountTablesTogether(t *testing.T) {
 	if err := unix.Unmount(base, unix.MNT_DETACH); err != nil {
 		t.Fatal(err)
 	}
-	sc, err := Open(open(t, child), false)
+	c, err := Open(open(t, child), false)
 	if err == nil || !strings.Contains(err.Error(), "mount tables: longer than") {
 		t.Errorf("%v", err)
 	}
-	if sc != nil {
-		sc.Close()
+	if c != nil {
+		c.Close()
 	}
 }

@@ -1,10 +1,10 @@
-// Package container is the container under repair.
+// Package container opens the container under repair and finds its autofs mounts.
 //
-// A [Container] holds what is open of it: its processes, mount namespaces and mount
-// tables, the masters of its autofs mounts and the connections to those that are a
-// systemd. A [Snapshot] describes it as plain data, from which package plan decides.
+// A [Container] has open files: processes, mount namespaces and their mount tables, the
+// masters of autofs mounts and connections to systemd. A [Snapshot] describes the
+// container as plain data, for package plan.
 //
 // Opening and surveying a container changes nothing, enters no mount namespace and
-// asks no process: both work while all processes are stopped. A master that is not the
-// container's own process (package owner) is named, and nothing else is done with it.
+// calls no process: both work while all processes are stopped. A master that is not a
+// process of the container (package owner) is only named.
 package container

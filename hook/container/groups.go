@@ -9,8 +9,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// AllInOwnGroup says that a systemd container's processes are all in the container's own
-// control group, "" if they are not. The runtime that restored it has put them there.
+// AllInOwnGroup returns a warning if all processes of a systemd container are in the
+// container's own control group, where some runtimes restore them; "" if they are not.
 func (c *Container) AllInOwnGroup() string {
 	if id, err := master.Identify(c.Init); err != nil || id.Kind != master.Systemd {
 		return ""
@@ -39,5 +39,5 @@ func (c *Container) AllInOwnGroup() string {
 		return ""
 	}
 	return fmt.Sprintf("all processes are in the container's own control group %q, none in that of its unit: its systemd does not know which service a process "+
-		"belongs to, and systemctl stop ends none; crun and runc 1.3 restore a container without a cgroup namespace like that: create it with one (podman run --cgroupns=private)", own)
+		"belongs to, and systemctl stop kills none; crun and runc 1.3 restore a container without a cgroup namespace like that: create it with one (podman run --cgroupns=private)", own)
 }

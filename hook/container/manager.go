@@ -7,15 +7,14 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 )
 
-// NameUnits names the unit of each mount that a systemd serves.
+// NameUnits sets the .automount unit of each mount that a systemd serves.
 func NameUnits(list []Mount) {
 	for i := range list {
 		if m := &list[i]; m.Master.Kind == master.Systemd {
@@ -24,10 +23,10 @@ func NameUnits(list []Mount) {
 	}
 }
 
-// WakeSystemd has every restored systemd that serves a mount go through its events once.
-// A systemd that was checkpointed while it ignored mount events for a moment
-// (src/core/mount.c, a rate limit) is not woken by its timer after the restore,
-// and would hear of no mount until something else happens to it.
+// WakeSystemd pings every restored systemd that serves a mount. A systemd that was
+// checkpointed while its rate limit for mount events was in effect (src/core/mount.c)
+// is not woken by the timer of that limit after the restore, and would process no mount
+// event until its next wakeup. The error joins those of all systemds.
 func (c *Container) WakeSystemd(ctx context.Context, snapshot *Snapshot) error {
 	var errs []error
 	seen := map[int]bool{}
@@ -46,11 +45,11 @@ func (c *Container) WakeSystemd(ctx context.Context, snapshot *Snapshot) error {
 	return errors.Join(errs...)
 }
 
-// RetryInterval is the pause between two attempts to reach a systemd that
-// re-executes itself.
+// RetryInterval is the pause between two attempts, such as to connect to a systemd that
+// is re-executing itself.
 const RetryInterval = 2 * time.Millisecond
 
-// socketTime is how long a systemd may be without its socket.
+// socketTime is how long a systemd that re-executes itself may be without its socket.
 const socketTime = time.Second
 
 // noListener reports whether no process listens on systemd's socket.
@@ -58,23 +57,25 @@ func noListener(err error) bool {
 	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
 }
 
-// Manager returns the connection to the systemd with the given pid.
+// Manager returns the connection to the systemd with the given pid, and connects to it if
+// there is none. An error is final until [Container.AwaitManager]. It is
+// owner.ErrOutside if the process is not the container's.
 func (c *Container) Manager(ctx context.Context, pid int) (*systemd.Manager, error) {
 	if m := c.Managers[pid]; m != nil {
 		return m, nil
 	}
 	if err := c.unreachable[pid]; err != nil {
-		return nil, err // asked before
+		return nil, err
 	}
 	p := c.Masters[pid]
 	if p == nil && pid == c.Init.PID() {
-		p = c.Owner.First() // asked to finish what an interrupted run has asked for
+		p = c.Owner.First() // for the recovery of an interrupted run, before a survey
 	}
 	if p == nil {
 		return nil, fmt.Errorf("process %d: %w", pid, owner.ErrOutside)
 	}
 	m, err := systemd.Connect(ctx, p)
-	// A systemd that re-executes itself has no socket for a moment.
+	// A systemd that re-executes itself has no socket until it has started again.
 	for end := time.Now().Add(socketTime); noListener(err) && time.Now().Before(end) && ctx.Err() == nil; {
 		time.Sleep(RetryInterval)
 		m, err = systemd.Connect(ctx, p)
@@ -87,7 +88,7 @@ func (c *Container) Manager(ctx context.Context, pid int) (*systemd.Manager, err
 	return m, nil
 }
 
-// Version asks a systemd for its version.
+// Version returns the version of a systemd, which it asks for, such as 252.
 func (c *Container) Version(ctx context.Context, pid int) (int, error) {
 	manager, err := c.Manager(ctx, pid)
 	if err != nil {
@@ -97,7 +98,7 @@ func (c *Container) Version(ctx context.Context, pid int) (int, error) {
 	if err == nil || manager.Connected() {
 		return version, err
 	}
-	// It re-executes itself, as a run that was killed has asked it to.
+	// It is re-executing itself for an interrupted run.
 	wait, cancel := context.WithTimeout(ctx, socketTime)
 	defer cancel()
 	if err := c.AwaitManager(wait, pid); err != nil {
@@ -106,7 +107,7 @@ func (c *Container) Version(ctx context.Context, pid int) (int, error) {
 	return c.Managers[pid].Version(ctx)
 }
 
-// ForgetManager closes the connection to a systemd.
+// ForgetManager closes the connection to a systemd and forgets it.
 func (c *Container) ForgetManager(pid int) {
 	if m := c.Managers[pid]; m != nil {
 		m.Close()
@@ -114,7 +115,8 @@ func (c *Container) ForgetManager(pid int) {
 	}
 }
 
-// AwaitManager connects to a systemd that is starting again.
+// AwaitManager connects to a systemd that is re-executing itself, and waits until it
+// answers or ctx ends.
 func (c *Container) AwaitManager(ctx context.Context, pid int) error {
 	for {
 		m, err := c.Manager(ctx, pid)
@@ -128,7 +130,7 @@ func (c *Container) AwaitManager(ctx context.Context, pid int) error {
 		select {
 		case <-time.After(RetryInterval):
 		case <-ctx.Done():
-			return fmt.Errorf("systemd does not come back after its re-execution: %w", err)
+			return fmt.Errorf("systemd does not answer after its re-execution: %w", err)
 		}
 	}
 }

@@ -7,15 +7,15 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// withVisitors are the container's processes, and those that entered it from
-// outside, such as those of "runc exec": they may wait on its mounts. Containers
-// that share a pid namespace differ in their mount namespaces.
+// withVisitors returns the pids of the container's processes, and of those that entered
+// it from outside: they may wait on its mounts. A process of another container in the
+// same pid namespace is in another mount namespace.
 func (c *Container) withVisitors() ([]int, error) {
 	all, err := c.Init.Members()
 	if err != nil {
 		return nil, err
 	}
-	found, err := c.Init.Descendants() // after it: some may be new
+	found, err := c.Init.Descendants() // after Members: there may be new ones
 	if err != nil {
 		return nil, err
 	}
@@ -31,8 +31,8 @@ func (c *Container) withVisitors() ([]int, error) {
 	return found, nil
 }
 
-// Space is the container's mount namespace with the given inode number, nil if
-// none of its processes is there.
+// Space returns the container's mount namespace with the given inode number, nil if there
+// is none.
 func (c *Container) Space(id uint64) *Space {
 	for _, sp := range c.Spaces {
 		if sp.ID == id {
@@ -42,9 +42,9 @@ func (c *Container) Space(id uint64) *Space {
 	return nil
 }
 
-// CheckFirstProcess is an error if a person seems to have named a process that is not the
-// container's first one: then the masters do not descend from it, and seem to be
-// outside.
+// CheckFirstProcess returns an error if Init seems not to be the container's first
+// process: it is not PID 1 of its pid namespace, and a master in that namespace does not
+// descend from it, so that the master counts as outside.
 func (c *Container) CheckFirstProcess(list []Mount) error {
 	numbers, err := c.Init.Status("NSpid")
 	if fields := strings.Fields(numbers); err != nil || len(fields) == 0 || fields[len(fields)-1] == "1" {
@@ -61,12 +61,12 @@ func (c *Container) CheckFirstProcess(list []Mount) error {
 		}
 		p, err := nsenter.Open(m.Master.PID)
 		if err != nil {
-			continue // ended meanwhile
+			continue // it has ended
 		}
-		theirs, err := p.Namespace("pid")
+		namespace, err := p.Namespace("pid")
 		p.Close()
-		if err == nil && theirs == own {
-			return fmt.Errorf("%q is served by process %d of the same pid namespace, which does not descend from process %d: name the container's first process if that is another one",
+		if err == nil && namespace == own {
+			return fmt.Errorf("%q is served by process %d of the same pid namespace, which does not descend from process %d: if another process is the container's first one, name that",
 				m.Path, m.Master.PID, c.Init.PID())
 		}
 	}

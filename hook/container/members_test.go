@@ -13,9 +13,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// TestCheckFirst: a person who names another process than the first is told why all
-// masters seem to be outside.
-func TestCheckFirst(t *testing.T) {
+// TestCheckFirstProcess: a warning explains why all masters count as outside if the named
+// process is not the container's first one.
+func TestCheckFirstProcess(t *testing.T) {
 	init := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS))
 	other := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS)) // in the pid namespace of the tests
 	served := func(p *nsenter.Process) []Mount {
@@ -33,10 +33,10 @@ func TestCheckFirst(t *testing.T) {
 	}{
 		"first process":          {init, self, false},
 		"another one":            {other, self, true},
-		"served from far away":   {other, init, false},
+		"another pid namespace":  {other, init, false},
 		"nothing served outside": {other, nil, false},
 	} {
-		sc, err := Open(test.named, false)
+		c, err := Open(test.named, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,19 +44,19 @@ func TestCheckFirst(t *testing.T) {
 		if test.master != nil {
 			list = served(test.master)
 		}
-		if err := sc.CheckFirstProcess(list); (err != nil) != test.warned {
+		if err := c.CheckFirstProcess(list); (err != nil) != test.warned {
 			t.Errorf("%s: %v, want a warning: %v", name, err, test.warned)
 		}
-		sc.Close()
+		c.Close()
 	}
 }
 
-// TestInhabitants: a process that entered the container may wait on its mounts; one
-// of another container in the same pid namespace has mounts of its own.
-func TestInhabitants(t *testing.T) {
+// TestVisitors: a process that entered the container may wait on its mounts; a process of
+// another container in the same pid namespace has its own mounts.
+func TestVisitors(t *testing.T) {
 	init := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS))
 	target := []string{"nsenter", "--target", strconv.Itoa(init.PID()), "--pid"}
-	entered := func(args ...string) int {
+	enter := func(args ...string) int {
 		parent := open(t, testenv.StartCommand(t, nil, append(slices.Clone(target), args...)...))
 		var list []int
 		testenv.Eventually(t, "a process in the pid namespace", func() bool {
@@ -69,15 +69,15 @@ func TestInhabitants(t *testing.T) {
 		})
 		return list[1]
 	}
-	visitor, sibling := entered("--mount", "cat"), entered("unshare", "--mount", "cat")
-	for everyone, want := range map[bool][]int{false: {init.PID()}, true: {init.PID(), visitor}} {
-		sc, err := Open(init, everyone)
+	visitor, sibling := enter("--mount", "cat"), enter("unshare", "--mount", "cat")
+	for visitors, want := range map[bool][]int{false: {init.PID()}, true: {init.PID(), visitor}} {
+		c, err := Open(init, visitors)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(sc.Members, want) || len(sc.Spaces) != 1 {
-			t.Errorf("everyone %v: members %v in %d mount namespaces, want %v in 1; the sibling is %d", everyone, sc.Members, len(sc.Spaces), want, sibling)
+		if !slices.Equal(c.Members, want) || len(c.Spaces) != 1 {
+			t.Errorf("visitors %v: members %v in %d mount namespaces, want %v in 1; the sibling is %d", visitors, c.Members, len(c.Spaces), want, sibling)
 		}
-		sc.Close()
+		c.Close()
 	}
 }

@@ -14,22 +14,22 @@ import (
 
 // Parking describes the parking mounts for triggers of one daemon.
 type Parking struct {
-	// Daemon and DaemonStart tell which process serves the triggers.
+	// Daemon and DaemonStart are the pid and the start time of the daemon.
 	Daemon      int             `json:"daemon"`
 	DaemonStart uint64          `json:"daemon_start"`
 	Mounts      []ParkedTrigger `json:"mounts"`
 }
 
-// ParkedTrigger is a trigger whose place a parking mount has taken.
+// ParkedTrigger is a stale trigger that a parking mount replaces.
 type ParkedTrigger struct {
 	Path string `json:"path"`
-	// Parking is the st_dev of the parking mount, Stale that of the trigger.
+	// Parking is the st_dev of the parking mount, Stale the st_dev of the trigger.
 	Parking uint64 `json:"parking"`
 	Stale   uint64 `json:"stale"`
 }
 
-// Lot returns the parking mount, nil if the table does not show it. Another mount may
-// have its number once it is gone.
+// Lot returns the parking mount in a mount table, nil if there is none. After its removal
+// another mount may get its device number.
 func (t ParkedTrigger) Lot(table *mounts.Table) *mounts.Mount {
 	if m := table.Find(t.Path, t.Parking); m != nil && m.FSType == "autofs" && m.Source == park.Source {
 		return m
@@ -37,8 +37,8 @@ func (t ParkedTrigger) Lot(table *mounts.Table) *mounts.Mount {
 	return nil
 }
 
-// Successor returns the trigger that is mounted in the place of the stale one, nil if
-// there is none.
+// Successor returns the trigger that was mounted instead of the stale one, nil if there is
+// none.
 func (t ParkedTrigger) Successor(table *mounts.Table) *mounts.Mount {
 	for _, m := range table.Autofs() {
 		if m.Mountpoint == t.Path && m.Source != park.Source && mounts.DeviceOf(m) != t.Stale {
@@ -48,7 +48,8 @@ func (t ParkedTrigger) Successor(table *mounts.Table) *mounts.Mount {
 	return nil
 }
 
-// parkingAt is what a parking mount stands for, by its st_dev; nil for another mount.
+// parkingAt returns the description of the parking mount with the given mount point and
+// st_dev; nil if it is another mount.
 func (c *Container) parkingAt(path string, device uint64) *Parking {
 	for _, p := range c.Parkings {
 		if slices.ContainsFunc(p.Mounts, func(t ParkedTrigger) bool { return t.Path == path && t.Parking == device }) {
@@ -58,7 +59,8 @@ func (c *Container) parkingAt(path string, device uint64) *Parking {
 	return nil
 }
 
-// Daemon opens the daemon of parking mounts; nil if it has ended.
+// Daemon opens the daemon of parking mounts; nil if it has ended. The error is
+// owner.ErrOutside if it is not a process of the container any more.
 func (c *Container) Daemon(p *Parking) (*owner.Member, error) {
 	daemon, err := nsenter.OpenIdentity(p.Daemon, p.DaemonStart)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,18 +76,18 @@ func (c *Container) Daemon(p *Parking) (*owner.Member, error) {
 	return member, err
 }
 
-// IsParking reports whether it is a parking mount of ours.
+// IsParking reports whether m, which may be nil, is a parking mount.
 func (c *Container) IsParking(m *mounts.Mount) bool {
 	return m != nil && m.FSType == "autofs" && m.Source == park.Source && c.parkingAt(m.Mountpoint, mounts.DeviceOf(m)) != nil
 }
 
-// coversTrigger reports whether a mount covers another autofs mount exactly.
+// coversTrigger reports whether m covers an autofs mount at the same mount point.
 func coversTrigger(t *mounts.Table, m *mounts.Mount) bool {
 	parent := t.ByID(m.Parent)
 	return parent != nil && parent.FSType == "autofs" && parent.Mountpoint == m.Mountpoint
 }
 
-// parkedMaster is the daemon in the place of whose triggers parking mounts are.
+// parkedMaster returns the daemon whose triggers parking mounts replace.
 func (c *Container) parkedMaster(p *Parking) Master {
 	m := Master{Identity: master.Identity{Kind: master.None}}
 	daemon, err := c.Daemon(p)
@@ -97,7 +99,7 @@ func (c *Container) parkedMaster(p *Parking) Master {
 	}
 	if c.Masters[p.Daemon] == nil {
 		c.Masters[p.Daemon] = daemon
-		c.pipes[p.Daemon], _ = master.Pipes(daemon.Process) // it serves other mounts, too
+		c.pipes[p.Daemon], _ = master.Pipes(daemon.Process) // of its other mounts
 	} else {
 		daemon.Close()
 	}

@@ -9,10 +9,10 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Restored reports whether CRIU has made the process: it forks processes and does
-// not execute their programs, as a runtime does at a fresh start. A systemd that
-// has re-executed itself looks like a fresh one. Its arguments say so, and then
-// its oldest child tells: a restore makes the children at once.
+// Restored reports whether CRIU has created the process: CRIU forks processes and does
+// not execute their programs, as a runtime does at a fresh start. A systemd that has
+// re-executed itself has "--deserialize" among its arguments; then its oldest child
+// decides, which CRIU has created at the same time. In doubt the result is true.
 func Restored(p *nsenter.Process) bool {
 	if !p.Executed() {
 		return true
@@ -23,7 +23,7 @@ func Restored(p *nsenter.Process) bool {
 	number := strconv.Itoa(p.PID())
 	children, err := p.ReadFile("task/"+number+"/children", 1<<20)
 	if err != nil {
-		return true // unknown: a question too many does no harm
+		return true // unknown: a needless re-execution does no harm
 	}
 	oldest, forked := uint64(math.MaxUint64), true
 	for word := range strings.FieldsSeq(string(children)) {
@@ -33,10 +33,10 @@ func Restored(p *nsenter.Process) bool {
 		}
 		child, err := nsenter.Open(pid)
 		if err != nil {
-			continue // ended meanwhile
+			continue // it has ended
 		}
-		// Of several in a tick of the clock the first is the oldest: the kernel lists
-		// children in the order in which they came.
+		// The kernel lists children in the order of their creation: of several with the
+		// same start time, which is in clock ticks, the first is the oldest.
 		if start := child.StartTime(); start < oldest {
 			oldest, forked = start, !child.Executed()
 		}
@@ -45,18 +45,17 @@ func Restored(p *nsenter.Process) bool {
 	return forked
 }
 
-// MarkRestored notes which systemds were restored, which may remember other numbers,
-// and on whose mounts a process waits, which is a reason to ask them again.
+// MarkRestored sets Restored and Waited of each systemd master.
 func (c *Container) MarkRestored(snapshot *Snapshot) {
-	known := map[int]bool{}
+	restored := map[int]bool{} // by pid
 	waited := map[int]bool{}
 	for i := range snapshot.Mounts {
 		m := &snapshot.Mounts[i]
 		if m.Master.Kind != master.Systemd {
 			continue
 		}
-		if _, seen := known[m.Master.PID]; !seen && c.Masters[m.Master.PID] != nil {
-			known[m.Master.PID] = Restored(c.Masters[m.Master.PID].Process)
+		if _, seen := restored[m.Master.PID]; !seen && c.Masters[m.Master.PID] != nil {
+			restored[m.Master.PID] = Restored(c.Masters[m.Master.PID].Process)
 		}
 		if len(WaitersOn(snapshot.Waiters, m.Path)) > 0 {
 			waited[m.Master.PID] = true
@@ -64,6 +63,6 @@ func (c *Container) MarkRestored(snapshot *Snapshot) {
 	}
 	for i := range snapshot.Mounts {
 		m := &snapshot.Mounts[i].Master
-		m.Restored, m.Waited = known[m.PID], waited[m.PID]
+		m.Restored, m.Waited = restored[m.PID], waited[m.PID]
 	}
 }

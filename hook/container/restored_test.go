@@ -16,19 +16,19 @@ func TestRestored(t *testing.T) {
 	const forked, executed = "(read x <&3) & ", "sleep 60 & "
 	for name, test := range map[string]struct {
 		script   string
-		again    bool   // it has the argument of a re-execution
-		children []bool // which of them have executed a program
+		reexec   bool   // with the argument of a re-execution
+		children []bool // whether each has executed a program
 		want     bool
 	}{
 		"started here":                       {executed + "wait", false, []bool{true}, false},
 		"started here, with forks":           {forked + executed + "wait", false, []bool{false, true}, false},
 		"executed again, started here":       {executed + "sleep 0.1; " + forked + "wait", true, []bool{true, false}, false},
 		"executed again, restored":           {forked + "sleep 0.1; " + executed + "wait", true, []bool{false, true}, true},
-		"executed again, nothing to see":     {"read x <&3", true, nil, true},
+		"executed again, no children":        {"read x <&3", true, nil, true},
 		"the argument inside of another one": {forked + "wait; : --deserialize=7", false, []bool{false}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := startShell(t, test.script, test.again)
+			p := startShell(t, test.script, test.reexec)
 			var children []bool
 			testenv.Eventually(t, "its children", func() bool {
 				children = childrenExecuted(t, p)
@@ -55,11 +55,11 @@ func TestRestored(t *testing.T) {
 	}
 }
 
-// startShell starts a shell with a pipe at descriptor 3 that nothing comes from.
-func startShell(t *testing.T, script string, again bool) *nsenter.Process {
+// startShell starts a shell with an empty pipe at descriptor 3.
+func startShell(t *testing.T, script string, reexec bool) *nsenter.Process {
 	t.Helper()
 	args := []string{"-c", script, "systemd"}
-	if again {
+	if reexec {
 		args = append(args, "--system", "--deserialize=7")
 	}
 	r, w, err := os.Pipe()
@@ -93,8 +93,8 @@ func startShell(t *testing.T, script string, again bool) *nsenter.Process {
 	return p
 }
 
-// childrenExecuted tells of each child, the oldest first, whether it has executed
-// a program.
+// childrenExecuted returns, for each child, the oldest first, whether it has executed a
+// program.
 func childrenExecuted(t *testing.T, p *nsenter.Process) []bool {
 	t.Helper()
 	pids, err := p.Descendants()

@@ -7,17 +7,17 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
 
-// Snapshot is what was found in a container, as plain data.
+// Snapshot describes a container as plain data.
 type Snapshot struct {
+	// PID is the container's first process.
 	PID int
-	// Restore is whether CRIU itself says that the container has just been
-	// restored.
+	// Restore is whether the run is part of a restore by CRIU.
 	Restore bool
-	// Restored is whether CRIU has made the container's first process.
+	// Restored is whether CRIU has created the container's first process.
 	Restored bool
 	// Strategy limits the cures.
 	Strategy Strategy
-	// ReexecuteReplaced is the administrator's choice of that name.
+	// ReexecuteReplaced is the administrator's setting of that name.
 	ReexecuteReplaced bool
 	Mounts            []Mount
 	Waiters           []Waiter
@@ -25,32 +25,32 @@ type Snapshot struct {
 
 // Mount is one autofs mount in one mount namespace.
 type Mount struct {
-	// Namespace is the inode number of the mount namespace; Main is whether it is
-	// that of its master, or without one, of the container's first process.
+	// Namespace is the inode number of the mount namespace. Main is whether it is the
+	// namespace of its master or, without a master, of the container's first process.
 	Namespace uint64
 	Main      bool
 	// NamespacePID is a process in that namespace.
 	NamespacePID int
-	ID           int
+	ID           int // mount id
 	Path         string
 	Device       uint64 // st_dev
 	Source       string
 	Options      autofs.Options
-	// Covers are the mounts that lie exactly over it, the lowest first; Below
-	// are all mounts on it, in it and on those.
+	// Covers are the mounts on its root, the lowest first; Below are all mounts on it
+	// and in it.
 	Covers, Below []Cover
-	// DeviceBefore is the st_dev that the checkpoint images have for the path, or
-	// systemd's state; 0 if neither is known.
+	// DeviceBefore is the st_dev of the path in the checkpoint images or in systemd's
+	// state; 0 if both are unknown.
 	DeviceBefore uint64
-	// Confirmed is whether an earlier run has made sure that its master knows it,
-	// and nothing has changed since.
+	// Confirmed is whether the ledger lists the mount: an earlier run has verified
+	// that its master knows it, and it is unchanged.
 	Confirmed bool
-	// Preserved is whether an earlier moment of this restore gave it its old
-	// number back; NotPreserved says why not, "" if it was not tried.
+	// Preserved is whether an earlier stage of this restore recreated the mount with
+	// its old device number; NotPreserved is the reason if that failed.
 	Preserved    bool
 	NotPreserved string
-	// Parking is whether it is a parking mount of ours, in the place of a trigger of
-	// Master; UnderParking whether one covers it.
+	// Parking is whether it is a parking mount for a trigger of Master; UnderParking
+	// is whether a parking mount covers it.
 	Parking, UnderParking bool
 	Master                Master
 }
@@ -66,23 +66,23 @@ type Cover struct {
 // Master is the process that serves a mount, and its unit.
 type Master struct {
 	master.Identity
-	// StartTime is its nsenter.Process.StartTime.
+	// StartTime is nsenter.Process.StartTime.
 	StartTime uint64
-	// PipeFD is the descriptor with which it reads the mount's pipe.
+	// PipeFD is the master's descriptor for the mount's pipe.
 	PipeFD int
-	// Unit is the .automount unit of a systemd master, "" for another one.
+	// Unit is the .automount unit of a systemd master, "" for others.
 	Unit string
-	// Executed is whether it has executed its program since a fork made it. A
+	// Executed is whether the process has executed a program since its fork. A
 	// restored daemon has not.
 	Executed bool
-	// Restored is whether CRIU has made the process of a systemd, Waited whether a
-	// process waits on one of its mounts.
+	// Restored is whether CRIU has created a systemd master; Waited is whether one of
+	// its mounts has a waiter. Both are set for late repairs only.
 	Restored, Waited bool
-	// HoldsRoot is whether the process has a file descriptor on the mount, and
-	// so can answer without looking for it.
+	// HoldsRoot is whether the process has a file open on the mount, so that it can
+	// answer requests without opening the mount by its path.
 	HoldsRoot bool
 	// Nested is whether it is in another mount namespace than the container's first
-	// process: a daemon of a service with its own, or a container in the container.
+	// process, as a service with its own namespace or a container in the container.
 	Nested bool
 }
 
@@ -90,30 +90,32 @@ type Master struct {
 type Waiter struct {
 	PID     int    `json:"pid"`
 	Command string `json:"command"`
-	// Path is what the process wants to reach, "" if that could not be read.
+	// Path is the path that the process accesses, "" if it could not be read.
 	Path string `json:"path,omitempty"`
-	// Process is the process that the thread PID belongs to, Start its start time.
+	// Process is the process of the thread PID, Start the start time of Process.
 	Process int    `json:"-"`
 	Start   uint64 `json:"-"`
 }
 
-// Key names the mount.
+// Key returns the mount's key in [Container.Roots].
 func (m *Mount) Key() RootKey { return RootKey{m.Namespace, m.ID} }
 
-// Outside reports whether a process that is not the container's serves the mount:
-// the mount is not opened, not changed, and no failure.
+// Outside reports whether the mount's master is not a process of the container. Such a
+// mount is neither opened nor changed, and counts as healthy.
 func (m *Mount) Outside() bool { return m.Master.Kind == master.Outside }
 
-// KnownHealthy reports whether the device numbers alone show that the master
-// knows the mount, so that it need not be asked.
+// KnownHealthy reports whether the master is known to know the mount, without a request
+// to the master.
 func (m *Mount) KnownHealthy() bool {
 	return m.Confirmed || m.Preserved || m.HasOldNumber()
 }
 
-// HasOldNumber reports whether it is a systemd's with the number in the images.
+// HasOldNumber reports whether a systemd serves the mount and it has the device number
+// from before the checkpoint.
 func (m *Mount) HasOldNumber() bool {
 	return m.Master.Kind == master.Systemd && m.DeviceBefore != 0 && m.DeviceBefore == m.Device
 }
 
-// Identifier names the master's process for as long as the machine runs.
+// Identifier returns the pid and start time of the master, which are unique until the
+// machine reboots.
 func (m *Master) Identifier() string { return fmt.Sprintf("%d-%d", m.PID, m.StartTime) }

@@ -15,8 +15,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Survey describes every autofs mount of the scene, without asking a process of
-// the container: it works while all processes are stopped.
+// Survey describes every autofs mount of the container, with its master. It calls no
+// process, so it works while all processes are stopped.
 func (c *Container) Survey() ([]Mount, error) {
 	found, err := c.ListAutofs()
 	if err != nil {
@@ -26,14 +26,14 @@ func (c *Container) Survey() ([]Mount, error) {
 	return found, c.FindMasters(found)
 }
 
-// Limits of what is looked at in one container, in all of its mount namespaces
-// together. Its own root may make 100,000 mounts in each (sysctl fs.mount-max).
+// Limits of a survey, for all mount namespaces of a container together. The container's
+// root user may create 100,000 mounts in each (sysctl fs.mount-max).
 const (
-	MaxAutofs = 1 << 14 // autofs mounts; each takes half a kilobyte of the report
-	maxCovers = 1 << 18 // mounts on each of these, added up
+	maxAutofs = 1 << 14 // autofs mounts; each takes half a kilobyte of the report
+	maxCovers = 1 << 18 // sum of the mounts on each autofs mount
 )
 
-// ListAutofs is survey without the masters.
+// ListAutofs is [Container.Survey] without masters.
 func (c *Container) ListAutofs() ([]Mount, error) {
 	var found []Mount
 	covered := 0
@@ -41,19 +41,19 @@ func (c *Container) ListAutofs() ([]Mount, error) {
 		if sp.Table == nil {
 			continue
 		}
-		if len(found)+len(sp.Table.Autofs()) > MaxAutofs {
-			return nil, fmt.Errorf("the container's mount namespaces have more than %d autofs mounts: that many are not looked at", MaxAutofs)
+		if len(found)+len(sp.Table.Autofs()) > maxAutofs {
+			return nil, fmt.Errorf("the container's mount namespaces have more than %d autofs mounts, the limit: unmount some, then repair again", maxAutofs)
 		}
 		for _, m := range sp.Table.Autofs() {
 			if c.IsParking(sp.Table.ByID(m.Parent)) || c.IsParking(m) && coversTrigger(sp.Table, m) {
-				continue // of a reload that is under way: it stands for the same trigger
+				continue // part of an unfinished reload: another mount of the trigger is listed
 			}
 			options, err := autofs.ParseOptions(m.VFSOptions)
 			if err != nil {
 				return nil, fmt.Errorf("autofs mount at %q: %w", m.Mountpoint, err)
 			}
 			if c.IsParking(m) {
-				options.Type = autofs.Direct // what it stands for
+				options.Type = autofs.Direct // the type of the trigger
 			}
 			found = append(found, Mount{
 				Namespace: sp.ID, Main: i == 0, NamespacePID: sp.Process.PID(),
@@ -62,7 +62,7 @@ func (c *Container) ListAutofs() ([]Mount, error) {
 				Parking: c.IsParking(m), UnderParking: c.IsParking(sp.Table.Over(m)),
 			})
 			if covered += len(found[len(found)-1].Below); covered > maxCovers {
-				return nil, fmt.Errorf("there are more than %d mounts on the container's autofs mounts: that many are not looked at", maxCovers)
+				return nil, fmt.Errorf("there are more than %d mounts on the container's autofs mounts, the limit: unmount some, then repair again", maxCovers)
 			}
 		}
 	}
@@ -77,13 +77,13 @@ func covers(list []*mounts.Mount) []Cover {
 	return found
 }
 
-// FindMasters finds the process that reads each mount's pipe, and whose it is. That
-// is nearly always the leader of the process group in the mount options; else all
-// of the container's processes are searched, and then all others.
+// FindMasters sets the master of each mount: the process that reads the mount's pipe.
+// That is nearly always the leader of the process group in the mount options. If it is
+// not, FindMasters searches the container's processes, then all others.
 func (c *Container) FindMasters(list []Mount) error {
 	byPipe := map[uint64]Master{}
-	readers := map[int]Master{}   // by pid, what is the same for all their pipes
-	homes := map[int]uint64{}     // by pid, the master's mount namespace
+	readers := map[int]Master{}   // by pid; PipeFD differs between their mounts
+	homes := map[int]uint64{}     // the masters' mount namespaces, by pid
 	var outside map[uint64]Master // by pipe, of all processes of the machine
 	for i := range list {
 		options := list[i].Options
@@ -92,7 +92,7 @@ func (c *Container) FindMasters(list []Mount) error {
 		switch {
 		case list[i].Parking:
 			m, known = c.parkedMaster(c.parkingAt(list[i].Path, list[i].Device)), true
-			c.noteNamespace(homes, m.PID)
+			c.addNamespace(homes, m.PID)
 		case options.Catatonic() || !options.HasPipe:
 			continue
 		}
@@ -108,14 +108,14 @@ func (c *Container) FindMasters(list []Mount) error {
 			}
 			if m.Kind == master.None {
 				if outside == nil {
-					outside = c.otherReaders()
+					outside = c.outsideReaders()
 				}
 				if other, found := outside[options.PipeInode]; found {
 					m = other
 				}
 			}
 			byPipe[options.PipeInode] = m
-			c.noteNamespace(homes, m.PID)
+			c.addNamespace(homes, m.PID)
 		}
 		list[i].Master = m
 		if home := homes[m.PID]; home != 0 {
@@ -133,8 +133,8 @@ func (c *Container) FindMasters(list []Mount) error {
 	return nil
 }
 
-// noteNamespace notes the mount namespace of a master.
-func (c *Container) noteNamespace(homes map[int]uint64, pid int) {
+// addNamespace adds the mount namespace of a master to homes.
+func (c *Container) addNamespace(homes map[int]uint64, pid int) {
 	if p := c.Masters[pid]; p != nil && homes[pid] == 0 {
 		if id, err := p.Namespace("mnt"); err == nil {
 			homes[pid] = id.Inode
@@ -142,7 +142,8 @@ func (c *Container) noteNamespace(homes map[int]uint64, pid int) {
 	}
 }
 
-// readerOf looks for the process that has the read end of a pipe open.
+// readerOf finds the process among the candidates that has the read end of a pipe open.
+// It has the kind [master.None] if there is none.
 func (c *Container) readerOf(pipe uint64, candidates []int, readers map[int]Master) (Master, error) {
 	none := Master{Identity: master.Identity{Kind: master.None}}
 	for _, pid := range candidates {
@@ -158,7 +159,7 @@ func (c *Container) readerOf(pipe uint64, candidates []int, readers map[int]Mast
 		}
 		p, pipes, err := c.pipesOf(pid)
 		if err != nil {
-			continue // ended meanwhile
+			continue // it has ended
 		}
 		fd, reads := pipes[pipe]
 		if !reads {
@@ -178,14 +179,16 @@ func (c *Container) readerOf(pipe uint64, candidates []int, readers map[int]Mast
 	return none, nil
 }
 
-// outsideMaster is a master that is not the container's. Nothing else is read of it.
+// outsideMaster returns a master that is not a process of the container. Only its pid is
+// known.
 func outsideMaster(pid int) Master {
 	return Master{Identity: master.Identity{Kind: master.Outside, PID: pid}}
 }
 
-// otherReaders looks who else reads pipes, by the pipe's inode number: a mount may
-// be served from outside by a process that does not lead its process group.
-func (c *Container) otherReaders() map[uint64]Master {
+// outsideReaders returns the readers of all pipes of the machine, by the pipe's inode
+// number, except the container's processes: a master outside need not be the leader of
+// its process group.
+func (c *Container) outsideReaders() map[uint64]Master {
 	found := map[uint64]Master{}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -198,9 +201,9 @@ func (c *Container) otherReaders() map[uint64]Master {
 		}
 		p, err := nsenter.Open(pid)
 		if err != nil {
-			continue // ended meanwhile
+			continue // it has ended
 		}
-		pipes, _ := master.Pipes(p) // none of one that ends
+		pipes, _ := master.Pipes(p) // none if it ends meanwhile
 		p.Close()
 		for pipe := range pipes {
 			found[pipe] = outsideMaster(pid)
@@ -209,8 +212,8 @@ func (c *Container) otherReaders() map[uint64]Master {
 	return found
 }
 
-// pipesOf opens a process, once, and lists the pipes it reads. The process is nil
-// if it is not the container's.
+// pipesOf opens a process, unless it is open, and lists the pipes that it reads. The
+// process is nil if it is not the container's.
 func (c *Container) pipesOf(pid int) (*owner.Member, map[uint64]int, error) {
 	if p := c.Masters[pid]; p != nil && p.Alive() == nil {
 		return p, c.pipes[pid], nil
@@ -241,7 +244,7 @@ func (c *Container) pipesOf(pid int) (*owner.Member, map[uint64]int, error) {
 	return member, pipes, nil
 }
 
-// refreshPipes makes pipesOf look again: a master's files change.
+// refreshPipes reads the pipes of the masters again, which may have changed.
 func (c *Container) refreshPipes() {
 	clear(c.pipes)
 	for pid, p := range c.Masters {
@@ -251,7 +254,7 @@ func (c *Container) refreshPipes() {
 	}
 }
 
-var errNoPipes = errors.New("the process reads no pipe")
+var errNoPipes = errors.New("process reads no pipe")
 
 // HasFileOn reports whether the process has a file open on one of the mounts with the
 // given ids.
@@ -266,8 +269,8 @@ func HasFileOn(p *nsenter.Process, mountIDs map[int]bool) bool {
 	})
 }
 
-// MountOfDescriptor is the id of the mount that a descriptor's file is on: fdinfo's
-// line "mnt_id:" (proc_pid_fdinfo(5)).
+// MountOfDescriptor returns the id of the mount of a descriptor's file, from the line
+// "mnt_id:" in fdinfo (proc_pid_fdinfo(5)). name is the descriptor's number.
 func MountOfDescriptor(p *nsenter.Process, name string) (int, error) {
 	info, err := p.ReadFile("fdinfo/"+name, 1<<16)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
 )
 
-// FindWaiters finds the processes that wait on an automount.
+// FindWaiters returns the waiters among the container's processes.
 func (c *Container) FindWaiters() ([]Waiter, error) {
 	found, err := waiters.Find(c.Members)
 	if err != nil {
@@ -21,7 +21,7 @@ func (c *Container) FindWaiters() ([]Waiter, error) {
 	return list, nil
 }
 
-// WaitersOn returns the waiters that want something at or below a path.
+// WaitersOn returns the waiters whose path is at or below the given one.
 func WaitersOn(list []Waiter, path string) []Waiter {
 	var found []Waiter
 	for _, w := range list {
@@ -32,8 +32,8 @@ func WaitersOn(list []Waiter, path string) []Waiter {
 	return found
 }
 
-// WaitersInside leaves out the processes that wait on a mount that is served from
-// outside. The path of a waiter says on which mount it waits: the last one on it.
+// WaitersInside returns the waiters without those on a mount whose master is outside. A
+// waiter's mount is the one with the longest mount point that its path is below.
 func WaitersInside(list []Waiter, mounts []Mount) []Waiter {
 	return slices.DeleteFunc(list, func(w Waiter) bool {
 		longest, outside := -1, false
@@ -41,7 +41,7 @@ func WaitersInside(list []Waiter, mounts []Mount) []Waiter {
 			m := &mounts[i]
 			switch length := len(m.Path); {
 			case w.Path != "" && len(WaitersOn([]Waiter{w}, m.Path)) == 0:
-			case w.Path == "" || length == longest: // in doubt it counts
+			case w.Path == "" || length == longest: // in doubt the waiter stays
 				outside = m.Outside() && (outside || longest < 0)
 				longest = length
 			case length > longest:
@@ -52,7 +52,7 @@ func WaitersInside(list []Waiter, mounts []Mount) []Waiter {
 	})
 }
 
-// NameWaiters lists waiters for an error.
+// NameWaiters returns the pids and commands of waiters, for an error.
 func NameWaiters(list []Waiter) string {
 	var names []string
 	for _, w := range list {

@@ -6,8 +6,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
 
-// TestWaitersInside: a process that waits on a mount that is served from outside is
-// not the container's concern.
+// TestWaitersInside: waiters on mounts with a master outside do not count.
 func TestWaitersInside(t *testing.T) {
 	at := func(path string, kind master.Kind) Mount {
 		return Mount{Path: path, Master: Master{Identity: master.Identity{Kind: kind}}}

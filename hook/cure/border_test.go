@@ -14,12 +14,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+
 	"golang.org/x/sys/unix"
 )
 
-// leaver is a process that was admitted and then left its container: the parent
-// between it and the first process has ended.
-func leaver(t *testing.T) *owner.Member {
+// orphan returns a process that was admitted and then left its container: its parent,
+// a child of the first process, has ended.
+func orphan(t *testing.T) *owner.Member {
 	t.Helper()
 	testenv.RequireRoot(t)
 	cmd := exec.Command("sh", "-c", `sh -c 'echo $$; sleep 300 & echo $!; wait' & cat`)
@@ -51,35 +52,36 @@ func leaver(t *testing.T) *owner.Member {
 		t.Cleanup(func() { p.Close() })
 		list = append(list, p)
 	}
-	between, p := list[0], list[1]
+	parent, p := list[0], list[1]
 	m, err := owner.Of(init).Admit(p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.Signal(unix.SIGKILL) })
-	if err := between.Signal(unix.SIGKILL); err != nil {
+	if err := parent.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	testenv.Eventually(t, "it has left", func() bool { return errors.Is(m.Check(), owner.ErrOutside) })
+	testenv.Eventually(t, "it has left the container", func() bool { return errors.Is(m.Check(), owner.ErrOutside) })
 	return m
 }
 
-// TestBorder: what acts on a master looks once more whose it is.
-func TestBorder(t *testing.T) {
-	m := leaver(t)
+// TestOwnerCheck: every operation on a master checks again that it is a process of the
+// container.
+func TestOwnerCheck(t *testing.T) {
+	m := orphan(t)
 	if manager, err := systemd.Connect(t.Context(), m); !errors.Is(err, owner.ErrOutside) {
 		t.Errorf("connected: %v, %v", manager, err)
 	}
 	if edit, err := systemd.Reexecute(t.Context(), m, systemd.Reexecution{Version: 252}); !errors.Is(err, owner.ErrOutside) {
-		t.Errorf("told: %v, %v", edit, err)
+		t.Errorf("re-executed: %v, %v", edit, err)
 	}
 	if files, err := automount.OpenRoots(t.Context(), m, []automount.Root{{Path: "/", Device: 1}}); !errors.Is(err, owner.ErrOutside) || len(files) != 1 || files[0] != nil {
-		t.Errorf("made to open its mounts: %v, %v", files, err)
+		t.Errorf("opened mounts: %v, %v", files, err)
 	}
 	if err := m.Signal(unix.SIGHUP); !errors.Is(err, owner.ErrOutside) {
 		t.Errorf("signalled: %v", err)
 	}
 	if m.Ended() {
-		t.Error("it was ended")
+		t.Error("it has ended")
 	}
 }

@@ -1,15 +1,15 @@
-// Package cure changes things: it carries out the cures that package plan decides on.
+// Package cure carries out the cures of a plan (package plan).
 //
 //	preserve.go        preserved: a superblock with the old device number
-//	preserve_park.go   prepares reloaded, while all processes are stopped
+//	preserve_park.go   prepares reloaded while all processes are stopped
 //	reexec.go          reexecuted: systemd's serialized state is corrected
-//	reload*.go, park.go, offsets.go
+//	reload*.go, park.go, remove.go, offsets.go
 //	                   reloaded: automount mounts its triggers again
-//	restart*.go        restarted: the unit of a systemd that cannot be told
-//	waiters*.go        processes that wait on a mount meanwhile
+//	restart*.go        restarted: the .automount unit is restarted, its covers restored
+//	waiters*.go        waiters are parked, released and counted
 //	groups.go          control groups that a restore needs
-//	recover.go         the ordered table of what an interrupted run leaves
+//	recover.go         the recoveries of interrupted operations, in order
 //
-// A [Session] is the work of one run on one container. What it is about to change is
-// in the journal before it changes; the recovery stands in the file named ..._recover.go.
+// A [Session] is one run on one container. Every change is in the journal before it is
+// made. The recovery of an interrupted change is in the file ..._recover.go.
 package cure

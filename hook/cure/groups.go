@@ -13,21 +13,22 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// GroupView is what a container sees of the control groups.
+// GroupView is the part of the control group hierarchy that a container sees.
 type GroupView int
 
 const (
-	// OwnView shows its own group at the top: it has a cgroup namespace.
+	// OwnView has the container's own group as its root: it has a cgroup namespace.
 	OwnView GroupView = iota
-	// HostView shows the same as the host: it has none.
+	// HostView has the host's root group as its root: it has no cgroup namespace.
 	HostView
-	// AnyView means that it cannot be known yet.
+	// AnyView means that the view is not known yet.
 	AnyView
 )
 
-// CreateGroups creates the groups in the container's own, named own, that the
-// checkpointed processes watch, and starts the helper that removes those that a failed
-// restore leaves. criu is the process that restores.
+// CreateGroups creates the groups that the checkpointed processes watch, within the
+// container's own group, and starts the helper that removes them if the restore fails.
+// criu is the restoring process. It returns the path of the container's own group and
+// the names of the created groups, also with an error.
 func CreateGroups(init, criu *nsenter.Process, watched *criuimage.Watched, view GroupView, warn func(error)) (own string, created []string, err error) {
 	if len(watched.Groups) == 0 {
 		return "", nil, nil
@@ -63,30 +64,31 @@ func CreateGroups(init, criu *nsenter.Process, watched *criuimage.Watched, view 
 	return own, created, err
 }
 
-// refusals are the watches for which no group is created.
+// refusals describes the watches for which no group is created.
 type refusals struct {
-	outside  string // a group outside of the container's own
-	unusable string // a path that is none of a group
+	outside  string // example of a group outside the container's own
+	unusable string // example of a path that is not a valid group
 	count    int
 	tooMany  bool
 }
 
+// err returns the refusals as one error, nil if there are none.
 func (r refusals) err(own string) error {
 	switch {
 	case r.tooMany:
-		return fmt.Errorf("more than %d control groups are watched: the others are not created", cgroup.MaxGroups)
+		return fmt.Errorf("the checkpoint watches more than %d control groups: the others are not created, and the restore will fail", cgroup.MaxGroups)
 	case r.outside != "":
 		return fmt.Errorf("the checkpoint watches the control group %q, which is not within the container's own %q, and %d more: "+
 			"a container without a cgroup namespace can be restored only where its control group has the same path, "+
-			"and no other if CRIU is told to ignore control groups", report.TruncateTo(r.outside, report.MaxShort), own, r.count-1)
+			"and no other if CRIU is configured to ignore control groups", report.TruncateTo(r.outside, report.MaxShort), own, r.count-1)
 	case r.unusable != "":
-		return fmt.Errorf("the checkpoint watches %q, which names no control group that could be created, and %d more", report.TruncateTo(r.unusable, report.MaxShort), r.count-1)
+		return fmt.Errorf("the checkpoint watches %q, which names no control group that can be created, and %d more", report.TruncateTo(r.unusable, report.MaxShort), r.count-1)
 	}
 	return nil
 }
 
-// watchedGroups lists the groups, relative to the container's own, whose files the
-// checkpointed processes watch.
+// watchedGroups returns the groups that the checkpointed processes watch, relative to the
+// container's own group.
 func watchedGroups(w *criuimage.Watched, own string, view GroupView) (wanted []string, refused refusals) {
 	seen := make(map[string]bool)
 	for _, watch := range w.Watches {
@@ -94,11 +96,11 @@ func watchedGroups(w *criuimage.Watched, own string, view GroupView) (wanted []s
 		if !ok || watch.Path == "" {
 			continue
 		}
-		seenFrom, ok := beneath(watch.Path, mount.MountPoint)
+		file, ok := beneath(watch.Path, mount.MountPoint)
 		if !ok {
-			continue // the mount shows it, under another name
+			continue // another path of the same mount
 		}
-		rel, ok := ownGroup(path.Join(mount.Root, groupOf(seenFrom)), own, view)
+		rel, ok := ownGroup(path.Join(mount.Root, groupOf(file)), own, view)
 		switch {
 		case !ok:
 			refused.count++
@@ -120,8 +122,8 @@ func watchedGroups(w *criuimage.Watched, own string, view GroupView) (wanted []s
 	return wanted, refused
 }
 
-// groupOf leaves out the name of the kernel's file in a group. Watches are mostly on
-// those; one on a group itself has no such name.
+// groupOf returns the group of a watched path, which is mostly a file of the kernel in the
+// group, or else the group itself.
 func groupOf(file string) string {
 	if cgroup.IsInterfaceFile(path.Base(file)) {
 		return path.Dir(file)
@@ -129,27 +131,28 @@ func groupOf(file string) string {
 	return file
 }
 
-// ownGroup is a group relative to the container's own; "" is that one itself.
-func ownGroup(group, own string, view GroupView) (string, bool) {
-	rel, within := beneath(group, own)
-	if view == HostView || view == AnyView && within {
-		return rel, within
+// ownGroup returns the path of a group relative to the container's own group, "" for that
+// group itself. ok is false if it is outside.
+func ownGroup(group, own string, view GroupView) (rel string, ok bool) {
+	rel, ok = beneath(group, own)
+	if view == HostView || view == AnyView && ok {
+		return rel, ok
 	}
 	return strings.TrimPrefix(group, "/"), true
 }
 
-// beneath is a clean path relative to another one.
-func beneath(file, dir string) (string, bool) {
+// beneath returns an absolute clean path relative to dir. ok is false if it is outside.
+func beneath(file, dir string) (rel string, ok bool) {
 	if path.Clean(file) != file || !path.IsAbs(file) {
 		return "", false
 	}
 	if file == dir {
 		return "", true
 	}
-	rel, ok := strings.CutPrefix(file, strings.TrimSuffix(dir, "/")+"/")
-	return rel, ok
+	return strings.CutPrefix(file, strings.TrimSuffix(dir, "/")+"/")
 }
 
+// checkGroup returns an error if no group with this relative path may be created.
 func checkGroup(rel string) error {
 	names := strings.Split(rel, "/")
 	if len(names) > cgroup.MaxDepth {

@@ -10,7 +10,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 )
 
-// watchesOf are watches through one cgroup mount at /sys/fs/cgroup, number 7.
+// watchesOf returns watches of paths in a cgroup mount at /sys/fs/cgroup with the id 7.
 func watchesOf(root string, paths ...string) *criuimage.Watched {
 	w := &criuimage.Watched{Groups: map[uint32]criuimage.GroupMount{7: {MountPoint: "/sys/fs/cgroup", Root: root}}}
 	for _, p := range paths {
@@ -28,7 +28,7 @@ func TestWatchedGroups(t *testing.T) {
 		root    string
 		paths   []string
 		want    []string
-		refused string // part of what is said
+		refused string // part of the error
 	}{
 		"files of groups":          {OwnView, "/", []string{top + "/system.slice/a.mount/cgroup.events", top + "/init.scope/memory.events"}, []string{"system.slice/a.mount", "init.scope"}, ""},
 		"a group itself":           {OwnView, "/", []string{top + "/system.slice"}, []string{"system.slice"}, ""},
@@ -54,9 +54,9 @@ func TestWatchedGroups(t *testing.T) {
 		"any view":                 {AnyView, "/", []string{top + "/pods/me/a", top + "/b"}, []string{"a", "b"}, ""},
 	} {
 		got, refused := watchedGroups(watchesOf(test.root, test.paths...), own, test.view)
-		said := fmt.Sprint(refused.err(own))
-		if !slices.Equal(got, test.want) || (test.refused == "") != (said == "<nil>") || !strings.Contains(said, test.refused) || len(said) > 1000 {
-			t.Errorf("%s: %q, %s; want %q, %q", name, got, said, test.want, test.refused)
+		text := fmt.Sprint(refused.err(own))
+		if !slices.Equal(got, test.want) || (test.refused == "") != (text == "<nil>") || !strings.Contains(text, test.refused) || len(text) > 1000 {
+			t.Errorf("%s: %q, %s; want %q, %q", name, got, text, test.want, test.refused)
 		}
 	}
 }

@@ -17,24 +17,24 @@ import (
 )
 
 // An entry of an indirect map with several mounts has offset triggers in its first
-// mount, the key. automount mounts them together with the key, and never again
-// alone (daemon/direct.c, mount_autofs_offset). So a key that no process uses is
-// detached, as its expiry would do: the next access mounts it with new triggers.
+// mount, that of the key. automount mounts offset triggers only together with the key
+// (daemon/direct.c, mount_autofs_offset). So a key without users is detached, as its
+// expiry would do: the next access mounts it with new triggers.
 
-// key is a mounted key with offset triggers.
+// key is the mount of a key with offset triggers.
 type key struct {
 	mount   *mounts.Mount
 	offsets []*mounts.Mount
-	users   []string // processes that use files in it
+	users   []string // processes that use files in it, for errors
 }
 
-// keysOf finds the keys of the given offset triggers in a namespace.
+// keysOf returns the keys of the given offset triggers in a mount table.
 func keysOf(t *mounts.Table, triggers []*container.Mount) []*key {
 	var keys []*key
 	for _, m := range triggers {
 		offset := t.ByID(m.ID)
 		top := offset
-		for top != nil { // up to what is mounted on the indirect map
+		for top != nil { // up to the mount on the indirect map
 			parent := t.ByID(top.Parent)
 			if parent != nil && parent.FSType == "autofs" && isIndirect(parent) {
 				break
@@ -62,77 +62,78 @@ func isIndirect(m *mounts.Mount) bool {
 	return err == nil && options.Type == autofs.Indirect
 }
 
-// detachUnusedKeys detaches the keys of a daemon's stale offset triggers where no process
-// of the container uses them. It returns an error for each trigger, by path, that
-// is left.
+// detachUnusedKeys detaches the keys of a daemon's stale offset triggers, except those in
+// use by a process of the container. The result has an entry for each trigger, by path:
+// the reason why it is not detached, nil if it is.
 //
-// It is one step, so that no path leads into a key without its triggers. An unmount
-// would not do: it fails (EBUSY) while CRIU runs, which has files open there, and
-// while a process waits on a trigger, which holds the mount that it comes from.
+// A key is detached in one step, so that no path leads into a key without its triggers.
+// An unmount without MNT_DETACH would fail (EBUSY) while CRIU has files open there, and
+// while a trigger has a waiter, which refers to the parent mount.
 func (s *Session) detachUnusedKeys(ctx context.Context, daemon *owner.Member, triggers []*container.Mount) map[string]error {
 	home := s.spaceOf(daemon)
-	failed := map[string]error{}
+	result := map[string]error{}
 	keys := keysOf(home.Table, triggers)
 	usersErr := s.findUsers(ctx, keys)
 	for _, k := range keys {
 		var err error
 		switch other := foreignMount(home.Table, k); {
 		case other != nil:
-			err = fmt.Errorf("%q: automount has not mounted %q in it: unmount that, then repair again", k.mount.Mountpoint, other.Mountpoint)
+			err = fmt.Errorf("%q: the mount %q in it is not automount's: unmount that, then repair again", k.mount.Mountpoint, other.Mountpoint)
 		case len(k.users) > 0:
-			err = fmt.Errorf("%q is in use by %s: repair again when it is not", k.mount.Mountpoint, nameUsers(k.users))
+			err = fmt.Errorf("%q is in use by %s: repair again when it is not in use", k.mount.Mountpoint, nameUsers(k.users))
 		case usersErr != nil:
-			err = fmt.Errorf("%q: whether it is in use: %w", k.mount.Mountpoint, usersErr)
+			err = fmt.Errorf("%q: search its users: %w; repair again", k.mount.Mountpoint, usersErr)
 		default:
 			err = home.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error { return mounts.DetachTree(k.mount) })
 		}
 		for _, m := range k.offsets {
-			failed[m.Mountpoint] = err
+			result[m.Mountpoint] = err
 		}
 	}
 	for _, m := range triggers {
-		if _, found := failed[m.Path]; !found {
-			failed[m.Path] = errors.New("it is not below a key of an indirect map")
+		if _, found := result[m.Path]; !found {
+			result[m.Path] = errors.New("it is not below a key of an indirect map: restart automount")
 		}
 	}
-	return failed
+	return result
 }
 
-// foreignMount returns a mount in a key that the daemon has not made: it would be lost. The
-// daemon's are offset triggers with the same pipe, and what lies exactly on one.
+// foreignMount returns a mount in a key that is not the daemon's and would be lost; nil if
+// there is none. The daemon's mounts are offset triggers with the same pipe, and mounts
+// on the root of such a trigger.
 func foreignMount(t *mounts.Table, k *key) *mounts.Mount {
-	pipe := map[uint64]bool{}
+	pipes := map[uint64]bool{}
 	for _, offset := range k.offsets {
 		if options, err := autofs.ParseOptions(offset.VFSOptions); err == nil {
-			pipe[options.PipeInode] = true
+			pipes[options.PipeInode] = true
 		}
 	}
-	trigger := func(m *mounts.Mount) bool {
+	isTrigger := func(m *mounts.Mount) bool {
 		if m == nil || m.FSType != "autofs" {
 			return false
 		}
 		options, err := autofs.ParseOptions(m.VFSOptions)
-		return err == nil && options.Type == autofs.Offset && pipe[options.PipeInode]
+		return err == nil && options.Type == autofs.Offset && pipes[options.PipeInode]
 	}
 	for _, m := range t.On(k.mount) {
 		parent := t.ByID(m.Parent)
-		if onTrigger := trigger(parent) && parent.Mountpoint == m.Mountpoint; !onTrigger && !trigger(m) {
+		if onTrigger := isTrigger(parent) && parent.Mountpoint == m.Mountpoint; !onTrigger && !isTrigger(m) {
 			return m
 		}
 	}
 	return nil
 }
 
-// usersTime bounds the look at what processes use: a container can have as many
-// files open, and mapped, as it likes.
+// usersTime is the time limit of findUsers: a container can have any number of files open
+// and mapped.
 const usersTime = time.Second
 
-// findUsers fills in the users of keys, in every mount namespace of the container. An
-// error means that it did not look at all processes.
+// findUsers sets the users of keys, in every mount namespace of the container. After an
+// error the users are incomplete.
 func (s *Session) findUsers(ctx context.Context, keys []*key) error {
 	ctx, cancel := context.WithTimeout(ctx, usersTime)
 	defer cancel()
-	owners := map[int][]*key{} // by mount id
+	keysByMount := map[int][]*key{} // by mount id
 	for _, sp := range s.container.MountSpaces() {
 		for _, k := range keys {
 			m := sp.Table.Find(k.mount.Mountpoint, mounts.DeviceOf(k.mount))
@@ -140,21 +141,21 @@ func (s *Session) findUsers(ctx context.Context, keys []*key) error {
 				continue
 			}
 			for _, each := range append(sp.Table.On(m), m) {
-				owners[each.ID] = append(owners[each.ID], k)
+				keysByMount[each.ID] = append(keysByMount[each.ID], k)
 			}
 		}
 	}
-	if len(owners) == 0 {
+	if len(keysByMount) == 0 {
 		return nil
 	}
 	for _, pid := range s.container.Members {
 		p, err := nsenter.Open(pid)
 		if err != nil {
-			continue // ended meanwhile
+			continue // it has ended
 		}
 		used := map[*key]bool{}
 		err = eachMountUsed(ctx, p, func(id int) {
-			for _, k := range owners[id] {
+			for _, k := range keysByMount[id] {
 				used[k] = true
 			}
 		})
@@ -170,7 +171,7 @@ func (s *Session) findUsers(ctx context.Context, keys []*key) error {
 	return nil
 }
 
-// maxUsers bounds how many processes are named.
+// maxUsers is the number of processes that an error names.
 const maxUsers = 5
 
 func nameUsers(names []string) string {
@@ -180,8 +181,8 @@ func nameUsers(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// eachMountUsed calls found with the id of each mount that a process uses: by its working
-// directory, root, program, mapped files and descriptors.
+// eachMountUsed calls found with the id of each mount that a process uses by its working
+// directory, root, program, mapped files or descriptors. The error is that of ctx.
 func eachMountUsed(ctx context.Context, p *nsenter.Process, found func(id int)) error {
 	links := []string{"cwd", "root", "exe"}
 	mapped, _ := p.ReadDirNames("map_files")

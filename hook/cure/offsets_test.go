@@ -19,8 +19,8 @@ const offsetTable = `1 1 0:1 / / rw - rootfs rootfs rw
 7 1 0:7 / /alone rw - autofs /etc/auto.indirect rw,fd=5,pgrp=7,timeout=300,minproto=5,maxproto=5,offset,pipe_ino=100
 `
 
-// TestKeys finds the entry that offset triggers belong to, and what is mounted in it
-// by others: with these it is not detached.
+// TestKeys: the key of offset triggers is found, and a mount in it that is not the
+// daemon's, because of which the key is not detached.
 func TestKeys(t *testing.T) {
 	for name, test := range map[string]struct{ more, foreignMount string }{
 		"the daemon's only":         {"", ""},
@@ -47,7 +47,7 @@ func TestKeys(t *testing.T) {
 			got = m.Mountpoint
 		}
 		if got != test.foreignMount {
-			t.Errorf("%s: mounted by others: %q, want %q", name, got, test.foreignMount)
+			t.Errorf("%s: foreign mount %q, want %q", name, got, test.foreignMount)
 		}
 	}
 }

@@ -19,57 +19,56 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// parking are the parking mounts for triggers of one daemon.
+// parking has the parking mounts for triggers of one daemon.
 //
-// A parking mount stands in the place of a stale trigger from Preserve, or from
-// the beginning of a late repair, until its daemon has mounted a new trigger over
-// it. The journal names it before it is attached, so that the next run goes on
-// where an interrupted one stopped. A helper has its files open meanwhile.
+// A parking mount replaces a stale trigger from Preserve, or from the start of a late
+// repair, until the daemon has mounted a new trigger on it. It is in the journal before
+// it is attached, so that the next run can finish an interrupted one. A helper keeps its
+// files open.
 type parking struct {
-	journal.ParkedTriggers
-	entry *journal.Entry[journal.ParkedTriggers]
+	journal.TriggerParking
+	entry *journal.Entry[journal.TriggerParking]
 	// lots and stale are by the index in Mounts; nil if the helper has ended.
 	lots  []*park.Lot
 	stale []*os.File
 }
 
-// parkTime is the longest that processes are parked between two stages of a
-// restore.
+// parkTime is how long processes stay parked if no further run follows.
 const parkTime = 10 * time.Minute
 
-// newParking makes parking mounts for triggers of a daemon, in its mount
-// namespace, and records them. They are not attached yet.
-func (s *Session) newParking(ctx context.Context, daemon *owner.Member, list []*container.Mount, h fdstore.Request) (*parking, error) {
+// newParking creates parking mounts for triggers of a daemon, in its mount namespace, and
+// writes their entry. They are not attached yet.
+func (s *Session) newParking(ctx context.Context, daemon *owner.Member, list []*container.Mount, request fdstore.Request) (*parking, error) {
 	control, err := autofs.OpenControl()
 	if err != nil {
 		return nil, err
 	}
 	defer control.Close()
-	p := &parking{ParkedTriggers: journal.ParkedTriggers{
+	p := &parking{TriggerParking: journal.TriggerParking{
 		Parking: container.Parking{Daemon: daemon.PID(), DaemonStart: daemon.StartTime()}, Namespace: s.spaceOf(daemon).ID,
 	}}
 	err = daemon.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 		for _, m := range list {
-			if err := p.add(s.container.Roots[m.Key()], control, m); err != nil {
+			if err := p.addTrigger(s.container.Roots[m.Key()], control, m); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err == nil {
-		err = p.record(s.journal, s.container.Init, h)
+		err = p.save(s.journal, s.container.Init, request)
 	}
 	s.addParking(p)
 	if err != nil {
 		s.dropParking(p)
-		return nil, errors.Join(fmt.Errorf("park the processes that use the maps of automount %d: %w", daemon.PID(), err), p.forget(ctx))
+		return nil, errors.Join(fmt.Errorf("park the processes that use the maps of automount %d: %w", daemon.PID(), err), p.remove(ctx))
 	}
 	return p, nil
 }
 
-// add makes a parking mount and copies the trigger that it replaces, whose root may
-// be open already, in the namespace of the calling thread.
-func (p *parking) add(root *os.File, control *autofs.Control, m *container.Mount) error {
+// addTrigger creates a parking mount for a trigger, and copies the trigger, in the mount
+// namespace of the calling thread. root is the trigger's root, nil if it is not open.
+func (p *parking) addTrigger(root *os.File, control *autofs.Control, m *container.Mount) error {
 	if root == nil {
 		opened, err := control.OpenMount(m.Path, m.Device)
 		if err != nil {
@@ -93,44 +92,44 @@ func (p *parking) add(root *os.File, control *autofs.Control, m *container.Mount
 	return err
 }
 
-// record hands the files to a helper and writes the entry.
-func (p *parking) record(j journal.Store, init *nsenter.Process, h fdstore.Request) error {
+// save starts the helper with the files and writes the entry.
+func (p *parking) save(j journal.Store, init *nsenter.Process, request fdstore.Request) error {
 	for _, lot := range p.lots {
-		h.Files = append(h.Files, lot.Root)
+		request.Files = append(request.Files, lot.Root)
 	}
 	for _, lot := range p.lots {
-		h.Files = append(h.Files, lot.Pipe)
+		request.Files = append(request.Files, lot.Pipe)
 	}
-	h.Files, h.Release = append(h.Files, p.stale...), len(p.lots)
-	ref, recorded, err := fdstore.StartUnrecorded(h)
+	request.Files, request.Release = append(request.Files, p.stale...), len(p.lots)
+	ref, recorded, err := fdstore.StartUnrecorded(request)
 	if err != nil && !errors.Is(err, fdstore.ErrNotMoved) {
 		return err
 	}
 	p.Helper = ref
-	// The number of a superblock that exists belongs to no other entry, but to that of
-	// parking mounts that are gone and could not be forgotten.
+	// No other entry has the device number of a superblock that exists, except one of
+	// parking mounts that are gone and whose entry could not be removed.
 	keys := []int{p.Daemon, int(p.Mounts[0].Parking)}
-	p.entry, err = journal.TriggersParked.Begin(j, init, p.ParkedTriggers, keys...)
+	p.entry, err = journal.TriggerParkings.Begin(j, init, p.TriggerParking, keys...)
 	for i := 1; errors.Is(err, journal.ErrPending) && i < maxEntries; i++ {
-		p.entry, err = journal.TriggersParked.Begin(j, init, p.ParkedTriggers, append(keys, i)...)
+		p.entry, err = journal.TriggerParkings.Begin(j, init, p.TriggerParking, append(keys, i)...)
 	}
 	return errors.Join(err, recorded())
 }
 
-// maxEntries bounds how many entries of one daemon and number there are.
+// maxEntries is the limit of entries with the same daemon and device number.
 const maxEntries = 16
 
-// forget forgets the parking mounts. The entry goes last: without it no run would find
-// the helper.
-func (p *parking) forget(ctx context.Context) error {
+// remove closes all files and removes the entry. The entry is removed last, because it
+// names the helper.
+func (p *parking) remove(ctx context.Context) error {
 	if err := p.closeAll(ctx); err != nil || p.entry == nil {
 		return err
 	}
 	return p.entry.Commit()
 }
 
-// closeAll closes all files. Processes in a parking mount that is still mounted get
-// ENOENT.
+// closeAll closes all files, also those of the helper. Processes in a parking mount that
+// is still mounted get ENOENT.
 func (p *parking) closeAll(ctx context.Context) error {
 	var errs []error
 	for _, lot := range p.lots {
@@ -144,8 +143,8 @@ func (p *parking) closeAll(ctx context.Context) error {
 	return errors.Join(append(errs, p.Helper.Stop(ctx))...)
 }
 
-// closeOwn closes our files: the helper has its own.
-func (p *parking) closeOwn() {
+// closeFiles closes this process's files. The helper has copies.
+func (p *parking) closeFiles() {
 	for _, lot := range p.lots {
 		lot.Leave()
 	}
@@ -154,14 +153,15 @@ func (p *parking) closeOwn() {
 	}
 }
 
-// LoadParkings loads the parking mounts that earlier stages or runs have left, and
-// changes nothing.
+// LoadParkings loads the parking mounts of earlier stages and runs, and changes nothing.
+// The error joins those of entries that cannot be loaded.
 func (s *Session) LoadParkings() error {
-	return s.loadParkings((*journal.Entry[journal.ParkedTriggers]).Peek)
+	return s.loadParkings((*journal.Entry[journal.TriggerParking]).Peek)
 }
 
-func (s *Session) loadParkings(load func(*journal.Entry[journal.ParkedTriggers]) (journal.ParkedTriggers, error)) error {
-	entries, err := journal.TriggersParked.All(s.journal, s.container.Init)
+// loadParkings is LoadParkings with a function that loads an entry.
+func (s *Session) loadParkings(load func(*journal.Entry[journal.TriggerParking]) (journal.TriggerParking, error)) error {
+	entries, err := journal.TriggerParkings.All(s.journal, s.container.Init)
 	errs := []error{err}
 	for _, entry := range entries {
 		parked, err := load(entry)
@@ -169,19 +169,20 @@ func (s *Session) loadParkings(load func(*journal.Entry[journal.ParkedTriggers])
 			errs = append(errs, err)
 			continue
 		}
-		s.addParking(&parking{ParkedTriggers: parked, entry: entry})
+		s.addParking(&parking{TriggerParking: parked, entry: entry})
 	}
 	s.adoptParkings()
 	return errors.Join(errs...)
 }
 
+// addParking adds p to the session and the container.
 func (s *Session) addParking(p *parking) {
 	s.parkings = append(s.parkings, p)
 	s.container.Parkings = append(s.container.Parkings, &p.Parking)
 }
 
-// adoptParkings finds parking mounts whose record is lost. The process group in
-// their options is the daemon's.
+// adoptParkings finds parking mounts whose entry is lost. The process group in their
+// options is the daemon's.
 func (s *Session) adoptParkings() {
 	for _, m := range s.container.Main().Table.Autofs() {
 		if m.Source != park.Source || s.container.IsParking(m) {
@@ -206,12 +207,12 @@ func (s *Session) adoptParkings() {
 	}
 }
 
-// resumeParkings goes on with the parking mounts of earlier stages or runs. Those
-// whose daemon has ended are taken away, and those that are gone forgotten.
+// resumeParkings opens the files of the parking mounts of earlier stages and runs. It
+// finishes those that no namespace shows or whose daemon has ended.
 func (s *Session) resumeParkings(ctx context.Context) error {
 	var errs []error
 	for _, p := range slices.Clone(s.parkings) {
-		if err := errors.Join(p.open(), s.forgetGone(p)); err != nil {
+		if err := errors.Join(p.open(), s.dropUnmounted(p)); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -231,9 +232,9 @@ func (s *Session) resumeParkings(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// forgetGone leaves out the parking mounts that are gone, and whose helper has ended: other
-// mounts may get their numbers.
-func (s *Session) forgetGone(p *parking) error {
+// dropUnmounted removes parking mounts from an entry that no namespace shows, if their
+// helper has ended: other mounts may get their device numbers.
+func (s *Session) dropUnmounted(p *parking) error {
 	shown := slices.DeleteFunc(slices.Clone(p.Mounts), func(t container.ParkedTrigger) bool {
 		return !slices.ContainsFunc(s.container.MountSpaces(), func(sp mounts.Space) bool { return t.Lot(sp.Table) != nil })
 	})
@@ -241,7 +242,7 @@ func (s *Session) forgetGone(p *parking) error {
 		return nil
 	}
 	p.Mounts, p.lots, p.stale = shown, make([]*park.Lot, len(shown)), make([]*os.File, len(shown))
-	return p.entry.Save(p.ParkedTriggers)
+	return p.entry.Save(p.TriggerParking)
 }
 
 // showsAny reports whether a mount namespace shows one of the parking mounts.
@@ -251,7 +252,7 @@ func (s *Session) showsAny(p *parking) bool {
 	})
 }
 
-// parkingsOf are the parking mounts for triggers of the daemon.
+// parkingsOf returns the parking mounts for triggers of the daemon, none for nil.
 func (s *Session) parkingsOf(daemon *owner.Member) []*parking {
 	var list []*parking
 	for _, p := range s.parkings {
@@ -262,13 +263,15 @@ func (s *Session) parkingsOf(daemon *owner.Member) []*parking {
 	return list
 }
 
+// dropParking removes p from the session and the container.
 func (s *Session) dropParking(p *parking) {
 	s.parkings = slices.DeleteFunc(s.parkings, func(q *parking) bool { return q == p })
 	s.container.Parkings = slices.DeleteFunc(s.container.Parkings, func(q *container.Parking) bool { return q == &p.Parking })
 }
 
-// open takes the files from the helper. One that has ended has released the
-// processes in the parking mounts, with an error. There is none if the record is lost.
+// open opens the files of the helper. If the helper has ended, it has released the
+// processes in the parking mounts with an error, and the files are nil. They are
+// also nil if the entry is lost.
 func (p *parking) open() error {
 	n := len(p.Mounts)
 	files, err := p.Helper.OpenAll()
@@ -280,7 +283,7 @@ func (p *parking) open() error {
 		for _, f := range files {
 			f.Close()
 		}
-		return errors.Join(fmt.Errorf("files of parking mounts: %d, want %d", len(files), 3*n), err)
+		return errors.Join(fmt.Errorf("helper %d has %d files of parking mounts, want %d", p.Helper.PID, len(files), 3*n), err)
 	}
 	for i := range n {
 		p.lots, p.stale = append(p.lots, park.Resume(files[i], files[n+i])), append(p.stale, files[2*n+i])

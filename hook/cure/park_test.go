@@ -3,16 +3,16 @@ package cure
 import (
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+
+	"golang.org/x/sys/unix"
 )
 
-// TestOldParkingEntry: an entry of parking mounts that are gone, whose daemon has ended,
-// names device numbers that another daemon's trigger has by now. That stays, and its
-// cover.
+// TestOldParkingEntry: an entry of removed parking mounts, whose daemon has ended, has a
+// device number that now belongs to another daemon's trigger. The trigger and its cover
+// stay.
 func TestOldParkingEntry(t *testing.T) {
 	const free = 1 << 20 // no superblock has this number
 	for name, test := range map[string]struct {
@@ -29,21 +29,21 @@ func TestOldParkingEntry(t *testing.T) {
 			if test.idle {
 				c.do(t, func() error { return unix.Unmount(c.path, unix.MNT_DETACH) })
 			}
-			before, covers := c.now(t)
+			before, covers := c.current(t)
 			trigger := container.ParkedTrigger{Path: c.path, Parking: free, Stale: free + 1}
 			test.number(&trigger, mounts.DeviceOf(before))
-			entry := journal.TriggersParked.Of(journal.NewStore(c.dir), c.init, 1<<22+1, 66)
-			if err := entry.Save(journal.ParkedTriggers{
+			entry := journal.TriggerParkings.Of(journal.NewStore(c.dir), c.init, 1<<22+1, 66)
+			if err := entry.Save(journal.TriggerParking{
 				Parking: container.Parking{Daemon: 1<<22 + 1, DaemonStart: 5, Mounts: []container.ParkedTrigger{trigger}},
 			}); err != nil {
 				t.Fatal(err)
 			}
 			c.session(t).Recover(t.Context())
-			if now, left := c.now(t); now.ID != before.ID || len(left) != len(covers) {
+			if now, left := c.current(t); now.ID != before.ID || len(left) != len(covers) {
 				t.Errorf("mount %d covered by %d, was mount %d covered by %d", now.ID, len(left), before.ID, len(covers))
 			}
 			if entry.Exists() {
-				t.Error("the entry is still there")
+				t.Error("the entry still exists")
 			}
 		})
 	}

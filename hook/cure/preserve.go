@@ -14,17 +14,19 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+
 	"golang.org/x/sys/unix"
 )
 
-// Preserve gives systemd's mounts their old numbers back, and prepares those of
-// automount for its reload: no process of the container runs. What could not be
-// done is noted in the handover, with the reason, or left to Repair.
+// Preserve recreates systemd's mounts with their old device numbers, and prepares the
+// mounts of automount for its reload, while all processes of the container are stopped.
+// It writes the results, and reasons for failures, into the handover. Mounts that it could
+// not prepare are left to Repair.
 func (s *Session) Preserve(ctx context.Context, criu *nsenter.Process, h *journal.Handover) error {
 	h.NotPreserved = map[string]string{}
 	list, err := s.container.Survey()
 	if err != nil {
-		return errors.Join(err, h.Holder.Stop(ctx))
+		return errors.Join(err, h.Helper.Stop(ctx))
 	}
 	if err := s.journal.MarkConfirmed(s.container.Init, list); err != nil {
 		s.warn(err)
@@ -48,18 +50,18 @@ func (s *Session) Preserve(ctx context.Context, criu *nsenter.Process, h *journa
 	}
 	for _, p := range parked {
 		if p.Err != nil {
-			s.warn(p.Err) // Repair parks it
+			s.warn(p.Err) // Repair parks its processes
 		}
 	}
 	return s.verifyPreserved(h, list, replacements)
 }
 
-// recreateAll makes superblocks with the old numbers for systemd's mounts.
+// recreateAll creates superblocks with the old device numbers for systemd's mounts.
 func (s *Session) recreateAll(ctx context.Context, h *journal.Handover, list []container.Mount) ([]*mounts.Replacement, error) {
 	picked := plan.ToPreserve(list)
 	if len(picked) == 0 {
-		err := h.Holder.Stop(ctx)
-		h.Holder = fdstore.Ref{}
+		err := h.Helper.Stop(ctx)
+		h.Helper = fdstore.Ref{}
 		return nil, err
 	}
 	lock, err := s.journal.LockDevices(ctx)
@@ -67,10 +69,10 @@ func (s *Session) recreateAll(ctx context.Context, h *journal.Handover, list []c
 		for _, i := range picked {
 			h.NotPreserved[list[i].Path] = err.Error()
 		}
-		return nil, errors.Join(err, h.Holder.Stop(ctx))
+		return nil, errors.Join(err, h.Helper.Stop(ctx))
 	}
 	defer lock.Close()
-	pool, err := adopt(ctx, h, list, picked)
+	pool, err := fillPool(ctx, h, list, picked)
 	if err != nil {
 		return nil, err
 	}
@@ -87,18 +89,17 @@ func (s *Session) recreateAll(ctx context.Context, h *journal.Handover, list []c
 	return replacements, nil
 }
 
-// adopt takes over the numbers that Reserve held, and fills all other free
-// ones below the highest wanted.
-func adopt(ctx context.Context, h *journal.Handover, list []container.Mount, picked []int) (*anondev.Pool, error) {
+// fillPool returns a pool with the device numbers that Reserve has reserved and all other
+// free numbers below the highest wanted one. It stops the helper of Reserve.
+func fillPool(ctx context.Context, h *journal.Handover, list []container.Mount, picked []int) (*anondev.Pool, error) {
 	var wanted []uint64
 	for _, i := range picked {
 		wanted = append(wanted, list[i].DeviceBefore)
 	}
 	pool := anondev.New(wanted)
 	var errs []error
-	// A holder that is gone was ended by a run that was killed: the numbers may
-	// still be free.
-	held, err := h.Holder.OpenAll()
+	// A run that was killed may have stopped the helper. The numbers may still be free.
+	held, err := h.Helper.OpenAll()
 	if !errors.Is(err, fdstore.ErrGone) {
 		errs = append(errs, err)
 	}
@@ -107,9 +108,9 @@ func adopt(ctx context.Context, h *journal.Handover, list []container.Mount, pic
 			errs = append(errs, pool.Adopt(f))
 		}
 	}
-	// Its copies must be closed for the numbers to become free.
-	errs = append(errs, h.Holder.Stop(ctx), pool.Fill(ctx))
-	h.Holder = fdstore.Ref{}
+	// A number becomes free only after the helper's copy is closed, too.
+	errs = append(errs, h.Helper.Stop(ctx), pool.Fill(ctx))
+	h.Helper = fdstore.Ref{}
 	if err := errors.Join(errs...); err != nil {
 		pool.Close()
 		return nil, err
@@ -117,23 +118,24 @@ func adopt(ctx context.Context, h *journal.Handover, list []container.Mount, pic
 	return pool, nil
 }
 
-// takeNumbers makes superblocks with the old numbers for mounts of one master.
+// recreateServedBy creates superblocks with the old device numbers for mounts of one
+// master.
 //
-// From Linux 6.19 on (922a6f34c175) a mount that propagates nothing is served
-// only in the mount namespace where its superblock was made: elsewhere an access
-// ends with EPERM. So all are made in the master's, which is entered once.
+// Since Linux 6.19 (922a6f34c175) a mount that is not shared is served only in the mount
+// namespace where its superblock was created: in another one an access fails with EPERM.
+// So all are created in the master's namespace, which is entered once.
 func (s *Session) recreateServedBy(ctx context.Context, h *journal.Handover, pool *anondev.Pool, list []container.Mount, picked []int) []*mounts.Replacement {
-	var made []*mounts.Replacement
+	var replacements []*mounts.Replacement
 	p := s.container.Masters[list[picked[0]].Master.PID]
 	err := p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 		for _, i := range picked {
 			m := &list[i]
-			f, err := pool.Take(ctx, m.DeviceBefore, func() (*os.File, error) { return recreate(p.Process, m, h.Before(m.Path)) })
+			f, err := pool.Take(ctx, m.DeviceBefore, func() (*os.File, error) { return recreate(p.Process, m, h.OldDevice(m.Path)) })
 			if err != nil {
 				h.NotPreserved[m.Path] = err.Error()
 				continue
 			}
-			made = append(made, &mounts.Replacement{Path: m.Path, Old: m.Device, New: f, Device: m.DeviceBefore})
+			replacements = append(replacements, &mounts.Replacement{Path: m.Path, Old: m.Device, New: f, Device: m.DeviceBefore})
 		}
 		return nil
 	})
@@ -142,11 +144,11 @@ func (s *Session) recreateServedBy(ctx context.Context, h *journal.Handover, poo
 			h.NotPreserved[list[i].Path] = err.Error()
 		}
 	}
-	return made
+	return replacements
 }
 
-// recreate makes a superblock like that of the mount, on the pipe that its
-// master reads, in the namespace of the calling thread.
+// recreate creates a superblock with the options and the pipe of the mount, in the mount
+// namespace of the calling thread. before has options that CRIU drops.
 func recreate(p *nsenter.Process, m *container.Mount, before journal.OldDevice) (*os.File, error) {
 	writer, err := p.OpenFileDescriptor(m.Master.PipeFD, unix.S_IFIFO, unix.O_WRONLY|unix.O_NONBLOCK)
 	if err != nil {
@@ -157,14 +159,13 @@ func recreate(p *nsenter.Process, m *container.Mount, before journal.OldDevice) 
 	return autofs.Create(autofs.CreateOptions{
 		PipeWriter: writer, ProcessGroup: o.ProcessGroup, Type: o.Type, Timeout: o.Timeout,
 		MinProto: o.MinProto, MaxProto: o.MaxProto, UID: o.UID, GID: o.GID, Source: m.Source,
-		StrictExpire: o.StrictExpire || before.StrictExpire, Ignore: o.Ignore || before.Ignore, // CRIU drops them
+		StrictExpire: o.StrictExpire || before.StrictExpire, Ignore: o.Ignore || before.Ignore,
 	})
 }
 
-// verifyPreserved looks at the mounts again. A mount counts as preserved if
-// every namespace that showed the old superblock shows the new one in its
-// place, once, with the same covers. Then the old superblock is made catatonic:
-// no process can be left waiting on it.
+// verifyPreserved reads the mounts again. A mount is preserved if every namespace that
+// showed the old superblock shows the new one instead, once, with the same covers. Then
+// the old superblock is made catatonic, so that it has no waiters.
 func (s *Session) verifyPreserved(h *journal.Handover, before []container.Mount, replacements []*mounts.Replacement) error {
 	if err := s.container.ReadTables(); err != nil {
 		return err
@@ -180,7 +181,7 @@ func (s *Session) verifyPreserved(h *journal.Handover, before []container.Mount,
 	shown := placesOf(after)
 	var cured []*container.Mount
 	for _, replaced := range replacements {
-		var these []*container.Mount
+		var recreated []*container.Mount
 		err := replaced.Err
 		for _, i := range byPath[replaced.Path] {
 			old := &before[i]
@@ -189,12 +190,12 @@ func (s *Session) verifyPreserved(h *journal.Handover, before []container.Mount,
 			}
 			now := shown[place{old.Namespace, old.Path}]
 			if now == nil || now.Device != replaced.Device || !sameCovers(old.Below, now.Below) {
-				err = errors.Join(err, fmt.Errorf("mount namespace %d does not show the new mount in the place of the old one", old.Namespace))
+				err = errors.Join(err, fmt.Errorf("mount namespace %d does not show the new mount instead of the old one", old.Namespace))
 				continue
 			}
 			mount := *now
 			mount.Master = old.Master
-			these = append(these, &mount)
+			recreated = append(recreated, &mount)
 			key := old.Key()
 			if root := s.container.Roots[key]; root != nil && err == nil {
 				err = autofs.Catatonic(root)
@@ -207,13 +208,13 @@ func (s *Session) verifyPreserved(h *journal.Handover, before []container.Mount,
 			continue
 		}
 		h.Preserved = append(h.Preserved, replaced.Path)
-		cured = append(cured, these...)
+		cured = append(cured, recreated...)
 	}
-	return s.journal.AlsoConfirm(s.container.Init, cured)
+	return s.journal.AddConfirmed(s.container.Init, cured)
 }
 
-// sameCovers compares what lies on a mount by the kernel's mount ids; autofs
-// mounts by their paths, for they may have been recreated as well.
+// sameCovers compares covers by mount id; autofs mounts by path, because they may have been
+// recreated, too.
 func sameCovers(a, b []container.Cover) bool {
 	if len(a) != len(b) {
 		return false

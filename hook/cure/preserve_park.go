@@ -12,8 +12,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// detachStaleKeys detaches the keys with stale offset triggers that no process uses.
-// Those that are left are Repair's.
+// detachStaleKeys detaches the keys with stale offset triggers that have no users. The
+// others are left to Repair.
 func (s *Session) detachStaleKeys(ctx context.Context, h *journal.Handover, list []container.Mount) {
 	byDaemon := map[int][]*container.Mount{}
 	for i := range list {
@@ -35,13 +35,13 @@ func (s *Session) detachStaleKeys(ctx context.Context, h *journal.Handover, list
 	}
 }
 
-// inDaemonSpace reports whether the mount is in the namespace of its master.
+// inDaemonSpace reports whether the mount is in the mount namespace of its master.
 func (s *Session) inDaemonSpace(m *container.Mount) bool {
 	home, err := s.container.Masters[m.Master.PID].Namespace("mnt")
 	return err == nil && home.Inode == m.Namespace
 }
 
-// parkTriggers makes parking mounts for the triggers of automount daemons.
+// parkTriggers creates parking mounts for the direct triggers of automount daemons.
 func (s *Session) parkTriggers(ctx context.Context, criu *nsenter.Process, list []container.Mount) []*mounts.Replacement {
 	byDaemon := map[int][]*container.Mount{}
 	for i := range list {
@@ -62,7 +62,7 @@ func (s *Session) parkTriggers(ctx context.Context, criu *nsenter.Process, list 
 		p, err := s.newParking(ctx, s.container.Masters[pid], triggers,
 			fdstore.Request{Bound: s.container.Init, Model: engine, Lifetime: parkTime})
 		if err != nil {
-			s.warn(err) // Repair parks them
+			s.warn(err) // Repair parks their processes
 			continue
 		}
 		for i, t := range p.Mounts {

@@ -6,15 +6,15 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 )
 
-// TestSameCovers: what covers a mount must still be there by its mount id,
-// unless it is an autofs mount, which may have been recreated at its path.
+// TestSameCovers: covers must have the same mount ids, except autofs mounts, which may
+// have been recreated at their paths.
 func TestSameCovers(t *testing.T) {
 	tmpfs := container.Cover{ID: 7, Type: "tmpfs", Path: "/a"}
 	nested := container.Cover{ID: 8, Type: "autofs", Path: "/a/b"}
 	list := []container.Cover{tmpfs, nested}
 	for name, c := range map[string]struct {
-		now        []container.Cover
-		SameDevice bool
+		now  []container.Cover
+		same bool
 	}{
 		"the same":             {[]container.Cover{nested, tmpfs}, true},
 		"autofs recreated":     {[]container.Cover{tmpfs, {ID: 9, Type: "autofs", Path: "/a/b"}}, true},
@@ -26,8 +26,8 @@ func TestSameCovers(t *testing.T) {
 		"one more":             {[]container.Cover{tmpfs, nested, {ID: 9, Type: "autofs", Path: "/a/b"}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if sameCovers(list, c.now) != c.SameDevice {
-				t.Errorf("sameCovers(%+v, %+v) is not %t", list, c.now, c.SameDevice)
+			if sameCovers(list, c.now) != c.same {
+				t.Errorf("sameCovers(%+v, %+v) is not %t", list, c.now, c.same)
 			}
 		})
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 )
 
-// direction is what a recovery does with an interrupted operation.
+// direction is the way in which a recovery completes an interrupted operation.
 type direction string
 
 const (
@@ -17,34 +17,32 @@ const (
 	rollForward direction = "finish"
 )
 
-// recovery undoes or finishes an operation that an interrupted run has left half
-// done. It does nothing if there is none.
+// recovery undoes or finishes an interrupted operation, if there is one.
 type recovery struct {
 	operation string
 	direction direction
 	run       func(*Session, context.Context) error
 }
 
-// recoveries are all operations that a run can be interrupted in, in the order in
-// which they are recovered, before the container is surveyed.
+// recoveries are the recoveries of all operations, in the order in which they run, before
+// the container is surveyed.
 var recoveries = []recovery{
-	// Parents must have their own propagation again before anything is mounted.
+	// The propagation of parent mounts must be restored before anything is mounted.
 	{"the replacement of mounts", rollBack, (*Session).recoverReplacement},
 	{"the removal of mounts", rollForward, (*Session).removeFills},
-	// systemd may still be at work on a job: covers are put back after it, and other
-	// namespaces get copies of what is in the main one then.
+	// A job of systemd may still be running. After it the covers are restored, and then
+	// the mount, with its covers, is copied to other namespaces.
 	{"the restart of units", rollForward, (*Session).finishRestarts},
-	// The helper of that run has released the processes; only the mount is left.
-	{"the parking of waiters", rollBack, (*Session).removeWaitersParking},
-	// Last: parking mounts on which a living daemon will mount its triggers stay for
-	// its reload.
+	// The helper of the interrupted run has released the processes; the mount is left.
+	{"the parking of waiters", rollBack, (*Session).removeWaiterParking},
+	// Parking mounts of a running daemon stay, because it will mount its triggers on them.
 	{"the reload of automount", rollForward, (*Session).recoverReload},
 }
 
-// errUndone tells that an interrupted run had left something.
-var errUndone = errors.New("an earlier run was ended in the middle of it: undone")
+// errUndone is the warning that an interrupted operation was undone.
+var errUndone = errors.New("an earlier run was interrupted in it: undone")
 
-// Recover carries out the recoveries.
+// Recover undoes or finishes the operations of interrupted runs.
 func (s *Session) Recover(ctx context.Context) {
 	for _, r := range recoveries {
 		if err := r.run(s, ctx); err != nil {
@@ -62,10 +60,10 @@ func (s *Session) recoverReplacement(ctx context.Context) error {
 }
 
 func (s *Session) recoverReload(ctx context.Context) error {
-	return errors.Join(s.loadParkings((*journal.Entry[journal.ParkedTriggers]).Load), s.resumeParkings(ctx))
+	return errors.Join(s.loadParkings((*journal.Entry[journal.TriggerParking]).Load), s.resumeParkings(ctx))
 }
 
-// removeFills removes the mounts that an interrupted removal has left.
+// removeFills removes the placeholder mounts of an interrupted removal.
 func (s *Session) removeFills(ctx context.Context) error {
 	var list []mountAt
 	seen := map[mountAt]bool{}

@@ -15,8 +15,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
-// TestRecoveryOrder: the order is part of what makes the recoveries right; recover.go
-// says why.
+// TestRecoveryOrder: the recoveries depend on their order (recover.go).
 func TestRecoveryOrder(t *testing.T) {
 	want := []string{
 		"undo the replacement of mounts",
@@ -34,19 +33,19 @@ func TestRecoveryOrder(t *testing.T) {
 	}
 }
 
-// TestUnusableEntries: what cannot be understood is reported and removed; what cannot
-// be read stays.
+// TestUnusableEntries: an entry that cannot be decoded is reported and removed; one that
+// cannot be read stays.
 func TestUnusableEntries(t *testing.T) {
 	init := open(t, testenv.Start(t, nil))
 	for suffix, c := range map[string]struct {
-		folder string
-		use    func(*Session) error
+		folder  string
+		recover func(*Session) error
 	}{
 		".replacing":    {"containers", func(s *Session) error { _, err := s.undoReplacement(t.Context(), nil); return err }},
 		".5.renewing":   {"containers", func(s *Session) error { return s.copyRestarted(t.Context()) }},
-		".gate":         {"containers", func(s *Session) error { return s.removeWaitersParking(t.Context()) }},
+		".gate":         {"containers", func(s *Session) error { return s.removeWaiterParking(t.Context()) }},
 		".5.json":       {"covers", func(s *Session) error { return s.restoreCovers(t.Context()) }},
-		".5.66.parking": {"containers", func(s *Session) error { return s.loadParkings((*journal.Entry[journal.ParkedTriggers]).Load) }},
+		".5.66.parking": {"containers", func(s *Session) error { return s.loadParkings((*journal.Entry[journal.TriggerParking]).Load) }},
 	} {
 		for _, text := range []string{"", `{"version":1,"`, `{"version":2}`, `{}`, "-5", "directory"} {
 			dir := t.TempDir()
@@ -60,7 +59,7 @@ func TestUnusableEntries(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = c.use(NewSession(&container.Container{Init: init, Spaces: []*container.Space{{Process: init, Table: &mounts.Table{}}}}, journal.NewStore(dir), nil))
+			err = c.recover(NewSession(&container.Container{Init: init, Spaces: []*container.Space{{Process: init, Table: &mounts.Table{}}}}, journal.NewStore(dir), nil))
 			if err == nil || strings.Contains(err.Error(), "%!") || !strings.Contains(err.Error(), path) {
 				t.Errorf("%s %q: %v", suffix, text, err)
 			}
@@ -71,12 +70,12 @@ func TestUnusableEntries(t *testing.T) {
 	}
 }
 
-// TestPendingOperations: an operation does not start where an interrupted one of its kind is
+// TestPendingOperation: an operation does not start while an interrupted one of its kind is
 // pending.
-func TestPendingOperations(t *testing.T) {
+func TestPendingOperation(t *testing.T) {
 	s := journal.NewStore(t.TempDir())
 	init := open(t, testenv.Start(t, nil))
-	if err := journal.CoversSaved.Of(s, init, 50).Save(journal.SavedCovers{}); err != nil {
+	if err := journal.Covers.Of(s, init, 50).Save(journal.SavedCovers{}); err != nil {
 		t.Fatal(err)
 	}
 	session := NewSession(&container.Container{Init: init}, s, nil)

@@ -5,44 +5,44 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container/containertest"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
 )
 
-// work with systemd's mounts: the main one, the same in another namespace, a
-// second one, and one that is preserved.
-func reexecWork(strategy container.Strategy, change func(*container.Mount)) *Repair {
+// newReexecution returns a repair with mounts of a systemd: one in the main namespace, the
+// same in another namespace, a second one, and a preserved one. change changes the first
+// three.
+func newReexecution(strategy container.Strategy, change func(*container.Mount)) *Repair {
 	nested := containertest.SystemdMount(change)
 	nested.Main, nested.Namespace = false, 2
 	second := containertest.SystemdMount(change)
 	second.Path, second.Device, second.Options.PipeInode = "/b", 61, 8
 	done := containertest.SystemdMount(containertest.Preserved)
 	done.Path, done.Options.PipeInode = "/c", 9
-	w := &Repair{snapshot: &container.Snapshot{PID: 54, Strategy: strategy, Mounts: []container.Mount{containertest.SystemdMount(change), nested, second, done}}}
+	r := &Repair{snapshot: &container.Snapshot{PID: 54, Strategy: strategy, Mounts: []container.Mount{containertest.SystemdMount(change), nested, second, done}}}
 	for i, cure := range []plan.Cure{plan.Reexecuted, plan.Reexecuted, plan.Reexecuted, plan.Preserved} {
-		w.Plan = append(w.Plan, plan.Decision{Mount: i, Cure: cure, Reason: "old"})
-		w.snapshot.Mounts[i].Master.PID = 100
+		r.Plan = append(r.Plan, plan.Decision{Mount: i, Cure: cure, Reason: "old"})
+		r.snapshot.Mounts[i].Master.PID = 100
 	}
 	for i := range 2 {
-		w.snapshot.Mounts[i].Options.PipeInode = 7
+		r.snapshot.Mounts[i].Options.PipeInode = 7
 	}
-	return w
+	return r
 }
 
-func curesOf(w *Repair) []plan.Cure {
+func curesOf(r *Repair) []plan.Cure {
 	var list []plan.Cure
-	for _, d := range w.Plan {
+	for _, d := range r.Plan {
 		list = append(list, d.Cure)
 	}
 	return list
 }
 
-// TestRestartInstead: what is known to be stale is restarted in every namespace
-// if its systemd does not re-execute itself; what is not known is left.
+// TestRestartInstead: without a re-execution a stale mount is restarted in every namespace;
+// one that is not known to be stale is unrepaired.
 func TestRestartInstead(t *testing.T) {
 	for name, test := range map[string]struct {
 		strategy container.Strategy
@@ -55,18 +55,18 @@ func TestRestartInstead(t *testing.T) {
 		"only reexec":         {container.ReexecOnly, nil, plan.Unrepaired, "too old"},
 		"unknown":             {container.Auto, containertest.UnknownDevice, plan.Unrepaired, `cannot be judged now: too old; whether systemd knows its device is unknown: if accesses hang, run "autofs-restore-hook repair 54 --strategy restart"`},
 	} {
-		w := reexecWork(test.strategy, test.change)
+		r := newReexecution(test.strategy, test.change)
 		for _, i := range []int{0, 3} {
-			w.restartInstead(i, "too old")
+			r.restartInstead(i, "too old")
 		}
-		if got := curesOf(w); !slices.Equal(got, []plan.Cure{test.want, test.want, plan.Reexecuted, plan.Preserved}) || w.Plan[0].Reason != test.reason {
-			t.Errorf("%s: %v because of %q", name, got, w.Plan[0].Reason)
+		if got := curesOf(r); !slices.Equal(got, []plan.Cure{test.want, test.want, plan.Reexecuted, plan.Preserved}) || r.Plan[0].Reason != test.reason {
+			t.Errorf("%s: %v because of %q", name, got, r.Plan[0].Reason)
 		}
 	}
 }
 
-// TestJudge: what systemd's state says decides, whatever was planned.
-func TestJudge(t *testing.T) {
+// TestDecideFromState: systemd's state overrides the plan.
+func TestDecideFromState(t *testing.T) {
 	stale := func(pipe uint64) systemd.UnitState {
 		return systemd.UnitState{Unit: "x.automount", Pipe: pipe, Was: 50, Device: 60}
 	}
@@ -84,32 +84,31 @@ func TestJudge(t *testing.T) {
 		"no such units":          {nil, []plan.Cure{plan.Unrepaired, plan.Unrepaired, plan.Unrepaired, plan.Preserved}},
 		"a problem with the one": {[]systemd.UnitState{odd(7), stale(8), odd(9)}, []plan.Cure{plan.Unrepaired, plan.Unrepaired, plan.Reexecuted, plan.Preserved}},
 	} {
-		w := reexecWork(container.Auto, containertest.UnknownDevice)
-		w.decideFromState([]int{0, 2, 3}, &systemd.StateEdit{Units: test.units})
-		if got := curesOf(w); !slices.Equal(got, test.want) {
+		r := newReexecution(container.Auto, containertest.UnknownDevice)
+		r.decideFromState([]int{0, 2, 3}, &systemd.StateEdit{Units: test.units})
+		if got := curesOf(r); !slices.Equal(got, test.want) {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
-		for i := range w.Plan {
-			m := &w.snapshot.Mounts[i]
-			if m.Confirmed != (w.Plan[i].Cure == plan.Healthy || w.Plan[i].Cure == plan.Preserved && len(test.units) > 0 && test.units[len(test.units)-1].Problem == "") {
-				t.Errorf("%s: %d: %s, settled %v", name, i, w.Plan[i].Cure, m.Confirmed)
+		for i := range r.Plan {
+			m := &r.snapshot.Mounts[i]
+			if m.Confirmed != (r.Plan[i].Cure == plan.Healthy || r.Plan[i].Cure == plan.Preserved && len(test.units) > 0 && test.units[len(test.units)-1].Problem == "") {
+				t.Errorf("%s: %d: %s, confirmed %v", name, i, r.Plan[i].Cure, m.Confirmed)
 			}
-			if want := map[plan.Cure]uint64{plan.Reexecuted: 50, plan.Healthy: 60}[w.Plan[i].Cure]; want != 0 && m.DeviceBefore != want {
+			if want := map[plan.Cure]uint64{plan.Reexecuted: 50, plan.Healthy: 60}[r.Plan[i].Cure]; want != 0 && m.DeviceBefore != want {
 				t.Errorf("%s: %d: was device %d, want %d", name, i, m.DeviceBefore, want)
 			}
 		}
 	}
 }
 
-// TestReexecuteNothing: no systemd re-executes itself if nothing of it is in the
-// main namespace.
+// TestReexecuteNothing: a systemd without mounts in the main namespace is not re-executed.
 func TestReexecuteNothing(t *testing.T) {
 	nested := containertest.SystemdMount(func(m *container.Mount) {
 		m.Main = false
 		m.Master.Identity = master.Identity{Kind: master.Systemd, PID: 1}
 	})
-	w := &Repair{snapshot: &container.Snapshot{Mounts: []container.Mount{nested, containertest.AutomountMount(nil)}}, Plan: []plan.Decision{{Cure: plan.Reexecuted}, {Mount: 1, Cure: plan.Reloaded}}}
-	if w.reexecuteAll(context.Background()) {
-		t.Error("something was tried")
+	r := &Repair{snapshot: &container.Snapshot{Mounts: []container.Mount{nested, containertest.AutomountMount(nil)}}, Plan: []plan.Decision{{Cure: plan.Reexecuted}, {Mount: 1, Cure: plan.Reloaded}}}
+	if r.reexecuteAll(context.Background()) {
+		t.Error("re-executed")
 	}
 }

@@ -7,9 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
@@ -18,119 +17,122 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+
 	"golang.org/x/sys/unix"
 )
 
-// How long a daemon may take to mount its triggers. It does so within two
-// milliseconds of a SIGHUP, but ignores one while it reads its maps because of
-// another: so the signal is repeated.
 const (
-	reloadTime     = 2 * time.Second
+	// reloadTime is how long a daemon may take to mount its triggers after a SIGHUP. It
+	// normally takes two milliseconds.
+	reloadTime = 2 * time.Second
+	// reloadInterval is the pause between two signals: a daemon ignores a SIGHUP while it
+	// reads its maps because of another one.
 	reloadInterval = 300 * time.Millisecond
 )
 
-// reloadAll has each automount daemon mount its stale triggers again. It reports
-// whether anything was tried.
+// reloadAll makes each automount daemon mount its stale triggers again. It reports
+// whether there was a planned reload.
 //
-// On SIGHUP a daemon reads its maps again, and mounts a trigger at each key of a
-// direct map where it finds none of its own (daemon/state.c, do_readmap). Parking
-// mounts, which it walks over, are at these paths by then: so no path is without a
-// mount for a moment, and processes that come meanwhile wait there.
-func (w *Repair) reloadAll(ctx context.Context) bool {
+// On SIGHUP a daemon reads its maps again, and mounts a trigger at each key of a direct
+// map where it finds none of its own (daemon/state.c, do_readmap). The parking mounts,
+// which it walks over, are at these paths before the signal: so there is always a mount
+// at each path, and processes that access it wait there.
+func (r *Repair) reloadAll(ctx context.Context) bool {
 	daemons := map[int][]int{}
-	for _, i := range w.mountsWith(plan.Reloaded) {
-		pid := w.snapshot.Mounts[i].Master.PID
+	for _, i := range r.mountsWith(plan.Reloaded) {
+		pid := r.snapshot.Mounts[i].Master.PID
 		daemons[pid] = append(daemons[pid], i)
 	}
 	for pid, list := range daemons {
-		daemon := w.container.Masters[pid]
+		daemon := r.container.Masters[pid]
 		offsets := slices.DeleteFunc(slices.Clone(list), func(i int) bool {
-			return w.snapshot.Mounts[i].Options.Type != autofs.Offset || w.snapshot.Mounts[i].Parking
+			return r.snapshot.Mounts[i].Options.Type != autofs.Offset || r.snapshot.Mounts[i].Parking
 		})
-		w.reloadOffsets(ctx, daemon, offsets)
+		r.reloadOffsets(ctx, daemon, offsets)
 		list = slices.DeleteFunc(list, func(i int) bool { return slices.Contains(offsets, i) })
 		if len(list) > 0 {
-			w.reloadDaemon(ctx, daemon, list)
+			r.reloadDaemon(ctx, daemon, list)
 		}
 	}
 	return len(daemons) > 0
 }
 
-// reloadOffsets has stale offset triggers mounted again by the next access.
-func (w *Repair) reloadOffsets(ctx context.Context, daemon *owner.Member, list []int) {
+// reloadOffsets detaches the keys of stale offset triggers, so that the next access mounts
+// them again.
+func (r *Repair) reloadOffsets(ctx context.Context, daemon *owner.Member, list []int) {
 	if len(list) == 0 {
 		return
 	}
-	if err := w.container.OpenRoots(ctx, w.rootKeys(list)); err != nil {
-		w.warn(err) // processes may wait there: the daemon opens it
+	if err := r.container.OpenRoots(ctx, r.rootKeys(list)); err != nil {
+		r.warn(err) // openBlockedRoots opens the others
 	}
-	w.openBlockedRoots(ctx, list)
-	resume := w.parkWaiters(ctx, list)
+	r.openBlockedRoots(ctx, list)
+	resume := r.parkWaiters(ctx, list)
 	defer resume()
 	var triggers []*container.Mount
 	for _, i := range list {
-		triggers = append(triggers, &w.snapshot.Mounts[i])
+		triggers = append(triggers, &r.snapshot.Mounts[i])
 	}
-	failed := w.detachUnusedKeys(ctx, daemon, triggers)
+	results := r.detachUnusedKeys(ctx, daemon, triggers)
 	for _, i := range list {
-		m := &w.snapshot.Mounts[i]
-		if err := failed[m.Path]; err != nil {
-			w.setUnrepaired(i, err)
+		m := &r.snapshot.Mounts[i]
+		if err := results[m.Path]; err != nil {
+			r.setUnrepaired(i, err)
 			continue
 		}
-		w.Plan[i].Reason = plan.UnmountedReason
-		w.releaseWaiters(m)
+		r.Plan[i].Reason = plan.UnmountedReason
+		r.releaseWaiters(m)
 	}
 }
 
-func (w *Repair) reloadDaemon(ctx context.Context, daemon *owner.Member, list []int) {
-	var late []waiters.Waiter
+// reloadDaemon makes a daemon mount its stale direct triggers again.
+func (r *Repair) reloadDaemon(ctx context.Context, daemon *owner.Member, list []int) {
+	var before []waiters.Waiter
 	err := automount.CanReload(ctx, daemon.Process)
 	if err == nil {
-		late, err = w.parkRunning(ctx, daemon, list)
+		before, err = r.parkRunning(ctx, daemon, list)
 	}
-	parkings := w.parkingsOf(daemon)
+	parkings := r.parkingsOf(daemon)
 	if err == nil {
 		err = signalAndAwait(ctx, daemon, parkings)
 	}
 	failed := map[string]error{}
 	for _, p := range parkings {
-		errs, finishErr := w.finishParking(ctx, daemon, p)
+		errs, finishErr := r.finishParking(ctx, daemon, p)
 		err = errors.Join(err, finishErr)
 		for path, mountErr := range errs {
 			failed[path] = mountErr
 		}
 	}
-	w.markRefused(late)
+	r.markRefused(before)
 	for _, i := range list {
-		if mountErr := errors.Join(err, failed[w.snapshot.Mounts[i].Path]); mountErr != nil {
-			w.setUnrepaired(i, mountErr)
+		if mountErr := errors.Join(err, failed[r.snapshot.Mounts[i].Path]); mountErr != nil {
+			r.setUnrepaired(i, mountErr)
 		}
 	}
 }
 
-// parkRunning parks the processes that use triggers of the daemon which Preserve has
-// not replaced, while the container runs. It returns the processes that waited on
-// these triggers before.
-func (w *Repair) parkRunning(ctx context.Context, daemon *owner.Member, list []int) ([]waiters.Waiter, error) {
-	stale := slices.DeleteFunc(slices.Clone(list), func(i int) bool { return w.snapshot.Mounts[i].Parking })
+// parkRunning parks the processes that access triggers of the daemon that Preserve has not
+// replaced, while the container runs. It returns the earlier waiters on these triggers.
+func (r *Repair) parkRunning(ctx context.Context, daemon *owner.Member, list []int) ([]waiters.Waiter, error) {
+	stale := slices.DeleteFunc(slices.Clone(list), func(i int) bool { return r.snapshot.Mounts[i].Parking })
 	if len(stale) == 0 {
 		return nil, nil
 	}
-	if err := w.container.OpenRoots(ctx, w.rootKeys(stale)); err != nil {
-		w.warn(err) // processes may wait there: the daemon opens it
+	if err := r.container.OpenRoots(ctx, r.rootKeys(stale)); err != nil {
+		r.warn(err) // openBlockedRoots opens the others
 	}
-	w.openBlockedRoots(ctx, stale)
-	if err := w.checkReleasable(stale); err != nil {
+	r.openBlockedRoots(ctx, stale)
+	if err := r.checkReleasable(stale); err != nil {
 		return nil, err
 	}
 	token, err := autofs.CurrentToken()
 	if err != nil {
 		return nil, err
 	}
-	places := w.parkPlaces(stale)
-	if triggers := w.unparkedTriggers(daemon, stale); len(triggers) > 0 {
-		p, err := w.newParking(ctx, daemon, triggers, fdstore.Request{Bound: w.container.Init, Lifetime: parkTime})
+	places := r.parkPlaces(stale)
+	if triggers := r.unparkedTriggers(daemon, stale); len(triggers) > 0 {
+		p, err := r.newParking(ctx, daemon, triggers, fdstore.Request{Bound: r.container.Init, Lifetime: parkTime})
 		if err != nil {
 			return nil, err
 		}
@@ -140,31 +142,31 @@ func (w *Repair) parkRunning(ctx context.Context, daemon *owner.Member, list []i
 			}
 		}
 	}
-	// From here on no process comes to the stale triggers any more.
-	before := w.waitersAt(stale)
+	// From now on no new process can reach the stale triggers.
+	before := r.waitersAt(stale)
 	park.Admit(ctx, places, token, func() int { return waiters.NotMoved(before) })
-	if err := w.container.ReadTables(); err != nil {
+	if err := r.container.ReadTables(); err != nil {
 		return before, err
 	}
-	return before, w.removeCovered(ctx, w.staleMountsOf(daemon))
+	return before, r.removeCovered(ctx, r.staleMountsOf(daemon))
 }
 
-// rootKeys names mounts for [Container.openRoots].
-func (w *Repair) rootKeys(list []int) func(container.RootKey) bool {
+// rootKeys returns a function for [container.Container.OpenRoots] that selects mounts.
+func (r *Repair) rootKeys(list []int) func(container.RootKey) bool {
 	wanted := map[container.RootKey]bool{}
 	for _, i := range list {
-		wanted[w.snapshot.Mounts[i].Key()] = true
+		wanted[r.snapshot.Mounts[i].Key()] = true
 	}
 	return func(key container.RootKey) bool { return wanted[key] }
 }
 
-// unparkedTriggers are those of the mounts that the daemon's own namespace shows and that
-// no parking mount covers.
-func (w *Repair) unparkedTriggers(daemon *owner.Member, list []int) []*container.Mount {
+// unparkedTriggers returns the mounts in the daemon's own namespace that no parking mount
+// covers.
+func (r *Repair) unparkedTriggers(daemon *owner.Member, list []int) []*container.Mount {
 	var triggers []*container.Mount
 	home, err := daemon.Namespace("mnt")
 	for _, i := range list {
-		if m := &w.snapshot.Mounts[i]; err == nil && !m.UnderParking && m.Namespace == home.Inode {
+		if m := &r.snapshot.Mounts[i]; err == nil && !m.UnderParking && m.Namespace == home.Inode {
 			triggers = append(triggers, m)
 		}
 	}
@@ -173,8 +175,8 @@ func (w *Repair) unparkedTriggers(daemon *owner.Member, list []int) []*container
 
 // attachLot attaches a parking mount to a trigger in every namespace that shows it.
 func attachLot(ctx context.Context, lot *park.Lot, places []park.Place, device uint64) error {
-	same := slices.DeleteFunc(slices.Clone(places), func(p park.Place) bool { return p.Device != device })
-	for _, origin := range park.Origins(same) {
+	matching := slices.DeleteFunc(slices.Clone(places), func(p park.Place) bool { return p.Device != device })
+	for _, origin := range park.Origins(matching) {
 		err := origin.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 			attached, err := lot.StackOn(origin.Root)
 			if attached != nil {
@@ -189,11 +191,11 @@ func attachLot(ctx context.Context, lot *park.Lot, places []park.Place, device u
 	return nil
 }
 
-// signalAndAwait has the daemon read its maps, and waits until its triggers are on
-// the parking mounts. What is missing after the time is found by finishParking.
+// signalAndAwait sends SIGHUP to the daemon, and waits until its triggers are on the
+// parking mounts or reloadTime is over. finishParking finds missing triggers.
 //
-// A daemon whose triggers are all there is not signalled, after a run that was killed:
-// it has been seen not to answer a request that came while it read its maps.
+// If a run that was killed has already made the daemon mount all its triggers, it gets no
+// signal: in tests a daemon did not answer a request that arrived while it read its maps.
 func signalAndAwait(ctx context.Context, daemon *owner.Member, parkings []*parking) error {
 	if t, err := mounts.Of(daemon.Process); err == nil && allServed(t, parkings) {
 		return nil

@@ -9,11 +9,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+
 	"golang.org/x/sys/unix"
 )
 
-// awaitServed waits, for servingTime, until no process waits on the new triggers: until
-// then their paths lead nowhere for us (ENOENT).
+// awaitServed waits until the new triggers have no waiters, for servingTime at most. While a
+// trigger has one, its path does not exist for this process (ENOENT).
 func (h daemonSpace) awaitServed(ctx context.Context, list []container.ParkedTrigger) {
 	ctx, cancel := context.WithTimeout(ctx, servingTime)
 	defer cancel()
@@ -31,29 +32,32 @@ func (h daemonSpace) awaitServed(ctx context.Context, list []container.ParkedTri
 	}
 }
 
-// recordTime bounds the wait of awaitRecorded.
-const recordTime = 20 * time.Millisecond
+const (
+	// storeTime is the time limit of awaitStored.
+	storeTime = 20 * time.Millisecond
+	// storeInterval is the pause between two checks of the daemon.
+	storeInterval = 200 * time.Microsecond
+)
 
-// awaitRecorded waits until the daemon has recorded the numbers of the triggers that it
-// has mounted: it never answers a request that comes before.
+// awaitStored waits until the daemon has stored the device and inode numbers of its new
+// triggers: it never answers a request that arrives before.
 //
-// After the mount it opens the trigger, sets its timeout, records the numbers and closes
-// it (daemon/direct.c, do_mount_autofs_direct). So a trigger is recorded if its timeout is
-// set and the daemon has no file open on it. Where timeouts are disabled, only time helps.
-func (h daemonSpace) awaitRecorded(ctx context.Context, list []container.ParkedTrigger) {
-	ctx, cancel := context.WithTimeout(ctx, recordTime)
+// After the mount it opens the trigger, sets its timeout, stores the numbers and closes
+// the trigger (daemon/direct.c, do_mount_autofs_direct). So the numbers are stored if the
+// timeout is set and the daemon has no file open on the trigger. If timeouts are disabled,
+// awaitStored waits for storeTime.
+func (h daemonSpace) awaitStored(ctx context.Context, list []container.ParkedTrigger) {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	for ctx.Err() == nil && !h.recorded(list) {
-		time.Sleep(recordInterval)
+	for ctx.Err() == nil && !h.stored(list) {
+		time.Sleep(storeInterval)
 	}
 }
 
-// recordInterval is the pause between two looks at the daemon.
-const recordInterval = 200 * time.Microsecond
-
-func (h daemonSpace) recorded(list []container.ParkedTrigger) bool {
+// stored reports whether the daemon has stored the numbers of all new triggers.
+func (h daemonSpace) stored(list []container.ParkedTrigger) bool {
 	if h.daemon == nil {
-		return true // no process will answer
+		return true // the daemon has ended
 	}
 	table, err := mounts.Of(h.Process)
 	if err != nil {

@@ -9,111 +9,114 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
 )
 
-// Repair carries out a plan while the container runs, and writes into it what came
-// of it.
+// Repair carries out a plan while the container runs.
 type Repair struct {
 	*Session
 	snapshot *container.Snapshot
-	Plan     []plan.Decision
-	// killWaiters is the administrator's permission to end processes that wait
-	// on a mount from which no process can be released.
+	// Plan has the planned cures, and after Apply the outcomes.
+	Plan []plan.Decision
+	// killWaiters is the administrator's permission to kill waiters that cannot be
+	// released.
 	killWaiters bool
-	// refused are the waiters that got an error.
+	// refused are the waiters that got an error, by pid.
 	refused map[int]bool
 }
 
-// NewRepair prepares to carry out a plan. killWaiters is the administrator's
-// permission to end processes that wait on a mount from which none can be released.
+// NewRepair returns a repair of a container according to a plan. killWaiters allows it to
+// kill waiters that cannot be released.
 func (s *Session) NewRepair(snapshot *container.Snapshot, plan []plan.Decision, killWaiters bool) *Repair {
 	return &Repair{Session: s, snapshot: snapshot, Plan: plan, killWaiters: killWaiters, refused: map[int]bool{}}
 }
 
-// Apply carries out the cures: automount daemons reload, systemd re-executes itself, and
-// then units are restarted, the shortest path first, so that an automount below
-// another one is looked at when the outer one stands.
-func (w *Repair) Apply(ctx context.Context) {
-	reloaded := w.reloadAll(ctx)
-	reexecuted := w.reexecuteAll(ctx)
-	restarts := w.uncoveredFirst(w.mountsWith(plan.Restarted))
+// Apply carries out the cures: automount daemons reload, systemd re-executes itself, then
+// units are restarted, the shortest path first, so that an automount below another one
+// is restarted after that. It verifies the result and updates Plan.
+func (r *Repair) Apply(ctx context.Context) {
+	reloaded := r.reloadAll(ctx)
+	reexecuted := r.reexecuteAll(ctx)
+	restarts := r.uncoveredFirst(r.mountsWith(plan.Restarted))
 	if len(restarts) > 0 {
-		w.restartAll(ctx, restarts)
+		r.restartAll(ctx, restarts)
 	}
 	if reloaded || reexecuted || len(restarts) > 0 {
-		w.verify()
+		r.verify()
 	}
 }
 
-func (w *Repair) restartAll(ctx context.Context, list []int) {
-	if err := w.openRoots(ctx, list); err != nil {
-		w.warn(err)
+// restartAll restarts the units of mounts.
+func (r *Repair) restartAll(ctx context.Context, list []int) {
+	if err := r.openRoots(ctx, list); err != nil {
+		r.warn(err)
 	}
-	w.openBlockedRoots(ctx, list)
-	resume := w.parkWaiters(ctx, list)
+	r.openBlockedRoots(ctx, list)
+	resume := r.parkWaiters(ctx, list)
 	defer resume()
 	for _, i := range list {
-		if !w.snapshot.Mounts[i].Main {
+		if !r.snapshot.Mounts[i].Main {
 			continue
 		}
-		if err := w.restart(ctx, i); err != nil {
-			w.setUnrepaired(i, err)
+		if err := r.restart(ctx, i); err != nil {
+			r.setUnrepaired(i, err)
 		}
 	}
 }
 
 // openRoots opens the roots of mounts, in every namespace that shows them.
-func (w *Repair) openRoots(ctx context.Context, list []int) error {
+func (r *Repair) openRoots(ctx context.Context, list []int) error {
 	devices := map[uint64]bool{}
 	for _, i := range list {
-		devices[w.snapshot.Mounts[i].Device] = true
+		devices[r.snapshot.Mounts[i].Device] = true
 	}
 	wanted := map[container.RootKey]bool{}
-	for i := range w.snapshot.Mounts {
-		m := &w.snapshot.Mounts[i]
+	for i := range r.snapshot.Mounts {
+		m := &r.snapshot.Mounts[i]
 		wanted[m.Key()] = devices[m.Device]
 	}
-	return w.container.OpenRoots(ctx, func(key container.RootKey) bool { return wanted[key] })
+	return r.container.OpenRoots(ctx, func(key container.RootKey) bool { return wanted[key] })
 }
 
-// mountsWith returns the mounts with a cure, the shortest path first.
-func (w *Repair) mountsWith(cure plan.Cure) []int {
+// mountsWith returns the indices of the mounts with a planned cure, the shortest path
+// first.
+func (r *Repair) mountsWith(cure plan.Cure) []int {
 	var list []int
-	for _, d := range w.Plan {
+	for _, d := range r.Plan {
 		if d.Cure == cure {
 			list = append(list, d.Mount)
 		}
 	}
 	sort.SliceStable(list, func(a, b int) bool {
-		return len(w.snapshot.Mounts[list[a]].Path) < len(w.snapshot.Mounts[list[b]].Path)
+		return len(r.snapshot.Mounts[list[a]].Path) < len(r.snapshot.Mounts[list[b]].Path)
 	})
 	return list
 }
 
-// uncoveredFirst moves those mounts to the front that nothing covers and that are not
-// below another one of the list. After five changes of mounts systemd looks at
-// none for the rest of a second (src/core/mount.c, a rate limit), and a cover
-// that is away for a moment then stops no service that is bound to it.
-func (w *Repair) uncoveredFirst(list []int) []int {
+// uncoveredFirst moves the mounts to the front that have no cover and are not below another
+// one of the list. After five mount events systemd ignores them for the rest of a second
+// (src/core/mount.c, a rate limit). Then it does not see that covers are detached during
+// a restart, and does not stop services with BindsTo= on them.
+func (r *Repair) uncoveredFirst(list []int) []int {
 	paths := map[string]bool{}
 	for _, i := range list {
-		paths[w.snapshot.Mounts[i].Path] = true
+		paths[r.snapshot.Mounts[i].Path] = true
 	}
-	var free, rest []int
+	var uncovered, rest []int
 	for _, i := range list {
-		m := &w.snapshot.Mounts[i]
+		m := &r.snapshot.Mounts[i]
 		below := false
 		for p := path.Dir(m.Path); len(p) > 1 && !below; p = path.Dir(p) {
 			below = paths[p]
 		}
 		if len(m.Covers) == 0 && !below {
-			free = append(free, i)
+			uncovered = append(uncovered, i)
 		} else {
 			rest = append(rest, i)
 		}
 	}
-	return append(free, rest...)
+	return append(uncovered, rest...)
 }
 
-func (w *Repair) setUnrepaired(mount int, err error) {
-	w.Plan[mount].Cure = plan.Unrepaired
-	w.Plan[mount].Reason = err.Error()
+// setUnrepaired makes err the reason why mount i is unrepaired.
+func (r *Repair) setUnrepaired(i int, err error) {
+	r.Plan[i].Cure = plan.Unrepaired
+	r.Plan[i].Reason = err.Error()
 }

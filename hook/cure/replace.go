@@ -10,14 +10,14 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 )
 
-// replace replaces mounts in the given namespaces of the container. What fails
-// is undone.
+// replace replaces mounts in the given namespaces of the container, and undoes failed
+// replacements. Errors of single mounts are in their Err.
 //
-// A run that is killed while it replaces mounts may leave parents shared that
-// were not, and new mounts beneath old ones. The intent lists the places.
+// A run that is killed meanwhile may leave parent mounts shared that were not, and new
+// mounts beneath old ones. The intent lists the places.
 func (s *Session) replace(ctx context.Context, spaces []mounts.Space, list []*mounts.Replacement) error {
 	intent := journal.Replacements.Of(s.journal, s.container.Init)
-	if intent.Exists() { // and is not undone here: these may be some of its namespaces only
+	if intent.Exists() { // undone by Recover only, which has all namespaces
 		return journal.ErrPending
 	}
 	err := mounts.Replace(ctx, spaces, list, func(places []mounts.Place) error {
@@ -34,8 +34,8 @@ func (s *Session) replace(ctx context.Context, spaces []mounts.Space, list []*mo
 	return errors.Join(err, intent.Commit())
 }
 
-// undoReplacement undoes what a run has not finished, and reports whether there was
-// anything.
+// undoReplacement undoes an interrupted replacement in the given namespaces, and reports
+// whether there was one.
 func (s *Session) undoReplacement(ctx context.Context, spaces []mounts.Space) (undone bool, err error) {
 	intent := journal.Replacements.Of(s.journal, s.container.Init)
 	replacement, err := intent.Load()

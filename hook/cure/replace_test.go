@@ -14,8 +14,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
-// TestReplacingRecord: what cannot be understood is said once, and is gone.
-func TestReplacingRecord(t *testing.T) {
+// TestUndoReplacementEntries: an entry that cannot be decoded is reported and removed.
+func TestUndoReplacementEntries(t *testing.T) {
 	dir := t.TempDir()
 	init := open(t, testenv.Start(t, nil))
 	session := NewSession(&container.Container{Init: init}, journal.NewStore(dir), nil)
@@ -23,29 +23,29 @@ func TestReplacingRecord(t *testing.T) {
 	if undone, err := session.undoReplacement(context.Background(), nil); undone || err != nil {
 		t.Errorf("no entry: %v, %v", undone, err)
 	}
-	for name, text := range map[string]string{"newer": `{"version":2,"places":[]}`, "none": `{}`, "cut": `{"version":1,"pla`, "empty": ""} {
+	for form, text := range map[string]string{"newer": `{"version":2,"places":[]}`, "none": `{}`, "cut": `{"version":1,"pla`, "empty": ""} {
 		testenv.WriteFile(t, entry, text)
 		if undone, err := session.undoReplacement(context.Background(), nil); undone || err == nil || !strings.Contains(err.Error(), "not of this version") {
-			t.Errorf("%s: %v, %v", name, undone, err)
+			t.Errorf("%s: %v, %v", form, undone, err)
 		}
 		if _, err := os.Lstat(entry); !os.IsNotExist(err) {
-			t.Errorf("%s: the entry is still there (%v)", name, err)
+			t.Errorf("%s: the entry still exists (%v)", form, err)
 		}
 	}
-	// A mount namespace that has ended took its mounts with it.
+	// The mounts of a mount namespace end with it.
 	text := `{"version":1,"places":[{"namespace":1,"path":"/a","old":54,"new":55,"parent":7,"kind":262144,"apart":true}]}`
 	testenv.WriteFile(t, entry, text)
 	if undone, err := session.undoReplacement(context.Background(), nil); undone || err != nil {
 		t.Errorf("of a namespace that ended: %v, %v", undone, err)
 	}
 	if _, err := os.Lstat(entry); !os.IsNotExist(err) {
-		t.Errorf("the entry is still there (%v)", err)
+		t.Errorf("the entry still exists (%v)", err)
 	}
 }
 
-// TestReplaceUnfinished: while the intent of an earlier run stands nothing is
-// replaced, and in some of the namespaces nothing undone.
-func TestReplaceUnfinished(t *testing.T) {
+// TestReplacePending: while there is an intent of an earlier run, replace does nothing and
+// keeps the intent.
+func TestReplacePending(t *testing.T) {
 	s := journal.NewStore(t.TempDir())
 	init := open(t, testenv.Start(t, nil))
 	intent := journal.Replacements.Of(s, init)

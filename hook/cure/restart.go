@@ -14,26 +14,25 @@ var errNotRestarted = errors.New("systemd did not restart the unit")
 
 var errCoversKept = errors.New("its covers are kept for a day: run repair again")
 
-// restart restarts the unit of a systemd automount. The covers of the mount are
-// kept in a mount namespace of our own and put back; processes that wait on the
-// old mount are released.
+// restart restarts the unit of a systemd automount. The covers of the mount are saved in
+// a separate mount namespace and restored; the waiters on the old mount are released.
 //
-// A restart recreates the mount in the main mount namespace only. Copies of it are
-// put into the namespaces that it does not propagate to.
-func (w *Repair) restart(ctx context.Context, i int) error {
-	m := &w.snapshot.Mounts[i]
-	manager, err := w.container.Manager(ctx, m.Master.PID)
+// systemd recreates the mount in the main mount namespace only. It is copied to the
+// namespaces to which it does not propagate.
+func (r *Repair) restart(ctx context.Context, i int) error {
+	m := &r.snapshot.Mounts[i]
+	manager, err := r.container.Manager(ctx, m.Master.PID)
 	if err != nil {
 		return err
 	}
-	main := w.container.Main()
+	main := r.container.Main()
 	var covers *savedCovers
 	if len(m.Covers) > 0 {
-		if covers, err = w.saveCovers(ctx, main.Process, m); err != nil {
+		if covers, err = r.saveCovers(ctx, main.Process, m); err != nil {
 			return err
 		}
 	}
-	intent, err := journal.UnitRestarts.Begin(w.journal, w.container.Init, journal.UnitRestart{Path: m.Path, Device: m.Device}, m.ID)
+	intent, err := journal.UnitRestarts.Begin(r.journal, r.container.Init, journal.UnitRestart{Path: m.Path, Device: m.Device}, m.ID)
 	if err != nil {
 		if covers != nil {
 			err = errors.Join(err, covers.drop(ctx))
@@ -41,11 +40,11 @@ func (w *Repair) restart(ctx context.Context, i int) error {
 		return err
 	}
 	restartErr := manager.Restart(ctx, m.Master.Unit)
-	fresh, err := w.freshMount(m)
+	newDevice, err := r.newDevice(m)
 	if !errors.Is(err, errNotRestarted) {
-		// Not the one that systemd still serves: without a writer of its pipe
-		// systemd would give the unit up, and detach all that is there.
-		w.releaseWaiters(m)
+		// A release closes the write end of the pipe. If systemd still served the mount,
+		// the unit would fail, and systemd would detach all mounts at its path.
+		r.releaseWaiters(m)
 	}
 	if err != nil {
 		if covers != nil {
@@ -54,31 +53,31 @@ func (w *Repair) restart(ctx context.Context, i int) error {
 		return errors.Join(restartErr, err)
 	}
 	if covers != nil {
-		if err := covers.kept.PutBack(ctx, main.Process, fresh); err != nil {
+		if err := covers.copies.PutBack(ctx, main.Process, newDevice); err != nil {
 			return errors.Join(restartErr, err, errCoversKept, covers.keep())
 		}
 		restartErr = errors.Join(restartErr, covers.drop(ctx))
 	}
-	if err := w.copyElsewhere(ctx, m.Path, m.Device, fresh, w.spaceOf(nil).copyFunc(ctx, m.Path, fresh)); err != nil {
+	if err := r.copyElsewhere(ctx, m.Path, m.Device, newDevice, r.spaceOf(nil).copyFunc(ctx, m.Path, newDevice)); err != nil {
 		return errors.Join(restartErr, err) // the next run tries again
 	}
 	return errors.Join(restartErr, intent.Commit())
 }
 
-// freshMount returns the device number of the autofs mount that is at the path
-// now, after its unit was restarted.
-func (w *Repair) freshMount(m *container.Mount) (uint64, error) {
-	if err := w.container.ReadTables(); err != nil {
+// newDevice returns the st_dev of the autofs mount at the path of m after the restart of
+// its unit. The error is errNotRestarted if it is still the old mount.
+func (r *Repair) newDevice(m *container.Mount) (uint64, error) {
+	if err := r.container.ReadTables(); err != nil {
 		return 0, err
 	}
 	var err error
-	for _, now := range w.container.Main().Table.Autofs() {
+	for _, now := range r.container.Main().Table.Autofs() {
 		switch {
 		case now.Mountpoint != m.Path:
 		case now.ID != m.ID:
 			return mounts.DeviceOf(now), nil
 		default:
-			err = fmt.Errorf("%w: its old mount is still at %q", errNotRestarted, m.Path)
+			err = fmt.Errorf("%w: its old mount is still at %q; see \"systemctl status %s\" in the container", errNotRestarted, m.Path, m.Master.Unit)
 		}
 	}
 	if err != nil {

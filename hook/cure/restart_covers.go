@@ -14,65 +14,65 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// coversTime bounds how long covers are kept for a run that was killed, or that
-// could not put them back; they are not kept longer than the container lives.
+// coversTime is how long saved covers are kept if no run restores them. They end with the
+// container at the latest.
 const coversTime = 24 * time.Hour
 
-// savedCovers are the covers of an autofs mount, kept so that they outlive both the
-// mount and this program: a helper has the mount namespace open in which the
-// copies are, and the journal says so. The run after one that was killed puts them
-// back.
+// savedCovers are copies of the covers of an autofs mount. They outlive the mount and this
+// process: a helper has the mount namespace open that has the copies, and an entry names
+// the helper. If this run is killed, the next one restores the covers.
 type savedCovers struct {
-	kept   *mounts.Kept
+	copies *mounts.Kept
 	entry  *journal.Entry[journal.SavedCovers]
 	helper fdstore.Ref
 }
 
-// saveCovers keeps the covers of the mount, before its unit is restarted.
-func (s *Session) saveCovers(ctx context.Context, in *nsenter.Process, m *container.Mount) (*savedCovers, error) {
-	entry := journal.CoversSaved.Of(s.journal, s.container.Init, m.ID)
+// saveCovers copies the covers of a mount in the mount namespace of a process.
+func (s *Session) saveCovers(ctx context.Context, process *nsenter.Process, m *container.Mount) (*savedCovers, error) {
+	entry := journal.Covers.Of(s.journal, s.container.Init, m.ID)
 	if entry.Exists() {
 		return nil, journal.ErrPending
 	}
-	kept, err := mounts.Keep(ctx, in, m.Path, m.Device)
+	copies, err := mounts.Keep(ctx, process, m.Path, m.Device)
 	if err != nil {
 		return nil, err
 	}
-	c := &savedCovers{kept: kept, entry: entry}
+	c := &savedCovers{copies: copies, entry: entry}
 	var recorded func() error
 	if c.helper, recorded, err = fdstore.StartUnrecorded(fdstore.Request{
-		Bound: s.container.Init, Lifetime: coversTime, Files: []*os.File{kept.Namespace()},
+		Bound: s.container.Init, Lifetime: coversTime, Files: []*os.File{copies.Namespace()},
 	}); err != nil {
-		kept.Close()
+		copies.Close()
 		return nil, err
 	}
-	err = entry.Save(journal.SavedCovers{Path: m.Path, Device: m.Device, Holder: c.helper})
+	err = entry.Save(journal.SavedCovers{Path: m.Path, Device: m.Device, Helper: c.helper})
 	if err = errors.Join(err, recorded()); err != nil {
-		return nil, errors.Join(fmt.Errorf("record the covers of %q: %w", m.Path, err), c.drop(ctx))
+		return nil, errors.Join(fmt.Errorf("save the covers of %q: %w", m.Path, err), c.drop(ctx))
 	}
 	return c, nil
 }
 
-// drop closes the copies, once the covers are back. The entry goes last: without
-// it no run would find the helper.
+// drop closes the copies, also those of the helper.
 func (c *savedCovers) drop(ctx context.Context) error {
-	return errors.Join(c.kept.Close(), forgetCovers(ctx, c.helper, c.entry))
+	return errors.Join(c.copies.Close(), dropEntry(ctx, c.helper, c.entry))
 }
 
-func forgetCovers(ctx context.Context, h fdstore.Ref, entry *journal.Entry[journal.SavedCovers]) error {
+// dropEntry stops the helper and removes the entry. The entry is removed last, because it
+// names the helper.
+func dropEntry(ctx context.Context, h fdstore.Ref, entry *journal.Entry[journal.SavedCovers]) error {
 	if err := h.Stop(ctx); err != nil {
 		return err
 	}
 	return entry.Commit()
 }
 
-// keep keeps the copies for a later run.
-func (c *savedCovers) keep() error { return c.kept.Close() }
+// keep closes this process's copies. The helper keeps its copies for a later run.
+func (c *savedCovers) keep() error { return c.copies.Close() }
 
-// restoreCovers puts the covers back that an interrupted run has kept, where the
-// mount that they lay on has been recreated and is bare.
+// restoreCovers restores the covers that interrupted runs have saved, if their mount was
+// recreated and has no covers.
 func (s *Session) restoreCovers(ctx context.Context) error {
-	entries, err := journal.CoversSaved.All(s.journal, s.container.Init)
+	entries, err := journal.Covers.All(s.journal, s.container.Init)
 	errs := []error{err}
 	for _, entry := range entries {
 		errs = append(errs, s.restoreCoversOf(ctx, entry))
@@ -88,29 +88,29 @@ func (s *Session) restoreCoversOf(ctx context.Context, entry *journal.Entry[jour
 	table := s.container.Main().Table
 	now := autofsAt(table, saved.Path)
 	if now != nil && mounts.DeviceOf(now) == saved.Device {
-		return forgetCovers(ctx, saved.Holder, entry) // nothing was detached
+		return dropEntry(ctx, saved.Helper, entry) // the covers were not detached
 	}
-	namespace, err := saved.Holder.Open(0)
+	namespace, err := saved.Helper.Open(0)
 	if errors.Is(err, fdstore.ErrGone) {
 		if now != nil && len(table.Stack(now)) > 0 {
-			err = nil // all was put back before
+			err = nil // they were restored before
 		}
 		return errors.Join(err, entry.Commit())
 	}
 	if err != nil {
 		return err
 	}
-	c := &savedCovers{kept: mounts.Resume(saved.Path, saved.Device, namespace), entry: entry, helper: saved.Holder}
+	c := &savedCovers{copies: mounts.Resume(saved.Path, saved.Device, namespace), entry: entry, helper: saved.Helper}
 	if now == nil {
-		return c.keep() // its unit may still mount it: the next run looks again
+		return c.keep() // its unit may still mount it: left to the next run
 	}
-	if err := c.kept.PutBack(ctx, s.container.Main().Process, mounts.DeviceOf(now)); err != nil {
+	if err := c.copies.PutBack(ctx, s.container.Main().Process, mounts.DeviceOf(now)); err != nil {
 		return errors.Join(err, c.keep())
 	}
 	return errors.Join(c.drop(ctx), s.container.ReadTables())
 }
 
-// autofsAt is the autofs mount at a path, nil if there is none.
+// autofsAt returns the autofs mount at a path, nil if there is none.
 func autofsAt(t *mounts.Table, path string) *mounts.Mount {
 	for _, m := range t.Autofs() {
 		if m.Mountpoint == path {

@@ -17,10 +17,11 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+
 	"golang.org/x/sys/unix"
 )
 
-// The tests' binary is its own holder, as the program is.
+// The test binary is also the helper, as the program is.
 func init() {
 	if len(os.Args) > 1 && os.Args[1] == fdstore.Verb {
 		if fdstore.Run(os.Args[2:]) != nil {
@@ -54,7 +55,7 @@ func newCovered(t *testing.T) *covered {
 	c.do(t, func() error {
 		return errors.Join(unix.Mount("base", base, "tmpfs", 0, "size=1m"), os.Mkdir(c.path, 0o755))
 	})
-	c.automount(t)
+	c.mountAutofs(t)
 	c.do(t, func() error { return cover(c.path) })
 	return c
 }
@@ -66,8 +67,8 @@ func (c *covered) do(t *testing.T, f func() error) {
 	}
 }
 
-// automount mounts a new autofs at the path.
-func (c *covered) automount(t *testing.T) {
+// mountAutofs mounts a new autofs at the path.
+func (c *covered) mountAutofs(t *testing.T) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -107,14 +108,14 @@ func cover(path string) error {
 		unix.MoveMount(mount, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
 }
 
-// uncover detaches all that is mounted at the path, the autofs mount too.
+// uncover detaches all mounts at the path, including the autofs mount.
 func (c *covered) uncover(t *testing.T) {
 	t.Helper()
 	c.do(t, func() error {
 		for {
 			if err := unix.Unmount(c.path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 				if errors.Is(err, unix.EINVAL) {
-					return nil // nothing is left there
+					return nil // no mount is left
 				}
 				return err
 			}
@@ -122,7 +123,7 @@ func (c *covered) uncover(t *testing.T) {
 	})
 }
 
-// session opens the container again.
+// session opens the container and returns a session on it.
 func (c *covered) session(t *testing.T) *Session {
 	t.Helper()
 	return NewSession(c.open(t), journal.NewStore(c.dir), func(err error) { t.Error(err) })
@@ -130,16 +131,16 @@ func (c *covered) session(t *testing.T) *Session {
 
 func (c *covered) open(t *testing.T) *container.Container {
 	t.Helper()
-	sc, err := container.Open(c.init, false)
+	opened, err := container.Open(c.init, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(sc.Close)
-	return sc
+	t.Cleanup(opened.Close)
+	return opened
 }
 
-// now is the autofs mount at the path, and what lies on it.
-func (c *covered) now(t *testing.T) (*mounts.Mount, []*mounts.Mount) {
+// current returns the autofs mount at the path and its covers.
+func (c *covered) current(t *testing.T) (*mounts.Mount, []*mounts.Mount) {
 	t.Helper()
 	table := c.open(t).Main().Table
 	list := table.Autofs()
@@ -149,48 +150,48 @@ func (c *covered) now(t *testing.T) (*mounts.Mount, []*mounts.Mount) {
 	return list[0], table.Stack(list[0])
 }
 
-// keepAndDie does what a run does that is killed after it has kept the covers.
-func (c *covered) keepAndDie(t *testing.T) fdstore.Ref {
+// saveAndInterrupt saves the covers, as a run does that is killed after that.
+func (c *covered) saveAndInterrupt(t *testing.T) fdstore.Ref {
 	t.Helper()
-	m, _ := c.now(t)
-	k, err := c.session(t).saveCovers(context.Background(), c.init, &container.Mount{ID: m.ID, Path: c.path, Device: mounts.DeviceOf(m)})
+	m, _ := c.current(t)
+	saved, err := c.session(t).saveCovers(context.Background(), c.init, &container.Mount{ID: m.ID, Path: c.path, Device: mounts.DeviceOf(m)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = k.helper.Stop(context.Background())
-		_, _ = unix.Wait4(k.helper.PID, nil, 0, nil)
+		_ = saved.helper.Stop(context.Background())
+		_, _ = unix.Wait4(saved.helper.PID, nil, 0, nil)
 	})
-	if err := k.kept.Close(); err != nil {
+	if err := saved.copies.Close(); err != nil {
 		t.Error(err)
 	}
-	return k.helper
+	return saved.helper
 }
 
-// expectDropped: no record, and no holder.
+// expectDropped fails the test if there is still an entry or the helper.
 func (c *covered) expectDropped(t *testing.T, ref fdstore.Ref) {
 	t.Helper()
 	if entries, err := os.ReadDir(filepath.Join(c.dir, "covers")); err != nil || len(entries) != 0 {
-		t.Errorf("records: %v, %v", entries, err)
+		t.Errorf("entries: %v, %v", entries, err)
 	}
 	if f, err := ref.Open(0); !errors.Is(err, fdstore.ErrGone) {
-		t.Errorf("the holder: %v, %v", f, err)
+		t.Errorf("the helper: %v, %v", f, err)
 	}
 }
 
-// TestRestoreCovers: the covers that a killed run kept come back on the mount
-// that has been renewed, once.
+// TestRestoreCovers: the saved covers of a killed run are restored on the recreated mount,
+// once.
 func TestRestoreCovers(t *testing.T) {
 	c := newCovered(t)
-	ref := c.keepAndDie(t)
+	ref := c.saveAndInterrupt(t)
 	c.uncover(t)
-	c.automount(t)
+	c.mountAutofs(t)
 	session := c.session(t)
 	for range 2 {
 		if err := session.restoreCovers(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		if _, stack := c.now(t); len(stack) != 1 || stack[0].FSType != "tmpfs" {
+		if _, stack := c.current(t); len(stack) != 1 || stack[0].FSType != "tmpfs" {
 			t.Errorf("covered by %v", stack)
 		}
 	}
@@ -201,52 +202,52 @@ func TestRestoreCovers(t *testing.T) {
 	c.expectDropped(t, ref)
 }
 
-// TestRestoreCoversLeaves: nothing is put on what was not renewed.
-func TestRestoreCoversLeaves(t *testing.T) {
+// TestRestoreCoversUnchanged: nothing is mounted if the autofs mount was not recreated.
+func TestRestoreCoversUnchanged(t *testing.T) {
 	c := newCovered(t)
-	ref := c.keepAndDie(t)
-	before, _ := c.now(t)
+	ref := c.saveAndInterrupt(t)
+	before, _ := c.current(t)
 	if err := c.session(t).restoreCovers(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if now, stack := c.now(t); now.ID != before.ID || len(stack) != 1 {
+	if now, stack := c.current(t); now.ID != before.ID || len(stack) != 1 {
 		t.Errorf("%v covered by %v", now, stack)
 	}
 	c.expectDropped(t, ref)
 }
 
-// TestRestoreCoversCovered: where something else is mounted by now, the copies
-// are kept until that is gone: they may be all that is left of a file system.
+// TestRestoreCoversCovered: if the recreated mount has another cover, the copies are kept
+// until that is unmounted: they may be the last mount of a filesystem.
 func TestRestoreCoversCovered(t *testing.T) {
 	c := newCovered(t)
-	ref := c.keepAndDie(t)
+	ref := c.saveAndInterrupt(t)
 	c.uncover(t)
-	c.automount(t)
+	c.mountAutofs(t)
 	c.do(t, func() error { return cover(c.path) })
-	_, before := c.now(t)
+	_, before := c.current(t)
 	if err := c.session(t).restoreCovers(context.Background()); !errors.Is(err, mounts.ErrChanged) {
 		t.Errorf("%v", err)
 	}
-	if _, stack := c.now(t); len(stack) != 1 || stack[0].ID != before[0].ID {
+	if _, stack := c.current(t); len(stack) != 1 || stack[0].ID != before[0].ID {
 		t.Errorf("covered by %v, was by %v", stack, before)
 	}
 	c.do(t, func() error { return unix.Unmount(c.path, unix.MNT_DETACH) })
 	if err := c.session(t).restoreCovers(context.Background()); err != nil {
 		t.Error(err)
 	}
-	if _, stack := c.now(t); len(stack) != 1 || stack[0].ID == before[0].ID {
+	if _, stack := c.current(t); len(stack) != 1 || stack[0].ID == before[0].ID {
 		t.Errorf("covered by %v", stack)
 	}
 	c.expectDropped(t, ref)
 }
 
-// TestRestoreCoversRecords: records of other containers stay, unreadable ones and
-// those whose holder has ended go.
-func TestRestoreCoversRecords(t *testing.T) {
+// TestRestoreCoversEntries: entries of other containers stay; damaged ones and those whose
+// helper has ended are removed.
+func TestRestoreCoversEntries(t *testing.T) {
 	c := newCovered(t)
 	session := c.session(t)
-	finish := func() error { return session.restoreCovers(context.Background()) }
-	if err := finish(); err != nil {
+	restore := func() error { return session.restoreCovers(context.Background()) }
+	if err := restore(); err != nil {
 		t.Errorf("without a directory: %v", err)
 	}
 	id := c.init.Identity()
@@ -255,12 +256,12 @@ func TestRestoreCoversRecords(t *testing.T) {
 	} {
 		testenv.WriteFile(t, filepath.Join(c.dir, "covers", name), text)
 	}
-	err := finish()
+	err := restore()
 	if err == nil || !errors.Is(err, fdstore.ErrGone) || strings.Contains(err.Error(), "%!") ||
 		strings.Count(err.Error(), "not of this version") != 2 {
 		t.Errorf("%v", err)
 	}
-	if left, err := os.ReadDir(filepath.Join(c.dir, "covers")); err != nil || len(left) != 2 || finish() != nil {
+	if left, err := os.ReadDir(filepath.Join(c.dir, "covers")); err != nil || len(left) != 2 || restore() != nil {
 		t.Errorf("left %v, %v", left, err)
 	}
 }

@@ -8,21 +8,18 @@ import (
 	"slices"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
 )
 
-// jobTime bounds how long a run waits for the job of an interrupted one: the other
-// mounts need time, too.
+// jobTime is how long a run waits for the jobs of an interrupted run.
 const jobTime = 2 * time.Second
 
-// finishRestarts does what interrupted runs have not come to after they had units
-// restarted.
+// finishRestarts restores covers and copies mounts after unit restarts of interrupted runs.
 func (s *Session) finishRestarts(ctx context.Context) error {
 	paths := map[string]bool{}
-	covers, coversErr := journal.CoversSaved.All(s.journal, s.container.Init)
+	covers, coversErr := journal.Covers.All(s.journal, s.container.Init)
 	for _, entry := range covers {
 		if saved, err := entry.Peek(); err == nil {
 			paths[saved.Path] = true
@@ -39,19 +36,19 @@ func (s *Session) finishRestarts(ctx context.Context) error {
 	}
 	if len(paths) > 0 {
 		if err := s.awaitPendingJobs(ctx, paths); err != nil {
-			return err // the entries stay, and no other operation starts with these mounts
+			return err // the entries stay, so that no other operation uses these mounts
 		}
 	}
 	return errors.Join(s.restoreCovers(ctx), s.copyRestarted(ctx))
 }
 
-// awaitPendingJobs waits for unit jobs that an interrupted run has queued, by the
-// paths of their mounts. A job that is still in systemd's queue could detach mounts
-// beneath us. A unit that could not be started again is started.
+// awaitPendingJobs waits for the unit jobs that an interrupted run has queued, given the
+// paths of their mounts. A job in systemd's queue may still detach all mounts at its path.
+// A unit that failed to start is started.
 func (s *Session) awaitPendingJobs(ctx context.Context, paths map[string]bool) error {
 	manager, err := s.container.Manager(ctx, s.container.Init.PID())
 	if err != nil {
-		return fmt.Errorf("finish the restart of units: %w", err)
+		return fmt.Errorf("wait for the jobs of systemd: %w", err)
 	}
 	wait, cancel := context.WithTimeout(ctx, jobTime)
 	defer cancel()
@@ -62,8 +59,8 @@ func (s *Session) awaitPendingJobs(ctx context.Context, paths map[string]bool) e
 	return errors.Join(append(errs, s.container.ReadTables())...)
 }
 
-// copyRestarted copies the mounts of restarted units where interrupted runs have not.
-// It is after restoreCovers: the copies have the covers.
+// copyRestarted copies the mounts of restarted units to other namespaces, if interrupted
+// runs have not. It runs after restoreCovers, because the copies include the covers.
 func (s *Session) copyRestarted(ctx context.Context) error {
 	entries, err := journal.UnitRestarts.All(s.journal, s.container.Init)
 	errs := []error{err}
@@ -80,41 +77,42 @@ func (s *Session) copyRestartedOf(ctx context.Context, entry *journal.Entry[jour
 	}
 	now := autofsAt(s.container.Main().Table, restart.Path)
 	if now == nil {
-		return nil // its unit may still mount it: the next run looks again
+		return nil // its unit may still mount it: left to the next run
 	}
-	if fresh := mounts.DeviceOf(now); fresh != restart.Device {
-		if err := s.copyElsewhere(ctx, restart.Path, restart.Device, fresh, s.spaceOf(nil).copyFunc(ctx, restart.Path, fresh)); err != nil {
+	if device := mounts.DeviceOf(now); device != restart.Device {
+		if err := s.copyElsewhere(ctx, restart.Path, restart.Device, device, s.spaceOf(nil).copyFunc(ctx, restart.Path, device)); err != nil {
 			return err
 		}
 	}
 	return errors.Join(entry.Commit(), s.container.ReadTables())
 }
 
-// copyElsewhere puts copies of the mount that a master has recreated in the place
-// of the old one, in the mount namespaces that it has not propagated to.
-func (s *Session) copyElsewhere(ctx context.Context, path string, old, fresh uint64, copied func() (*os.File, error)) error {
-	if len(s.showing(path, old, fresh)) == 0 {
-		return nil // by the tables as they were read
+// copyElsewhere replaces the old mount at a path by a copy of the new one, in the mount
+// namespaces to which the new one has not propagated. oldDevice and newDevice are their
+// st_dev; newCopy makes the copy.
+func (s *Session) copyElsewhere(ctx context.Context, path string, oldDevice, newDevice uint64, newCopy func() (*os.File, error)) error {
+	if len(s.showing(path, oldDevice, newDevice)) == 0 {
+		return nil // by the tables as last read
 	}
 	if err := s.container.ReadTables(); err != nil {
 		return err
 	}
-	others := s.showing(path, old, fresh)
+	others := s.showing(path, oldDevice, newDevice)
 	if len(others) == 0 {
 		return nil
 	}
-	tree, err := copied()
+	tree, err := newCopy()
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
-	r := &mounts.Replacement{Path: path, Old: old, New: tree, Device: fresh}
+	r := &mounts.Replacement{Path: path, Old: oldDevice, New: tree, Device: newDevice}
 	return errors.Join(s.replace(ctx, others, []*mounts.Replacement{r}), r.Err)
 }
 
-// showing are the mount namespaces that show the old mount and not the new one.
-func (s *Session) showing(path string, old, fresh uint64) []mounts.Space {
+// showing returns the mount namespaces that show the old mount and not the new one.
+func (s *Session) showing(path string, oldDevice, newDevice uint64) []mounts.Space {
 	return slices.DeleteFunc(s.container.MountSpaces(), func(sp mounts.Space) bool {
-		return !sp.Shows(path, old) || sp.Shows(path, fresh)
+		return !sp.Shows(path, oldDevice) || sp.Shows(path, newDevice)
 	})
 }

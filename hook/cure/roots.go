@@ -8,12 +8,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
 )
 
-// TakeRoots copies the roots that the holder keeps.
+// TakeRoots opens the roots that the helper has open.
 func (s *Session) TakeRoots(h *journal.Handover) {
 	if len(h.Roots) == 0 {
 		return
 	}
-	files, err := h.Holder.OpenAll()
+	files, err := h.Helper.OpenAll()
 	if err != nil {
 		s.warn(err)
 	}
@@ -24,17 +24,17 @@ func (s *Session) TakeRoots(h *journal.Handover) {
 		}
 	}
 	for _, f := range files {
-		f.Close() // nil for those that are in use
+		f.Close() // nil for those in Roots
 	}
 }
 
-// RootsToKeep returns the open roots of the mounts that still need a repair at the
-// end of Preserve, and notes their order in the handover.
+// RootsToKeep returns the open roots of the mounts that still need a repair at the end of
+// Preserve, and sets h.Roots in their order.
 func (s *Session) RootsToKeep(h *journal.Handover) ([]*os.File, error) {
 	h.Roots = nil
 	list, err := s.container.ListAutofs()
 	if err == nil {
-		err = s.container.FindMasters(list) // all are stopped: what they have open is known
+		err = s.container.FindMasters(list) // all processes are stopped: known masters have the same files
 	}
 	if err != nil {
 		return nil, err

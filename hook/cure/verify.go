@@ -8,33 +8,32 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
 )
 
-// verify looks at everything again, triggering nothing, and takes back each
-// claim that does not hold: the path must show exactly one autofs mount, its
-// pipe must have the right master as its reader, and what covered it must be
-// there.
-func (w *Repair) verify() {
-	if err := w.container.ReadTables(); err != nil {
-		w.setAllUnrepaired(err)
+// verify surveys the container again and sets each cure that has failed to unrepaired: the
+// path must show exactly one autofs mount, the right master must read its pipe, and its
+// covers must exist. It triggers no automount.
+func (r *Repair) verify() {
+	if err := r.container.ReadTables(); err != nil {
+		r.setAllUnrepaired(err)
 		return
 	}
-	now, err := w.container.Survey()
+	found, err := r.container.Survey()
 	if err != nil {
-		w.setAllUnrepaired(err)
+		r.setAllUnrepaired(err)
 		return
 	}
-	shown := placesOf(now)
-	for i := range w.Plan {
-		d := &w.Plan[i]
+	shown := placesOf(found)
+	for i := range r.Plan {
+		d := &r.Plan[i]
 		if d.Cure != plan.Reexecuted && d.Cure != plan.Restarted && d.Cure != plan.Reloaded {
 			continue
 		}
-		before := &w.snapshot.Mounts[d.Mount]
+		before := &r.snapshot.Mounts[d.Mount]
 		after := shown[place{before.Namespace, before.Path}]
 		if after == nil && d.Reason == plan.UnmountedReason {
 			continue
 		}
 		if err := checkCured(before, after, d.Cure); err != nil {
-			w.setUnrepaired(i, err)
+			r.setUnrepaired(i, err)
 		}
 		if after != nil {
 			before.Device, before.ID = after.Device, after.ID
@@ -44,15 +43,16 @@ func (w *Repair) verify() {
 	}
 }
 
-func (w *Repair) setAllUnrepaired(err error) {
-	for i := range w.Plan {
-		if w.Plan[i].Cure == plan.Reexecuted || w.Plan[i].Cure == plan.Restarted || w.Plan[i].Cure == plan.Reloaded {
-			w.setUnrepaired(i, fmt.Errorf("the repair could not be verified: %w", err))
+// setAllUnrepaired makes err the reason for all cures.
+func (r *Repair) setAllUnrepaired(err error) {
+	for i := range r.Plan {
+		if r.Plan[i].Cure == plan.Reexecuted || r.Plan[i].Cure == plan.Restarted || r.Plan[i].Cure == plan.Reloaded {
+			r.setUnrepaired(i, fmt.Errorf("the repair could not be verified: %w; repair again", err))
 		}
 	}
 }
 
-// place is a path of a mount namespace.
+// place is a path in a mount namespace.
 type place struct {
 	namespace uint64
 	path      string
@@ -72,16 +72,18 @@ func placesOf(list []container.Mount) map[place]*container.Mount {
 	return found
 }
 
+// checkCured returns an error if the cure of a mount has failed. after is nil if the path
+// does not show exactly one autofs mount.
 func checkCured(before, after *container.Mount, cure plan.Cure) error {
 	switch {
 	case after == nil:
 		return fmt.Errorf("after the repair %q does not show exactly one autofs mount", before.Path)
 	case after.Master.Kind != before.Master.Kind || after.Master.Kind == master.None:
-		return fmt.Errorf("after the repair the pipe of %q has no reader that is a %s", before.Path, before.Master.Kind)
+		return fmt.Errorf("after the repair no %[2]s reads the pipe of %[1]q", before.Path, before.Master.Kind)
 	case cure == plan.Reexecuted && (after.ID != before.ID || after.Device != before.Device):
 		return fmt.Errorf("%q was mounted again while systemd re-executed itself", before.Path)
 	case cure == plan.Restarted && after.ID == before.ID:
-		return fmt.Errorf("mount %d is still at %q: its mount namespace receives no changes from the container's", before.ID, before.Path)
+		return fmt.Errorf("mount %d is still at %q: changes of mounts in the container do not propagate to its mount namespace", before.ID, before.Path)
 	case cure == plan.Reloaded && (after.ID == before.ID || after.Parking || after.Master.PID != before.Master.PID):
 		return fmt.Errorf("automount %d has not mounted %q again", before.Master.PID, before.Path)
 	case cure != plan.Reloaded && len(after.Below) < len(before.Below):

@@ -7,7 +7,6 @@ import (
 	"os"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -15,11 +14,10 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 )
 
-// removeWaitersParking removes the parking mount of an interrupted run that was
-// parking waiters: it may still be on mounts. The helper of that run has released
-// the processes in it.
-func (s *Session) removeWaitersParking(ctx context.Context) error {
-	intent := journal.WaitersParked.Of(s.journal, s.container.Init)
+// removeWaiterParking removes the parking mount for waiters of an interrupted run from all
+// mounts. The helper of that run has released the processes in it.
+func (s *Session) removeWaiterParking(ctx context.Context) error {
+	intent := journal.WaiterParkings.Of(s.journal, s.container.Init)
 	parked, err := intent.Load()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -29,7 +27,7 @@ func (s *Session) removeWaitersParking(ctx context.Context) error {
 	}
 	var errs []error
 	for i := range s.container.Spaces {
-		// It goes from some namespaces with the others': each is read when it is its turn.
+		// An unmount may propagate to the next namespaces: their tables are read again.
 		if err := s.container.ReadTables(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
@@ -54,8 +52,8 @@ func (s *Session) removeWaitersParking(ctx context.Context) error {
 	return errors.Join(intent.Commit(), s.container.ReadTables())
 }
 
-// removeViaDaemon removes a parking mount from a mount that a process still waits
-// on, which we cannot open therefore: its daemon opens it.
+// removeViaDaemon removes a parking mount from a mount that still has a waiter. Only its
+// daemon can open such a mount, and is made to.
 func (s *Session) removeViaDaemon(ctx context.Context, sp *container.Space, path string, device uint64) error {
 	list, err := s.container.Survey()
 	if err != nil {
@@ -74,5 +72,5 @@ func (s *Session) removeViaDaemon(ctx context.Context, sp *container.Space, path
 		defer files[0].Close()
 		return park.Detach(ctx, sp.Process, files[0])
 	}
-	return fmt.Errorf("%q: a process waits on the mount beneath, and no automount daemon serves it", path)
+	return fmt.Errorf("%q: the mount beneath has a waiter, and no automount daemon serves it: end the waiter, then repair again", path)
 }

@@ -8,26 +8,26 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+
 	"golang.org/x/sys/unix"
 )
 
-// TestEndWaiter: only a process that is in one of the container's mount namespaces
-// is ended.
-func TestEndWaiter(t *testing.T) {
+// TestKillWaiter: only a process in a mount namespace of the container is killed.
+func TestKillWaiter(t *testing.T) {
 	testenv.RequireRoot(t)
 	inside, elsewhere := testenv.StartInNamespaces(t, unix.CLONE_NEWNS), testenv.StartInNamespaces(t, unix.CLONE_NEWNS)
 	init := open(t, inside)
-	sc, err := container.Open(init, false)
+	c, err := container.Open(init, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sc.Close()
+	defer c.Close()
 	for name, test := range map[string]struct {
 		child *testenv.Child
 		ended bool
 	}{"in another mount namespace": {elsewhere, false}, "on the host": {testenv.Start(t, nil), false}, "inside": {inside, true}} {
 		p := open(t, test.child)
-		err := NewSession(sc, journal.Store{}, nil).killWaiter(t.Context(), container.Waiter{PID: p.PID(), Process: p.PID(), Start: p.StartTime()})
+		err := NewSession(c, journal.Store{}, nil).killWaiter(t.Context(), container.Waiter{PID: p.PID(), Process: p.PID(), Start: p.StartTime()})
 		if p.Ended() != test.ended || errors.Is(err, owner.ErrOutside) == test.ended {
 			t.Errorf("%s: %v, ended %v, want %v", name, err, p.Ended(), test.ended)
 		}

@@ -10,15 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deviceLockTime is how long a run waits for the device numbers. The tasks of the
-// restore are stopped meanwhile, and there is another cure.
+// deviceLockTime is how long a run waits for the lock of device numbers. It is short,
+// because the restored processes are stopped meanwhile and systemd can re-execute itself
+// instead.
 const deviceLockTime = 300 * time.Millisecond
 
-// LockDevices makes sure that only one run at a time fills device numbers on
-// this machine: it takes numbers for a moment that another one may want. The
-// kernel wakes waiters in the order in which they came (fs/locks.c,
-// __locks_insert_block). The lock is on the folder of the locks, and ends with
-// the file or the process.
+// LockDevices takes the lock of device numbers, so that only one run of the machine at a
+// time allocates them: it temporarily takes numbers that another run may want. It fails
+// after 300 ms. The kernel wakes the waiters for a lock in the order of their calls
+// (fs/locks.c, __locks_insert_block). The lock is an flock(2) of the folder of locks; it
+// ends when the returned file is closed or the process ends.
 func (s Store) LockDevices(ctx context.Context) (*os.File, error) {
 	dir, err := s.makeFolder(locksFolder)
 	if err != nil {
@@ -28,24 +29,23 @@ func (s Store) LockDevices(ctx context.Context) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock of device numbers: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, deviceLockTime, fmt.Errorf("other restores had it for %s", deviceLockTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, deviceLockTime, fmt.Errorf("other restores held it for %s", deviceLockTime))
 	defer cancel()
 	locked := make(chan struct{})
-	var failed error
+	var lockErr error
 	go func() {
 		defer close(locked)
-		failed = flock(f)
+		lockErr = flock(f)
 	}()
 	select {
 	case <-locked:
-		if failed != nil {
+		if lockErr != nil {
 			f.Close()
-			return nil, fmt.Errorf("lock of device numbers: %w", failed)
+			return nil, fmt.Errorf("lock of device numbers: %w", lockErr)
 		}
 		return f, nil
 	case <-ctx.Done():
-		// The waiter in the kernel cannot be called back: what it gets is given
-		// back at once.
+		// flock(2) cannot be cancelled: the lock is released as soon as it is taken.
 		go func() {
 			<-locked
 			f.Close()
@@ -54,6 +54,7 @@ func (s Store) LockDevices(ctx context.Context) (*os.File, error) {
 	}
 }
 
+// flock takes an exclusive lock of the file.
 func flock(f *os.File) error {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)

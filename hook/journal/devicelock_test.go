@@ -12,8 +12,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
-// TestDeviceLockIsBounded: tasks are stopped while a run waits for the lock.
-func TestDeviceLockIsBounded(t *testing.T) {
+// TestDeviceLockTimeout: a run does not wait long for the lock, because restored processes
+// are stopped meanwhile.
+func TestDeviceLockTimeout(t *testing.T) {
 	s := NewStore(t.TempDir())
 	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
@@ -30,7 +31,7 @@ func TestDeviceLockIsBounded(t *testing.T) {
 		t.Errorf("it waited for %v, want 300 ms", took)
 	}
 	held.Close()
-	// The one that gave up must not be in the way.
+	// The attempt that timed out must release the lock.
 	f, err := s.LockDevices(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -38,8 +39,8 @@ func TestDeviceLockIsBounded(t *testing.T) {
 	f.Close()
 }
 
-// TestDeviceLockIsFair: waiters get the lock in the order in which they came.
-func TestDeviceLockIsFair(t *testing.T) {
+// TestDeviceLockOrder: waiters get the lock in the order of their calls.
+func TestDeviceLockOrder(t *testing.T) {
 	testenv.RequireRoot(t)
 	s := NewStore(t.TempDir())
 	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
@@ -73,7 +74,7 @@ func TestDeviceLockIsFair(t *testing.T) {
 	}
 }
 
-// blockedLocks counts the waiters for locks of this pid namespace.
+// blockedLocks returns the number of waiters for locks in this pid namespace.
 func blockedLocks(t *testing.T) int {
 	t.Helper()
 	text, err := os.ReadFile("/proc/locks")

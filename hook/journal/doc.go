@@ -1,20 +1,20 @@
-// Package journal owns everything below /run/autofs-restore-hook: what one run
-// leaves for later ones.
+// Package journal owns all files below /run/autofs-restore-hook, through which a run
+// passes data to later runs.
 //
-//   - An intent ([Kind], [Entry]) says what a run is about to change. It is
-//     written before the change and removed after it, so that the next run can undo
-//     or finish an interrupted operation (package cure, recoveries). The kinds are
-//     [Replacement], [UnitRestart], [SavedCovers], [ParkedWaiters] and [ParkedTriggers].
-//   - The ledger ([Confirmed]) lists the mounts that are known to their masters.
-//   - The handover ([Handover]) goes from one stage of a restore to the next.
-//   - Locks: one run at a time for each container, and for device numbers.
+//   - An intent ([Kind], [Entry]) describes a change before it is made. It is removed
+//     after the change, so that the next run can undo or finish an interrupted operation
+//     (package cure, recoveries). The kinds are [Replacements], [UnitRestarts],
+//     [Covers], [WaiterParkings] and [TriggerParkings].
+//   - The ledger ([Store.SetConfirmed]) lists the mounts that their masters know.
+//   - The handover ([Handover]) passes data from one stage of a restore to the next.
+//   - Locks: one for each container, and one for device numbers.
 //   - Reports.
 //
-// An entry names a process by number and start time, so that no other process can
-// take it for its own; [Store.Sweep] removes the entries of processes that have
-// ended. A run that writes or removes an intent holds the container's lock.
+// The name of an entry has the pid and the start time of a process, so that no other
+// process can have the same name. [Store.Sweep] removes the entries of processes that
+// have ended. A run holds the container's lock while it writes or removes an intent.
 //
-// One rule holds for entries that cannot be used. An entry that another release
-// wrote or that is damaged is removed, with an error: no later run could use it
-// either. An entry that cannot be read for another reason (EIO, EMFILE) stays.
+// An entry that is damaged or has another version is removed, with an error: no later
+// run could use it either. An entry that cannot be read for another reason (EIO, EMFILE)
+// stays.
 package journal

@@ -13,21 +13,22 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+
 	"golang.org/x/sys/unix"
 )
 
-// TestOnDisk: other releases know the entries by these names and forms.
-func TestOnDisk(t *testing.T) {
+// TestFiles: the names and forms of the entries, which other releases read.
+func TestFiles(t *testing.T) {
 	s := NewStore(t.TempDir())
 	init := open(t, testenv.Start(t, nil))
 	place := mounts.Place{Namespace: 1, Path: "/a", Old: 54, New: 55, Parent: 7, Kind: 1 << 18, Apart: true}
 	m := container.Mount{ID: 50, Path: "/a", Device: 54}
 	_, restart := UnitRestarts.Begin(s, init, UnitRestart{Path: "/a", Device: 54}, 50)
-	_, waiters := WaitersParked.Begin(s, init, ParkedWaiters{Device: 55})
-	if err := errors.Join(restart, waiters, s.Confirm(init, []*container.Mount{&m}),
+	_, waiters := WaiterParkings.Begin(s, init, WaiterParking{Device: 55})
+	if err := errors.Join(restart, waiters, s.SetConfirmed(init, []*container.Mount{&m}),
 		Replacements.Of(s, init).Save(Replacement{Places: []mounts.Place{place}}),
-		TriggersParked.Of(s, init, 101, 66).Save(ParkedTriggers{Parking: container.Parking{Daemon: 101, DaemonStart: 5, Mounts: []container.ParkedTrigger{{Path: "/a", Parking: 66, Stale: 54}}}, Namespace: 9}),
-		CoversSaved.Of(s, init, 50).Save(SavedCovers{Path: "/a", Device: 54, Holder: fdstore.Ref{PID: 8, StartTime: 9, Files: 1}}),
+		TriggerParkings.Of(s, init, 101, 66).Save(TriggerParking{Parking: container.Parking{Daemon: 101, DaemonStart: 5, Mounts: []container.ParkedTrigger{{Path: "/a", Parking: 66, Stale: 54}}}, Namespace: 9}),
+		Covers.Of(s, init, 50).Save(SavedCovers{Path: "/a", Device: 54, Helper: fdstore.Ref{PID: 8, StartTime: 9, Files: 1}}),
 		s.SaveReport("c1", []byte("{}"))); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +59,7 @@ func TestOnDisk(t *testing.T) {
 	}
 }
 
-// TestPending: uninstall removes all that is not pending.
+// TestPending: uninstall keeps pending entries only.
 func TestPending(t *testing.T) {
 	for name, want := range map[string]bool{
 		"containers/1-2.gate": true, "containers/1-2.50.renewing": true, "containers/1-2.replacing": true, "containers/1-2.3.4.parking": true,
@@ -77,15 +78,16 @@ type word struct {
 
 var testKind = &Kind[word]{containersFolder, ".test", 1, "entry of a test", nil}
 
-// TestLoad: an entry is read as it was written or not at all. One that is of no
-// use is removed; one that could not be read may be of use to a later run.
-func TestLoad(t *testing.T) {
-	type result struct {
-		make  func(path string) error
-		want  error // nil: loaded
-		say   string
-		stays bool // after Load
-	}
+// loadTest is a file and the result of loading it.
+type loadTest struct {
+	make  func(path string) error
+	want  error  // nil for success
+	say   string // part of the error
+	stays bool   // after Load
+}
+
+// loadTests returns files of all kinds, by description.
+func loadTests() map[string]loadTest {
 	const good = `{"version":1,"word":"yes"}`
 	file := func(text string) func(string) error {
 		return func(path string) error { return os.WriteFile(path, []byte(text), 0o600) }
@@ -95,37 +97,43 @@ func TestLoad(t *testing.T) {
 			return errors.Join(file(text)(path+"-target"), os.Symlink(path+"-target", path))
 		}
 	}
-	cases := map[string]result{
+	tests := map[string]loadTest{
 		"good":             {make: file(good), stays: true},
 		"more fields":      {make: file(`{"version":1,"word":"yes","x":[1]}`), stays: true},
 		"none":             {make: func(string) error { return nil }, want: fs.ErrNotExist},
-		"newer":            {make: file(`{"version":2,"word":7}`), want: ErrUnusable, say: "version 2, want 1"},
-		"older":            {make: file(`{"word":"yes"}`), want: ErrUnusable, say: "version 0, want 1"},
-		"another type":     {make: file(`{"version":1,"word":7}`), want: ErrUnusable, say: "string"},
-		"a list":           {make: file("[]"), want: ErrUnusable, say: "array"},
-		"a number":         {make: file("55"), want: ErrUnusable, say: "number"},
-		"not JSON":         {make: file("55\x00"), want: ErrUnusable, say: "invalid"},
-		"two":              {make: file(good + good), want: ErrUnusable, say: "invalid"},
+		"newer":            {make: file(`{"version":2,"word":7}`), want: errUnusable, say: "version 2, want 1"},
+		"older":            {make: file(`{"word":"yes"}`), want: errUnusable, say: "version 0, want 1"},
+		"another type":     {make: file(`{"version":1,"word":7}`), want: errUnusable, say: "string"},
+		"a list":           {make: file("[]"), want: errUnusable, say: "array"},
+		"a number":         {make: file("55"), want: errUnusable, say: "number"},
+		"not JSON":         {make: file("55\x00"), want: errUnusable, say: "invalid"},
+		"two":              {make: file(good + good), want: errUnusable, say: "invalid"},
 		"directory":        {make: func(path string) error { return os.Mkdir(path, 0o700) }, want: unix.EISDIR, stays: true},
 		"link to an entry": {make: link(good), stays: true},
-		"link to another":  {make: link("{}"), want: ErrUnusable, say: "version 0"},
+		"link to another":  {make: link("{}"), want: errUnusable, say: "version 0"},
 		"link to nothing":  {make: func(path string) error { return os.Symlink("nothing", path) }, want: fs.ErrNotExist, stays: true},
 	}
 	for i := range good {
-		cases["cut: "+good[:i]] = result{make: file(good[:i]), want: ErrUnusable, say: "unexpected end"}
+		tests["cut: "+good[:i]] = loadTest{make: file(good[:i]), want: errUnusable, say: "unexpected end"}
 	}
+	return tests
+}
+
+// TestLoad: an entry is loaded completely or not at all. Load removes an entry that cannot
+// be decoded, and keeps one that cannot be read.
+func TestLoad(t *testing.T) {
 	init := open(t, testenv.Start(t, nil))
-	for name, c := range cases {
+	for name, c := range loadTests() {
 		t.Run(name, func(t *testing.T) {
 			e := testKind.Of(NewStore(t.TempDir()), init, 3)
 			if err := errors.Join(os.Mkdir(e.dir, 0o700), c.make(e.path())); err != nil {
 				t.Fatal(err)
 			}
-			there := e.Exists()
+			existed := e.Exists()
 			check := func(got word, err error) {
 				t.Helper()
 				switch {
-				case !errors.Is(err, c.want) || errors.Is(err, ErrUnusable) != errors.Is(c.want, ErrUnusable):
+				case !errors.Is(err, c.want) || errors.Is(err, errUnusable) != errors.Is(c.want, errUnusable):
 					t.Errorf("%v, want %v", err, c.want)
 				case err == nil && got.Word != "yes", err != nil && got != word{}:
 					t.Errorf("%+v", got)
@@ -135,22 +143,22 @@ func TestLoad(t *testing.T) {
 				}
 			}
 			check(e.Peek())
-			if e.Exists() != there {
-				t.Error("Peek has removed it")
+			if e.Exists() != existed {
+				t.Error("removed by Peek")
 			}
 			check(e.Load())
 			if e.Exists() != c.stays {
-				t.Errorf("there after Load: %v", !c.stays)
+				t.Errorf("after Load it exists: %v", !c.stays)
 			}
 			if left, err := filepath.Glob(e.path() + "-target"); err != nil || len(left) != 1 && strings.HasPrefix(name, "link to a") {
-				t.Errorf("what the link leads to: %v, %v", left, err)
+				t.Errorf("target of the link: %v, %v", left, err)
 			}
 		})
 	}
 }
 
-// TestSave: an entry takes the place of whatever is there but a directory,
-// and is removed alone.
+// TestSave: an entry replaces a file or link, but not a directory. Its removal removes
+// nothing else.
 func TestSave(t *testing.T) {
 	init := open(t, testenv.Start(t, nil))
 	for name, c := range map[string]struct {
@@ -191,11 +199,11 @@ func TestSave(t *testing.T) {
 	}
 	odd := &Kind[func()]{containersFolder, ".odd", 1, "odd entry", nil}
 	if err := odd.Of(NewStore(t.TempDir()), init).Save(func() {}); err == nil || !strings.HasPrefix(err.Error(), "odd entry: ") {
-		t.Errorf("what has no JSON form: %v", err)
+		t.Errorf("content without a JSON form: %v", err)
 	}
 }
 
-// TestAll: only the container's own, and only of the kind.
+// TestAll: only entries of the kind, and only about the process.
 func TestAll(t *testing.T) {
 	s := NewStore(t.TempDir())
 	init := open(t, testenv.Start(t, nil))
@@ -231,7 +239,7 @@ func TestAll(t *testing.T) {
 	expect(id+".10.test", id+".8.test", id+".9.test")
 	covers := NewStore(t.TempDir())
 	if err := writeFile(filepath.Join(covers.dir, coversFolder), id+".5.json", nil); err != nil || !covers.HasEntries(init) {
-		t.Errorf("covers are kept: HasEntries false (%v)", err)
+		t.Errorf("with saved covers: HasEntries false (%v)", err)
 	}
 	if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
 		t.Fatal(err)
@@ -244,8 +252,7 @@ func TestAll(t *testing.T) {
 	}
 }
 
-// TestBegin: an intent is not written over another one, whose operation could not be
-// recovered then.
+// TestBegin: an intent does not replace another one, which is needed for a recovery.
 func TestBegin(t *testing.T) {
 	s := NewStore(t.TempDir())
 	init := open(t, testenv.Start(t, nil))
@@ -263,14 +270,14 @@ func TestBegin(t *testing.T) {
 	}
 }
 
-// TestLegacy: an intent of the release before is recovered by this one.
+// TestLegacy: an intent of the release before is loaded.
 func TestLegacy(t *testing.T) {
-	e := WaitersParked.Of(NewStore(t.TempDir()), open(t, testenv.Start(t, nil)))
+	e := WaiterParkings.Of(NewStore(t.TempDir()), open(t, testenv.Start(t, nil)))
 	for text, want := range map[string]uint64{"62": 62, `{"version":1,"device":63}`: 63, "": 0, "-5": 0, "62x": 0} {
 		if err := writeFile(e.dir, e.name, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := e.Load(); got.Device != want || errors.Is(err, ErrUnusable) != (want == 0) {
+		if got, err := e.Load(); got.Device != want || errors.Is(err, errUnusable) != (want == 0) {
 			t.Errorf("%q: %+v, %v", text, got, err)
 		}
 	}

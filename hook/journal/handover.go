@@ -13,28 +13,28 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Handover is what one stage of a restore leaves for the next: what the images
-// say, which are closed by then, and which helper has the files that were opened. It
-// is named after the CRIU process, so that no other restore can take it for its own.
+// Handover passes data from one stage of a restore to the next: the contents of the
+// images, which CRIU closes, and the helper that keeps files open. The CRIU process
+// identifies the restore.
 type Handover struct {
-	// Stage is the last stage that is finished.
+	// Stage is the last finished stage.
 	Stage stage.Name `json:"moment"`
-	// Init is the identity of the container's first process, "" before it
-	// exists.
+	// Init is the identity of the container's first process, "" before it exists.
 	Init    string      `json:"init"`
 	Devices []OldDevice `json:"devices"`
-	// Holder holds the placeholders of the wanted device numbers after Reserve, the
-	// roots after Preserve.
-	Holder fdstore.Ref `json:"holder"`
+	// Helper has the placeholders of reserved device numbers open after Reserve, and
+	// roots of mounts after Preserve.
+	Helper fdstore.Ref `json:"holder"`
 	Roots  []HeldRoot  `json:"roots"`
-	// Preserved are the paths whose mounts have their old numbers again;
-	// NotPreserved says of others why not.
+	// Preserved are the paths of mounts that have their old device numbers again;
+	// NotPreserved are the reasons why others have not, by path.
 	Preserved    []string          `json:"preserved"`
 	NotPreserved map[string]string `json:"not_preserved"`
-	// Unmounted are the paths of offset triggers whose keys are unmounted.
-	Unmounted []string       `json:"unmounted,omitempty"`
-	Reports   []report.Mount `json:"reports,omitempty"`
-	// Warnings are what the earlier stages warned of, for the report.
+	// Unmounted are the paths of offset triggers whose map entries were unmounted.
+	Unmounted []string `json:"unmounted,omitempty"`
+	// Reports are the results of Repair, for a second call at the same stage.
+	Reports []report.Mount `json:"reports,omitempty"`
+	// Warnings are the warnings of the earlier stages, for the report.
 	Warnings []string `json:"warnings,omitempty"`
 }
 
@@ -45,26 +45,27 @@ type OldDevice struct {
 	// StrictExpire and Ignore are the mount options of these names.
 	StrictExpire bool `json:"strictexpire,omitempty"`
 	Ignore       bool `json:"ignore,omitempty"`
-	// Systemd is whether the images show the marks of a systemd as its master:
-	// the first process reads the pipe and has closed its writing end.
+	// Systemd is whether, by the images, a systemd is its master: the first process
+	// reads the pipe and has closed its write end.
 	Systemd bool `json:"systemd"`
 }
 
-// HeldRoot says which of the holder's files is which mount's root.
+// HeldRoot is the root of a mount that the helper has open.
 type HeldRoot struct {
-	Namespace uint64 `json:"namespace"`
-	Mount     int    `json:"mount"`
-	Index     int    `json:"index"`
+	Namespace uint64 `json:"namespace"` // inode number of the mount namespace
+	Mount     int    `json:"mount"`     // mount id
+	Index     int    `json:"index"`     // of the helper's file
 }
 
-var handovers = &Kind[Handover]{restoresFolder, ".json", 1, "record of the restore", nil}
+var handovers = &Kind[Handover]{restoresFolder, ".json", 1, "handover of the restore", nil}
 
 // SaveHandover writes the handover of a restore.
 func (s Store) SaveHandover(criu *nsenter.Process, h *Handover) error {
 	return handovers.Of(s, criu).Save(*h)
 }
 
-// LoadHandover reads the handover of a restore; nil if there is none.
+// LoadHandover reads the handover of a restore; nil if there is none. It is an error if
+// the handover has another version or is damaged.
 func (s Store) LoadHandover(criu *nsenter.Process) (*Handover, error) {
 	h, err := handovers.Of(s, criu).Peek()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -76,9 +77,9 @@ func (s Store) LoadHandover(criu *nsenter.Process) (*Handover, error) {
 	return &h, nil
 }
 
-// OldDevices takes the old device numbers from the images. CRIU numbers mount
-// namespaces from the container's first process on, so where namespaces differ
-// about a path, the lowest number is the one of the main namespace.
+// OldDevices returns the old device numbers from the images, one for each path. If mount
+// namespaces differ, the first one counts: CRIU numbers them from that of the container's
+// first process on. set may be nil.
 func OldDevices(set *criuimage.Set) []OldDevice {
 	if set == nil {
 		return nil
@@ -94,7 +95,7 @@ func OldDevices(set *criuimage.Set) []OldDevice {
 		if s, ok := set.Superblocks[m.Device]; ok {
 			d.Systemd = !s.Catatonic() && s.ProcessGroup == 1 && s.ReadFD >= 0 && s.Mode.Trigger()
 		}
-		if o, err := autofs.ParseOptions(m.Options); err == nil { // else it has none of them
+		if o, err := autofs.ParseOptions(m.Options); err == nil {
 			d.StrictExpire, d.Ignore = o.StrictExpire, o.Ignore
 		}
 		found = append(found, d)
@@ -102,8 +103,8 @@ func OldDevices(set *criuimage.Set) []OldDevice {
 	return found
 }
 
-// Wanted are the device numbers that a systemd remembers.
-func (h *Handover) Wanted() []uint64 {
+// SystemdDevices returns the device numbers that a systemd remembers.
+func (h *Handover) SystemdDevices() []uint64 {
 	var numbers []uint64
 	for _, d := range h.Devices {
 		if d.Systemd {
@@ -113,8 +114,8 @@ func (h *Handover) Wanted() []uint64 {
 	return numbers
 }
 
-// Before looks a path up; all zero if the images do not have it.
-func (h *Handover) Before(path string) OldDevice {
+// OldDevice returns the old device of a path, the zero value if the images do not have it.
+func (h *Handover) OldDevice(path string) OldDevice {
 	for _, d := range h.Devices {
 		if d.Path == path {
 			return d
@@ -123,10 +124,10 @@ func (h *Handover) Before(path string) OldDevice {
 	return OldDevice{}
 }
 
-// Describe adds to each mount what is known from the earlier stages. The images are
-// looked up by the paths of the container's main mount namespace, whose id is given.
-// Another namespace may have another mount at the same path, as a container in the
-// container has: what it shows is known only if it is the very superblock.
+// Describe sets DeviceBefore, Preserved and NotPreserved of the mounts. main is the inode
+// number of the container's main mount namespace, whose paths the handover has. Another
+// namespace may have another mount at the same path, as a container in the container
+// does: its mount is described only if it has the same superblock.
 func (h *Handover) Describe(list []container.Mount, main uint64) {
 	before := make(map[string]uint64, len(h.Devices))
 	for i := range h.Devices {

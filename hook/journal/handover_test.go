@@ -19,7 +19,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 )
 
-func TestRecord(t *testing.T) {
+func TestHandover(t *testing.T) {
 	s := NewStore(t.TempDir())
 	criu, otherCRIU := open(t, testenv.Start(t, nil)), open(t, testenv.Start(t, nil))
 	if r, err := s.LoadHandover(criu); r != nil || err != nil {
@@ -27,7 +27,7 @@ func TestRecord(t *testing.T) {
 	}
 	want := &Handover{
 		Stage: stage.Preserve, Init: "5-6", Devices: []OldDevice{{Path: containertest.HostileName[:3], Device: 54, StrictExpire: true, Systemd: true}},
-		Holder: fdstore.Ref{PID: 7, StartTime: 8, Files: 2}, Roots: []HeldRoot{{Namespace: 1, Mount: 2, Index: 1}},
+		Helper: fdstore.Ref{PID: 7, StartTime: 8, Files: 2}, Roots: []HeldRoot{{Namespace: 1, Mount: 2, Index: 1}},
 		Preserved: []string{"/a"}, NotPreserved: map[string]string{"/b": "taken"},
 	}
 	for range 2 {
@@ -72,7 +72,7 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// What killed runs left: a file half written, a lock. A report may have any name.
+	// Leftovers of killed runs: a partly written file, a lock. A report may have any name.
 	for name, age := range map[string]time.Duration{"old.json.1.2.tmp": time.Hour, "new.json.1.2.tmp": 0} {
 		path := filepath.Join(dir, name)
 		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, time.Time{}, time.Now().Add(-age))); err != nil {
@@ -97,7 +97,7 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-func TestDevices(t *testing.T) {
+func TestOldDevices(t *testing.T) {
 	const options = "fd=9,pgrp=80,timeout=0,minproto=5,maxproto=5,direct,pipe_ino=156810"
 	systemd := criuimage.Superblock{FD: 9, ProcessGroup: 1, ReadFD: 8, Mode: autofs.Direct}
 	change := func(f func(*criuimage.Superblock)) criuimage.Superblock { s := systemd; f(&s); return s }
@@ -107,7 +107,7 @@ func TestDevices(t *testing.T) {
 			{MountPoint: "/automount", Device: 2, Options: options + ",strictexpire"},
 			{MountPoint: "/catatonic", Device: 3},
 			{MountPoint: "/indirect", Device: 4},
-			{MountPoint: "/unknown", Device: 5, Options: "ignore,strictexpire"}, // not what a kernel shows
+			{MountPoint: "/unknown", Device: 5, Options: "ignore,strictexpire"}, // not the kernel's options
 			{MountPoint: "/group", Device: 6},
 			{MountPoint: "/systemd", Device: 7, NamespaceID: 4},
 		},
@@ -116,36 +116,36 @@ func TestDevices(t *testing.T) {
 			4: change(func(s *criuimage.Superblock) { s.Mode = autofs.Indirect }), 6: change(func(s *criuimage.Superblock) { s.ProcessGroup = 20 }), 7: systemd,
 		},
 	}
-	r := &Handover{Devices: OldDevices(set)}
-	if got := r.Wanted(); !reflect.DeepEqual(got, []uint64{1}) {
-		t.Errorf("wanted %v", got)
+	h := &Handover{Devices: OldDevices(set)}
+	if got := h.SystemdDevices(); !reflect.DeepEqual(got, []uint64{1}) {
+		t.Errorf("devices of systemd: %v", got)
 	}
 	for path, want := range map[string]OldDevice{
 		"/systemd": {Path: "/systemd", Device: 1, Ignore: true, Systemd: true}, "/automount": {Path: "/automount", Device: 2, StrictExpire: true},
 		"/unknown": {Path: "/unknown", Device: 5}, "/absent": {},
 	} {
-		if got := r.Before(path); got != want {
+		if got := h.OldDevice(path); got != want {
 			t.Errorf("%s: %+v, want %+v", path, got, want)
 		}
 	}
-	if OldDevices(nil) != nil || len(r.Devices) != 6 {
-		t.Errorf("%+v", r.Devices)
+	if OldDevices(nil) != nil || len(h.Devices) != 6 {
+		t.Errorf("%+v", h.Devices)
 	}
-	r.Preserved, r.NotPreserved = []string{"/systemd", "/automount"}, map[string]string{"/group": "taken"}
+	h.Preserved, h.NotPreserved = []string{"/systemd", "/automount"}, map[string]string{"/group": "taken"}
 	outside := container.Master{Identity: master.Identity{Kind: master.Outside, PID: 1}}
 	list := []container.Mount{
 		{Namespace: 5, Path: "/systemd", Device: 1},
 		{Namespace: 5, Path: "/automount", Device: 9},
 		{Namespace: 5, Path: "/group", Device: 9},
 		{Namespace: 6, Path: "/systemd", Device: 1},   // a service shows the same superblock
-		{Namespace: 6, Path: "/automount", Device: 7}, // a container in the container has its own there
+		{Namespace: 6, Path: "/automount", Device: 7}, // another mount, of a container in the container
 		{Namespace: 5, Path: "/unknown", Device: 8, Master: outside},
 	}
-	r.Describe(list, 5)
+	h.Describe(list, 5)
 	if !list[0].Preserved || list[1].Preserved || list[1].DeviceBefore != 2 || list[2].NotPreserved != "taken" || !list[3].Preserved {
 		t.Errorf("%+v", list)
 	}
 	if list[4].DeviceBefore != 0 || list[5].DeviceBefore != 0 {
-		t.Errorf("guessed by the path: %+v", list[4:])
+		t.Errorf("described by the path alone: %+v", list[4:])
 	}
 }

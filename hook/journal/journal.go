@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,50 +9,51 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Directory is where the journal lies. It does not outlive a boot, as the
-// processes that it speaks of do not.
+// Directory is the directory of the journal. It is in memory and ends with the boot, like
+// the processes that the entries are about.
 const Directory = "/run/autofs-restore-hook"
 
 // Folders of the journal.
 const (
 	containersFolder = "containers" // intents and ledgers, by container
-	coversFolder     = "covers"     // intents with covers, by container
-	restoresFolder   = "restores"   // handovers, by CRIU
+	coversFolder     = "covers"     // entries of saved covers, by container
+	restoresFolder   = "restores"   // handovers, by CRIU process
 	locksFolder      = "locks"
 	reportsFolder    = "reports"
 )
 
-// reportSuffix is that of a report's file.
+// reportSuffix is the suffix of a report's file name.
 const reportSuffix = ".json"
 
-// Store is the directory of the journal.
+// Store is the journal in a directory.
 type Store struct{ dir string }
 
-// NewStore returns the journal in a directory: [Directory] but for tests.
+// NewStore returns the journal in a directory: [Directory], except in tests.
 func NewStore(dir string) Store { return Store{dir} }
 
-// ReportPath is the file of a container's report. The name must be a valid file name.
+// ReportPath returns the path of a container's report. container must be a valid file
+// name.
 func (s Store) ReportPath(container string) string {
 	return filepath.Join(s.dir, reportsFolder, container+reportSuffix)
 }
 
-// SaveReport writes a container's report, atomically, readable by root only.
+// SaveReport writes a container's report atomically, with mode 0600.
 func (s Store) SaveReport(container string, data []byte) error {
 	path := s.ReportPath(container)
 	return writeFile(filepath.Dir(path), filepath.Base(path), data)
 }
 
-// makeFolder makes a folder of the journal, for root only.
+// makeFolder creates a folder of the journal with mode 0700, and returns its path.
 func (s Store) makeFolder(name string) (string, error) {
 	dir := filepath.Join(s.dir, name)
 	return dir, os.MkdirAll(dir, 0o700) //nolint:forbidigo // the host's own /run
 }
 
-// temporarySuffix is that of a file that is being written: a run that is killed
-// leaves it.
+// temporarySuffix is the suffix of files that are being written. A run that is killed
+// leaves them behind.
 const temporarySuffix = ".tmp"
 
-// writeFile replaces a file of the journal in one step.
+// writeFile writes or replaces a file of the journal atomically, with mode 0600.
 func writeFile(dir, name string, data []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run
 		return fmt.Errorf("directory for %s: %w", name, err)
@@ -74,14 +74,6 @@ func writeFile(dir, name string, data []byte) error {
 	if err != nil {
 		_ = os.Remove(temporary)
 		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return nil
-}
-
-// removeFile removes a file of the journal, if it is there; what names it in the error.
-func removeFile(path, what string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }

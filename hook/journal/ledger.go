@@ -9,35 +9,32 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Confirmed is a mount of which a run has made sure that its master knows it by this
-// number. Later runs cannot see that in the checkpoint images, which have the number
-// from before.
-type Confirmed struct {
+// ledger lists the confirmed mounts of a container: a run has verified that their masters
+// know them. The checkpoint images do not show that; they have the old device numbers.
+type ledger struct {
+	Mounts []ledgerEntry `json:"mounts"`
+}
+
+// ledgerEntry identifies a mount and its master.
+type ledgerEntry struct {
 	Namespace uint64 `json:"namespace"`
 	Path      string `json:"path"`
 	Device    uint64 `json:"device"` // st_dev
-	Mount     int    `json:"mount"`
+	Mount     int    `json:"mount"`  // mount id
 	Master    string `json:"master"` // nsenter's Process.Identity
 }
 
-// ledger lists the confirmed mounts of a container, until it ends.
-type ledger struct {
-	Mounts []Confirmed `json:"mounts"`
+var ledgers = &Kind[ledger]{containersFolder, ".json", 1, "ledger of repaired mounts", nil}
+
+func newLedgerEntry(m *container.Mount) ledgerEntry {
+	return ledgerEntry{Namespace: m.Namespace, Path: m.Path, Device: m.Device, Mount: m.ID, Master: m.Master.Identifier()}
 }
 
-var ledgers = &Kind[ledger]{containersFolder, ".json", 1, "record of repaired mounts", nil}
-
-// confirmed is the mount as the ledger has it.
-func confirmed(m *container.Mount) Confirmed {
-	return Confirmed{Namespace: m.Namespace, Path: m.Path, Device: m.Device, Mount: m.ID, Master: m.Master.Identifier()}
-}
-
-// Confirm records the mounts that are known to their masters now, in the place of
-// those that were.
-func (s Store) Confirm(init *nsenter.Process, list []*container.Mount) error {
+// SetConfirmed replaces the ledger by the given mounts. With none it keeps the ledger.
+func (s Store) SetConfirmed(init *nsenter.Process, list []*container.Mount) error {
 	var l ledger
 	for _, m := range list {
-		l.Mounts = append(l.Mounts, confirmed(m))
+		l.Mounts = append(l.Mounts, newLedgerEntry(m))
 	}
 	if len(l.Mounts) == 0 {
 		return nil
@@ -45,27 +42,26 @@ func (s Store) Confirm(init *nsenter.Process, list []*container.Mount) error {
 	return ledgers.Of(s, init).Save(l)
 }
 
-// AlsoConfirm adds mounts to the ledger as soon as they are cured: this run, or the
-// handover of the restore, may get lost before the end.
-func (s Store) AlsoConfirm(init *nsenter.Process, list []*container.Mount) error {
+// AddConfirmed adds mounts to the ledger. It is called as soon as they are cured, in case
+// the run ends early or the handover is lost.
+func (s Store) AddConfirmed(init *nsenter.Process, list []*container.Mount) error {
 	if len(list) == 0 {
 		return nil
 	}
 	e := ledgers.Of(s, init)
 	l, err := e.Peek()
 	if err != nil {
-		l = ledger{} // none yet, or of another release
+		l = ledger{} // there is none, or it has another version
 	}
 	for _, m := range list {
-		if c := confirmed(m); !slices.Contains(l.Mounts, c) {
-			l.Mounts = append(l.Mounts, c)
+		if added := newLedgerEntry(m); !slices.Contains(l.Mounts, added) {
+			l.Mounts = append(l.Mounts, added)
 		}
 	}
 	return e.Save(l)
 }
 
-// MarkConfirmed marks the mounts that an earlier run has confirmed and that are
-// still as they were then.
+// MarkConfirmed sets Confirmed of the mounts, by the ledger.
 func (s Store) MarkConfirmed(init *nsenter.Process, list []container.Mount) error {
 	l, err := ledgers.Of(s, init).Peek()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,12 +70,12 @@ func (s Store) MarkConfirmed(init *nsenter.Process, list []container.Mount) erro
 	if err != nil {
 		return err
 	}
-	known := make(map[Confirmed]bool, len(l.Mounts))
-	for _, c := range l.Mounts {
-		known[c] = true
+	known := make(map[ledgerEntry]bool, len(l.Mounts))
+	for _, confirmed := range l.Mounts {
+		known[confirmed] = true
 	}
 	for i := range list {
-		list[i].Confirmed = known[confirmed(&list[i])]
+		list[i].Confirmed = known[newLedgerEntry(&list[i])]
 	}
 	return nil
 }

@@ -11,22 +11,17 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container/containertest"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// TestSettled: what a run has cured, the next one knows, as long as nothing
-// about it has changed.
-func TestSettled(t *testing.T) {
+// TestConfirmed: a cured mount is confirmed for the next run unless it has changed.
+func TestConfirmed(t *testing.T) {
 	s := NewStore(t.TempDir())
 	init, another := open(t, testenv.Start(t, nil)), open(t, testenv.Start(t, nil))
-	at := func(path string, change func(*container.Mount)) container.Mount {
-		m := containertest.SystemdMount(change)
-		m.Path, m.ID, m.Master.StartTime = path, 7, 500
-		return m
-	}
 	before := &container.Snapshot{Mounts: []container.Mount{
 		at("/reexecuted", nil), at("/healthy", nil), at("/unrepaired", nil), at("/before", func(m *container.Mount) { m.Confirmed = true }),
 		at("/restarted", nil), at("/reloaded", nil), at("/preserved", nil),
-		at("/number", func(m *container.Mount) { m.DeviceBefore = m.Device }), // a run that was killed had preserved it
+		at("/number", func(m *container.Mount) { m.DeviceBefore = m.Device }), // preserved by a run that was killed
 	}}
 	var decisions []plan.Decision
 	for i, cure := range []plan.Cure{plan.Reexecuted, plan.Healthy, plan.Unrepaired, plan.Healthy, plan.Restarted, plan.Reloaded, plan.Preserved, plan.Healthy} {
@@ -36,30 +31,12 @@ func TestSettled(t *testing.T) {
 		t.Errorf("before: %+v, %v", before.Mounts[0], err)
 	}
 	for range 2 {
-		if err := s.Confirm(init, plan.Known(before, decisions)); err != nil {
+		if err := s.SetConfirmed(init, plan.Known(before, decisions)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	expect := func(want []string, list []container.Mount) {
-		t.Helper()
-		for i := range list {
-			list[i].Confirmed = i%2 == 0 // whatever it was
-		}
-		if err := s.MarkConfirmed(init, list); err != nil {
-			t.Error(err)
-		}
-		var got []string
-		for _, m := range list {
-			if m.Confirmed {
-				got = append(got, m.Path)
-			}
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("settled %q, want %q", got, want)
-		}
-	}
 	cured := []string{"/reexecuted", "/before", "/restarted", "/reloaded", "/preserved", "/number"}
-	expect(cured, slices.Clone(before.Mounts))
+	expectConfirmed(t, s, init, cured, slices.Clone(before.Mounts))
 	for name, change := range map[string]func(*container.Mount){
 		"device":          func(m *container.Mount) { m.Device++ },
 		"mount":           func(m *container.Mount) { m.ID++ },
@@ -70,7 +47,7 @@ func TestSettled(t *testing.T) {
 	} {
 		list := slices.Clone(before.Mounts)
 		change(&list[0])
-		expect(cured[1:], list)
+		expectConfirmed(t, s, init, cured[1:], list)
 		if t.Failed() {
 			t.Fatalf("after a change of the %s", name)
 		}
@@ -79,12 +56,12 @@ func TestSettled(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	// Another container has nothing of it; a file is made only for something.
+	// Another container has its own ledger, and none without confirmed mounts.
 	list := slices.Clone(before.Mounts)
 	if err := s.MarkConfirmed(another, list); err != nil || list[1].Confirmed {
 		t.Errorf("of another container: %+v, %v", list[1], err)
 	}
-	if err := s.Confirm(another, plan.Known(before, decisions[1:3])); err != nil {
+	if err := s.SetConfirmed(another, plan.Known(before, decisions[1:3])); err != nil {
 		t.Error(err)
 	}
 	if entries, err := os.ReadDir(filepath.Join(s.dir, "containers")); err != nil || len(entries) != 1 {
@@ -92,20 +69,46 @@ func TestSettled(t *testing.T) {
 	}
 }
 
-// TestAlsoSettled: what is cured early is added to what was known, once, also where
-// that cannot be read.
-func TestAlsoSettled(t *testing.T) {
+// at returns a mount of a systemd at a path. change, which may be nil, changes it.
+func at(path string, change func(*container.Mount)) container.Mount {
+	m := containertest.SystemdMount(change)
+	m.Path, m.ID, m.Master.StartTime = path, 7, 500
+	return m
+}
+
+// expectConfirmed checks which mounts MarkConfirmed marks, by path.
+func expectConfirmed(t *testing.T, s Store, init *nsenter.Process, want []string, list []container.Mount) {
+	t.Helper()
+	for i := range list {
+		list[i].Confirmed = i%2 == 0 // is overwritten
+	}
+	if err := s.MarkConfirmed(init, list); err != nil {
+		t.Error(err)
+	}
+	var got []string
+	for _, m := range list {
+		if m.Confirmed {
+			got = append(got, m.Path)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("confirmed %q, want %q", got, want)
+	}
+}
+
+// TestAddConfirmed: mounts are added to the ledger once, even if it cannot be decoded.
+func TestAddConfirmed(t *testing.T) {
 	s := NewStore(t.TempDir())
 	init := open(t, testenv.Start(t, nil))
 	known, early := containertest.SystemdMount(nil), containertest.SystemdMount(func(m *container.Mount) { m.Path = "/early" })
-	if err := s.AlsoConfirm(init, nil); err != nil || s.HasEntries(init) {
+	if err := s.AddConfirmed(init, nil); err != nil || s.HasEntries(init) {
 		t.Errorf("nothing: %v", err)
 	}
-	if err := s.Confirm(init, plan.Known(&container.Snapshot{Mounts: []container.Mount{known}}, []plan.Decision{{Cure: plan.Reexecuted}})); err != nil {
+	if err := s.SetConfirmed(init, plan.Known(&container.Snapshot{Mounts: []container.Mount{known}}, []plan.Decision{{Cure: plan.Reexecuted}})); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := s.AlsoConfirm(init, []*container.Mount{&early}); err != nil {
+		if err := s.AddConfirmed(init, []*container.Mount{&early}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -121,20 +124,20 @@ func TestAlsoSettled(t *testing.T) {
 		t.Fatal(err)
 	}
 	list = []container.Mount{early}
-	if err := s.AlsoConfirm(init, []*container.Mount{&early}); err != nil {
+	if err := s.AddConfirmed(init, []*container.Mount{&early}); err != nil {
 		t.Error(err)
 	}
 	if err := s.MarkConfirmed(init, list); err != nil || !list[0].Confirmed {
-		t.Errorf("after an unreadable one: %v", err)
+		t.Errorf("after a damaged ledger: %v", err)
 	}
 }
 
-// TestSettledOtherVersion: what another release wrote is ignored, and said.
-func TestSettledOtherVersion(t *testing.T) {
+// TestLedgerVersion: a ledger of another version is ignored, with an error.
+func TestLedgerVersion(t *testing.T) {
 	s := NewStore(t.TempDir())
 	init := open(t, testenv.Start(t, nil))
 	m := containertest.SystemdMount(nil)
-	if err := s.Confirm(init, plan.Known(&container.Snapshot{Mounts: []container.Mount{m}}, []plan.Decision{{Cure: plan.Reexecuted}})); err != nil {
+	if err := s.SetConfirmed(init, plan.Known(&container.Snapshot{Mounts: []container.Mount{m}}, []plan.Decision{{Cure: plan.Reexecuted}})); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(s.dir, "containers", init.Identity()+".json")
@@ -150,9 +153,9 @@ func TestSettledOtherVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 		list := []container.Mount{m}
-		if err := s.MarkConfirmed(init, list); err == nil || !strings.HasPrefix(err.Error(), "record of repaired mounts: not of this version") ||
+		if err := s.MarkConfirmed(init, list); err == nil || !strings.HasPrefix(err.Error(), "ledger of repaired mounts: not of this version") ||
 			strings.Contains(err.Error(), "%!") || list[0].Confirmed {
-			t.Errorf("%s: %v, settled %v", name, err, list[0].Confirmed)
+			t.Errorf("%s: %v, confirmed %v", name, err, list[0].Confirmed)
 		}
 	}
 	if err := os.Remove(path); err != nil {

@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+
+	"golang.org/x/sys/unix"
 )
 
 // lockInterval is the pause between two attempts to take a lock.
@@ -19,10 +19,10 @@ const lockInterval = 2 * time.Millisecond
 // Lock is a lock of the journal.
 type Lock struct{ file *os.File }
 
-// Lock makes sure that only one run works on a container at a time. It waits
-// for a run under way: CRIU 3.19 to 4.1.1 call a script of an RPC configuration
-// file (runc.conf) twice at each stage, and an OCI hook may come on top of that.
-// The lock ends with the process.
+// Lock takes the lock of a container or a restore, of which p is the first process or the
+// CRIU process. It waits for another run to release it: CRIU 3.19 to 4.1.1 call the
+// action script of an RPC configuration file (runc.conf) twice at each stage, and an OCI
+// hook may be called at the same time. The lock ends with this process.
 func (s Store) Lock(ctx context.Context, p *nsenter.Process) (*Lock, error) {
 	name := p.Identity()
 	dir, err := s.makeFolder(locksFolder)
@@ -36,10 +36,10 @@ func (s Store) Lock(ctx context.Context, p *nsenter.Process) (*Lock, error) {
 			return nil, fmt.Errorf("lock %q: %w", name, err)
 		}
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil && isFile(f, path) {
+		if err == nil && isSameFile(f, path) {
 			return &Lock{f}, nil
 		}
-		f.Close() // another run's, or removed by the run that had it before
+		f.Close() // another run has the lock, or has just removed the file
 		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return nil, fmt.Errorf("lock %q: %w", name, os.NewSyscallError("flock", err))
 		}
@@ -51,8 +51,8 @@ func (s Store) Lock(ctx context.Context, p *nsenter.Process) (*Lock, error) {
 	}
 }
 
-// isFile reports whether the path still names the open file.
-func isFile(f *os.File, path string) bool {
+// isSameFile reports whether the path still leads to the open file.
+func isSameFile(f *os.File, path string) bool {
 	open, err := f.Stat()
 	if err != nil {
 		return false
@@ -61,7 +61,7 @@ func isFile(f *os.File, path string) bool {
 	return err == nil && os.SameFile(open, named)
 }
 
-// Unlock ends the lock and removes its file: the process may never be looked at again.
+// Unlock releases the lock and removes its file.
 func (l *Lock) Unlock() {
 	_ = os.Remove(l.file.Name())
 	l.file.Close()

@@ -10,12 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+
+	"golang.org/x/sys/unix"
 )
 
-// TestLock: never two at once, whoever removes the file meanwhile.
+// TestLock: only one goroutine at a time has the lock, although each removes the file.
 func TestLock(t *testing.T) {
 	s := NewStore(t.TempDir())
 	p, another := open(t, testenv.Start(t, nil)), open(t, testenv.Start(t, nil))
@@ -66,7 +66,7 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// TestLockOfProcess: the lock of another process is respected, and ends with it.
+// TestLockOfProcess: Lock waits for the lock of another process, which ends with it.
 func TestLockOfProcess(t *testing.T) {
 	s := NewStore(t.TempDir())
 	p := open(t, testenv.Start(t, nil))
@@ -74,7 +74,7 @@ func TestLockOfProcess(t *testing.T) {
 	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	holding := testenv.StartCommand(t, nil, "flock", "--no-fork", path, "cat")
+	holder := testenv.StartCommand(t, nil, "flock", "--no-fork", path, "cat")
 	testenv.Eventually(t, "a lock of another process", func() bool {
 		f, err := os.OpenFile(path, unix.O_RDWR, 0)
 		if err != nil {
@@ -84,7 +84,7 @@ func TestLockOfProcess(t *testing.T) {
 		return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 	})
 	begin := time.Now()
-	time.AfterFunc(30*time.Millisecond, func() { holding.Input.Close() })
+	time.AfterFunc(30*time.Millisecond, func() { holder.Input.Close() })
 	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
 	f, err := s.Lock(ctx, p)

@@ -11,7 +11,7 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-// open opens a child until the end of the test.
+// open opens a child process until the end of the test.
 func open(t testing.TB, c *testenv.Child) *nsenter.Process {
 	t.Helper()
 	return testenv.Open(t, c, nsenter.Open)

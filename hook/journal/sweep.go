@@ -12,23 +12,24 @@ import (
 )
 
 const (
-	// writingTime is longer than the program runs.
-	writingTime = time.Minute
-	// reportTime is how long a report is kept: they lie in memory.
+	// writeTime is the age after which a temporary file was left by a killed run. It is
+	// longer than the program runs.
+	writeTime = time.Minute
+	// reportTime is how long a report is kept.
 	reportTime = 7 * 24 * time.Hour
 )
 
-// Sweep removes the entries about processes that have ended, old reports, and what
-// killed runs have not written to the end.
+// Sweep removes entries about processes that have ended, reports older than 7 days, and
+// temporary files of killed runs. It ignores errors.
 func (s Store) Sweep() {
 	for _, folder := range []string{restoresFolder, coversFolder, containersFolder, locksFolder, reportsFolder} {
 		dir := filepath.Join(s.dir, folder)
-		entries, _ := os.ReadDir(dir) // nothing was ever written there
+		entries, _ := os.ReadDir(dir) // the folder may not exist yet
 		for _, e := range entries {
 			switch {
 			case strings.HasSuffix(e.Name(), temporarySuffix):
-				removeOlder(dir, e, writingTime)
-			case folder == reportsFolder: // named as the engine pleases
+				removeOlder(dir, e, writeTime)
+			case folder == reportsFolder: // named after containers, not processes
 				removeOlder(dir, e, reportTime)
 			default:
 				removeIfEnded(dir, e.Name())
@@ -43,7 +44,7 @@ func removeOlder(dir string, e os.DirEntry, age time.Duration) {
 	}
 }
 
-// removeIfEnded removes a file if the process has ended that it is named after.
+// removeIfEnded removes a file if the process in its name has ended.
 func removeIfEnded(dir, name string) {
 	identity, _, _ := strings.Cut(name, ".")
 	pid, start, err := nsenter.ParseIdentity(identity)

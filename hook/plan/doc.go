@@ -1,3 +1,3 @@
-// Package plan decides what is to be done for each mount of a snapshot. It is pure: the
-// same snapshot always gives the same plan, and nothing but the snapshot is looked at.
+// Package plan chooses the cure for each mount of a snapshot. It has no side effects and
+// reads nothing but the snapshot: the same snapshot always gives the same plan.
 package plan

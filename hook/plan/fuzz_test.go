@@ -9,8 +9,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
 
-// FuzzPlan plans for any snapshot: there is one decision for each mount, and none
-// without a reason that has one.
+// FuzzPlan: every plan has one decision for each mount, and every unrepaired mount has a
+// reason.
 func FuzzPlan(f *testing.F) {
 	for _, s := range []container.Snapshot{
 		{Mounts: []container.Mount{{Path: "/a", Main: true, Options: autofs.Options{FD: 3, HasPipe: true}, Master: container.Master{Identity: master.Identity{Kind: master.Systemd}, Restored: true}}}},

@@ -10,43 +10,43 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 )
 
-// Cure is what is done for a mount, the mildest first.
+// Cure is the planned treatment of a mount and, after a repair, its outcome.
 type Cure string
 
 const (
-	// Healthy means that the master knows the mount as it is; nothing to do.
+	// Healthy means that the master knows the mount; there is nothing to do.
 	Healthy Cure = "healthy"
 	// Preserved means that the mount was recreated with the device number that its
 	// master remembers.
 	Preserved Cure = "preserved"
 	// Reexecuted means that systemd remembered another device number, and that
-	// this was corrected when it re-executed itself; nothing else changed.
+	// its state was corrected when it re-executed itself; nothing else changed.
 	Reexecuted Cure = "reexecuted"
-	// Restarted means that the systemd unit is restarted, and what covered it kept.
+	// Restarted means that the .automount unit was restarted and its covers restored.
 	Restarted Cure = "restarted"
-	// Reloaded means that the automount daemon has mounted its trigger again, on SIGHUP.
+	// Reloaded means that the automount daemon has mounted its trigger again, after a
+	// SIGHUP.
 	Reloaded Cure = "reloaded"
-	// Unrepaired means that it stays as it is, for the reason given.
+	// Unrepaired means that the mount stays as it is, for the given reason.
 	Unrepaired Cure = "unrepaired"
 )
 
-// Decision is the cure for one mount of a snapshot, and why.
+// Decision is the cure for one mount of a snapshot, with the reason.
 type Decision struct {
 	Mount  int // index in Snapshot.Mounts
 	Cure   Cure
 	Reason string
 }
 
-// New decides for each mount of a snapshot what is to be done. It only thinks:
-// the same snapshot always gives the same plan.
+// New returns one decision for each mount of a snapshot, in their order.
 func New(s *container.Snapshot) []Decision {
 	decisions := make([]Decision, len(s.Mounts))
-	main := map[uint64]Cure{} // of the superblocks that the main namespace shows
+	main := map[uint64]Cure{} // cures in the main namespace, by st_dev
 	for i := range s.Mounts {
 		m := &s.Mounts[i]
 		cure, reason := decide(s, m)
 		if cure == Restarted && m.Master.Nested {
-			cure, reason = Unrepaired, RestartThere(m)
+			cure, reason = Unrepaired, NestedReason(m)
 		}
 		decisions[i] = Decision{Mount: i, Cure: cure, Reason: reason}
 		if m.Main {
@@ -62,17 +62,17 @@ func New(s *container.Snapshot) []Decision {
 		switch {
 		case shown:
 			d.Cure, d.Reason = cure, fmt.Sprintf("it shows the mount in the mount namespace of its %s", m.Master.Kind)
-		case d.Cure != Reloaded: // a trigger may be there with another number
+		case d.Cure != Reloaded: // the daemon's namespace may show the trigger with another number
 			d.Cure = Unrepaired
-			d.Reason = "systemd renews mounts in its own mount namespace only, which does not show this one"
+			d.Reason = fmt.Sprintf("systemd recreates mounts in its own mount namespace only, which does not show this one: restart process %d, whose mount namespace it is", m.NamespacePID)
 		}
 	}
 	return decisions
 }
 
-// RestartThere says why a unit is not restarted: what covers its mount is only kept
-// in the mount namespace of the container's first process.
-func RestartThere(m *container.Mount) string {
+// NestedReason explains why the unit of a nested systemd is not restarted: covers can be
+// saved only in the mount namespace of the container's first process.
+func NestedReason(m *container.Mount) string {
 	return fmt.Sprintf("it belongs to a systemd in a container inside the container (process %d): run \"systemctl restart %s\" there", m.Master.PID, m.Master.Unit)
 }
 
@@ -86,31 +86,31 @@ func decide(s *container.Snapshot, m *container.Mount) (Cure, string) {
 		return decideAutomount(s, m)
 	case master.Other:
 		if m.Master.HoldsRoot {
-			return Healthy, "its master holds the mount open and answers through that"
+			return Healthy, "its master has a file open on the mount and answers through it"
 		}
-		return Unrepaired, fmt.Sprintf("process %d serves it, which is neither systemd nor automount: if accesses hang, restart that process", m.Master.PID)
+		return Unrepaired, fmt.Sprintf("its master, process %d, is neither systemd nor automount: if accesses hang, restart that process", m.Master.PID)
 	case master.None:
 	}
 	if m.Options.Catatonic() {
-		return Healthy, "no process serves it: it was catatonic before"
+		return Healthy, "it has no master: it was catatonic before the checkpoint"
 	}
 	return Unrepaired, "no process reads its pipe: start the program that served it"
 }
 
-// decideSystemd decides whether systemd is to re-execute itself. What it remembers
-// shows only then, and is what decides in the end.
+// decideSystemd decides whether systemd re-executes itself. Only the state that it
+// writes then shows which device numbers it remembers; the decision is revised by it.
 func decideSystemd(s *container.Snapshot, m *container.Mount) (Cure, string) {
 	switch {
 	case s.Strategy == container.ReexecOnly:
-		return Reexecuted, cmp.Or(m.NotPreserved, "as demanded, if systemd remembers another device")
-	case m.Preserved: // and settled, since the same moment
+		return Reexecuted, cmp.Or(m.NotPreserved, "as requested, if systemd remembers another device")
+	case m.Preserved: // also if it is confirmed, which Preserve does
 		return Preserved, "it has the device number that systemd remembers"
-	case m.Confirmed && (s.Restore || !m.Master.Waited): // a cache: a waiter is a reason to ask
+	case m.Confirmed && (s.Restore || !m.Master.Waited): // the ledger is a cache: with a waiter, ask systemd
 		return Healthy, "an earlier run repaired it"
 	case m.HasOldNumber():
-		return Healthy, "it came back with its old device number"
+		return Healthy, "it was restored with its old device number"
 	case !s.Restore && !m.Master.Restored && len(container.WaitersOn(s.Waiters, m.Path)) > 0:
-		return Unrepaired, fmt.Sprintf("%s: a process waits on it, perhaps for a slow server: its systemd was started here, not restored; if nothing comes, run \"autofs-restore-hook repair --strategy reexec %d\"", CannotJudge, s.PID)
+		return Unrepaired, fmt.Sprintf("%s: it has a waiter, perhaps for a slow server: its systemd was started here, not restored; if the waiter hangs, run \"autofs-restore-hook repair --strategy reexec %d\"", CannotJudge, s.PID)
 	case !s.Restore && !m.Master.Restored:
 		return Healthy, "its systemd was started here, not restored"
 	}
@@ -122,7 +122,7 @@ func decideSystemd(s *container.Snapshot, m *container.Mount) (Cure, string) {
 	case s.Strategy != container.RestartOnly:
 		reason = "if systemd remembers another device"
 	default:
-		reason = "as demanded"
+		reason = "as requested"
 	}
 	if s.Strategy == container.RestartOnly {
 		return Restarted, reason
@@ -130,26 +130,26 @@ func decideSystemd(s *container.Snapshot, m *container.Mount) (Cure, string) {
 	return Reexecuted, reason
 }
 
-// CannotJudge begins the reason of a mount of which it is not known whether it is
-// stale. Nothing is done with it.
+// CannotJudge is the prefix of the reason if it is unknown whether a mount is stale. Such
+// a mount is not changed.
 const CannotJudge = "cannot be judged now"
 
-// ToPreserve picks the mounts that are to be recreated with the device number
-// that their systemd remembers.
+// ToPreserve returns the indices of the mounts that Preserve recreates with the device
+// number that their systemd remembers.
 func ToPreserve(list []container.Mount) []int {
-	var picked []int
+	var indices []int
 	for i := range list {
 		m := &list[i]
 		if m.Main && m.Master.Kind == master.Systemd && m.Options.Type.Trigger() && !m.Confirmed &&
 			m.DeviceBefore != 0 && m.DeviceBefore != m.Device {
-			picked = append(picked, i)
+			indices = append(indices, i)
 		}
 	}
-	return picked
+	return indices
 }
 
-// UnmountedReason is that of offset triggers.
-const UnmountedReason = "its entry was not in use and is unmounted: the next access mounts it with a new trigger"
+// UnmountedReason is the reason of offset triggers whose map entry was unmounted.
+const UnmountedReason = "its map entry was not in use and is unmounted: the next access mounts it with a new trigger"
 
 func decideAutomount(s *container.Snapshot, m *container.Mount) (Cure, string) {
 	const stale = "automount remembers another device and inode number"
@@ -157,19 +157,19 @@ func decideAutomount(s *container.Snapshot, m *container.Mount) (Cure, string) {
 	case m.Parking, m.UnderParking:
 		return Reloaded, stale
 	case m.Options.Type == autofs.Indirect:
-		return Healthy, "automount answers indirect mounts through a descriptor it holds"
+		return Healthy, "automount answers an indirect mount through a file that it has open"
 	case m.Confirmed:
 		return Healthy, "an earlier run repaired it"
 	case len(m.Covers) > 0:
-		return Healthy, "a mount covers it, so that accesses do not ask automount"
+		return Healthy, "a mount covers it: accesses do not reach the trigger"
 	case !s.Restore && (m.Master.Executed || !s.Restored):
 		return Healthy, "its daemon was started here, not restored"
 	}
 	return Reloaded, stale
 }
 
-// Known returns the mounts that are known to their masters, those that were cured
-// and those that were before.
+// Known returns the mounts that their masters know: the cured ones, and healthy ones
+// known from the ledger or the device number.
 func Known(s *container.Snapshot, decisions []Decision) []*container.Mount {
 	var known []*container.Mount
 	for _, d := range decisions {
@@ -181,8 +181,8 @@ func Known(s *container.Snapshot, decisions []Decision) []*container.Mount {
 	return known
 }
 
-// NeedsRepair reports whether the mount still does at the end of Preserve: direct and
-// offset ones whose master does not know them.
+// NeedsRepair reports whether the mount still needs a repair at the end of Preserve: it is
+// direct or offset, and its master does not know it.
 func NeedsRepair(m *container.Mount) bool {
 	return m.Master.PID != 0 && !m.Outside() && !m.Parking && !m.KnownHealthy() && m.Options.Type.Trigger()
 }

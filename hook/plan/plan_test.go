@@ -12,6 +12,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 )
 
+// catatonic makes the mount one without a master.
+func catatonic(m *container.Mount) {
+	m.Master = container.Master{Identity: master.Identity{Kind: master.None}}
+	m.Options.FD = -1
+}
+
 func TestDecide(t *testing.T) {
 	for name, test := range map[string]struct {
 		mount    container.Mount
@@ -20,50 +26,44 @@ func TestDecide(t *testing.T) {
 		cure     Cure
 		reason   string
 	}{
-		"systemd, stale":               {containertest.SystemdMount(nil), container.Auto, true, Reexecuted, "it was device 0:54"},
-		"systemd, restart wanted":      {containertest.SystemdMount(nil), container.RestartOnly, true, Restarted, "it was device 0:54"},
-		"systemd, reexec wanted":       {containertest.SystemdMount(nil), container.ReexecOnly, true, Reexecuted, "as demanded"},
-		"systemd, same number":         {containertest.SystemdMount(containertest.SameDevice), container.Auto, true, Healthy, "old device number"},
-		"systemd, same, reexec wanted": {containertest.SystemdMount(containertest.SameDevice), container.ReexecOnly, true, Reexecuted, "as demanded"},
-		"systemd, preserved":           {containertest.SystemdMount(containertest.Preserved), container.Auto, true, Preserved, "remembers"},
-		"systemd, preserved, settled":  {containertest.SystemdMount(func(m *container.Mount) { containertest.Preserved(m); m.Confirmed = true }), container.Auto, true, Preserved, "remembers"},
-		"systemd, preserved, reexec":   {containertest.SystemdMount(containertest.Preserved), container.ReexecOnly, true, Reexecuted, "as demanded"},
-		"systemd, not preserved":       {containertest.SystemdMount(func(m *container.Mount) { m.NotPreserved = "taken" }), container.Auto, true, Reexecuted, "taken"},
-		"systemd, not preserved, old":  {containertest.SystemdMount(func(m *container.Mount) { m.NotPreserved = "taken" }), container.RestartOnly, true, Restarted, "taken"},
-		"systemd, unknown number":      {containertest.SystemdMount(containertest.UnknownDevice), container.Auto, true, Reexecuted, "if systemd remembers another"},
-		"systemd, later":               {containertest.SystemdMount(containertest.Late(true, false)), container.Auto, false, Reexecuted, "if systemd remembers another"},
-		"systemd, later, waiters":      {containertest.SystemdMount(containertest.Late(true, true)), container.Auto, false, Reexecuted, "if systemd remembers another"},
-		"systemd, later, settled":      {containertest.SystemdMount(func(m *container.Mount) { containertest.Late(true, false)(m); m.Confirmed = true }), container.Auto, false, Healthy, "earlier run"},
-		"systemd, settled, waiters":    {containertest.SystemdMount(func(m *container.Mount) { containertest.Late(true, true)(m); m.Confirmed = true }), container.Auto, false, Reexecuted, "if systemd remembers another"},
-		"systemd, settled, restore":    {containertest.SystemdMount(func(m *container.Mount) { containertest.Late(true, true)(m); m.Confirmed = true }), container.Auto, true, Healthy, "earlier run"},
-		"systemd, later, restart":      {containertest.SystemdMount(containertest.Late(true, false)), container.RestartOnly, false, Restarted, "as demanded"},
-		"systemd, never restored":      {containertest.SystemdMount(containertest.Late(false, false)), container.Auto, false, Healthy, "started here"},
-		"systemd, never, restart":      {containertest.SystemdMount(containertest.Late(false, false)), container.RestartOnly, false, Healthy, "started here"},
-		"systemd, never, reexec":       {containertest.SystemdMount(containertest.Late(false, false)), container.ReexecOnly, false, Reexecuted, "as demanded"},
-		"systemd, catatonic": {
-			containertest.SystemdMount(func(m *container.Mount) {
-				m.Master = container.Master{Identity: master.Identity{Kind: master.None}}
-				m.Options.FD = -1
-			}),
-			container.Auto, true, Healthy, "catatonic",
-		},
+		"systemd, stale":                {containertest.SystemdMount(nil), container.Auto, true, Reexecuted, "it was device 0:54"},
+		"systemd, restart wanted":       {containertest.SystemdMount(nil), container.RestartOnly, true, Restarted, "it was device 0:54"},
+		"systemd, reexec wanted":        {containertest.SystemdMount(nil), container.ReexecOnly, true, Reexecuted, "as requested"},
+		"systemd, same number":          {containertest.SystemdMount(containertest.SameDevice), container.Auto, true, Healthy, "old device number"},
+		"systemd, same, reexec wanted":  {containertest.SystemdMount(containertest.SameDevice), container.ReexecOnly, true, Reexecuted, "as requested"},
+		"systemd, preserved":            {containertest.SystemdMount(containertest.Preserved), container.Auto, true, Preserved, "remembers"},
+		"systemd, preserved, confirmed": {containertest.SystemdMount(func(m *container.Mount) { containertest.Preserved(m); m.Confirmed = true }), container.Auto, true, Preserved, "remembers"},
+		"systemd, preserved, reexec":    {containertest.SystemdMount(containertest.Preserved), container.ReexecOnly, true, Reexecuted, "as requested"},
+		"systemd, not preserved":        {containertest.SystemdMount(func(m *container.Mount) { m.NotPreserved = "taken" }), container.Auto, true, Reexecuted, "taken"},
+		"systemd, not preserved, old":   {containertest.SystemdMount(func(m *container.Mount) { m.NotPreserved = "taken" }), container.RestartOnly, true, Restarted, "taken"},
+		"systemd, unknown number":       {containertest.SystemdMount(containertest.UnknownDevice), container.Auto, true, Reexecuted, "if systemd remembers another"},
+		"systemd, later":                {containertest.SystemdMount(containertest.Late(true, false)), container.Auto, false, Reexecuted, "if systemd remembers another"},
+		"systemd, later, waiters":       {containertest.SystemdMount(containertest.Late(true, true)), container.Auto, false, Reexecuted, "if systemd remembers another"},
+		"systemd, later, confirmed":     {containertest.SystemdMount(func(m *container.Mount) { containertest.Late(true, false)(m); m.Confirmed = true }), container.Auto, false, Healthy, "earlier run"},
+		"systemd, confirmed, waiters":   {containertest.SystemdMount(func(m *container.Mount) { containertest.Late(true, true)(m); m.Confirmed = true }), container.Auto, false, Reexecuted, "if systemd remembers another"},
+		"systemd, confirmed, restore":   {containertest.SystemdMount(func(m *container.Mount) { containertest.Late(true, true)(m); m.Confirmed = true }), container.Auto, true, Healthy, "earlier run"},
+		"systemd, later, restart":       {containertest.SystemdMount(containertest.Late(true, false)), container.RestartOnly, false, Restarted, "as requested"},
+		"systemd, not restored":         {containertest.SystemdMount(containertest.Late(false, false)), container.Auto, false, Healthy, "started here"},
+		"systemd, fresh, restart":       {containertest.SystemdMount(containertest.Late(false, false)), container.RestartOnly, false, Healthy, "started here"},
+		"systemd, fresh, reexec":        {containertest.SystemdMount(containertest.Late(false, false)), container.ReexecOnly, false, Reexecuted, "as requested"},
+		"systemd, catatonic":            {containertest.SystemdMount(catatonic), container.Auto, true, Healthy, "catatonic"},
 
-		"automount, restored":       {containertest.AutomountMount(nil), container.Auto, true, Reloaded, "device and inode"},
-		"automount, offset":         {containertest.AutomountMount(func(m *container.Mount) { m.Options.Type = autofs.Offset }), container.Auto, true, Reloaded, ""},
-		"automount, indirect":       {containertest.AutomountMount(func(m *container.Mount) { m.Options.Type = autofs.Indirect }), container.Auto, true, Healthy, "descriptor it holds"},
-		"automount, same number":    {containertest.AutomountMount(func(m *container.Mount) { m.Device = 54 }), container.Auto, true, Reloaded, "inode"},
-		"automount, settled":        {containertest.AutomountMount(func(m *container.Mount) { m.Confirmed = true }), container.Auto, true, Healthy, "earlier run"},
-		"automount, covered":        {containertest.AutomountMount(func(m *container.Mount) { m.Covers = []container.Cover{{ID: 7}} }), container.Auto, true, Healthy, "covers it"},
-		"automount, parked":         {containertest.AutomountMount(func(m *container.Mount) { m.Parking = true }), container.Auto, false, Reloaded, "inode"},
-		"automount, parked above":   {containertest.AutomountMount(func(m *container.Mount) { m.UnderParking, m.Covers = true, []container.Cover{{ID: 7}} }), container.Auto, false, Reloaded, "inode"},
-		"automount, executed":       {containertest.AutomountMount(func(m *container.Mount) { m.Master.Executed = true }), container.Auto, false, Healthy, "started here"},
-		"automount, executed, told": {containertest.AutomountMount(func(m *container.Mount) { m.Master.Executed = true }), container.RestartOnly, false, Healthy, "started here"},
-		"automount, executed, CRIU": {containertest.AutomountMount(func(m *container.Mount) { m.Master.Executed = true }), container.Auto, true, Reloaded, ""},
-		"automount, no restore":     {containertest.AutomountMount(nil), container.Auto, false, Healthy, "started here"},
+		"automount, restored":        {containertest.AutomountMount(nil), container.Auto, true, Reloaded, "device and inode"},
+		"automount, offset":          {containertest.AutomountMount(func(m *container.Mount) { m.Options.Type = autofs.Offset }), container.Auto, true, Reloaded, ""},
+		"automount, indirect":        {containertest.AutomountMount(func(m *container.Mount) { m.Options.Type = autofs.Indirect }), container.Auto, true, Healthy, "has open"},
+		"automount, same number":     {containertest.AutomountMount(func(m *container.Mount) { m.Device = 54 }), container.Auto, true, Reloaded, "inode"},
+		"automount, confirmed":       {containertest.AutomountMount(func(m *container.Mount) { m.Confirmed = true }), container.Auto, true, Healthy, "earlier run"},
+		"automount, covered":         {containertest.AutomountMount(func(m *container.Mount) { m.Covers = []container.Cover{{ID: 7}} }), container.Auto, true, Healthy, "covers it"},
+		"automount, parked":          {containertest.AutomountMount(func(m *container.Mount) { m.Parking = true }), container.Auto, false, Reloaded, "inode"},
+		"automount, parked above":    {containertest.AutomountMount(func(m *container.Mount) { m.UnderParking, m.Covers = true, []container.Cover{{ID: 7}} }), container.Auto, false, Reloaded, "inode"},
+		"automount, executed":        {containertest.AutomountMount(func(m *container.Mount) { m.Master.Executed = true }), container.Auto, false, Healthy, "started here"},
+		"automount, executed, asked": {containertest.AutomountMount(func(m *container.Mount) { m.Master.Executed = true }), container.RestartOnly, false, Healthy, "started here"},
+		"automount, executed, CRIU":  {containertest.AutomountMount(func(m *container.Mount) { m.Master.Executed = true }), container.Auto, true, Reloaded, ""},
+		"automount, no restore":      {containertest.AutomountMount(nil), container.Auto, false, Healthy, "started here"},
 
-		"other":               {containertest.Other(false), container.Auto, true, Unrepaired, "process 102"},
-		"other, holding it":   {containertest.Other(true), container.Auto, true, Healthy, "holds the mount open"},
-		"nobody, not by CRIU": {containertest.SystemdMount(func(m *container.Mount) { m.Master = container.Master{Identity: master.Identity{Kind: master.None}} }), container.Auto, true, Unrepaired, "start the program"},
+		"other":             {containertest.Other(false), container.Auto, true, Unrepaired, "process 102"},
+		"other, holding it": {containertest.Other(true), container.Auto, true, Healthy, "a file open on the mount"},
+		"no master":         {containertest.SystemdMount(func(m *container.Mount) { m.Master = container.Master{Identity: master.Identity{Kind: master.None}} }), container.Auto, true, Unrepaired, "start the program"},
 	} {
 		s := &container.Snapshot{PID: 54, Restore: test.restore, Strategy: test.strategy, Mounts: []container.Mount{test.mount}}
 		first, again := New(s), New(s)
@@ -76,8 +76,8 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// TestPlanWaited: a process that waits does not make a systemd suspect that was never
-// restored. Only its own mount cannot be judged.
+// TestPlanWaited: a waiter is no reason to re-execute a systemd that was not restored.
+// Only the waiter's mount cannot be judged.
 func TestPlanWaited(t *testing.T) {
 	waited, other := containertest.SystemdMount(containertest.Late(false, true)), containertest.SystemdMount(containertest.Late(false, true))
 	waited.Path, other.Path = "/mnt/waited", "/mnt/waited-not"
@@ -89,13 +89,13 @@ func TestPlanWaited(t *testing.T) {
 	s.Strategy = container.ReexecOnly
 	for _, d := range New(s) {
 		if d.Cure != Reexecuted {
-			t.Errorf("as demanded: %+v", d)
+			t.Errorf("as requested: %+v", d)
 		}
 	}
 }
 
-// TestPlanLate: without CRIU's word the container's first process and the daemon
-// itself tell whether an automount daemon was restored.
+// TestPlanLate: in a late repair the container's first process and the daemon itself show
+// whether an automount daemon was restored.
 func TestPlanLate(t *testing.T) {
 	for _, test := range []struct {
 		restored, executed bool
@@ -111,7 +111,8 @@ func TestPlanLate(t *testing.T) {
 	}
 }
 
-// TestPlanNested: other mount namespaces follow the main one, or cannot be cured.
+// TestPlanNested: a mount in another mount namespace has the outcome of the main one, or
+// cannot be cured.
 func TestPlanNested(t *testing.T) {
 	nested := func(change func(*container.Mount)) container.Mount {
 		m := containertest.SystemdMount(change)
@@ -131,7 +132,7 @@ func TestPlanNested(t *testing.T) {
 		"the main one is healthy":     {[]container.Mount{containertest.SystemdMount(healthy), nested(nil)}, []Cure{Healthy, Unrepaired}, "does not show"},
 		"not in the main one":         {[]container.Mount{nested(nil)}, []Cure{Unrepaired}, "does not show"},
 		"healthy without the main":    {[]container.Mount{nested(healthy)}, []Cure{Healthy}, ""},
-		"the main one is settled":     {[]container.Mount{containertest.SystemdMount(func(m *container.Mount) { m.Confirmed = true }), nested(nil)}, []Cure{Healthy, Healthy}, "mount namespace of its systemd"},
+		"the main one is confirmed":   {[]container.Mount{containertest.SystemdMount(func(m *container.Mount) { m.Confirmed = true }), nested(nil)}, []Cure{Healthy, Healthy}, "mount namespace of its systemd"},
 		"automount in a nested one":   {[]container.Mount{func() container.Mount { m := containertest.AutomountMount(nil); m.Main = false; return m }()}, []Cure{Reloaded}, ""},
 		"one bad does not hurt other": {[]container.Mount{containertest.Other(false), containertest.SystemdMount(nil)}, []Cure{Unrepaired, Reexecuted}, ""},
 	} {
@@ -151,8 +152,8 @@ func TestPlanNested(t *testing.T) {
 	}
 }
 
-// TestPlanOutside: whatever is known of a mount that is served from outside, it is
-// healthy, and neither opened nor replaced.
+// TestPlanOutside: a mount with a master outside is always healthy, and neither opened
+// nor replaced.
 func TestPlanOutside(t *testing.T) {
 	for name, change := range map[string]func(*container.Mount){
 		"another number": nil,
@@ -183,8 +184,8 @@ func TestPlanOutside(t *testing.T) {
 	}
 }
 
-// TestPlanNestedSystemd: the mounts of a systemd in a container inside the container
-// are decided as those of the outer one, but that no unit is restarted.
+// TestPlanNestedSystemd: mounts of a systemd in a container inside the container get the
+// same cures as those of the outer systemd, except that no unit is restarted.
 func TestPlanNestedSystemd(t *testing.T) {
 	nested := func(change func(*container.Mount)) container.Mount {
 		m := containertest.SystemdMount(change)
@@ -226,9 +227,9 @@ func TestToPreserve(t *testing.T) {
 	}
 }
 
-// TestPlanSettled: a settled mount is healthy whatever images say, unless a person
-// demands a look.
-func TestPlanSettled(t *testing.T) {
+// TestPlanConfirmed: a confirmed mount is healthy, whatever the images have, except with
+// the strategy reexec.
+func TestPlanConfirmed(t *testing.T) {
 	for name, m := range map[string]container.Mount{
 		"images have another": containertest.SystemdMount(nil),
 		"restored":            containertest.SystemdMount(containertest.Late(true, false)),

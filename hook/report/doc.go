@@ -1,6 +1,6 @@
-// Package report says what was found and done: as JSON, as a table for a person and as
-// one line for a log.
+// Package report has the results of a run: as JSON, as a table for people and as one line
+// for a log.
 //
-// The container decides how much there is to say and in which characters; what is
-// reported is truncated and quoted accordingly.
+// The names in a report come from the container, which may be hostile. Texts are
+// truncated; tables and log lines quote unprintable characters.
 package report

@@ -19,23 +19,24 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 )
 
-// Outcome is the result of a whole run.
+// Outcome is the result of a run.
 type Outcome string
 
 const (
-	// Repaired means that every mount works now, and some did not before.
+	// Repaired means that all stale mounts were cured.
 	Repaired Outcome = "repaired"
-	// NothingToDo means that every mount worked already, or that there is none.
+	// NothingToDo means that there was no stale mount.
 	NothingToDo Outcome = "nothing-to-do"
-	// Partial means that some mounts were cured and others not.
+	// Partial means that some stale mounts were cured and others not, or that
+	// processes still wait on cured mounts.
 	Partial Outcome = "partial"
-	// Failed means that nothing was cured that had to be.
+	// Failed means that no stale mount was cured, or that the run ended with an error.
 	Failed Outcome = "failed"
-	// Planned is the outcome of an inspection that found work to do.
+	// Planned is the outcome of an inspection that found stale mounts.
 	Planned Outcome = "planned"
 )
 
-// ExitStatus is the exit status of a command with this outcome.
+// ExitStatus returns the exit status of a command with this outcome.
 func (o Outcome) ExitStatus() int {
 	switch o {
 	case Failed:
@@ -47,18 +48,22 @@ func (o Outcome) ExitStatus() int {
 	}
 }
 
-// Schema is the version of a report's JSON form, docs/report.schema.json. Fields are
-// added without a new version; it changes if one is removed or means something else.
+// Schema is the version of a report's JSON form, docs/report.schema.json. A new field does
+// not change it; a field that is removed or changes its meaning does.
 const Schema = 1
 
-// Report says what was found and done. Its JSON form is a contract.
+// Report has the results of a run. Its JSON form is a contract.
 type Report struct {
 	Schema int `json:"schema"`
-	// Version is that of the program, Time when the run began, in UTC.
-	Version    string     `json:"version"`
-	Time       time.Time  `json:"time"`
-	Container  string     `json:"container"`
-	PID        int        `json:"pid"`
+	// Version is the version of the program.
+	Version string `json:"version"`
+	// Time is the start of the run, in UTC.
+	Time time.Time `json:"time"`
+	// Container is the engine's name for the container, or one made of its pid.
+	Container string `json:"container"`
+	// PID is the container's first process.
+	PID int `json:"pid"`
+	// Trigger names the caller, such as "criu:post-resume".
 	Trigger    string     `json:"trigger"`
 	Stage      stage.Name `json:"moment"`
 	DurationMS float64    `json:"duration_ms"`
@@ -66,18 +71,18 @@ type Report struct {
 	Error      string     `json:"error,omitempty"`
 	Warnings   []string   `json:"warnings,omitempty"`
 	Mounts     []Mount    `json:"mounts"`
-	// Checkpoint is what CRIU would fail at if the container were checkpointed now.
-	// Only an inspection looks for that; it is empty then if nothing was found.
+	// Checkpoint has the problems that CRIU would have with a checkpoint of the
+	// container. It is nil except in an inspection.
 	Checkpoint []forecast.Problem `json:"checkpoint,omitzero"`
-	// Unreadable is whether the run failed because there is no such process.
+	// Unreadable is whether the run failed because the process does not exist.
 	Unreadable bool `json:"-"`
-	// Waiting are processes that are still blocked on an automount.
+	// Waiting are the processes that still wait on an automount.
 	Waiting []container.Waiter `json:"waiting,omitempty"`
-	// Planned is whether nothing was done: the mounts' outcomes are what a repair
-	// would try.
+	// Planned is whether the run was an inspection: nothing was changed, and the
+	// mounts' outcomes are those that a repair would try.
 	Planned bool `json:"-"`
-	// Stuck is whether processes wait on mounts that were cured, and waited on
-	// them before: they were not released.
+	// Stuck is whether processes that waited on cured mounts before the repair still
+	// wait.
 	Stuck bool `json:"-"`
 }
 
@@ -87,17 +92,16 @@ type Mount struct {
 	MountNamespace uint64 `json:"mount_namespace"`
 	Type           string `json:"type"`
 	Master         Master `json:"master"`
-	// DeviceBefore is the number before the checkpoint, "" if unknown;
-	// DeviceNow the one after this run.
+	// DeviceBefore is the device number before the checkpoint, "" if unknown;
+	// DeviceNow is the one after this run. Both have the form "major:minor".
 	DeviceBefore string    `json:"device_before,omitempty"`
 	DeviceNow    string    `json:"device_now"`
 	Outcome      plan.Cure `json:"outcome"`
 	Reason       string    `json:"reason,omitempty"`
 	CoveredBy    []string  `json:"covered_by"`
-	// WaitersReleased counts the processes that were blocked on the mount when
-	// its repair began and are not any more.
+	// WaitersReleased is the number of waiters that the repair has released.
 	WaitersReleased int `json:"waiters_released"`
-	// WaitersRefused counts those that got an error (ENOENT) or were ended.
+	// WaitersRefused is the number of waiters that got an error (ENOENT) or were killed.
 	WaitersRefused int `json:"waiters_refused,omitempty"`
 }
 
@@ -108,18 +112,18 @@ type Master struct {
 	Unit string `json:"unit,omitempty"`
 }
 
-// reportOf describes a mount as it is planned or, after the cures, as it is.
-func reportOf(m *container.Mount, d plan.Decision) Mount {
+// newMount describes a mount and the decision about it.
+func newMount(m *container.Mount, d plan.Decision) Mount {
 	r := Mount{
-		Path: Truncate(m.Path), MountNamespace: m.Namespace, Type: m.Options.Type.String(),
+		Path: truncate(m.Path), MountNamespace: m.Namespace, Type: m.Options.Type.String(),
 		Master:    Master{Kind: string(m.Master.Kind), PID: m.Master.PID, Unit: m.Master.Unit},
-		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: Truncate(d.Reason), CoveredBy: []string{},
+		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: truncate(d.Reason), CoveredBy: []string{},
 	}
 	if m.DeviceBefore != 0 {
 		r.DeviceBefore = mounts.DeviceString(m.DeviceBefore)
 	}
 	for _, c := range m.Below[:min(len(m.Below), maxReportedCovers)] {
-		r.CoveredBy = append(r.CoveredBy, Truncate(fmt.Sprintf("%s on %s", c.Type, c.Path)))
+		r.CoveredBy = append(r.CoveredBy, truncate(fmt.Sprintf("%s on %s", c.Type, c.Path)))
 	}
 	if more := len(m.Below) - maxReportedCovers; more > 0 {
 		r.CoveredBy = append(r.CoveredBy, fmt.Sprintf("%d more", more))
@@ -127,20 +131,20 @@ func reportOf(m *container.Mount, d plan.Decision) Mount {
 	return r
 }
 
-// size is how much text of the container's the report has, in bytes.
-func (r *Mount) size() int {
-	size := len(r.Path) + len(r.Reason) + len(r.Master.Unit)
-	for _, text := range r.CoveredBy {
+// size returns the length of the texts that come from the container, in bytes.
+func (m *Mount) size() int {
+	size := len(m.Path) + len(m.Reason) + len(m.Master.Unit)
+	for _, text := range m.CoveredBy {
 		size += len(text)
 	}
 	return size
 }
 
-// shorten leaves only what tells one mount from another.
-func (r *Mount) shorten() {
-	r.Path, r.Reason, r.Master.Unit = TruncateTo(r.Path, MaxShort), TruncateTo(r.Reason, MaxShort), TruncateTo(r.Master.Unit, MaxShort)
-	if len(r.CoveredBy) > 0 {
-		r.CoveredBy = []string{fmt.Sprintf("%d mounts", len(r.CoveredBy))}
+// shorten truncates the texts to MaxShort bytes, and replaces the covers by their number.
+func (m *Mount) shorten() {
+	m.Path, m.Reason, m.Master.Unit = TruncateTo(m.Path, MaxShort), TruncateTo(m.Reason, MaxShort), TruncateTo(m.Master.Unit, MaxShort)
+	if len(m.CoveredBy) > 0 {
+		m.CoveredBy = []string{fmt.Sprintf("%d mounts", len(m.CoveredBy))}
 	}
 }
 
@@ -150,22 +154,22 @@ func (r *Report) conclude() {
 		r.Outcome = Failed
 		return
 	}
-	cured, left := 0, 0
+	cured, unrepaired := 0, 0
 	for _, m := range r.Mounts {
 		switch m.Outcome {
 		case plan.Healthy:
 		case plan.Unrepaired:
-			left++
+			unrepaired++
 		default:
 			cured++
 		}
 	}
 	switch {
-	case r.Planned && cured+left > 0:
+	case r.Planned && cured+unrepaired > 0:
 		r.Outcome = Planned
-	case r.Stuck && left == 0, left > 0 && cured > 0:
+	case r.Stuck && unrepaired == 0, unrepaired > 0 && cured > 0:
 		r.Outcome = Partial
-	case left > 0:
+	case unrepaired > 0:
 		r.Outcome = Failed
 	case cured > 0:
 		r.Outcome = Repaired
@@ -174,21 +178,22 @@ func (r *Report) conclude() {
 	}
 }
 
-// Unjudged reports whether mounts could not be judged now: a later look may.
+// Unjudged reports whether it is unknown of a mount whether it is stale. A later run may
+// know it.
 func (r *Report) Unjudged() bool {
 	return slices.ContainsFunc(r.Mounts, func(m Mount) bool {
 		return m.Outcome == plan.Unrepaired && strings.HasPrefix(m.Reason, plan.CannotJudge)
 	})
 }
 
-// UnrepairedMounts is what stays unrepaired for one reason.
+// UnrepairedMounts are the mounts that are unrepaired for one reason.
 type UnrepairedMounts struct {
 	Reason string
 	Paths  []string
 }
 
-// Unrepaired groups the mounts that stay unrepaired by the reason, each path
-// once.
+// Unrepaired returns the unrepaired mounts by reason. A path that several mount
+// namespaces show is listed once.
 func (r *Report) Unrepaired() []UnrepairedMounts {
 	var groups []UnrepairedMounts
 	group := map[string]int{} // by reason
@@ -209,7 +214,7 @@ func (r *Report) Unrepaired() []UnrepairedMounts {
 	return groups
 }
 
-// Summary is the report in one line.
+// Summary returns the report in one line.
 func (r *Report) Summary() string {
 	name := r.Container
 	if name == "" {
@@ -225,32 +230,32 @@ func (r *Report) Summary() string {
 			parts = append(parts, fmt.Sprintf("%d %s", counts[c], c))
 		}
 	}
-	done, but := r.done(cured, counts[plan.Unrepaired])
-	line := fmt.Sprintf("%s: %s in %.1f ms%s", name, done, r.DurationMS, but)
+	result, suffix := r.result(cured, counts[plan.Unrepaired])
+	line := fmt.Sprintf("%s: %s in %.1f ms%s", name, result, r.DurationMS, suffix)
 	if len(parts) > 0 {
 		line += ": " + strings.Join(parts, ", ")
 	}
 	return line
 }
 
-// done says in words what came of the run.
-func (r *Report) done(cured, left int) (done, but string) {
+// result describes the result of the run; suffix follows the duration.
+func (r *Report) result(cured, unrepaired int) (result, suffix string) {
 	switch {
 	case len(r.Mounts) == 0:
 		return "no automounts: nothing to do", ""
-	case cured+left == 0:
+	case cured+unrepaired == 0:
 		return "nothing to do", ""
 	case r.Planned:
 		return "nothing was changed", ", planned"
-	case left > 0:
-		done = fmt.Sprintf("%d of %s repaired", cured, automounts(cured+left))
+	case unrepaired > 0:
+		result = fmt.Sprintf("%d of %s repaired", cured, automounts(cured+unrepaired))
 	default:
-		done = automounts(cured) + " repaired"
+		result = automounts(cured) + " repaired"
 	}
 	if r.Stuck {
-		but = ", but processes still wait"
+		suffix = ", but processes still wait"
 	}
-	return done, but
+	return result, suffix
 }
 
 func automounts(n int) string {
@@ -260,9 +265,9 @@ func automounts(n int) string {
 	return strconv.Itoa(n) + " automounts"
 }
 
-// count counts the automounts by outcome, each once however many mount namespaces show
-// it: unrepaired if it is in one of them. cured are those that were neither healthy nor
-// left.
+// count counts the automounts by outcome. An automount that several mount namespaces show
+// counts once, as unrepaired if it is unrepaired in one of them. cured is the number of
+// those that are neither healthy nor unrepaired.
 func (r *Report) count() (counts map[plan.Cure]int, cured int) {
 	type automount struct{ path, device string }
 	outcomes := map[automount]plan.Cure{}
@@ -285,11 +290,11 @@ func (r *Report) count() (counts map[plan.Cure]int, cured int) {
 	return counts, cured
 }
 
-// Describe fills in what is known about each mount.
-func (r *Report) Describe(s *container.Snapshot, plan []plan.Decision) {
+// Describe adds the mounts of a snapshot with the decisions about them, and its waiters.
+func (r *Report) Describe(s *container.Snapshot, decisions []plan.Decision) {
 	size := 0
-	for _, d := range plan {
-		m := reportOf(&s.Mounts[d.Mount], d)
+	for _, d := range decisions {
+		m := newMount(&s.Mounts[d.Mount], d)
 		if size += m.size(); size > maxReport {
 			m.shorten()
 		}
@@ -298,21 +303,22 @@ func (r *Report) Describe(s *container.Snapshot, plan []plan.Decision) {
 	r.Waiting = s.Waiters
 }
 
-// AddUnmounted adds the offset triggers that Preserve has unmounted.
+// AddUnmounted adds the offset triggers that Preserve has unmounted, by path. namespace
+// is the inode number of their mount namespace.
 func (r *Report) AddUnmounted(namespace uint64, paths []string) {
 	for _, path := range paths {
 		r.Mounts = append(r.Mounts, Mount{
-			Path: Truncate(path), MountNamespace: namespace, Type: autofs.Offset.String(),
+			Path: truncate(path), MountNamespace: namespace, Type: autofs.Offset.String(),
 			Master: Master{Kind: string(master.Automount)}, Outcome: plan.Reloaded, Reason: plan.UnmountedReason, CoveredBy: []string{},
 		})
 	}
 }
 
-// Finish sets duration, error and outcome.
+// Finish sets the duration since begin, the error and the outcome.
 func (r *Report) Finish(begin time.Time, err error) {
 	r.DurationMS = float64(time.Since(begin).Microseconds()) / 1000
 	if err != nil {
-		r.Error = Truncate(err.Error())
+		r.Error = truncate(err.Error())
 		r.Unreadable = errors.Is(err, fs.ErrNotExist)
 	}
 	r.conclude()

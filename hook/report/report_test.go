@@ -75,12 +75,12 @@ func hostileReport() *Report {
 		Schema: Schema, Version: "v1-test", Time: time.Date(2026, 11, 26, 16, 0, 0, 0, time.UTC), Container: "c1", PID: 42, Trigger: "criu:post-resume", Stage: stage.Repair, DurationMS: 1.25,
 		Waiting: []container.Waiter{{PID: 7, Command: containertest.HostileName, Path: containertest.HostileName}, {PID: 8, Command: "ls"}},
 	}
-	r.Mounts = append(r.Mounts, reportOf(&m, plan.Decision{Cure: plan.Restarted, Reason: "because"}), reportOf(&free, plan.Decision{Cure: plan.Unrepaired, Reason: containertest.HostileName}))
+	r.Mounts = append(r.Mounts, newMount(&m, plan.Decision{Cure: plan.Restarted, Reason: "because"}), newMount(&free, plan.Decision{Cure: plan.Unrepaired, Reason: containertest.HostileName}))
 	r.conclude()
 	return r
 }
 
-// golden is the report's JSON form, which is a contract with its readers.
+// golden is the JSON form of hostileReport. HOSTILE stands for the hostile name.
 const golden = `{
   "schema": 1,
   "version": "v1-test",
@@ -156,7 +156,7 @@ func TestReportJSON(t *testing.T) {
 	}
 }
 
-// TestOneLine: nothing from a container starts a line or commands a terminal.
+// TestOneLine: no text from a container starts a line or a control sequence.
 func TestOneLine(t *testing.T) {
 	r := hostileReport()
 	r.Error = containertest.HostileName
@@ -183,8 +183,8 @@ func TestOneLine(t *testing.T) {
 	}
 }
 
-// TestConcludePlanned: an inspection found work, or none; who still waits keeps
-// a repair from being whole.
+// TestConcludePlanned: the outcome of an inspection, and of a repair after which
+// processes still wait.
 func TestConcludePlanned(t *testing.T) {
 	for _, test := range []struct {
 		cures          []plan.Cure
@@ -213,21 +213,21 @@ func TestConcludePlanned(t *testing.T) {
 		if r.Outcome != test.want || r.Outcome.ExitStatus() != test.status {
 			t.Errorf("%+v: %s (%d)", test, r.Outcome, r.Outcome.ExitStatus())
 		}
-		if says := strings.HasPrefix(r.Summary(), "c1: nothing was changed in "); says != (test.want == Planned) {
+		if unchanged := strings.HasPrefix(r.Summary(), "c1: nothing was changed in "); unchanged != (test.want == Planned) {
 			t.Errorf("%+v: %q", test, r.Summary())
 		}
 	}
 }
 
-func TestCollect(t *testing.T) {
-	var told []error
-	notes := []string{"before"}
-	warn := CollectWarnings(func(err error) { told = append(told, err) }, &notes)
+func TestCollectWarnings(t *testing.T) {
+	var logged []error
+	collected := []string{"before"}
+	warn := CollectWarnings(func(err error) { logged = append(logged, err) }, &collected)
 	first, second := errors.New("first"), errors.New("second")
 	warn(first)
 	warn(second)
-	if !slices.Equal(notes, []string{"before", "first", "second"}) || !slices.Equal(told, []error{first, second}) {
-		t.Errorf("noted %q, told %v", notes, told)
+	if !slices.Equal(collected, []string{"before", "first", "second"}) || !slices.Equal(logged, []error{first, second}) {
+		t.Errorf("collected %q, logged %v", collected, logged)
 	}
 }
 

@@ -10,15 +10,16 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/textwrap"
 )
 
-// Columns of the table, and the form of its rows.
 const (
+	// tableWidth is the width of the table, in columns.
 	tableWidth = 100
-	tableRow   = "  %-10s  %-8s  %-15s  %-15s  %s\n"
+	// tableRow is the format of a row.
+	tableRow = "  %-10s  %-8s  %-15s  %-15s  %s\n"
 )
 
-// Table writes the report for a person: a row for each mount, below its mount
-// namespace, with what there is to say about it. Names from the container are quoted
-// where they hold anything but printable characters.
+// Table writes the report as a table for people: a row for each mount below its mount
+// namespace, followed by its unit, covers and reason. Names from the container are quoted
+// if they have unprintable characters.
 func (r *Report) Table(out io.Writer) error {
 	var b strings.Builder
 	namespace := uint64(0)
@@ -35,7 +36,7 @@ func (r *Report) Table(out io.Writer) error {
 	}
 	line(&b, printable(r.Summary()))
 	if r.Checkpoint != nil && len(r.Checkpoint) == 0 {
-		line(&b, "checkpoint: nothing was found that CRIU would fail at")
+		line(&b, "checkpoint: no problem for CRIU was found")
 	}
 	for _, p := range r.Checkpoint {
 		when := p.When
@@ -51,7 +52,7 @@ func (r *Report) Table(out io.Writer) error {
 	return nil
 }
 
-// line writes a text that continues below, with an indentation.
+// line writes a text, wrapped to the width of the table. Further lines are indented.
 func line(b *strings.Builder, text string) {
 	body := strings.TrimLeft(text, " ")
 	indent := text[:len(text)-len(body)] + "  "
@@ -59,6 +60,7 @@ func line(b *strings.Builder, text string) {
 	b.WriteString(strings.TrimPrefix(wrapped, "  "))
 }
 
+// row writes the row of a mount and its details.
 func (m *Mount) row(b *strings.Builder) {
 	device := m.DeviceNow
 	if m.DeviceBefore != "" && m.DeviceBefore != m.DeviceNow {
@@ -84,8 +86,8 @@ func (m *Mount) row(b *strings.Builder) {
 	}
 }
 
-// printable returns the text, quoted if a terminal could take part of it for a
-// command or a new line.
+// printable returns the text, quoted if it has unprintable characters, such as a control
+// sequence or a newline.
 func printable(s string) string {
 	if quoted := strconv.Quote(s); quoted[1:len(quoted)-1] != s && strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
 		return quoted

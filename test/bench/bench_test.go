@@ -1,9 +1,9 @@
-// Package bench measures what the program adds to a restore, side by side with
-// what CRIU ships for the same purpose, in the laboratory's node: `make bench`.
+// Package bench measures the cost of the program in a restore, beside CRIU's own script
+// for the same purpose, in the laboratory's node: `make bench`.
 //
-// BENCH_SIZES are the numbers of automounts (default "1 4 100 500"),
-// BENCH_ROUNDS is how often each is measured (default 3), BENCH_LIMIT how long
-// one run of CRIU's script may take before it is stopped (default 15s).
+// BENCH_SIZES are the numbers of automounts (default "1 4 100 500"), BENCH_ROUNDS is the
+// number of measurements of each (default 3), BENCH_LIMIT is how long one run of CRIU's
+// script may take before it is stopped (default 15s).
 package bench
 
 import (
@@ -21,9 +21,8 @@ import (
 
 var once sync.Once
 
-// BenchmarkAutomounts prints one table. It counts its own rounds: every round
-// runs all variants one after the other, so that what else the machine does
-// meets all of them alike.
+// BenchmarkAutomounts prints one table. It has its own rounds: each runs all variants one
+// after the other, so that other load on the machine affects all of them alike.
 func BenchmarkAutomounts(b *testing.B) {
 	lab.RequireNode(b)
 	if _, err := os.Stat(lab.Hook()); err != nil {
@@ -42,10 +41,10 @@ func BenchmarkAutomounts(b *testing.B) {
 		}
 		printTable(rows)
 	})
-	b.ReportMetric(0, "ns/op") // the table says it
+	b.ReportMetric(0, "ns/op") // in the table
 }
 
-// row is what was measured with one number of automounts.
+// row has the measurements with one number of automounts.
 type row struct {
 	size                     int
 	plain, hook              series // the whole of runc restore, without and with the program
@@ -53,7 +52,7 @@ type row struct {
 	preserve                 series
 	repair, others, added    series // others: the stages of CRIU at which the program has nothing to do
 	script, restart, command series
-	stopped                  bool // CRIU's script did not end within the limit; done says how far it came
+	stopped                  bool // CRIU's script did not end within the limit; done is the number of restarted units
 	done                     int
 }
 
@@ -64,8 +63,8 @@ func measure(b *testing.B, size int) row {
 		b.Fatalf("the container has %d automounts, want %d", have, size)
 	}
 	c.Settle(b)
-	// After five changes systemd does not look at its mounts for a second
-	// (mount.c, sd_event_source_set_ratelimit): measured is what comes after.
+	// After five mount events systemd ignores them for a second (mount.c,
+	// sd_event_source_set_ratelimit). The measurement starts after that.
 	time.Sleep(1100 * time.Millisecond)
 	checkpoint := c.Checkpoint(b)
 	rounds, err := strconv.Atoi(setting("BENCH_ROUNDS", "3"))
@@ -140,9 +139,8 @@ func (r *row) restorePlain(b *testing.B, checkpoint *lab.Checkpoint) *lab.Restor
 	return restored
 }
 
-// preserved makes sure that what was measured is the real thing. While other
-// nodes run on the machine, they may have a number that is wanted: such a run
-// does not count.
+// preserved checks that the mounts were really preserved. While other nodes run on the
+// machine, they may have taken a wanted number: such a run does not count.
 func preserved(b *testing.B, report lab.Report, size int) bool {
 	count := countPreserved(b, report)
 	// A mount is reported once for each mount namespace that shows it.
@@ -169,17 +167,16 @@ func countPreserved(b testing.TB, report lab.Report) int {
 	return count
 }
 
-// end ends a container. The kernel frees the device numbers of a mount namespace
-// a little later (fs/namespace.c, delayed_mntput_work); the next restore shall
-// find them free.
+// end ends a container. The kernel frees the device numbers of a mount namespace a little
+// later (fs/namespace.c, delayed_mntput_work), and the next restore needs them.
 func end(b testing.TB, restored *lab.Restored) {
 	restored.Kill(b)
 	time.Sleep(100 * time.Millisecond)
 }
 
-// widenSockets lets CRIU 4.1.1 restore more than about 140 pipes of one process:
-// it sends their descriptors to a datagram socket of its own before it reads
-// any, and waits forever when that is full (criu/files.c, send_fds).
+// widenSockets enlarges socket buffers, so that CRIU 4.1.1 can restore more than about
+// 140 pipes of one process: it sends their descriptors to its own datagram socket before
+// it reads any, and waits forever when that is full (criu/files.c, send_fds).
 func widenSockets(b testing.TB) {
 	const file = "/proc/sys/net/core/wmem_default"
 	before, err := os.ReadFile(file)

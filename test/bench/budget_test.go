@@ -6,15 +6,14 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// idleBudgets are how many system calls a stage may take on a container without
-// automounts.
+// idleBudgets are the limits of system calls on a container without automounts, by stage.
 var idleBudgets = map[string]int{"pre-restore": 70, "post-setup-namespaces": 70, "pre-resume": 70, "post-resume": 180}
 
-// TestBudgetIdle fails when a restore of a container without automounts, which is most,
-// takes more system calls than it needed when the budgets were set. Counts do not
-// depend on how busy the machine is; those for containers with automounts are compared
-// by BenchmarkCalls. Nothing is copied there: its processes may have CAP_SYS_PTRACE, for which
-// the program makes a sealed copy of itself where it works.
+// TestBudgetIdle fails when a restore of a container without automounts, as most are,
+// takes more system calls than the budgets. The number does not depend on the machine's
+// load; BenchmarkCalls compares those for containers with automounts. The program does not
+// copy itself there, which it does where the container's processes may have
+// CAP_SYS_PTRACE.
 func TestBudgetIdle(t *testing.T) {
 	lab.RequireNode(t)
 	restored, stage := withoutAutomounts(t)

@@ -28,8 +28,8 @@ func (c calls) total() int {
 	return sum
 }
 
-// timing leaves out what depends on how threads were scheduled, and the start
-// of the Go runtime: these calls differ from run to run.
+// timing are the calls that depend on the scheduling of threads and the start of the Go
+// runtime: they differ from run to run.
 var timing = []string{
 	"futex", "nanosleep", "sched_yield", "epoll_pwait", "tgkill", "getpid", "rt_sigreturn", "restart_syscall", "poll",
 	"madvise", "mmap", "munmap", "clone", "clone3", "sigaltstack", "gettid", "rt_sigprocmask", "rt_sigaction", "eventfd2",
@@ -37,14 +37,14 @@ var timing = []string{
 	fillers,
 }
 
-// How many superblocks were made to hold device numbers depends on what else is
-// mounted on the machine; each takes so many calls.
+// The number of superblocks that fill device numbers depends on the machine's other file
+// systems; each takes this many calls.
 const (
 	fillers   = "(fillers)"
 	perFiller = 9
 )
 
-// work is the calls without those.
+// work returns the number of the calls without timing.
 func (c calls) work() int {
 	sum := 0
 	for name, n := range c {
@@ -69,8 +69,8 @@ func installTraced(b testing.TB) (dir string) {
 
 var callLine = regexp.MustCompile(`^(\d+) +(?:\d+\.\d+ )?([a-z0-9_]+)\(`)
 
-// readTrace counts the system calls that the program made itself: its first
-// process, with all threads, and the children that run no other program.
+// readTrace counts the system calls of the program itself: of its first process, with all
+// threads, and of children that execute no other program.
 func readTrace(b testing.TB, path string) calls {
 	b.Helper()
 	counted := countCalls(waitTrace(b, path))
@@ -80,7 +80,7 @@ func readTrace(b testing.TB, path string) calls {
 	return counted
 }
 
-// countCalls counts the system calls that strace has written down.
+// countCalls counts the system calls in strace's output.
 func countCalls(text string) calls {
 	counted := calls{}
 	for line := range strings.Lines(text) {
@@ -112,8 +112,8 @@ func waitTrace(b testing.TB, path string) string {
 	return ""
 }
 
-// tracedRestore restores with the program traced, and counts its calls at each
-// stage of its work.
+// tracedRestore restores with the program traced, and counts its system calls at each
+// stage.
 func tracedRestore(b testing.TB, checkpoint *lab.Checkpoint, size int) map[string]calls {
 	b.Helper()
 	dir := installTraced(b)
@@ -142,8 +142,8 @@ func tracedRestore(b testing.TB, checkpoint *lab.Checkpoint, size int) map[strin
 // mount.
 var callSizes = [2]int{10, 110}
 
-// BenchmarkCalls prints how many system calls a restore takes, and how many of
-// them each mount adds.
+// BenchmarkCalls prints the number of system calls of a restore, and of each further
+// mount.
 func BenchmarkCalls(b *testing.B) {
 	lab.RequireNode(b)
 	widenSockets(b)
@@ -180,7 +180,7 @@ func printCalls(few, many calls) {
 	}
 }
 
-// checkpointOf makes a container with that many automounts and checkpoints it.
+// checkpointOf creates a container with that many automounts and checkpoints it.
 func checkpointOf(b testing.TB, size int) *lab.Checkpoint {
 	b.Helper()
 	return checkpointOfFiles(b, size, nil)

@@ -18,7 +18,7 @@ func units(size int) []string {
 	return names
 }
 
-// automounts are the files of a container with that many idle automounts.
+// automounts returns the files of a container with that many idle automounts.
 func automounts(size int) map[string]string {
 	const dir = "/etc/systemd/system/"
 	files := map[string]string{
@@ -34,7 +34,7 @@ func automounts(size int) map[string]string {
 	return files
 }
 
-// lastAccess is one access, to show that the automounts are served.
+// lastAccess returns one access, to check that the automounts are served.
 func lastAccess(size int) []lab.Access {
 	path := mountPoint(size - 1)
 	return []lab.Access{{Path: path + "/" + lab.Marker, Content: path}}

@@ -24,25 +24,25 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// stepNames are the steps of making mounts anew, as both contestants take them.
+// stepNames are the steps of recreating mounts, by both contestants.
 var stepNames = []string{"find mounts and pipes", "hold numbers", "take numbers, create", "swap", "verify"}
 
-// BenchmarkMounts measures what makes mounts anew, step by step, beside a C
-// program that makes only the system calls that are needed for that.
+// BenchmarkMounts measures the recreation of mounts, step by step, beside a C program
+// that makes only the system calls that are needed.
 func BenchmarkMounts(b *testing.B) {
 	lab.RequireNode(b)
 	lean := tool(b, "bench-lean")
-	fmt.Print("\n" + machine() + "\nMaking automounts anew: microseconds for each of 100, medians. lean: a C program with the necessary\n" +
-		"system calls alone, which covers no mount, verifies nothing and shows each place empty for a moment.\n\n")
+	fmt.Print("\n" + machine() + "\nRecreating automounts: microseconds for each of 100, medians. lean: a C program with the necessary\n" +
+		"system calls alone, which covers no mount, verifies nothing and leaves each path without a mount for a short time.\n\n")
 	const count, rounds = 100, 5
-	ours, theirs := make([]series, len(stepNames)), make([]series, len(stepNames))
+	hook, inLean := make([]series, len(stepNames)), make([]series, len(stepNames))
 	for range rounds {
 		waitAlone()
-		withHouse(b, lean, count, func(pid int) { addSteps(ours, inProcess(b, pid, count)) })
-		withHouse(b, lean, count, func(pid int) { addSteps(theirs, inC(b, lean, pid)) })
+		withHouse(b, lean, count, func(pid int) { addSteps(hook, inProcess(b, pid, count)) })
+		withHouse(b, lean, count, func(pid int) { addSteps(inLean, inC(b, lean, pid)) })
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "step\tours\tlean\tratio\t")
+	fmt.Fprintln(w, "step\thook\tlean\tratio\t")
 	var sums [2]time.Duration
 	row := func(name string, a, c time.Duration) {
 		ratio := "-"
@@ -52,9 +52,9 @@ func BenchmarkMounts(b *testing.B) {
 		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%s\t\n", name, float64(a.Nanoseconds())/1000/count, float64(c.Nanoseconds())/1000/count, ratio)
 	}
 	for i, name := range stepNames {
-		row(name, ours[i].median(), theirs[i].median())
-		sums[0] += ours[i].median()
-		sums[1] += theirs[i].median()
+		row(name, hook[i].median(), inLean[i].median())
+		sums[0] += hook[i].median()
+		sums[1] += inLean[i].median()
 	}
 	row("all", sums[0], sums[1])
 	w.Flush()
@@ -66,8 +66,7 @@ func addSteps(to []series, took []time.Duration) {
 	}
 }
 
-// withHouse runs f with a process that has automounts in a mount namespace of
-// its own.
+// withHouse runs f with a process that has automounts in its own mount namespace.
 func withHouse(b testing.TB, lean string, count int, f func(pid int)) {
 	b.Helper()
 	dir := b.TempDir()
@@ -99,11 +98,11 @@ func startHelper(b testing.TB, lean string, args ...string) (cmd *exec.Cmd, end 
 		_ = in.Close()
 		_, _ = io.Copy(io.Discard, out)
 		_ = cmd.Wait()
-		time.Sleep(100 * time.Millisecond) // its mounts go a little later
+		time.Sleep(100 * time.Millisecond) // its mounts are freed a little later
 	}
 }
 
-// inC has the C program make the mounts anew.
+// inC makes the C program recreate the mounts.
 func inC(b testing.TB, lean string, pid int) []time.Duration {
 	b.Helper()
 	out, err := exec.Command(lean, "preserve", strconv.Itoa(pid)).CombinedOutput()
@@ -122,7 +121,7 @@ func inC(b testing.TB, lean string, pid int) []time.Duration {
 	return took
 }
 
-// inProcess makes the mounts anew with the program's packages.
+// inProcess recreates the mounts with the program's packages.
 func inProcess(b testing.TB, pid, count int) []time.Duration {
 	b.Helper()
 	ctx := context.Background()
@@ -156,7 +155,7 @@ func inProcess(b testing.TB, pid, count int) []time.Duration {
 	var list []*mounts.Replacement
 	err = p.InMountNamespace(ctx, func(*nsenter.Thread) error {
 		for i, m := range table.Autofs() {
-			f, err := pool.Take(ctx, wanted[i], func() (*os.File, error) { return anew(p, m, pipes) })
+			f, err := pool.Take(ctx, wanted[i], func() (*os.File, error) { return recreate(p, m, pipes) })
 			if err != nil {
 				return err
 			}
@@ -174,20 +173,30 @@ func inProcess(b testing.TB, pid, count int) []time.Duration {
 		}
 	}
 	step(err)
-	now, err := mounts.Of(p)
-	for _, r := range list {
-		if space := (mounts.Space{Process: p, Table: now}); err == nil && (!space.Shows(r.Path, r.Device) || space.Shows(r.Path, r.Old)) {
-			err = fmt.Errorf("%s was not replaced", r.Path)
-		}
-	}
-	step(err)
+	step(checkReplaced(p, list))
 	if len(list) != count {
 		b.Fatalf("%d mounts, want %d", len(list), count)
 	}
 	return took
 }
 
-func anew(p *nsenter.Process, m *mounts.Mount, pipes map[uint64]int) (*os.File, error) {
+// checkReplaced returns an error if a mount was not replaced.
+func checkReplaced(p *nsenter.Process, list []*mounts.Replacement) error {
+	table, err := mounts.Of(p)
+	if err != nil {
+		return err
+	}
+	space := mounts.Space{Process: p, Table: table}
+	for _, r := range list {
+		if !space.Shows(r.Path, r.Device) || space.Shows(r.Path, r.Old) {
+			return fmt.Errorf("%s was not replaced", r.Path)
+		}
+	}
+	return nil
+}
+
+// recreate creates a superblock like that of the mount.
+func recreate(p *nsenter.Process, m *mounts.Mount, pipes map[uint64]int) (*os.File, error) {
 	o, err := autofs.ParseOptions(m.VFSOptions)
 	if err != nil {
 		return nil, err
@@ -203,7 +212,7 @@ func anew(p *nsenter.Process, m *mounts.Mount, pipes map[uint64]int) (*os.File, 
 	})
 }
 
-// lowestFree are the numbers that the next superblocks would get.
+// lowestFree returns the numbers of the next superblocks.
 func lowestFree(b testing.TB, count int) []uint64 {
 	b.Helper()
 	var numbers []uint64
@@ -230,8 +239,8 @@ func lowestFree(b testing.TB, count int) []uint64 {
 	return numbers
 }
 
-// BenchmarkGrowth measures the stages of a restore beside much that is not the
-// container's.
+// BenchmarkGrowth measures the stages of a restore with many mounts and processes that
+// are not the container's.
 func BenchmarkGrowth(b *testing.B) {
 	lab.RequireNode(b)
 	const size, rounds = 4, 3
@@ -261,7 +270,7 @@ func BenchmarkGrowth(b *testing.B) {
 	for range rounds {
 		crowded.withHook(b, inside)
 	}
-	fmt.Printf("\n%s\nWhat the program adds to a restore with %d automounts, beside much else: milliseconds, medians.\n\n", machine(), size)
+	fmt.Printf("\n%s\nThe cost of the program in a restore with %d automounts, beside many mounts and processes: milliseconds, medians.\n\n", machine(), size)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\treserve\tpreserve\trepair\tother\tadded\trestore\t")
 	print := func(name string, r row) {
@@ -296,7 +305,7 @@ func crowdOfMounts(b testing.TB, count int) (end func()) {
 	}
 }
 
-// namespaces are services with mount namespaces of their own.
+// namespaces are services with their own mount namespaces.
 func namespaces(count int) map[string]string {
 	const dir = "/etc/systemd/system/"
 	files := map[string]string{}

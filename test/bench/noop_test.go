@@ -13,10 +13,10 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// noopRounds is how often each call is measured.
+// noopRounds is the number of measurements of each call.
 const noopRounds = 60
 
-// BenchmarkNoop measures what a call costs at which there is nothing to do.
+// BenchmarkNoop measures the calls at which there is nothing to do.
 func BenchmarkNoop(b *testing.B) {
 	lab.RequireNode(b)
 	empty, script, called := tool(b, "bench-empty"), installedScript(b), actionScript(b)
@@ -26,7 +26,7 @@ func BenchmarkNoop(b *testing.B) {
 	state := func(status string) string {
 		return `{"ociVersion":"1.2.0","id":"c1","status":"` + status + `","pid":1,"bundle":"/b","annotations":{"a":"b"}}`
 	}
-	printRace(b, 0, "at every stage of CRIU that is not ours, and at every start of a container", []contestant{
+	printRace(b, 0, "at every stage of CRIU without work, and at every start of a container", []contestant{
 		{"empty Go program", func() *exec.Cmd { return withEnv(empty, nil, "") }},
 		{"action script, foreign action", func() *exec.Cmd { return withEnv(called, nil, "", foreign) }},
 		{"foreign action", func() *exec.Cmd { return withEnv(lab.Hook(), nil, "", foreign) }},
@@ -47,7 +47,7 @@ func BenchmarkNoop(b *testing.B) {
 	printRace(b, len(list)-1, "on a restored container without automounts", list)
 }
 
-// actionScript is what CRIU calls where the program is installed.
+// actionScript returns the installed action script.
 func actionScript(b testing.TB) string {
 	b.Helper()
 	text, err := os.ReadFile(filepath.Join(lab.Checkout(), "manifests/criu/action-script.sh"))
@@ -61,8 +61,8 @@ func actionScript(b testing.TB) string {
 	return path
 }
 
-// withoutAutomounts restores a container without any, and returns the environment
-// of a script at a stage of that.
+// withoutAutomounts restores a container without automounts, and returns the environment
+// of an action script at a stage of the restore.
 func withoutAutomounts(b testing.TB) (restored *lab.Restored, stage func(name string) []string) {
 	b.Helper()
 	c := lab.Start(b, lab.Options{Plain: true})
@@ -81,7 +81,7 @@ func withoutAutomounts(b testing.TB) (restored *lab.Restored, stage func(name st
 	}
 }
 
-// installedScript is the script of the package criu, as it is.
+// installedScript returns the unchanged script of the package criu.
 func installedScript(b testing.TB) string {
 	b.Helper()
 	for _, path := range scriptPlaces() {
@@ -105,7 +105,7 @@ func printRace(b testing.TB, against int, title string, list []contestant) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(w, "\twall\tCPU\twall/empty\tCPU/empty\tsystem calls\tpage faults\t")
 	if against > 0 {
-		fmt.Fprint(w, "script's wall/ours\t")
+		fmt.Fprint(w, "script's wall/hook's\t")
 	}
 	fmt.Fprintln(w)
 	for _, c := range costs {

@@ -15,9 +15,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// withScript restores without an action script and runs CRIU's own script by
-// hand: called by CRIU under runc its nsenter fails, for standard input is
-// closed there. It returns how long the script ran.
+// withScript restores without an action script and then runs CRIU's own script: if CRIU
+// calls it under runc, its nsenter fails, because standard input is closed there. It
+// returns the script's run time.
 func (r *row) withScript(b *testing.B, checkpoint *lab.Checkpoint, limit time.Duration) time.Duration {
 	restored := r.restorePlain(b, checkpoint)
 	defer end(b, restored)
@@ -36,8 +36,8 @@ func (r *row) withScript(b *testing.B, checkpoint *lab.Checkpoint, limit time.Du
 	return took
 }
 
-// withRestart restores without an action script and has systemd restart all
-// units in one call, which loses whatever covers an automount.
+// withRestart restores without an action script and makes systemd restart all units in
+// one call, which loses the covers of automounts.
 func (r *row) withRestart(b *testing.B, checkpoint *lab.Checkpoint) {
 	restored := r.restorePlain(b, checkpoint)
 	defer end(b, restored)
@@ -81,13 +81,13 @@ func run(b *testing.B, cmd *exec.Cmd, limit time.Duration) (time.Duration, strin
 
 var unitList = regexp.MustCompile(`(?m)^AUTOFS_SERVICES=.*$`)
 
-// scriptPlaces are where packages put CRIU's script.
+// scriptPlaces returns the paths where packages install CRIU's script.
 func scriptPlaces() []string {
 	return []string{"/usr/libexec/criu/scripts/systemd-autofs-restart.sh", "/usr/lib/criu/scripts/systemd-autofs-restart.sh"}
 }
 
-// criuScript copies the script of the installed package, for our units instead
-// of the one that it names.
+// criuScript copies the script of the installed package, with the laboratory's units
+// instead of the script's.
 func criuScript(b *testing.B, size int) string {
 	b.Helper()
 	for _, place := range scriptPlaces() {

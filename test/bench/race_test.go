@@ -21,7 +21,7 @@ type contestant struct {
 	make func() *exec.Cmd
 }
 
-// cost is what runs of one command took.
+// cost is the cost of runs of one command.
 type cost struct {
 	name      string
 	wall, cpu series
@@ -29,8 +29,8 @@ type cost struct {
 	calls     int   // 0 if not counted
 }
 
-// race runs the commands one after the other, again and again, so that what
-// else the machine does meets all of them alike.
+// race runs the commands in turn, repeatedly, so that other load on the machine affects
+// all of them alike.
 func race(b testing.TB, rounds int, contestants []contestant) []cost {
 	b.Helper()
 	costs := make([]cost, len(contestants))
@@ -59,7 +59,7 @@ func (c *cost) run(b testing.TB, cmd *exec.Cmd) {
 	}
 }
 
-// count counts a command's system calls, those of its children included.
+// count counts a command's system calls, including those of its children.
 func count(b testing.TB, cmd *exec.Cmd) int {
 	b.Helper()
 	text := []byte(trace(b, cmd))
@@ -96,7 +96,7 @@ func microseconds(s series) string {
 	return fmt.Sprintf("%.0f", float64(s.median().Nanoseconds())/1000)
 }
 
-// tool is a program that `make bench` builds beside the product.
+// tool returns a program that `make bench` builds beside the product.
 func tool(b testing.TB, name string) string {
 	b.Helper()
 	path := filepath.Join(lab.Checkout(), "bin", name)
@@ -105,7 +105,7 @@ func tool(b testing.TB, name string) string {
 	return path
 }
 
-// withEnv is a command with nothing but these variables.
+// withEnv returns a command with only these environment variables.
 func withEnv(path string, args []string, stdin string, env ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)

@@ -14,12 +14,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// BenchmarkReexecuted compares a re-execution that corrects numbers with what of that is
-// systemd's own: a re-execution without anybody's help.
+// BenchmarkReexecuted compares a re-execution that corrects numbers with systemd's own
+// part of it: a re-execution without the program.
 func BenchmarkReexecuted(b *testing.B) {
 	lab.RequireNode(b)
 	const rounds = 5
-	fmt.Print("\n" + machine() + "\nreexecuted: \"repair --strategy reexec\", the whole command. bare: from SIGTERM to the moment when systemd listens again.\n\n")
+	fmt.Print("\n" + machine() + "\nreexecuted: \"repair --strategy reexec\", the whole command. bare: from SIGTERM until systemd listens again.\n\n")
 	for _, size := range []int{4, 100} {
 		widenSockets(b)
 		checkpoint := checkpointOf(b, size)
@@ -42,7 +42,7 @@ func BenchmarkReexecuted(b *testing.B) {
 	}
 }
 
-// reexecute has systemd re-execute itself and waits until it listens again.
+// reexecute makes systemd re-execute itself and waits until it listens again.
 func reexecute(b testing.TB, pid int) time.Duration {
 	b.Helper()
 	before := privateSocket(b, pid)
@@ -75,7 +75,7 @@ func privateSocket(b testing.TB, pid int) string {
 	return ""
 }
 
-// BenchmarkMemory measures the most memory that any process of the program has.
+// BenchmarkMemory measures the peak memory of the program's processes.
 func BenchmarkMemory(b *testing.B) {
 	lab.RequireNode(b)
 	widenSockets(b)
@@ -86,7 +86,7 @@ func BenchmarkMemory(b *testing.B) {
 	fmt.Printf("\n%s\nbinary: %d bytes\n", machine(), info.Size())
 	for _, size := range []int{4, 500} {
 		checkpoint := checkpointOf(b, size)
-		// It is held at its end for a moment, to be looked at.
+		// strace delays its end, so that its status can be read.
 		lab.InstallWrappedScript(b, "strace -DDD -f -qq -o /dev/null -e trace=exit_group -e inject=exit_group:delay_enter=30000 "+lab.Hook(), "")
 		var most atomic.Int64
 		done := make(chan struct{})
@@ -108,7 +108,7 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// peak is the largest VmHWM of a process of the program, in KiB.
+// peak returns the largest VmHWM of the program's processes, in KiB.
 func peak() int64 {
 	var most int64
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")

@@ -11,8 +11,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// neighbour is an action script that does nothing. One before and one after the
-// program make CRIU log when it starts the program and when that has ended.
+// neighbour is an action script that does nothing. One before and one after the program
+// make CRIU log the program's start and end.
 const neighbour = "/bin/true"
 
 // installTimed makes the program CRIU's action script, between two others.
@@ -30,8 +30,8 @@ var (
 	started = regexp.MustCompile(`^\((\d+\.\d+)\) \t\[(\S+)\]$`)
 )
 
-// stageTimes reads from CRIU's log how long it waited for the program at each
-// stage: process start and end included.
+// stageTimes reads from CRIU's log how long it waited for the program at each stage,
+// including process start and end.
 func stageTimes(b *testing.B, log string) map[string]time.Duration {
 	b.Helper()
 	stages := make(map[string]time.Duration)
@@ -59,7 +59,7 @@ func stageTimes(b *testing.B, log string) map[string]time.Duration {
 	}
 	for _, wanted := range workStages {
 		if stages[wanted] == 0 {
-			b.Fatalf("CRIU's log does not say how long the program took at %s", wanted)
+			b.Fatalf("CRIU's log has no duration of the program at %s", wanted)
 		}
 	}
 	return stages

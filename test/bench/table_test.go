@@ -16,7 +16,7 @@ type series []time.Duration
 
 func (s *series) add(d time.Duration) { *s = append(*s, d) }
 
-// median is 0 of an empty series.
+// median returns the median, 0 for an empty series.
 func (s series) median() time.Duration {
 	if len(s) == 0 {
 		return 0
@@ -65,7 +65,7 @@ run by hand after the restore. Restart: one "systemctl restart" of all units.
 
 func quotient(a, b series) float64 { return float64(a.median()) / float64(b.median()) }
 
-// machine describes what was measured on.
+// machine describes the machine of the measurement.
 func machine() string {
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	cpuinfo, _ := os.ReadFile("/proc/cpuinfo")

@@ -1,6 +1,5 @@
-// Package demo shows on a real container what the program cures: `make demo`.
-// It is a test, so that it uses the tests' laboratory, and fails when something
-// is not as it says.
+// Package demo shows the hang and the repair on a real container: `make demo`. It is a
+// test, so that it can use the laboratory, and fails when the demonstration does.
 package demo
 
 import (
@@ -14,7 +13,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// limit is how long an access is waited for before it counts as hanging.
+// limit is the time after which an access counts as hanging.
 const limit = 2 * time.Second
 
 func TestDemo(t *testing.T) {
@@ -46,7 +45,7 @@ func TestDemo(t *testing.T) {
 	}
 	checkpoint.InstallGroupsOnly(t)
 	r := checkpoint.Restore(t, lab.RestoreOptions{})
-	fmt.Printf("   done in %s. systemd says %q about mnt-idle.automount, but reading takes:\n\n",
+	fmt.Printf("   done in %s. For systemd mnt-idle.automount is %q, but reading takes:\n\n",
 		round(r.Took), strings.TrimSpace(r.Run(t, "systemctl", "is-active", "mnt-idle.automount")))
 	broken := show(t, r.Container, func(a lab.Access) bool { return !a.Stale })
 	showUncovered(t, r.Container, false)
@@ -57,10 +56,10 @@ func TestDemo(t *testing.T) {
 	lab.InstallActionScript(t, lab.Hook())
 	r = checkpoint.Restore(t, lab.RestoreOptions{})
 	report := r.ReadReport(t)
-	fmt.Printf("   done in %s. Its report says %q:\n\n", round(r.Took), report.Outcome)
+	fmt.Printf("   done in %s. Its report: %q:\n\n", round(r.Took), report.Outcome)
 	showReport(report)
 	changes := lab.UnitChanges(units, r.Settle(t))
-	fmt.Printf("\n   Units that systemd says have changed since the checkpoint: %d\n", len(changes))
+	fmt.Printf("\n   Units of systemd that have changed since the checkpoint: %d\n", len(changes))
 	for _, change := range changes {
 		fmt.Printf("     %s\n", change)
 	}
@@ -74,8 +73,8 @@ func TestDemo(t *testing.T) {
 	fmt.Printf("\n   %d of %d accesses hang. Nothing that was mounted was lost.\n", broken, len(lab.Accesses))
 }
 
-// showReport prints each automount once, with the number of mount namespaces of
-// the container in which it was found with the same outcome.
+// showReport prints each automount once, with the number of mount namespaces in which it
+// has the same outcome.
 func showReport(report lab.Report) {
 	type line struct{ path, outcome, kind, unit, reason string }
 	var order []line
@@ -97,8 +96,8 @@ func showReport(report lab.Report) {
 	}
 }
 
-// show touches every path and prints what came of it. Those of which answers is
-// true must answer, all others must hang. It returns how many hung.
+// show touches every path and prints the results. The accesses for which answers is true
+// must answer, all others must hang. It returns the number of hanging ones.
 func show(t *testing.T, c *lab.Container, answers func(lab.Access) bool) int {
 	hung := 0
 	for i, o := range c.TouchAccesses(t, lab.Accesses, limit) {
@@ -121,7 +120,7 @@ func showUncovered(t *testing.T, c *lab.Container, answers bool) {
 		c.CheckAnswers(t, lab.Hidden)
 	}
 	c.Uncover(t)
-	fmt.Print("\n   The same after unmounting what covers an automount:\n\n")
+	fmt.Print("\n   The same after unmounting the covers:\n\n")
 	for i, o := range c.TouchUncovered(t, limit) {
 		fmt.Printf("   %-32s %s\n", lab.Uncovered[i], describe(o))
 		if answers && !lab.UncoveredAnswers(o) || !answers && !o.Waiting {
@@ -130,11 +129,11 @@ func showUncovered(t *testing.T, c *lab.Container, answers bool) {
 	}
 }
 
-// missingGroup is what CRIU said.
+// missingGroup returns CRIU's error about a missing control group.
 func missingGroup(err error) string {
 	for line := range strings.Lines(err.Error()) {
-		if _, said, found := strings.Cut(line, "fsnotify: "); found {
-			return strings.TrimSpace(said)
+		if _, text, found := strings.Cut(line, "fsnotify: "); found {
+			return strings.TrimSpace(text)
 		}
 	}
 	return err.Error()

@@ -14,9 +14,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// refused reports a run that was to be refused and was not: with one of the
-// given statuses, and one message.
-func refused(t *testing.T, r lab.Result, statuses ...int) {
+// checkRefused checks that a run was refused: with one of the given statuses, and one message.
+func checkRefused(t *testing.T, r lab.Result, statuses ...int) {
 	t.Helper()
 	if !slices.Contains(statuses, r.Status) {
 		t.Errorf("exit status %d, want one of %v: %s", r.Status, statuses, r.Stderr)
@@ -31,8 +30,8 @@ func refused(t *testing.T, r lab.Result, statuses ...int) {
 	t.Logf("status %d: %s", r.Status, message)
 }
 
-// TestBadState gives an OCI hook a state that it cannot use. It fails open: a
-// repair must never cost a restore.
+// TestBadState passes an OCI hook an unusable state. The hook ends with status 0: a
+// repair must never make a restore fail.
 func TestBadState(t *testing.T) {
 	requireHook(t)
 	for _, c := range []struct {
@@ -51,7 +50,7 @@ func TestBadState(t *testing.T) {
 		{"own namespace", []byte(`{"ociVersion":"1.0.2","id":"x","status":"running","pid":` + strconv.Itoa(os.Getpid()) + `}`)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			refused(t, lab.RunHook(t, c.state, nil, "poststart"), 0)
+			checkRefused(t, lab.RunHook(t, c.state, nil, "poststart"), 0)
 		})
 		t.Run(c.name+" createRuntime", func(t *testing.T) {
 			if r := lab.RunHook(t, c.state, nil, "createRuntime"); r.Status != 0 {
@@ -81,7 +80,7 @@ func TestBadPID(t *testing.T) {
 			{"own namespace", []string{strconv.Itoa(os.Getpid())}, []int{1, 2}},
 		} {
 			t.Run(verb+" "+c.name, func(t *testing.T) {
-				refused(t, lab.RunHook(t, nil, nil, append([]string{verb}, c.args...)...), c.statuses...)
+				checkRefused(t, lab.RunHook(t, nil, nil, append([]string{verb}, c.args...)...), c.statuses...)
 			})
 		}
 	}
@@ -96,17 +95,17 @@ func TestBadAction(t *testing.T) {
 		{"CRTOOLS_SCRIPT_ACTION=pre-resume", "CRTOOLS_INIT_PID=" + deadPID(t), "CRTOOLS_IMAGE_DIR=/nonexistent"},
 		{"CRTOOLS_SCRIPT_ACTION=post-resume", "CRTOOLS_INIT_PID=" + strconv.Itoa(os.Getpid())},
 	} {
-		refused(t, lab.RunHook(t, nil, env), 0)
+		checkRefused(t, lab.RunHook(t, nil, env), 0)
 	}
 	for _, action := range []string{"pre-dump", "network-lock", "post-dump", "network-unlock", "a-stage-of-the-future"} {
 		if r := lab.RunHook(t, nil, []string{"CRTOOLS_SCRIPT_ACTION=" + action}); r.Status != 0 || r.Stderr != "" {
-			t.Errorf("%s is not ours: exit status %d: %s", action, r.Status, r.Stderr)
+			t.Errorf("%s is not handled: exit status %d: %s", action, r.Status, r.Stderr)
 		}
 	}
 }
 
-// asCRIU calls the program as CRIU does at a stage of a restore, with a folder of
-// images, and returns what it wrote. The restoring process is this one.
+// asCRIU calls the program as CRIU does at a stage of a restore, with a folder of images,
+// and returns the result. The restoring process is this one.
 func asCRIU(t *testing.T, r *lab.Restored, stage, images string) lab.Result {
 	t.Helper()
 	return lab.RunHook(t, nil, []string{
@@ -114,7 +113,7 @@ func asCRIU(t *testing.T, r *lab.Restored, stage, images string) lab.Result {
 	})
 }
 
-// endAsCRIU calls it at the last stage, and forgets the restore.
+// endAsCRIU calls it at the last stage, and removes the handover.
 func endAsCRIU(t *testing.T, r *lab.Restored) lab.Result {
 	t.Helper()
 	result := asCRIU(t, r, "post-resume", "")
@@ -126,8 +125,8 @@ func endAsCRIU(t *testing.T, r *lab.Restored) lab.Result {
 	return result
 }
 
-// TestBadImages gives the program a folder that is no checkpoint. Not one of
-// systemd's mounts may change at pre-resume; what it says at post-resume is enough.
+// TestBadImages passes the program a folder that is no checkpoint. No mount of systemd
+// may change at pre-resume; the errors at post-resume are sufficient.
 func TestBadImages(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
@@ -152,7 +151,7 @@ func TestBadImages(t *testing.T) {
 			}
 			end := endAsCRIU(t, r)
 			result.Stderr += end.Stderr
-			refused(t, result, 0)
+			checkRefused(t, result, 0)
 			checkCure(t, r.ReadReport(t), "reexecuted")
 			r.CheckAnswers(t, lab.Accesses)
 			r.Kill(t)
@@ -160,7 +159,7 @@ func TestBadImages(t *testing.T) {
 	}
 }
 
-// damage copies a checkpoint's small images and spoils those about mounts.
+// damage copies a checkpoint's small images and corrupts those about mounts.
 func damage(t *testing.T, images string, spoil func([]byte) []byte) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -185,12 +184,12 @@ func damage(t *testing.T, images string, spoil func([]byte) []byte) string {
 }
 
 // TestOddMountPoints has mount points with every kind of byte, and one of 4,000
-// characters, on top of an automount that is to be repaired.
+// characters, on an automount that needs a repair.
 func TestOddMountPoints(t *testing.T) {
 	requireHook(t)
 	r := restoreStale(t, checkpoint(t))
-	// A path of 4,000 characters cannot be handed to mount(8) from the root;
-	// from within it can.
+	// mount(8) does not accept a path of 4,000 characters from the root, but a relative
+	// one.
 	r.Run(t, "sh", "-ec", `
 		odd() { mkdir "$1"; mount -t tmpfs odd "$1"; echo odd >"$1/file"; }
 		cd /mnt/covered
@@ -238,7 +237,7 @@ func TestStoppedInit(t *testing.T) {
 		t.Fatal(err)
 	}
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID))
-	refused(t, result, 1, 3)
+	checkRefused(t, result, 1, 3)
 	t.Logf("ended after %s", result.Took)
 	if after := withoutDaemon(r.MountTable(t)); after != before {
 		t.Errorf("the mounts changed:\n%s\nbefore:\n%s", after, before)

@@ -12,11 +12,10 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestKilledWhileDaemonIsBorrowed kills the program while it has an automount
-// daemon open the mounts that processes wait on: what is in the daemon's registers
-// then is not its own. It is inside a system call, which ends with another result,
-// and must live on: without it nobody could open these mounts any more. Each of the
-// program's ptrace calls takes 20 ms.
+// TestKilledWhileDaemonIsBorrowed kills the program while it makes an automount daemon
+// open mounts with waiters, when the daemon's registers are the program's. The daemon is
+// inside a system call, which ends with another result, and must survive: only it could
+// open these mounts. Each of the program's ptrace calls takes 20 ms.
 func TestKilledWhileDaemonIsBorrowed(t *testing.T) {
 	requireHook(t)
 	private := checkpoint(t)
@@ -30,7 +29,7 @@ func TestKilledWhileDaemonIsBorrowed(t *testing.T) {
 	}
 }
 
-// killWhileBorrowed kills a run some time after it has begun to trace the daemon.
+// killWhileBorrowed kills a run some time after it has started to trace the daemon.
 func killWhileBorrowed(t *testing.T, s *snapshot, after time.Duration) {
 	t.Helper()
 	r := restoreStale(t, s)
@@ -47,12 +46,12 @@ func killWhileBorrowed(t *testing.T, s *snapshot, after time.Duration) {
 	time.Sleep(after)
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	time.Sleep(20 * time.Millisecond) // strace lets go of what it traced
+	time.Sleep(20 * time.Millisecond) // strace detaches from the killed processes
 	if _, err := os.Stat("/proc/" + strconv.Itoa(daemon)); err != nil {
-		t.Errorf("killed %s after the beginning: the daemon has ended too: %v", after, err)
+		t.Errorf("killed %s after the start: the daemon has ended too: %v", after, err)
 	}
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID))
-	t.Logf("killed %s after the beginning; the next run: exit status %d\n%s", after, result.Status, result.Stderr)
+	t.Logf("killed %s after the start; the next run: exit status %d\n%s", after, result.Status, result.Stderr)
 	if result.Status != 0 {
 		t.Errorf("exit status %d", result.Status)
 	}
@@ -63,6 +62,6 @@ func killWhileBorrowed(t *testing.T, s *snapshot, after time.Duration) {
 	}
 	r.CheckAnswers(t, lab.DaemonAccesses)
 	checkNoWaiters(t, r.Container)
-	lab.WaitNoneRunning(t, holderLimit)
+	lab.WaitNoneRunning(t, helperLimit)
 	r.Kill(t)
 }

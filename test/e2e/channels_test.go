@@ -41,9 +41,8 @@ func calls(r *lab.Restored, stage string) int {
 	return strings.Count(r.Log, ": criu:"+stage+" of process")
 }
 
-// TestChannels has CRIU call the program once, twice and three times at each
-// stage (CRIU 3.19 to 4.1.1 parses the file that runc names twice). The work is
-// done once.
+// TestChannels makes CRIU call the program once, twice and three times at each stage
+// (CRIU 3.19 to 4.1.1 parses the file that runc names twice). The repair is done once.
 func TestChannels(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
@@ -64,18 +63,18 @@ func TestChannels(t *testing.T) {
 					t.Errorf("CRIU called the program %d times at %s, want %d:\n%s", n, stage, test.calls, hookLines(r.Log))
 				}
 			}
-			checkDoneOnce(t, r)
+			checkRepairedOnce(t, r)
 			checkWorks(t, s, r)
 		})
 	}
 }
 
-// repairedIn is the summary of a repair, in the log.
+// repairedIn matches the summary of a repair, in the log.
 var repairedIn = regexp.MustCompile(` automounts? repaired in ([0-9.]+) ms`)
 
-// checkDoneOnce reads how long the repairs took: a new automount alone takes
-// more than 20 ms, and to see that there is nothing left less than one.
-func checkDoneOnce(t *testing.T, r *lab.Restored) {
+// checkRepairedOnce checks the durations of the repairs: a reload of automount takes more
+// than 20 ms, a repair of a healthy container less than one.
+func checkRepairedOnce(t *testing.T, r *lab.Restored) {
 	t.Helper()
 	var first time.Duration
 	for _, m := range repairedIn.FindAllStringSubmatch(r.Log, -1) {
@@ -94,8 +93,8 @@ func checkDoneOnce(t *testing.T, r *lab.Restored) {
 	}
 }
 
-// TestEveryChannel has all of them at once: two configuration files, and a
-// container with OCI hooks.
+// TestEveryChannel uses all channels at once: two configuration files, and a container
+// with OCI hooks.
 func TestEveryChannel(t *testing.T) {
 	requireHook(t)
 	lab.InstallActionScript(t, "")
@@ -112,9 +111,8 @@ func TestEveryChannel(t *testing.T) {
 	checkWorks(t, s, r)
 }
 
-// TestPoststartByHand gives the program the state of a container that was
-// restored without it, as a person or a runtime of the future does. The second
-// time there is nothing left to do.
+// TestPoststartByHand passes the program the state of a container that was restored
+// without it, as a person or a future runtime may. The second call has nothing to do.
 func TestPoststartByHand(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
@@ -139,7 +137,7 @@ func TestPoststartByHand(t *testing.T) {
 	checkUncovered(t, r.Container)
 }
 
-// checkWorks checks a container whose automounts are as if nothing had happened.
+// checkWorks checks that the automounts of a container work and its units are unchanged.
 func checkWorks(t *testing.T, s *snapshot, r *lab.Restored) {
 	t.Helper()
 	checkUnits(t, s, r)

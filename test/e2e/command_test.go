@@ -30,8 +30,8 @@ func TestRepairCommand(t *testing.T) {
 	checkUncovered(t, r.Container)
 }
 
-// TestInspectCommand looks at a container that needs a repair. Looking changes
-// nothing and waits for nobody.
+// TestInspectCommand inspects a container that needs a repair. An inspection changes
+// nothing and does not block.
 func TestInspectCommand(t *testing.T) {
 	requireHook(t)
 	r := restoreStale(t, checkpoint(t))
@@ -49,10 +49,10 @@ func TestInspectCommand(t *testing.T) {
 	}
 	for path := range lab.Autofs(t, r.PID) {
 		if !strings.Contains(string(result.Stdout), path) {
-			t.Errorf("inspect --json says nothing about %s", path)
+			t.Errorf("inspect --json does not list %s", path)
 		}
 		if !strings.Contains(string(table.Stdout), path) {
-			t.Errorf("inspect says nothing about %s", path)
+			t.Errorf("inspect does not list %s", path)
 		}
 	}
 	if after := r.MountTable(t); after != before {

@@ -12,15 +12,15 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// crashCase is a run of the program that is killed, with SIGKILL, when it is
-// about to change something for the n-th time; n walks over the run.
+// crashCase is a run of the program that is killed, with SIGKILL, when it is about to
+// make the n-th system call with a side effect; n walks over the run.
 type crashCase struct {
 	name string
-	// stage is CRIU's at which the run is, "" for a repair by hand.
+	// stage is CRIU's stage of the run, "" for a repair by hand.
 	stage string
 	// only is whether the program does not run at the other stages.
 	only bool
-	// occupied has other file systems own the numbers that the masters remember.
+	// occupied makes other file systems take the numbers that the masters remember.
 	occupied bool
 	shared   bool   // the container's mounts are
 	strategy string // of the repair by hand
@@ -40,10 +40,9 @@ var crashCases = []crashCase{
 	{name: "reloaded with waiters, late", strategy: "auto", waiting: automountAccesses},
 }
 
-// TestCrash kills the program at each of a sample of its system calls, with
-// CRASH_WALK=1- at all of them (make test-chaos), in a container of its own each
-// time. The next run, at CRIU's next stage or by hand, finishes what was begun,
-// or undoes it and does it anew.
+// TestCrash kills the program at each of a sample of its system calls, with CRASH_WALK=1-
+// at all of them (make test-chaos), each time in a new container. The next run, at CRIU's
+// next stage or by hand, finishes the interrupted operation, or undoes and repeats it.
 func TestCrash(t *testing.T) {
 	requireHook(t)
 	var table strings.Builder
@@ -54,11 +53,11 @@ func TestCrash(t *testing.T) {
 	t.Logf("\n%s", table.String())
 }
 
-// crashWalk is a case with what its steps share, and how they ended.
+// crashWalk is a case with the shared state and the results of its steps.
 type crashWalk struct {
 	crashCase
 	s *snapshot
-	// before are the mounts as CRIU makes them, each time the same.
+	// before are the mounts after CRIU's restore, which are the same each time.
 	before lab.Forest
 	// all is whether the run is killed at each of its calls.
 	all bool
@@ -66,7 +65,7 @@ type crashWalk struct {
 	walked, killed, nothing, finished, undone, lost int
 }
 
-// walk walks over the calls of the run, and returns a line of the table.
+// walk kills the run at its calls, and returns a line of the table.
 func (c crashCase) walk(t *testing.T) string {
 	w := &crashWalk{crashCase: c}
 	if c.shared {
@@ -74,7 +73,7 @@ func (c crashCase) walk(t *testing.T) string {
 	} else {
 		w.s = checkpoint(t)
 	}
-	calls := w.toTheEnd(t, "to the end")
+	calls := w.complete(t, "to the end")
 	begin := time.Now()
 	points := crashPoints(t, calls)
 	w.all = len(points) > len(calls)/2
@@ -91,12 +90,12 @@ func (c crashCase) walk(t *testing.T) string {
 	return fmt.Sprintf("%-40s %6d %7d %7d %13d %9d %7d %5d\n", c.name, len(calls), w.walked-1, w.killed, w.nothing, w.finished, w.undone, w.lost)
 }
 
-// crashCalls are the numbers of calls of the cases' runs that were traced to
-// their end, by the name of the case.
+// crashCalls are the numbers of calls of the cases' complete runs, by the name of the
+// case.
 var crashCalls = make(map[string]int)
 
-// toTheEnd makes a step with a run that is not killed, and returns its calls.
-func (c *crashWalk) toTheEnd(t *testing.T, name string) []string {
+// complete makes a step with a complete run, and returns its calls.
+func (c *crashWalk) complete(t *testing.T, name string) []string {
 	t.Helper()
 	var calls []string
 	if !t.Run(name, func(t *testing.T) { calls = c.step(t, lab.NewKiller(t, 0)) }) || len(calls) == 0 {
@@ -106,25 +105,25 @@ func (c *crashWalk) toTheEnd(t *testing.T, name string) []string {
 	return calls
 }
 
-// countCalls is the number of the run's calls. One run is made for that, unless
-// another test made it.
+// countCalls returns the number of the run's calls. It makes one run for that, unless
+// another test has made it.
 func (c *crashWalk) countCalls(t *testing.T) int {
 	t.Helper()
 	if crashCalls[c.name] == 0 {
-		c.toTheEnd(t, c.name+" to the end")
+		c.complete(t, c.name+" to the end")
 	}
 	return crashCalls[c.name]
 }
 
-// crashReserve is the time that is left for the end of the test.
+// crashReserve is the time that is reserved for the end of the test.
 const crashReserve = 15 * time.Second
 
-// crashSample is how many calls of a run are tried in an ordinary test.
+// crashSample is the number of calls of a run at which an ordinary test kills it.
 const crashSample = 4
 
-// crashPoints are the calls to be killed at: CRASH_WALK=FIRST-LAST, or FIRST-,
-// with /STEP behind it only each of so many, with /kinds those that differ from
-// the four before.
+// crashPoints returns the calls at which to kill: CRASH_WALK=FIRST-LAST, or FIRST-; with
+// the suffix /STEP every STEP-th of them, with /kinds those that differ from the four
+// before.
 func crashPoints(t *testing.T, calls []string) []int {
 	t.Helper()
 	first, last, step := 1.0, float64(len(calls)), float64(len(calls)-1)/(crashSample-1)
@@ -152,7 +151,7 @@ func crashPoints(t *testing.T, calls []string) []int {
 	return points
 }
 
-// count counts words: "3 mount, 1 umount2".
+// count counts equal strings: "3 mount, 1 umount2".
 func count(words []string) string {
 	number := make(map[string]int)
 	var order []string

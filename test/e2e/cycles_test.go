@@ -10,8 +10,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestTenCycles checkpoints and restores the same container ten times, each
-// time the one that was restored before.
+// TestTenCycles checkpoints and restores the same container ten times, each time the
+// restored one.
 func TestTenCycles(t *testing.T) {
 	requireHook(t)
 	lab.InstallActionScript(t, lab.Hook())
@@ -23,16 +23,16 @@ func TestTenCycles(t *testing.T) {
 	var repaired []string
 	for cycle := range 10 {
 		r := c.Checkpoint(t).Restore(t, lab.RestoreOptions{})
-		for _, change := range unitsThatNoticed(units, r.Settle(t)) {
-			t.Errorf("cycle %d: a unit noticed: %s", cycle, change)
+		for _, change := range changedUnits(units, r.Settle(t)) {
+			t.Errorf("cycle %d: a unit has changed: %s", cycle, change)
 		}
 		checkPreserved(t, r)
 		now := r.Forest(t)
 		for _, change := range lab.Changes(forest, withoutFD(autofsOptions(now))) {
 			t.Errorf("cycle %d: mounts: %s", cycle, change)
 		}
-		if cycle == 0 { // CRIU itself changes some of what it restores, once
-			repaired, files = now.DescribePropagation(), settledFiles(t, r)
+		if cycle == 0 { // CRIU itself changes some mounts in the first restore
+			repaired, files = now.DescribePropagation(), stableFiles(t, r)
 		}
 		for _, change := range lab.Changes(repaired, now.DescribePropagation()) {
 			t.Errorf("cycle %d: mounts, compared with the first restore: %s", cycle, change)
@@ -56,7 +56,7 @@ func TestTenCycles(t *testing.T) {
 		t.Errorf("the node's mounts are now\n%s\nbefore\n%s", now, nodeMounts)
 	}
 	lab.WaitNumberFree(t, free, 20*time.Second)
-	// What is kept for a restore under way is swept by the next one.
+	// The next restore sweeps the handover of the last one.
 	next := checkpoint(t).Restore(t, lab.RestoreOptions{})
 	for _, file := range lab.RunFiles(t) {
 		t.Logf("left in the run directory: %s", file)
@@ -65,16 +65,16 @@ func TestTenCycles(t *testing.T) {
 			t.Errorf("left in the run directory: %s", file)
 		}
 	}
-	// What a killed run was writing, as in TestCrash, is swept a minute later.
+	// Temporary files of killed runs, as in TestCrash, are swept a minute later.
 	left := slices.DeleteFunc(lab.RunFiles(t), func(file string) bool { return strings.HasSuffix(file, ".tmp") })
-	if records := countPrefix(left, "restores/"); records > 1 {
-		t.Errorf("%d records of restores are left, want at most that of the last restore", records)
+	if handovers := countPrefix(left, "restores/"); handovers > 1 {
+		t.Errorf("%d handovers are left, want at most that of the last restore", handovers)
 	}
 	next.Kill(t)
 }
 
-// withoutFD leaves out the number that the pipe's writing end had in the process
-// that made the mount: systemd has closed it long ago.
+// withoutFD removes the descriptor of the pipe's write end in the mounting process:
+// systemd has closed it.
 func withoutFD(lines []string) []string {
 	fd := regexp.MustCompile(`,fd=\d+`)
 	for i := range lines {
@@ -93,9 +93,9 @@ func nodeMountTable(t *testing.T) string {
 	return strings.Join(lines, "\n")
 }
 
-// settledFiles are the open files when nothing of PID 1's has changed for a
-// second: connections of systemctl, which the test itself used, have ended.
-func settledFiles(t *testing.T, r *lab.Restored) []string {
+// stableFiles returns the open files when those of PID 1 have not changed for a second:
+// the test's own systemctl connections have ended.
+func stableFiles(t *testing.T, r *lab.Restored) []string {
 	t.Helper()
 	files := r.Files(t)
 	for since := time.Now(); time.Since(since) < time.Second; time.Sleep(50 * time.Millisecond) {
@@ -108,8 +108,8 @@ func settledFiles(t *testing.T, r *lab.Restored) []string {
 	return files
 }
 
-// filesLeft compares the open files of PID 1 with former ones. A connection of
-// systemctl, which the test itself used, is open a little longer than that runs.
+// filesLeft compares the open files of PID 1 with former ones, when the test's own
+// systemctl connections have ended.
 func filesLeft(t *testing.T, r *lab.Restored, former []string) []string {
 	t.Helper()
 	for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(50 * time.Millisecond) {
@@ -120,7 +120,7 @@ func filesLeft(t *testing.T, r *lab.Restored, former []string) []string {
 	}
 }
 
-// systemdOnly are the open files of PID 1.
+// systemdOnly returns the open files of PID 1.
 func systemdOnly(files []string) []string {
 	var own []string
 	for _, line := range files {

@@ -15,18 +15,18 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// runLimit is the program's own deadline, 8 s, and a little.
+// runLimit is a little more than the program's own deadline, 8 s.
 const runLimit = 9 * time.Second
 
-// TestHungAtResume has what the program depends on hang while it repairs at the
-// end of a restore. The restore works all the same, and the program ends in
-// time; when all goes on, a repair by hand cures the rest.
+// TestHungAtResume makes a dependency of the program hang while it repairs at the end of
+// a restore. The restore still works, and the program ends in time; afterwards a repair
+// by hand cures the rest.
 func TestHungAtResume(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
 	group := "/sys/fs/cgroup/" + s.ContainerID() + "/init.scope/cgroup.freeze"
 	for name, test := range map[string]struct {
-		hang, free string // shell, before the program and after it
+		hang, free string // shell commands, before the program and after it
 	}{
 		"PID 1 is stopped":   {"kill -STOP $CRTOOLS_INIT_PID", "kill -CONT $CRTOOLS_INIT_PID"},
 		"systemd is frozen":  {"echo 1 >" + group, "echo 0 >" + group},
@@ -35,7 +35,8 @@ func TestHungAtResume(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			freed := filepath.Join(t.TempDir(), "freed")
-			// The subshell lets CRIU go on when the program has ended: it is a zombie then.
+			// The subshell lets CRIU continue when the program has ended, which is a
+			// zombie then.
 			shell := fmt.Sprintf(`if [ "$CRTOOLS_SCRIPT_ACTION" = post-resume ]; then
 	(
 		n=0
@@ -59,20 +60,20 @@ fi
 			r.CheckAnswers(t, lab.Accesses)
 			checkNoWaiters(t, r.Container)
 			checkUncovered(t, r.Container)
-			lab.WaitNoneRunning(t, holderLimit)
+			lab.WaitNoneRunning(t, helperLimit)
 		})
 	}
 }
 
-// TestHungInLateRepair has systemd not run while a repair by hand wants it to:
-// traced by somebody else, or frozen. TestStoppedInit has it stopped.
+// TestHungInLateRepair stops systemd during a repair by hand: with a tracer, or frozen.
+// In TestStoppedInit it is stopped by a signal.
 func TestHungInLateRepair(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
 	t.Run("traced", func(t *testing.T) {
 		r := restoreStale(t, s)
 		release := stopByTracing(t, r.PID)
-		late(t, r, "reexec")
+		repairLate(t, r, "reexec")
 		release()
 		finishLate(t, r)
 	})
@@ -85,19 +86,19 @@ func TestHungInLateRepair(t *testing.T) {
 			}
 		}
 		write("1")
-		late(t, r, "restart")
+		repairLate(t, r, "restart")
 		write("0")
 		finishLate(t, r)
 	})
 }
 
-// late runs a repair that cannot cure everything. RunHook checks that it ends.
-func late(t *testing.T, r *lab.Restored, strategy string) {
+// repairLate runs a repair that cannot cure everything. RunHook checks that it ends.
+func repairLate(t *testing.T, r *lab.Restored, strategy string) {
 	t.Helper()
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--strategy", strategy)
 	t.Logf("exit status %d after %s", result.Status, result.Took.Round(time.Millisecond))
 	if result.Status == 0 || result.Took > runLimit {
-		t.Errorf("exit status %d after %s, though systemd does not run\n%s", result.Status, result.Took, result.Stderr)
+		t.Errorf("exit status %d after %s, although systemd does not run\n%s", result.Status, result.Took, result.Stderr)
 	}
 }
 
@@ -114,10 +115,10 @@ func finishLate(t *testing.T, r *lab.Restored) {
 	r.CheckUntouched(t)
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
-	lab.WaitNoneRunning(t, holderLimit)
+	lab.WaitNoneRunning(t, helperLimit)
 }
 
-// stopByTracing holds a process as a debugger does, until release is called.
+// stopByTracing stops a process as a debugger does, until release is called.
 func stopByTracing(t *testing.T, pid int) (release func()) {
 	t.Helper()
 	stopped, end, ended := make(chan error), make(chan bool), make(chan error)
@@ -142,7 +143,7 @@ func stopByTracing(t *testing.T, pid int) (release func()) {
 		t.Helper()
 		close(end)
 		if err := <-ended; err != nil {
-			t.Errorf("let go of process %d: %v", pid, err)
+			t.Errorf("detach from process %d: %v", pid, err)
 		}
 	}
 }

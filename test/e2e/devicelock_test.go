@@ -11,9 +11,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestDeviceLockHeld restores while another run has the lock for device numbers
-// and does not give it back: the next cure is used, and tasks are not kept
-// stopped for longer than that takes.
+// TestDeviceLockHeld restores while another run keeps the lock of device numbers: the
+// next cure is used, and the restored processes are not stopped for longer than the
+// lock's timeout.
 func TestDeviceLockHeld(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)

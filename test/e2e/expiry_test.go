@@ -11,8 +11,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// expiring are accesses whose mounts are taken away when nobody uses them for a
-// second.
+// expiring are accesses whose mounts expire when they are unused for a second.
 var expiring = []lab.Access{
 	{Path: lab.Idle + "/" + lab.Marker, Content: lab.Idle, About: "systemd automount, idle"},
 	{Path: lab.Blank + "/" + lab.Marker, Content: lab.Blank, About: "systemd automount, blank in its path"},
@@ -22,8 +21,8 @@ var expiring = []lab.Access{
 	{Path: lab.Indirect + "/idle/" + lab.Marker, Content: lab.Indirect + "/idle", About: "automount, indirect map, idle"},
 }
 
-// expiryLimit is how long a mount with a timeout of 1 s may stay: systemd looks
-// every second, automount too.
+// expiryLimit is how long a mount with a timeout of 1 s may stay: systemd and automount
+// check every second.
 const expiryLimit = 6 * time.Second
 
 // expiringFiles give short timeouts to the automounts of the container.
@@ -37,9 +36,9 @@ func expiringFiles() map[string]string {
 	return files
 }
 
-// TestExpiryAndSecondCheckpoint repairs in each way a container whose mounts
-// expire when they are idle. They still do, are mounted again, and a second
-// checkpoint of the repaired container is repaired as well.
+// TestExpiryAndSecondCheckpoint repairs in each way a container whose mounts expire when
+// they are idle. They still expire, are mounted again, and a second checkpoint of the
+// repaired container can be repaired, too.
 func TestExpiryAndSecondCheckpoint(t *testing.T) {
 	requireHook(t)
 	c := lab.Start(t, lab.Options{Files: expiringFiles()})
@@ -57,15 +56,15 @@ func TestExpiryAndSecondCheckpoint(t *testing.T) {
 				t.Errorf("the kernel's timeouts: %s", change)
 			}
 			checkExpires(t, r.Container)
-			// Not automount's direct map: CRIU cannot dump what is mounted there.
+			// Not automount's direct map: CRIU cannot dump a mount on it.
 			r.CheckAnswers(t, slices.DeleteFunc(slices.Clone(expiring), func(a lab.Access) bool {
 				return strings.HasPrefix(a.Path, "/direct/")
 			}))
 
 			if cure == "restarted" {
-				// It has a file open on the former cover, which is in no mount table
-				// any more: CRIU refuses to dump such a file.
-				r.Run(t, "systemctl", "restart", "holder.service")
+				// It has a file open on the former cover, which is in no mount table:
+				// CRIU refuses to dump such a file.
+				r.Run(t, "systemctl", "restart", "worker.service")
 			}
 			again := &snapshot{Checkpoint: r.Checkpoint(t)}
 			r = restoreWithHook(t, again, lab.RestoreOptions{})
@@ -81,7 +80,7 @@ func TestExpiryAndSecondCheckpoint(t *testing.T) {
 	}
 }
 
-// checkExpires mounts everything that expires, and waits until it has expired.
+// checkExpires mounts all expiring file systems, and waits until they have expired.
 func checkExpires(t *testing.T, c *lab.Container) {
 	t.Helper()
 	c.CheckAnswers(t, expiring)
@@ -90,13 +89,13 @@ func checkExpires(t *testing.T, c *lab.Container) {
 		paths = append(paths, strings.TrimSuffix(a.Path, "/"+lab.Marker))
 	}
 	waitExpired(t, c, paths...)
-	// A service works in there: it is in use.
+	// A service works in it: it is in use.
 	if stack := lab.Stack(t, c.PID, lab.Covered); stack != "autofs < tmpfs" {
 		t.Errorf("%s: %s, want autofs < tmpfs", lab.Covered, stack)
 	}
 }
 
-// waitExpired waits until nothing is mounted at the paths but automounts.
+// waitExpired waits until only automounts are mounted at the paths.
 func waitExpired(t *testing.T, c *lab.Container, paths ...string) {
 	t.Helper()
 	started := time.Now()
@@ -120,8 +119,7 @@ func waitExpired(t *testing.T, c *lab.Container, paths ...string) {
 
 var timeoutOption = regexp.MustCompile(`\btimeout=\d+`)
 
-// timeouts are those that the kernel keeps for the automounts, in every
-// namespace.
+// timeouts returns the kernel's timeouts of the automounts, in every namespace.
 func timeouts(t *testing.T, c *lab.Container) []string {
 	t.Helper()
 	var list []string

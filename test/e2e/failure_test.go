@@ -9,26 +9,25 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// holderLimit is how long a process of the program may outlive a restore that
-// failed.
-const holderLimit = 10 * time.Second
+// helperLimit is how long a process of the program may outlive a failed restore.
+const helperLimit = 10 * time.Second
 
 // TestCRIUKilled kills CRIU between Reserve and Preserve.
 func TestCRIUKilled(t *testing.T) {
 	for _, stage := range []string{"setup-namespaces", "post-setup-namespaces"} {
 		t.Run(stage, func(t *testing.T) {
-			// runc waits as long as the process lives that CRIU was restoring.
+			// runc waits for the end of the process that CRIU was restoring.
 			failedRestore(t, stage, "kill -9 $PPID; kill -9 $CRTOOLS_INIT_PID; exit 1")
 		})
 	}
 }
 
-// TestRestoreFails has a restore fail when all processes exist.
+// TestRestoreFails makes a restore fail when all processes exist.
 func TestRestoreFails(t *testing.T) {
 	failedRestore(t, "post-restore", "exit 1")
 }
 
-// failedRestore lets a restore fail at a stage, and the next one work.
+// failedRestore makes a restore fail at a stage; the next one must work.
 func failedRestore(t *testing.T, stage, failure string) {
 	requireHook(t)
 	s := checkpoint(t)
@@ -43,7 +42,7 @@ fi
 			t.Fatalf("the restore worked, but its action script failed at %s", stage)
 		}
 	}
-	// A CRIU that is killed leaves file systems of its own behind, without us.
+	// A killed CRIU leaves its own file systems behind, also without the program.
 	before := lab.FreeNumber(t)
 	failing("/bin/true", "")
 	s.KillRemains(t)
@@ -51,14 +50,14 @@ fi
 	criusOwn := free - before
 
 	reserved := lab.Scratch(t, "reserved") + "/" + stage
-	// What Reserve left is noted: the test shows nothing if it left nothing.
+	// The helper of Reserve must exist: without it the test shows nothing.
 	failing(lab.Hook(), "ls -l /proc/[0-9]*/exe >"+reserved+" 2>/dev/null")
 	if text := readFile(t, reserved); !strings.Contains(text, lab.Hook()) {
 		t.Errorf("no process of the program held device numbers at %s:\n%s", stage, text)
 	}
-	t.Logf("the last process of the program ended after %s", lab.WaitNoneRunning(t, holderLimit))
+	t.Logf("the last process of the program ended after %s", lab.WaitNoneRunning(t, helperLimit))
 	s.KillRemains(t)
-	lab.WaitNumberFree(t, free+criusOwn, holderLimit)
+	lab.WaitNumberFree(t, free+criusOwn, helperLimit)
 
 	r := restoreWithHook(t, s, lab.RestoreOptions{})
 	checkPreserved(t, r)
@@ -86,7 +85,7 @@ func TestTwoRestoresAtOnce(t *testing.T) {
 		}
 	})
 	t.Run("same numbers", func(t *testing.T) {
-		// Each number can be had by one of them only.
+		// Only one of them can get each number.
 		restored := restoreTogether(t, same)
 		owner := make(map[int]string)
 		for _, r := range restored {
@@ -127,6 +126,6 @@ func restoreTogether(t *testing.T, list []*snapshot) []*lab.Restored {
 		r.CheckAnswers(t, lab.Accesses)
 		checkNoWaiters(t, r.Container)
 	}
-	lab.WaitNoneRunning(t, holderLimit)
+	lab.WaitNoneRunning(t, helperLimit)
 	return restored
 }

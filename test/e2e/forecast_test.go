@@ -10,8 +10,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// inspected is what "inspect" says about a checkpoint of a running container.
-func inspected(t *testing.T, c *lab.Container) string {
+// inspectCheckpoint returns the problems that "inspect" finds for a checkpoint of a running
+// container.
+func inspectCheckpoint(t *testing.T, c *lab.Container) string {
 	t.Helper()
 	result := lab.RunHook(t, nil, nil, "inspect", strconv.Itoa(c.PID))
 	if result.Status != 0 {
@@ -24,19 +25,19 @@ func inspected(t *testing.T, c *lab.Container) string {
 		}
 	}
 	if len(lines) == 0 {
-		t.Errorf("inspect says nothing about a checkpoint:\n%s", result.Stdout)
+		t.Errorf("inspect reports nothing about a checkpoint:\n%s", result.Stdout)
 	}
 	t.Logf("inspect:\n%s", strings.Join(lines, ""))
 	return strings.Join(lines, "")
 }
 
-// TestForecastDump has containers that CRIU cannot dump: inspect says so before, and
-// CRIU says what was foretold.
+// TestForecastDump has containers that CRIU cannot dump: inspect reports the problem
+// before, and CRIU fails with it.
 func TestForecastDump(t *testing.T) {
 	requireHook(t)
 	for _, test := range []struct {
-		name, foretold, criu string
-		spoil                func(c *lab.Container)
+		name, predicted, criu string
+		spoil                 func(c *lab.Container)
 	}{
 		{"a group that is gone", "a control group is watched that does not exist any more", "Can't dump that handle", func(c *lab.Container) {
 			c.Run(t, "systemctl", "start", "watch-gone.service")
@@ -53,12 +54,12 @@ func TestForecastDump(t *testing.T) {
 				"/etc/systemd/system/watch-gone.service": "[Service]\nExecStart=" + lab.RoleProgram + " watch-gone\n",
 			}})
 			c.Populate(t)
-			if said := inspected(t, c); strings.Contains(said, test.foretold) {
-				t.Errorf("foretold too early: %s", said)
+			if output := inspectCheckpoint(t, c); strings.Contains(output, test.predicted) {
+				t.Errorf("predicted too early: %s", output)
 			}
 			test.spoil(c)
-			if said := inspected(t, c); !strings.Contains(said, test.foretold) {
-				t.Errorf("want %q", test.foretold)
+			if output := inspectCheckpoint(t, c); !strings.Contains(output, test.predicted) {
+				t.Errorf("want %q", test.predicted)
 			}
 			if _, err := c.TryCheckpoint(t); err == nil || !strings.Contains(err.Error(), test.criu) {
 				t.Errorf("CRIU: %v; want %q", err, test.criu)
@@ -72,15 +73,15 @@ func TestForecastDump(t *testing.T) {
 func TestForceIrmap(t *testing.T) {
 	requireHook(t)
 	lab.InstallActionScript(t, "")
-	t.Cleanup(func() { succeeds(t, "uninstall") })
-	const foretold = `"/etc/localtime" is watched`
+	t.Cleanup(func() { mustRun(t, "uninstall") })
+	const predicted = `"/etc/localtime" is watched`
 	for _, option := range []bool{false, true} {
 		t.Run("force-irmap "+strconv.FormatBool(option), func(t *testing.T) {
 			args := []string{"install"}
 			if option {
 				args = append(args, "--force-irmap")
 			}
-			succeeds(t, args...)
+			mustRun(t, args...)
 			if text := doctor(t); strings.Contains(text, "sets force-irmap") != option {
 				t.Errorf("doctor:\n%s", text)
 			}
@@ -88,8 +89,8 @@ func TestForceIrmap(t *testing.T) {
 			c.Run(t, "sh", "-c", "mkdir -p /usr/share/zoneinfo/Etc && echo TZ >/usr/share/zoneinfo/Etc/Lab && ln -sf /usr/share/zoneinfo/Etc/Lab /etc/localtime && systemctl daemon-reexec")
 			c.Populate(t)
 			s := &snapshot{}
-			if said := inspected(t, c); strings.Contains(said, foretold) == option {
-				t.Errorf("inspect says %s", said)
+			if output := inspectCheckpoint(t, c); strings.Contains(output, predicted) == option {
+				t.Errorf("inspect: %s", output)
 			}
 			s.Checkpoint = c.Checkpoint(t)
 			copyInPlace(t, s.Root())
@@ -109,13 +110,13 @@ func TestForceIrmap(t *testing.T) {
 				t.Errorf("restored on another root filesystem: %v", err)
 			}
 			if log := hookLines(s.RestoreLog()); !strings.Contains(log, "on another root filesystem this restore fails") {
-				t.Errorf("the program did not say why:\n%s", log)
+				t.Errorf("the program did not log the reason:\n%s", log)
 			}
 		})
 	}
 }
 
-// copyInPlace replaces a folder by a copy of itself.
+// copyInPlace replaces a folder by its copy.
 func copyInPlace(t *testing.T, dir string) {
 	t.Helper()
 	if out, err := exec.Command("cp", "-a", dir, dir+".copy").CombinedOutput(); err != nil {
@@ -134,7 +135,7 @@ func copyInPlace(t *testing.T, dir string) {
 func TestForecastOwnName(t *testing.T) {
 	requireHook(t)
 	c := lab.Start(t, lab.Options{HostCgroups: true})
-	if said := inspected(t, c); !strings.Contains(said, c.ID) || !strings.Contains(said, "no cgroup namespace") {
-		t.Error("not foretold")
+	if output := inspectCheckpoint(t, c); !strings.Contains(output, c.ID) || !strings.Contains(output, "no cgroup namespace") {
+		t.Error("not predicted")
 	}
 }

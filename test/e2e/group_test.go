@@ -11,11 +11,11 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestMemoryOfContainer: what the program takes is not charged to the control group
-// of a container with a limit, in which CRIU calls the action script.
+// TestMemoryOfContainer: the memory of the program is not charged to the control group of
+// a container with a limit, in which CRIU calls the action script.
 func TestMemoryOfContainer(t *testing.T) {
 	lab.RequireNode(t)
-	const folder = "/sys/fs/cgroup/memory" // where version 1 is, if it is
+	const folder = "/sys/fs/cgroup/memory" // mount point of version 1, if there is one
 	if err := os.Mkdir(folder, 0o755); err == nil {
 		t.Cleanup(func() { _ = os.Remove(folder) })
 	}

@@ -10,23 +10,23 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestGroupsHostile restores checkpoints whose watches lead elsewhere, and one into a
-// hierarchy that is full. The program creates nothing outside of the container's own
-// group, and does not fail the restore: CRIU does, for the watch.
+// TestGroupsHostile restores checkpoints whose watches have paths outside, and one into a
+// hierarchy that is full. The program creates nothing outside the container's own group,
+// and does not abort the restore: CRIU does, because of the watch.
 func TestGroupsHostile(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
 	const watched = "/sys/fs/cgroup/system.slice/mnt-covered.mount/cgroup.events"
 	full := "echo 1 >/sys/fs/cgroup/" + s.ContainerID() + "/cgroup.max.descendants\n"
 	for name, test := range map[string]struct {
-		path  string // in the place of the watched one, as long as that
-		shell string // before the program, at its stage
-		says  string
+		path   string // replaces the watched path, with the same length
+		shell  string // shell commands before the program, at its stage
+		reason string
 	}{
 		"dot dot":            {path: pad("/sys/fs/cgroup/../../../run/hostile", watched)},
-		"a file's name":      {path: pad("/sys/fs/cgroup/system.slice/cgroup.procs/", watched), says: "names no control group"},
+		"a file's name":      {path: pad("/sys/fs/cgroup/system.slice/cgroup.procs/", watched), reason: "names no control group"},
 		"another mount":      {path: pad("/run/hostile", watched)},
-		"a full hierarchy":   {path: watched, shell: full, says: "the hierarchy is full"},
+		"a full hierarchy":   {path: watched, shell: full, reason: "the hierarchy is full"},
 		"a link":             {path: pad("/sys/fs/cgroup/hostile-link/a", watched), shell: "ln -s /run /sys/fs/cgroup/" + s.ContainerID() + "/hostile-link 2>/dev/null\n"},
 		"nothing is spoiled": {path: watched},
 	} {
@@ -55,20 +55,20 @@ func TestGroupsHostile(t *testing.T) {
 				r.Kill(t)
 			case err == nil:
 				r.Kill(t)
-				if name != "a link" { // created as a group in the container's own, if links are not possible
+				if name != "a link" { // created as a group in the container's own, if it is not a link
 					t.Errorf("restored:\n%s", log)
 				}
 			case !strings.Contains(err.Error(), "fsnotify: Unable to open"):
 				t.Errorf("want CRIU to fail for the watch: %v\n%s", err, log)
 			}
-			if !strings.Contains(log, test.says) || strings.Contains(log, "\n\n") {
-				t.Errorf("want %q in the log:\n%s", test.says, log)
+			if !strings.Contains(log, test.reason) || strings.Contains(log, "\n\n") {
+				t.Errorf("want %q in the log:\n%s", test.reason, log)
 			}
 		})
 	}
 }
 
-// pad makes a path as long as another one, with the same name at its end.
+// pad extends a path to the length of another one, with the same name at its end.
 func pad(path, like string) string {
 	const file = "/cgroup.events"
 	return path + strings.Repeat("x", len(like)-len(path)-len(file)) + file
@@ -90,7 +90,7 @@ func copyWatches(t *testing.T, from, to, old, path string) {
 	}
 }
 
-// outside lists the control groups that are not the laboratory's containers'.
+// outside returns the control groups that are not the laboratory's.
 func outside(t *testing.T) []string {
 	t.Helper()
 	var list []string
@@ -98,7 +98,7 @@ func outside(t *testing.T) []string {
 		if err == nil && d.IsDir() && !strings.Contains(path, os.Getenv("LAB_ID")+"-") && strings.Count(path, "/") <= 4 {
 			list = append(list, path)
 		}
-		return nil //nolint:nilerr // others' groups come and go
+		return nil //nolint:nilerr // other groups may end at any time
 	})
 	if err != nil {
 		t.Fatal(err)

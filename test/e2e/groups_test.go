@@ -10,18 +10,18 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// noGroup is what CRIU says where a watched control group is absent.
+// noGroup is CRIU's error where a watched control group does not exist.
 const noGroup = "cgroup.events: No such file or directory"
 
-// TestFailsWithoutGroups shows why the program creates control groups: the same
-// checkpoint cannot be restored without it, whatever else it would repair.
+// TestFailsWithoutGroups shows why the program creates control groups: without them the
+// same checkpoint cannot be restored.
 func TestFailsWithoutGroups(t *testing.T) {
 	s := checkpoint(t)
 	lab.InstallActionScript(t, "")
 	r, err := s.TryRestore(t, lab.RestoreOptions{})
 	if err == nil {
 		r.Kill(t)
-		t.Fatal("restored without the program: then nothing shows that it creates what is missing")
+		t.Fatal("restored without the program: so the other tests do not show that it creates the missing groups")
 	}
 	if !strings.Contains(err.Error(), noGroup) {
 		t.Errorf("want the error %q: %v", noGroup, err)
@@ -35,24 +35,24 @@ type groupCase struct {
 	options lab.Options
 	// others are the restores besides one with the same name and group.
 	others []groupRestore
-	fails  []string // CRIU's reasons, where no restore can work
-	// rootOnly says that CRIU puts all processes into the container's own group. Then
-	// the systemd does not know which service a process belongs to.
+	fails  []string // CRIU's errors, where no restore can work
+	// rootOnly is whether CRIU restores all processes into the container's own group.
+	// Then systemd does not know which service a process belongs to.
 	rootOnly bool
 }
 
 type groupRestore struct {
 	name    string
 	options lab.RestoreOptions
-	says    string // by the program, where the restore fails
+	reason  string // the program's error, where the restore fails
 }
 
-// elsewhere are restores under another name, and in another control group.
-func elsewhere(says string) []groupRestore {
+// elsewhere returns restores under another name, and in another control group.
+func elsewhere(reason string) []groupRestore {
 	id := os.Getenv("LAB_ID") + "-other"
 	return []groupRestore{
-		{name: "other name", options: lab.RestoreOptions{ID: id + "1"}, says: says},
-		{name: "other group", options: lab.RestoreOptions{CgroupsPath: "/" + id + "2"}, says: says},
+		{name: "other name", options: lab.RestoreOptions{ID: id + "1"}, reason: reason},
+		{name: "other group", options: lab.RestoreOptions{CgroupsPath: "/" + id + "2"}, reason: reason},
 	}
 }
 
@@ -82,10 +82,9 @@ func groupCases() []groupCase {
 	return cases
 }
 
-// TestGroups restores as people do, with the program installed and nothing
-// prepared: with and without a cgroup namespace, under the same name and another
-// one, in the same control group and elsewhere, and however CRIU is told to handle
-// control groups.
+// TestGroups makes ordinary restores, with the program installed and nothing prepared:
+// with and without a cgroup namespace, under the same name and another one, in the same
+// control group and another one, and with all ways in which CRIU handles control groups.
 func TestGroups(t *testing.T) {
 	requireHook(t)
 	for _, c := range groupCases() {
@@ -107,8 +106,8 @@ func TestGroups(t *testing.T) {
 			}
 			for _, restore := range append([]groupRestore{{name: "same"}}, c.others...) {
 				t.Run(restore.name, func(t *testing.T) {
-					if restore.says != "" {
-						checkCannotRestore(t, s, restore.options, restore.says)
+					if restore.reason != "" {
+						checkCannotRestore(t, s, restore.options, restore.reason)
 						return
 					}
 					lab.InstallActionScript(t, lab.Hook())
@@ -125,8 +124,8 @@ func TestGroups(t *testing.T) {
 					checkGroups(t, s, own)
 					checkPreserved(t, r)
 					r.CheckAnswers(t, lab.Accesses)
-					if said := strings.Contains(r.Log, "all processes are in the container's own control group"); said != c.rootOnly {
-						t.Errorf("said that all processes are in one group: %t, want %t:\n%s", said, c.rootOnly, hookLines(r.Log))
+					if warned := strings.Contains(r.Log, "all processes are in the container's own control group"); warned != c.rootOnly {
+						t.Errorf("warned that all processes are in one group: %t, want %t:\n%s", warned, c.rootOnly, hookLines(r.Log))
 					}
 					r.Delete(t)
 					switch left := lab.GroupsBeneath(t, own); {
@@ -134,7 +133,7 @@ func TestGroups(t *testing.T) {
 					case r.Named(own):
 						t.Errorf("left after the end of the container: %q", left)
 					default:
-						t.Logf("%s put the container into %q, which is not the group that it was to have, and leaves there %q", c.options.Runtime, own, left)
+						t.Logf("%s put the container into %q, not into the requested group, and leaves %q there", c.options.Runtime, own, left)
 					}
 				})
 			}
@@ -142,8 +141,8 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// checkGroups compares a restored container's control groups with those that it
-// had: some of those that only its systemd knows are removed at once, none is new.
+// checkGroups compares a restored container's control groups with those at the
+// checkpoint: some groups of systemd are removed at once, none is new.
 func checkGroups(t *testing.T, s *snapshot, own string) {
 	t.Helper()
 	had := map[string]bool{}
@@ -161,23 +160,23 @@ func checkGroups(t *testing.T, s *snapshot, own string) {
 	}
 }
 
-// checkCannotRestore wants a restore to fail with one of the reasons in CRIU's log, and to
-// leave nothing behind.
-func checkCannotRestore(t *testing.T, s *snapshot, options lab.RestoreOptions, says ...string) {
+// checkCannotRestore checks that a restore fails with one of the errors in CRIU's log,
+// and leaves nothing behind.
+func checkCannotRestore(t *testing.T, s *snapshot, options lab.RestoreOptions, reason ...string) {
 	t.Helper()
 	lab.InstallActionScript(t, lab.Hook())
 	r, err := s.TryRestore(t, options)
 	if err == nil {
 		defer r.Kill(t)
-		t.Errorf("restored; want the reason %q", says)
+		t.Errorf("restored; want the reason %q", reason)
 		return
 	}
-	if log := s.RestoreLog(); !slices.ContainsFunc(says, func(text string) bool { return strings.Contains(log, text) }) {
-		t.Errorf("want %q in the log: %v\n%s", says, err, hookLines(log))
+	if log := s.RestoreLog(); !slices.ContainsFunc(reason, func(text string) bool { return strings.Contains(log, text) }) {
+		t.Errorf("want %q in the log: %v\n%s", reason, err, hookLines(log))
 	}
 }
 
-// TestFailedRestoreLeavesNoGroups fails restores after the program has created
+// TestFailedRestoreLeavesNoGroups makes restores fail after the program has created
 // control groups.
 func TestFailedRestoreLeavesNoGroups(t *testing.T) {
 	requireHook(t)
@@ -195,10 +194,10 @@ fi
 				t.Fatal("restored although an action script failed")
 			}
 			if !strings.Contains(readFile(t, seen), "mnt-covered.mount") {
-				t.Error("the program created no control group: the test shows nothing")
+				t.Error("the program created no control group: the test proves nothing")
 			}
 			lab.WaitNoneRunning(t, watcherLimit)
-			// What CRIU makes by itself some engines leave.
+			// Some engines leave the groups that CRIU creates.
 			for _, name := range s.GroupsLeft(t) {
 				if strings.HasSuffix(name, ".mount") || strings.HasSuffix(name, "system-modprobe.slice") {
 					t.Errorf("left: %s", name)

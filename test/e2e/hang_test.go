@@ -8,16 +8,16 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestHangsWithoutHook shows the trouble that the program cures, and so that
-// the other tests can fail: after a restore every direct automount is dead,
-// while systemd says that all is well.
+// TestHangsWithoutHook shows the hang without the program, so that the other tests can
+// fail: after a restore every direct automount is stale, while all units of systemd are
+// active.
 func TestHangsWithoutHook(t *testing.T) {
 	s := checkpoint(t)
 	r := restoreStale(t, s)
 	t.Logf("checkpoint %s, restore %s", s.Took, r.Took)
 
-	if changes := unitsThatNoticed(s.units, r.Units(t)); len(changes) > 0 {
-		t.Errorf("systemd noticed the restore:\n%s", strings.Join(changes, "\n"))
+	if changes := changedUnits(s.units, r.Units(t)); len(changes) > 0 {
+		t.Errorf("systemd logged a change after the restore:\n%s", strings.Join(changes, "\n"))
 	}
 	for i, o := range touchStale(t, r) {
 		switch a := lab.Accesses[i]; {
@@ -28,7 +28,7 @@ func TestHangsWithoutHook(t *testing.T) {
 		}
 	}
 
-	// A covered automount is as dead as an idle one: its cover hides that.
+	// A covered automount is stale, too: its cover hides that.
 	r.Unhide(t)
 	r.Uncover(t)
 	for i, o := range r.TouchUncovered(t, time.Second) {
@@ -38,8 +38,8 @@ func TestHangsWithoutHook(t *testing.T) {
 	}
 }
 
-// touchStale touches all accesses at the same time. What must answer has the time
-// of a busy machine for that, what must hang is let go sooner.
+// touchStale touches all accesses at the same time. Those that must answer have the time
+// limit for a busy machine, those that must hang a shorter one.
 func touchStale(t *testing.T, r *lab.Restored) []lab.Touch {
 	t.Helper()
 	var stale, others []lab.Access
@@ -65,8 +65,8 @@ func touchStale(t *testing.T, r *lab.Restored) []lab.Touch {
 	return touches
 }
 
-// TestNumbersChange checks the laboratory: a mount that got its old number by
-// chance would look repaired.
+// TestNumbersChange checks the laboratory: a mount that gets its old number by chance
+// would look repaired.
 func TestNumbersChange(t *testing.T) {
 	lab.RequireNode(t)
 	c := lab.Start(t, lab.Options{})

@@ -14,12 +14,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestHostileImages gives the program images that an attacker made. Where they
-// cannot be read nothing is preserved; else their lies concern mounts of this
-// very container, and are checked against what the kernel says.
+// TestHostileImages passes the program images that an attacker made. If they cannot be
+// read nothing is preserved; else false data concern only mounts of this container, and
+// are checked against the kernel's.
 func TestHostileImages(t *testing.T) {
 	s := hostileCheckpoint(t)
-	node := lookAtNode(t)
+	node := readNode(t)
 	same := func(b []byte) []byte { return b }
 	for name, change := range map[string]func(file string) error{
 		"huge":            func(file string) error { return os.Truncate(file, 1<<40) },
@@ -49,7 +49,7 @@ func TestHostileImages(t *testing.T) {
 				t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
 			}
 			result.Stderr += endAsCRIU(t, r).Stderr
-			refused(t, result, 0)
+			checkRefused(t, result, 0)
 			checkLog(t, result.Stderr)
 			r.Kill(t)
 		})
@@ -110,11 +110,11 @@ func swap(from, to string) func([]byte) []byte {
 }
 
 // TestHostileAnnotations calls the program as a runtime does, with a state whose
-// annotations ask for things, and names that lead elsewhere.
+// annotations ask for actions, and with names of paths elsewhere.
 func TestHostileAnnotations(t *testing.T) {
 	s := hostileCheckpoint(t)
 	r := restoreStale(t, s)
-	node := lookAtNode(t)
+	node := readNode(t)
 	state, err := json.Marshal(map[string]any{
 		"ociVersion": "1.0.2", "id": "../../../../tmp/escaped\nlevel=error", "status": "running", "pid": r.PID, "bundle": "/proc/1/root/etc",
 		"annotations": map[string]string{

@@ -12,8 +12,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// impostors are processes that hold the pipe of a mount of their own, and call
-// themselves what they are not.
+// impostors are processes that have the pipe of their own mount open, under false names.
 var impostors = map[string][]string{
 	"systemd, by prctl":      {lab.RoleProgram, "hold-pipe", "systemd"},
 	"automount, by prctl":    {lab.RoleProgram, "hold-pipe", "automount"},
@@ -28,12 +27,12 @@ var impostors = map[string][]string{
 	},
 }
 
-// TestHostileImpostors: whoever looks like a master is left alone, with his
-// mounts, and the others are repaired.
+// TestHostileImpostors: a process that looks like a master is not changed, nor are its
+// mounts; the other mounts are repaired.
 func TestHostileImpostors(t *testing.T) {
 	s := hostileCheckpoint(t)
 	r := restoreStale(t, s)
-	node := lookAtNode(t)
+	node := readNode(t)
 	pids := map[string]int{}
 	number := 0
 	for name, args := range impostors {
@@ -45,16 +44,16 @@ func TestHostileImpostors(t *testing.T) {
 		pids[name] = r.Attack(t, args...).PID
 	}
 	units := r.Units(t)
-	result, report := attacked(t, r.PID)
+	result, report := runAttacked(t, r.PID)
 	if result.Status != 3 {
 		t.Errorf("exit status %d, want 3", result.Status)
 	}
 	left := 0
 	for _, m := range report.Mounts {
-		switch ours := strings.HasPrefix(m.Path, "/impostor/"); {
-		case ours && m.Outcome != "unrepaired" && m.Outcome != "healthy":
+		switch impostor := strings.HasPrefix(m.Path, "/impostor/"); {
+		case impostor && m.Outcome != "unrepaired" && m.Outcome != "healthy":
 			t.Errorf("%s: %s (%s)", m.Path, m.Outcome, m.Reason)
-		case ours:
+		case impostor:
 			left++
 			t.Logf("%s, %s: %s", m.Path, m.Master.Kind, m.Reason)
 		case m.Outcome == "unrepaired":
@@ -66,13 +65,13 @@ func TestHostileImpostors(t *testing.T) {
 	}
 	for name, pid := range pids {
 		if strings.Contains(name, "automount's service") {
-			continue // its systemd ends what is left in a service that it starts anew
+			continue // its systemd kills the remaining processes of a service that it restarts
 		}
 		if err := syscall.Kill(pid, 0); err != nil {
 			t.Errorf("%s: process %d: %v", name, pid, err)
 		}
 	}
-	for _, name := range []string{"private-mounts.service", "holder.service"} {
+	for _, name := range []string{"private-mounts.service", "worker.service"} {
 		if now := r.Units(t)[name]; now != units[name] {
 			t.Errorf("%s: %+v, before %+v", name, now, units[name])
 		}
@@ -82,7 +81,7 @@ func TestHostileImpostors(t *testing.T) {
 	node.checkUnchanged(t)
 }
 
-// witness takes the place of automount's program and says that it was started.
+// witness replaces automount's program and writes a file when it is started.
 const witness = `#!/bin/bash
 touch /witness
 exec -a "$0" /opt/real/automount "$@"
@@ -103,8 +102,8 @@ func TestHostileDaemonProgram(t *testing.T) {
 	if err := os.WriteFile(root+"/automount", []byte(witness), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	node := lookAtNode(t)
-	_, report := attacked(t, r.PID)
+	node := readNode(t)
+	_, report := runAttacked(t, r.PID)
 	t.Log(outcomes(report))
 	if _, err := os.Stat(filepath.Join(s.Root(), "witness")); err == nil {
 		t.Error("the file in the place of the daemon's program was started")
@@ -118,17 +117,17 @@ func TestHostileDaemonProgram(t *testing.T) {
 	r.CheckUntouched(t)
 }
 
-// TestHostileDaemonDies ends automount at moments all over the repair. The run
-// ends in time, and the next one finds a container that can be repaired.
+// TestHostileDaemonDies kills automount at many points of the repair. The run ends in
+// time, and the next one can repair the container.
 func TestHostileDaemonDies(t *testing.T) {
 	s := hostileCheckpoint(t)
 	const steps = 12
 	for i := range steps {
 		r := restoreStale(t, s)
-		node := lookAtNode(t)
+		node := readNode(t)
 		daemon := r.HostPID(t, r.Units(t)["autofs.service"].MainPID)
 		time.AfterFunc(time.Duration(i)*7*time.Millisecond, func() { _ = syscall.Kill(daemon, syscall.SIGKILL) })
-		result, report := attacked(t, r.PID)
+		result, report := runAttacked(t, r.PID)
 		for _, m := range report.Mounts {
 			if m.Master.Kind == "systemd" && m.Outcome == "unrepaired" {
 				t.Errorf("%d ms: %s: %s", i*7, m.Path, m.Reason)

@@ -9,23 +9,23 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestHostileLinks has a process of the container exchange a folder above the
-// mount points with a link, over and over, while the program works there.
+// TestHostileLinks has a process of the container exchange a folder above the mount
+// points with a link, repeatedly, during a repair.
 func TestHostileLinks(t *testing.T) {
 	s := hostileCheckpoint(t)
 	for _, target := range []string{"/proc/1/root/mnt", "/proc/self/fd", "/proc/1/root", "../../../../../../..", "/"} {
 		t.Run(strings.ReplaceAll(target, "/", " "), func(t *testing.T) {
 			r := restoreStale(t, s)
-			node := lookAtNode(t)
+			node := readNode(t)
 			attack := r.Attack(t, lab.RoleProgram, "swap", "/mnt", target)
 			for _, strategy := range []string{"auto", "restart"} {
-				attacked(t, r.PID, "--strategy", strategy)
+				runAttacked(t, r.PID, "--strategy", strategy)
 			}
 			t.Log(strings.TrimSpace(attack.Stop(t, r.Container)))
-			// Covers of a unit that could not start again are held for later.
+			// Covers of a unit that could not start again are kept for later.
 			node.checkMounts(t)
 			r.CheckUntouched(t)
-			// The container may have broken its own mounts; nobody else's.
+			// The container may have broken its own mounts, but no others.
 			repairByHandAnyway(t, r)
 			r.Kill(t)
 			node.checkUnchanged(t)
@@ -33,10 +33,10 @@ func TestHostileLinks(t *testing.T) {
 	}
 }
 
-// repairByHandAnyway is repairByHand where the container may have damaged itself.
+// repairByHandAnyway is repairByHand for a container that may have damaged itself.
 func repairByHandAnyway(t *testing.T, r *lab.Restored) {
 	t.Helper()
-	attacked(t, r.PID)
+	runAttacked(t, r.PID)
 }
 
 // TestHostileManyMounts has as many mounts as the kernel allows in a namespace:
@@ -53,7 +53,7 @@ func TestHostileManyMounts(t *testing.T) {
 	} {
 		t.Run(where.name, func(t *testing.T) {
 			c := lab.StartHostile(t, "types", "/mnt/fake")
-			node := lookAtNode(t)
+			node := readNode(t)
 			args := append([]string{lab.RoleProgram, "mount-many", "/many", fmt.Sprint(where.count)}, where.source...)
 			c.Attack(t, args...)
 			count := strings.Count(c.MountTable(t), "\n")
@@ -61,7 +61,7 @@ func TestHostileManyMounts(t *testing.T) {
 			if count < 50_000 {
 				t.Errorf("only %d mounts", count)
 			}
-			attacked(t, c.PID)
+			runAttacked(t, c.PID)
 			state := fmt.Appendf(nil, `{"ociVersion":"1.0.2","id":"many","status":"running","pid":%d}`, c.PID)
 			result := lab.RunHook(t, state, nil, "poststart")
 			if result.Status != 0 || result.Took > hostileLimit {
@@ -74,26 +74,26 @@ func TestHostileManyMounts(t *testing.T) {
 	}
 }
 
-// TestHostileOvermounts has the container mount over the places that every
-// program uses. What is there is the container's own business: the node's mounts
-// stay, and when the places are free again, all is repaired.
+// TestHostileOvermounts has the container mount file systems over paths that every
+// program uses. The container may break itself; the node's mounts do not change, and
+// after an unmount all is repaired.
 func TestHostileOvermounts(t *testing.T) {
 	s := hostileCheckpoint(t)
 	for _, place := range []string{"/proc", "/tmp", "/run", "/sys", "/dev", "/mnt", "/"} {
 		t.Run(place, func(t *testing.T) {
 			r := restoreStale(t, s)
-			node := lookAtNode(t)
-			// Not through the shell of the container: there is none after "/".
+			node := readNode(t)
+			// Not through the shell of the container: there is none below a mount on "/".
 			r.Run(t, "mount", "-t", "tmpfs", "hostile", place)
-			_, report := attacked(t, r.PID)
+			_, report := runAttacked(t, r.PID)
 			t.Log(summary(report))
 			r.CheckUntouched(t)
 			node.checkUnchanged(t)
 			if place == "/" || place == "/proc" {
-				return // nobody gets it off again; a systemd without /proc hangs in jobs of its own
+				return // it cannot be unmounted; a systemd without /proc hangs in its own jobs
 			}
 			r.Run(t, "umount", "--lazy", place) // a systemd that re-executed itself uses it
-			attacked(t, r.PID)
+			runAttacked(t, r.PID)
 			r.CheckAnswers(t, lab.Accesses)
 			r.CheckAnswers(t, []lab.Access{{Path: lab.Covered + "/" + lab.Marker, Content: lab.Covered, About: "covered"}})
 			node.checkUnchanged(t)

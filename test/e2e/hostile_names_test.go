@@ -16,8 +16,8 @@ var forged = []string{
 	"e\u202elevel", "f\xff\xfe\x00"[:3], "g\" level=error msg=\"x", `h\nlevel=error`, "i\u0085j\u2028k",
 }
 
-// TestHostileNames has mount points, processes and reasons with such names. Each
-// record of the log stays one line, and the report stays JSON.
+// TestHostileNames has mount points, processes and reasons with such names. Each entry of
+// the log stays one line, and the report stays JSON.
 func TestHostileNames(t *testing.T) {
 	requireHook(t)
 	var paths []string
@@ -25,18 +25,18 @@ func TestHostileNames(t *testing.T) {
 		paths = append(paths, "/mnt/"+name)
 	}
 	c := lab.StartHostile(t, "names", paths...)
-	node := lookAtNode(t)
+	node := readNode(t)
 	for i, name := range []string{"x\nlevel=error", "automount", "y\x1b[2Jz"} {
 		c.Attack(t, lab.RoleProgram, "hold-pipe", name, "/held/"+forged[i])
 	}
-	result, report := attacked(t, c.PID, "--strategy", "reexec")
+	result, report := runAttacked(t, c.PID, "--strategy", "reexec")
 	if n := len(report.Mounts); n != len(forged)+3 {
 		t.Errorf("%d mounts in the report, want %d", n, len(forged)+3)
 	}
 	for _, m := range report.Mounts {
 		want := "unrepaired"
 		if m.Path == "/held/"+forged[1] {
-			want = "healthy" // the one that calls itself automount was started here
+			want = "healthy" // the process with the name automount was started here
 		}
 		if m.Outcome != want {
 			t.Errorf("%q: %s (%s), want %s", m.Path, m.Outcome, m.Reason, want)
@@ -72,7 +72,7 @@ func TestHostileNames(t *testing.T) {
 	node.checkUnchanged(t)
 }
 
-// TestHostileWaiterNames: the same for processes that wait.
+// TestHostileWaiterNames: the same for waiters.
 func TestHostileWaiterNames(t *testing.T) {
 	requireHook(t)
 	paths := []string{"/mnt/a\nlevel=error msg=forged"}
@@ -80,11 +80,11 @@ func TestHostileWaiterNames(t *testing.T) {
 	waiter := fmt.Sprintf(`printf 'x\nlevel=error' >/proc/$$/comm; echo ready; read line <%s/marker`, "$0")
 	c.Attack(t, "sh", "-c", waiter, paths[0])
 	c.WaitStuck(t, 1)
-	result, report := attacked(t, c.PID)
+	result, report := runAttacked(t, c.PID)
 	if len(report.Waiting) != 1 || report.Waiting[0].Command != "x\nlevel=error" {
 		t.Errorf("waiting: %+v", report.Waiting)
 	}
 	if !strings.Contains(result.Stderr, `waits on an automount`) {
-		t.Errorf("the log does not name who waits:\n%s", result.Stderr)
+		t.Errorf("the log does not name the waiters:\n%s", result.Stderr)
 	}
 }

@@ -11,18 +11,18 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// handsOver is an impostor that calls itself systemd and, when it is told, closes
-// the pipe of its mount: then only who got it reads it.
-const handsOver = `trap 'exec 6<&-; echo >/closed' USR1
+// pipePasser is an impostor with the name systemd that closes the pipe of its mount on a
+// signal: then only the process that received the pipe reads it.
+const pipePasser = `trap 'exec 6<&-; echo >/closed' USR1
 ` + impostorMount + `while :; do sleep 0.1; done
 `
 
-// TestHostilePipe has a container pass the pipe of its mount to a process of the
-// node, so that this seems to be the master. It is not contacted, and not signalled.
+// TestHostilePipe has a container pass the pipe of its mount to a process of the node,
+// which then seems to be the master. The program does not connect to it or signal it.
 func TestHostilePipe(t *testing.T) {
 	requireHook(t)
 	c := lab.Start(t, lab.Options{
-		Plain: true, Files: map[string]string{"/impostor": handsOver},
+		Plain: true, Files: map[string]string{"/impostor": pipePasser},
 		Args: []string{"/bin/bash", "-c", "cp /bin/bash /usr/local/systemd; exec /usr/local/systemd /impostor"},
 	})
 	root := filepath.Join(c.Bundle, "rootfs")
@@ -36,7 +36,7 @@ func TestHostilePipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitUntil(t, "the container has closed the pipe", func() bool { return exists(filepath.Join(root, "closed")) })
-	node := lookAtNode(t)
+	node := readNode(t)
 	for _, command := range []string{"inspect", "repair"} {
 		report, trace := tracedHook(t, command, c.PID)
 		checkOutside(t, report, "/mnt/fake")
@@ -50,8 +50,7 @@ func TestHostilePipe(t *testing.T) {
 	node.checkUnchanged(t)
 }
 
-// checkNoContact reports system calls with which another process is connected
-// to, signalled or traced.
+// checkNoContact fails on system calls that connect to, signal or trace another process.
 func checkNoContact(t *testing.T, command, trace string) {
 	t.Helper()
 	for line := range strings.Lines(trace) {
@@ -62,8 +61,8 @@ func checkNoContact(t *testing.T, command, trace string) {
 	}
 }
 
-// TestInjectedMaster has an administrator enter a container and serve a mount there.
-// It is not the container's: CRIU would neither dump nor restore it.
+// TestInjectedMaster has an administrator enter a container and serve a mount there. That
+// process is not the container's: CRIU would neither dump nor restore it.
 func TestInjectedMaster(t *testing.T) {
 	requireHook(t)
 	const path = "/mnt/injected"

@@ -14,68 +14,67 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// withoutPtrace is how a process that we start in a container runs with all
-// capabilities but CAP_SYS_PTRACE, as engines do not give that by default.
+// withoutPtrace is a command prefix for a process in a container with all capabilities
+// except CAP_SYS_PTRACE, which engines do not grant by default.
 var withoutPtrace = []string{"setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-all", "--"}
 
-// TestHostileSnoop has a process of the container try to open the program file
-// and the memory of whoever comes from outside, in a loop, while the program
-// works (the class of CVE-2019-5736). The process has all that the container has,
-// and so all that a process of ours has there.
+// TestHostileSnoop has a process of the container try to open the program file and the
+// memory of every process from outside, in a loop, during repairs (the class of
+// CVE-2019-5736). It has all capabilities of the container.
 func TestHostileSnoop(t *testing.T) {
 	requireHook(t)
 	s := take(t, lab.Options{Roles: true, Without: []string{"CAP_SYS_PTRACE"}})
 	before := sum(t, lab.Hook())
-	said := snooped(t, s, append(withoutPtrace, lab.RoleProgram, "snoop")...)
-	if strings.Contains(said, "OPEN") || strings.Contains(said, "BUSY") {
-		t.Errorf("processes of the program are open to the container:\n%s", said)
+	output := snoopRepairs(t, s, append(withoutPtrace, lab.RoleProgram, "snoop")...)
+	if strings.Contains(output, "OPEN") || strings.Contains(output, "BUSY") {
+		t.Errorf("processes of the program are open to the container:\n%s", output)
 	}
-	if !strings.Contains(said, "closed autofs-restore") {
-		t.Errorf("no process of the program was seen at all, so this shows nothing:\n%s", said)
+	if !strings.Contains(output, "closed autofs-restore") {
+		t.Errorf("no process of the program was seen, so the test proves nothing:\n%s", output)
 	}
 	if now := sum(t, lab.Hook()); now != before {
 		t.Error("the program file changed")
 	}
 }
 
-// TestHostileSnoopPtrace is the same with CAP_SYS_PTRACE, which opens every
-// process of the pid namespace. What is open then is a sealed copy, in which
-// nothing can be written, never the program file of the host.
+// TestHostileSnoopPtrace is the same with CAP_SYS_PTRACE, which allows opening every
+// process of the pid namespace. Then the program is a sealed copy, which cannot be
+// written, never the program file of the host.
 func TestHostileSnoopPtrace(t *testing.T) {
 	s := hostileCheckpoint(t)
-	said := snooped(t, s, lab.RoleProgram, "snoop")
+	output := snoopRepairs(t, s, lab.RoleProgram, "snoop")
 	var st unix.Stat_t
 	if err := unix.Stat(lab.Hook(), &st); err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(said, fmt.Sprintf("EXE %d:%d:", st.Dev, st.Ino)) {
-		t.Errorf("the program file of the host can be reached from the container:\n%s", said)
+	if strings.Contains(output, fmt.Sprintf("EXE %d:%d:", st.Dev, st.Ino)) {
+		t.Errorf("the program file of the host can be reached from the container:\n%s", output)
 	}
-	if strings.Contains(said, "WRITE exe") {
-		t.Errorf("a program file could be opened for writing:\n%s", said)
+	if strings.Contains(output, "WRITE exe") {
+		t.Errorf("a program file could be opened for writing:\n%s", output)
 	}
-	if !strings.Contains(said, "EXE ") {
-		t.Errorf("no process of the program was seen at all, so this shows nothing:\n%s", said)
+	if !strings.Contains(output, "EXE ") {
+		t.Errorf("no process of the program was seen, so the test proves nothing:\n%s", output)
 	}
 }
 
-// snooped has an attack look at runs that repair, each in a container of its own:
-// where all is repaired, a run has nothing to do. It returns what the attack wrote.
-func snooped(t *testing.T, s *snapshot, attack ...string) string {
+// snoopRepairs runs an attack during several repairs, each in a new container, since a
+// repaired one has nothing to do. It returns the attack's output.
+func snoopRepairs(t *testing.T, s *snapshot, attack ...string) string {
 	t.Helper()
-	var said strings.Builder
+	var output strings.Builder
 	for _, options := range [][]string{{"--strategy", "restart"}, {"--strategy", "auto"}} {
 		r := restoreStale(t, s)
 		a := r.Attack(t, attack...)
-		if _, report := attacked(t, r.PID, options...); report.Outcome == "nothing-to-do" {
-			t.Errorf("%q: there was nothing to do, so this shows nothing", options)
+		if _, report := runAttacked(t, r.PID, options...); report.Outcome == "nothing-to-do" {
+			t.Errorf("%q: there was nothing to do, so the test proves nothing", options)
 		}
 		text := a.Stop(t, r.Container)
 		t.Logf("%q: %s", options, text)
-		said.WriteString(text)
+		output.WriteString(text)
 		r.Kill(t)
 	}
-	return said.String()
+	return output.String()
 }
 
 func sum(t *testing.T, path string) string {
@@ -87,9 +86,9 @@ func sum(t *testing.T, path string) string {
 	return fmt.Sprint(info.Size(), info.ModTime(), readFile(t, path) == "")
 }
 
-// TestHostileEnvironment calls the program with an environment that would make
-// others run what the container brings (the class of CVE-2025-23266). Nothing of
-// it is run, and no process of the program passes it on.
+// TestHostileEnvironment calls the program with an environment that makes other programs
+// execute files of the container (the class of CVE-2025-23266). None is executed, and no
+// process of the program passes the environment on.
 func TestHostileEnvironment(t *testing.T) {
 	s := hostileCheckpoint(t)
 	dir := t.TempDir()
@@ -103,7 +102,7 @@ func TestHostileEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := restoreStale(t, s)
-	node := lookAtNode(t)
+	node := readNode(t)
 	seen := watchHelpers(t)
 	env := []string{
 		"LD_PRELOAD=" + dir + "/evil.so", "LD_LIBRARY_PATH=" + dir, "LD_AUDIT=" + dir + "/evil.so", "PATH=" + dir,
@@ -121,7 +120,7 @@ func TestHostileEnvironment(t *testing.T) {
 	helpers, passed := seen()
 	t.Logf("processes of the program: %q", helpers)
 	if len(helpers) == 0 {
-		t.Error("no process of the program was seen but itself, so this shows nothing")
+		t.Error("no other process of the program was seen, so the test proves nothing")
 	}
 	if len(passed) > 0 {
 		t.Errorf("the environment was passed on: %q", passed)
@@ -133,8 +132,8 @@ func TestHostileEnvironment(t *testing.T) {
 	node.checkUnchanged(t)
 }
 
-// watchHelpers looks, until the returned function is called, for processes that
-// the program starts, and for those that have its environment.
+// watchHelpers watches, until the returned function is called, for processes that the
+// program starts, and for those that have its environment.
 func watchHelpers(t *testing.T) func() (helpers, passed []string) {
 	t.Helper()
 	stop := make(chan struct{})

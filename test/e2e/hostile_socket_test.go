@@ -12,8 +12,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// fakeSockets are what lies in the place of systemd's socket, and the reason
-// that the program gives.
+// fakeSockets are files that replace systemd's socket, with the reason in the program's
+// report.
 var fakeSockets = []struct {
 	name, script, listen, reason string
 }{
@@ -30,12 +30,11 @@ var fakeSockets = []struct {
 	{name: "nothing", reason: "no such file"},
 }
 
-// TestHostileSocket puts something else in the place of the socket over which
-// systemd is spoken to. Nothing is done then, and nothing is lost.
+// TestHostileSocket replaces the socket of systemd. Nothing is changed then.
 func TestHostileSocket(t *testing.T) {
 	s := hostileCheckpoint(t)
 	r := restoreStale(t, s)
-	node := lookAtNode(t)
+	node := readNode(t)
 	mounts := withoutDaemon(r.MountTable(t))
 	r.Run(t, "mv", lab.PrivateSocket, lab.PrivateSocket+".real")
 	for _, fake := range fakeSockets {
@@ -46,14 +45,14 @@ func TestHostileSocket(t *testing.T) {
 			} else {
 				r.Run(t, "sh", "-ec", "cd /run/systemd; "+fake.script)
 			}
-			result, report := attacked(t, r.PID)
+			result, report := runAttacked(t, r.PID)
 			checkLeft(t, result, report, fake.reason)
 			r.Run(t, "rm", "-rf", lab.PrivateSocket)
 		})
 	}
 	t.Run("a process of the host listens", func(t *testing.T) {
 		asked := hostListens(t, inContainer(r.Container, lab.PrivateSocket))
-		result, report := attacked(t, r.PID)
+		result, report := runAttacked(t, r.PID)
 		checkLeft(t, result, report, "not the container's PID 1")
 		if text := asked(); text != "" {
 			t.Errorf("a process outside of the container was sent %q", text)
@@ -70,8 +69,8 @@ func TestHostileSocket(t *testing.T) {
 	r.CheckUntouched(t)
 }
 
-// hostListens has the test itself listen on a socket inside the container, and
-// returns what came.
+// hostListens makes the test itself listen on a socket inside the container, and returns
+// the received data.
 func hostListens(t *testing.T, path string) func() string {
 	t.Helper()
 	listener, err := net.Listen("unix", path)
@@ -102,18 +101,18 @@ func hostListens(t *testing.T, path string) func() string {
 	return stop
 }
 
-// TestHostileSystemd has a PID 1 that calls itself systemd, owns the socket and
-// the pipe, and answers as it likes. It is believed about itself only.
+// TestHostileSystemd has a PID 1 with the name systemd that owns the socket and the pipe,
+// and gives false answers. They affect only the container itself.
 func TestHostileSystemd(t *testing.T) {
 	requireHook(t)
 	s := &snapshot{Checkpoint: lab.StartHostile(t, "hangs", "/mnt/fake").Checkpoint(t)}
-	c := restoreStale(t, s).Container // one that was never restored is not spoken to
-	node := lookAtNode(t)
+	c := restoreStale(t, s).Container // the program does not connect to one that was not restored
+	node := readNode(t)
 	for _, style := range lab.BusStyles {
 		t.Run(style, func(t *testing.T) {
 			c.SetStyle(t, style)
 			mounts := c.MountTable(t)
-			result, report := attacked(t, c.PID)
+			result, report := runAttacked(t, c.PID)
 			checkLeft(t, result, report, "")
 			if now := c.MountTable(t); now != mounts {
 				t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
@@ -121,17 +120,17 @@ func TestHostileSystemd(t *testing.T) {
 		})
 	}
 	_ = os.Remove(filepath.Join(s.Root(), lab.HostileLog))
-	c.SetStyle(t, "names") // which agrees to a restart
-	result, report := attacked(t, c.PID, "--strategy", "restart")
+	c.SetStyle(t, "names") // which accepts a restart
+	result, report := runAttacked(t, c.PID, "--strategy", "restart")
 	checkLeft(t, result, report, "")
-	checkAsked(t, readFile(t, filepath.Join(s.Root(), lab.HostileLog)))
+	checkMessages(t, readFile(t, filepath.Join(s.Root(), lab.HostileLog)))
 	node.checkUnchanged(t)
 	c.CheckUntouched(t)
 }
 
-// checkAsked looks at what a systemd was asked that names the units of others:
-// jobs are for names that the program made of the path itself.
-func checkAsked(t *testing.T, log string) {
+// checkMessages checks the messages to a systemd that answers with other units' names: jobs
+// are only for unit names that the program made from the path.
+func checkMessages(t *testing.T, log string) {
 	t.Helper()
 	jobs := 0
 	for line := range strings.Lines(log) {
@@ -140,11 +139,11 @@ func checkAsked(t *testing.T, log string) {
 		}
 		jobs++
 		if !strings.Contains(line, `"`+lab.UnitName("/mnt/fake", "automount")+`"`) {
-			t.Errorf("asked for another unit: %s", line)
+			t.Errorf("request for another unit: %s", line)
 		}
 	}
 	if jobs == 0 {
-		t.Errorf("no job was asked for:\n%s", log)
+		t.Errorf("no job was requested:\n%s", log)
 	}
 }
 
@@ -157,7 +156,7 @@ func TestHostileSystemdRestored(t *testing.T) {
 	for _, style := range []string{"hangs-later", "dies-1"} {
 		t.Run(style, func(t *testing.T) {
 			c.SetStyle(t, style)
-			node := lookAtNode(t)
+			node := readNode(t)
 			r := restoreWithHook(t, s, lab.RestoreOptions{})
 			if r.Took > hostileLimit+hostileLimit/8 {
 				t.Errorf("the restore took %s", r.Took)
@@ -168,39 +167,39 @@ func TestHostileSystemdRestored(t *testing.T) {
 	}
 }
 
-// TestHostileSystemdDies has a PID 1 that ends at each message that it gets, and
-// so takes the container with it while the program works there.
+// TestHostileSystemdDies has a PID 1 that ends at each message, and with it the container
+// during the repair.
 func TestHostileSystemdDies(t *testing.T) {
 	requireHook(t)
 	c := lab.StartHostile(t, "types", "/mnt/fake")
 	s := &snapshot{Checkpoint: c.Checkpoint(t)}
-	node := lookAtNode(t)
+	node := readNode(t)
 	alive := 0
 	const most = 40
 	for n := 0; alive == 0 && n < most; n++ {
 		c.SetStyle(t, "dies-"+strconv.Itoa(n))
 		r := restoreStale(t, s)
-		begin := readFile(t, "/proc/self/mountinfo")
-		result, _ := attacked(t, r.PID, "--strategy", "restart")
+		before := readFile(t, "/proc/self/mountinfo")
+		result, _ := runAttacked(t, r.PID, "--strategy", "restart")
 		if result.Status != 1 {
-			t.Errorf("it died at message %d: exit status %d: %s", n+1, result.Status, result.Stderr)
+			t.Errorf("it ended at message %d: exit status %d: %s", n+1, result.Status, result.Stderr)
 		}
-		if now := readFile(t, "/proc/self/mountinfo"); now != begin {
-			t.Errorf("it died at message %d: mounts of the node:\n%s\nbefore:\n%s", n+1, now, begin)
+		if now := readFile(t, "/proc/self/mountinfo"); now != before {
+			t.Errorf("it ended at message %d: mounts of the node:\n%s\nbefore:\n%s", n+1, now, before)
 		}
 		if survives(r.PID) {
-			alive++ // there were not so many messages
+			alive++ // there were fewer messages
 		}
 		r.Kill(t)
 	}
 	if alive == 0 {
-		t.Errorf("it died at each of %d messages", most)
+		t.Errorf("it ended at each of %d messages", most)
 	}
 	node.checkUnchanged(t)
 }
 
-// survives reports whether a process goes on. One that dies is seen for a moment
-// longer than the run whose message it died of.
+// survives reports whether a process still runs a short time after the run whose message
+// may have ended it.
 func survives(pid int) bool {
 	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe"); err != nil {

@@ -14,36 +14,35 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// Tests whose names begin with TestHostile have containers that attack the
-// program while it works on them. What they have in common: nothing changes
-// outside of the container, the run ends in time, and its log is its own.
+// In tests with the prefix TestHostile the container attacks the program during a repair.
+// They all check that nothing changes outside the container, that the run ends in time,
+// and that its log has only its own lines.
 
 var (
 	hostileOnce   sync.Once
-	hostileCommon *snapshot
+	hostileShared *snapshot
 )
 
 // hostileCheckpoint is the standard container with the programs of attackers.
 func hostileCheckpoint(t *testing.T) *snapshot {
 	t.Helper()
 	requireHook(t)
-	hostileOnce.Do(func() { hostileCommon = take(t, lab.Options{Roles: true}) })
-	if hostileCommon == nil {
-		t.Fatal("the checkpoint that the tests of attacks share could not be made; the first of them says why")
+	hostileOnce.Do(func() { hostileShared = take(t, lab.Options{Roles: true}) })
+	if hostileShared == nil {
+		t.Fatal("the checkpoint that the tests of attacks share could not be made: see the first failure")
 	}
-	return hostileCommon
+	return hostileShared
 }
 
-// node is what no container may change: the node's own mounts.
+// node has the state that no container may change: the node's own mounts.
 type node struct{ mounts string }
 
-func lookAtNode(t *testing.T) node {
+func readNode(t *testing.T) node {
 	t.Helper()
 	return node{readFile(t, "/proc/self/mountinfo")}
 }
 
-// checkUnchanged reports what changed on the node, and processes of the program
-// that are left.
+// checkUnchanged checks the node's mounts, and that no process of the program is left.
 func (n node) checkUnchanged(t *testing.T) {
 	t.Helper()
 	n.checkMounts(t)
@@ -57,19 +56,19 @@ func (n node) checkMounts(t *testing.T) {
 	}
 }
 
-// hostileLimit is for a run of the program, whose own limit is 8 s.
+// hostileLimit is the time limit of a run of the program, whose own deadline is 8 s.
 const hostileLimit = 8500 * time.Millisecond
 
-// attacked runs the program on a hostile container, and checks its log, its
+// runAttacked runs the program on a hostile container, and checks its log, its
 // report and its time.
-func attacked(t *testing.T, pid int, options ...string) (lab.Result, lab.Report) {
+func runAttacked(t *testing.T, pid int, options ...string) (lab.Result, lab.Report) {
 	t.Helper()
 	result := lab.RunHook(t, nil, nil, append([]string{"repair", strconv.Itoa(pid), "--json"}, options...)...)
 	checkLog(t, result.Stderr)
 	if result.Took > hostileLimit {
 		t.Errorf("the run took %s", result.Took)
 	}
-	if len(result.Stdout) == 0 { // only when it had to be ended
+	if len(result.Stdout) == 0 { // only if its end was forced
 		t.Logf("exit status %d after %s, no report: %s", result.Status, result.Took, result.Stderr)
 		return result, lab.Report{}
 	}
@@ -90,21 +89,21 @@ func firstReason(report lab.Report) string {
 	return report.Outcome
 }
 
-// record is a line of the log: a level, and a message that is quoted if it is
-// more than a word.
-var record = regexp.MustCompile(`^level=(info|warning|error) msg=("(\\.|[^"\\[:cntrl:]])*"|[^ "=[:cntrl:]]+)$`)
+// logLine matches a line of the log: a level, and a message that is quoted if it is more
+// than a word.
+var logLine = regexp.MustCompile(`^level=(info|warning|error) msg=("(\\.|[^"\\[:cntrl:]])*"|[^ "=[:cntrl:]]+)$`)
 
-// checkLog reports lines that are not records of the program's own.
+// checkLog checks that all lines were written by the program's logger.
 func checkLog(t *testing.T, log string) {
 	t.Helper()
 	for line := range strings.Lines(log) {
-		if !record.MatchString(strings.TrimSuffix(line, "\n")) {
-			t.Errorf("not a record of the log: %q", line)
+		if !logLine.MatchString(strings.TrimSuffix(line, "\n")) {
+			t.Errorf("not a line of the log: %q", line)
 		}
 	}
 }
 
-// checkLeft wants all mounts of systemd left as they are, for the given reason.
+// checkLeft checks that all mounts of systemd are unrepaired, for the given reason.
 func checkLeft(t *testing.T, result lab.Result, report lab.Report, reason string) {
 	t.Helper()
 	if result.Status != 1 && result.Status != 3 {
@@ -125,8 +124,8 @@ func checkLeft(t *testing.T, result lab.Result, report lab.Report, reason string
 	}
 }
 
-// inContainer is the path on the node of a file of the container, also of one
-// on a mount of its own.
+// inContainer returns the path on the node of a file of the container, also of one on
+// another mount.
 func inContainer(c *lab.Container, path string) string {
 	return "/proc/" + strconv.Itoa(c.PID) + "/root" + path
 }

@@ -10,12 +10,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// installed is where install puts the program.
+// installed is the path of the installed program.
 const installed = "/usr/libexec/oci/hooks.d/autofs-restore-hook"
 
-// nodeFiles describes every file of the node: name, kind, mode, owner, size and
-// link, the date of all but folders, and the content of those that an
-// installation is near. dpkg's own records are left out.
+// nodeFiles describes every file of the node: name, kind, mode, owner, size and link, the
+// date except of folders, and the content of files that an installation may change.
+// dpkg's own data are left out.
 func nodeFiles(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("sh", "-c", `
@@ -28,7 +28,7 @@ func nodeFiles(t *testing.T) string {
 	return string(out)
 }
 
-// checkNodeFiles reports what is different from before.
+// checkNodeFiles reports differences from before.
 func checkNodeFiles(t *testing.T, before string) {
 	t.Helper()
 	for _, change := range lab.Changes(strings.Split(before, "\n"), strings.Split(nodeFiles(t), "\n")) {
@@ -36,8 +36,8 @@ func checkNodeFiles(t *testing.T, before string) {
 	}
 }
 
-// succeeds runs the program, which must end with 0, and returns what it wrote.
-func succeeds(t *testing.T, args ...string) string {
+// mustRun runs the program, which must exit with 0, and returns its output.
+func mustRun(t *testing.T, args ...string) string {
 	t.Helper()
 	r := lab.RunHook(t, nil, nil, args...)
 	if r.Status != 0 {
@@ -46,21 +46,20 @@ func succeeds(t *testing.T, args ...string) string {
 	return string(r.Stdout)
 }
 
-// restoreInstalled restores a container on a node where the program is
-// installed, with nothing else done.
+// restoreInstalled restores a container on a node where the program is installed, without
+// further preparation.
 func restoreInstalled(t *testing.T, s *snapshot) {
 	t.Helper()
 	doctor(t)
 	r := s.Restore(t, lab.RestoreOptions{})
 	checkWorks(t, s, r)
 	if text := doctor(t); !strings.Contains(text, "OK    reports              1 of the last 1") {
-		t.Errorf("doctor says nothing of the report:\n%s", text)
+		t.Errorf("doctor does not list the report:\n%s", text)
 	}
 	r.Kill(t)
 }
 
-// doctor asks the installed program, which must have nothing to say against the
-// node.
+// doctor runs doctor of the installed program, which must find no problem of the node.
 func doctor(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command(installed, "doctor").CombinedOutput()
@@ -78,20 +77,20 @@ func TestInstall(t *testing.T) {
 	if err := os.RemoveAll("/run/autofs-restore-hook"); err != nil {
 		t.Fatal(err)
 	}
-	for name, args := range map[string][]string{"what the machine needs": nil, "everything": {"--engine", "all"}} {
+	for name, args := range map[string][]string{"the machine's engines": nil, "everything": {"--engine", "all"}} {
 		t.Run(name, func(t *testing.T) {
 			before := nodeFiles(t)
 			if r := lab.RunHook(t, nil, nil, "doctor"); r.Status != 2 || !strings.Contains(strings.Join(strings.Fields(string(r.Stdout)), " "), "nothing calls the program next: autofs-restore-hook install") {
 				t.Errorf("doctor, before: exit status %d\n%s", r.Status, r.Stdout)
 			}
-			succeeds(t, append([]string{"install", "--dry-run"}, args...)...)
+			mustRun(t, append([]string{"install", "--dry-run"}, args...)...)
 			checkNodeFiles(t, before)
-			t.Logf("\n%s", succeeds(t, append([]string{"install"}, args...)...))
-			if text := succeeds(t, append([]string{"install"}, args...)...); !strings.Contains(text, "nothing to change") {
+			t.Logf("\n%s", mustRun(t, append([]string{"install"}, args...)...))
+			if text := mustRun(t, append([]string{"install"}, args...)...); !strings.Contains(text, "nothing to change") {
 				t.Errorf("the second time: %s", text)
 			}
 			restoreInstalled(t, s)
-			t.Logf("\n%s", succeeds(t, "uninstall"))
+			t.Logf("\n%s", mustRun(t, "uninstall"))
 			checkNodeFiles(t, before)
 			if files := lab.RunFiles(t); len(files) > 0 {
 				t.Errorf("left: %q", files)
@@ -100,7 +99,7 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// TestInstallOldCRIU has a stand-in for CRIU that says it is too old. Nothing is
+// TestInstallOldCRIU has a stand-in for CRIU with a version that is too old. Nothing is
 // written.
 func TestInstallOldCRIU(t *testing.T) {
 	requireHook(t)

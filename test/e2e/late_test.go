@@ -16,9 +16,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestLateRepair restores without the program and repairs by hand, without
-// images, while two processes wait: systemd's state tells what is stale, and no
-// unit notices.
+// TestLateRepair restores without the program and repairs by hand, without images, with
+// two waiters: systemd's state shows which mounts are stale, and no unit changes.
 func TestLateRepair(t *testing.T) {
 	requireHook(t)
 	for _, suite := range systemdVersions {
@@ -28,8 +27,8 @@ func TestLateRepair(t *testing.T) {
 	}
 }
 
-// TestLateRepairNested is the same where other mount namespaces show the mounts
-// of automount too.
+// TestLateRepairNested is the same where other mount namespaces show the mounts of
+// automount, too.
 func TestLateRepairNested(t *testing.T) {
 	requireHook(t)
 	lateRepair(t, lab.Options{Files: nestedFiles()}, systemdAccesses()[0])
@@ -66,8 +65,8 @@ func lateRepair(t *testing.T, options lab.Options, waiting ...lab.Access) {
 	r.CheckUntouched(t)
 }
 
-// checkSameSuperblocks wants at every automount of the nested namespaces the one
-// that is in the main one.
+// checkSameSuperblocks checks that every automount of the nested namespaces has the
+// superblock of the main one.
 func checkSameSuperblocks(t *testing.T, r *lab.Restored, units map[string]lab.Unit) {
 	t.Helper()
 	main := lab.Autofs(t, r.PID)
@@ -80,24 +79,24 @@ func checkSameSuperblocks(t *testing.T, r *lab.Restored, units map[string]lab.Un
 	}
 }
 
-// checkUnitsButMounted reports every unit that is not as it was at the
-// checkpoint, but for the mounts that the waiters asked for.
+// checkUnitsButMounted reports every unit that has changed since the checkpoint, except
+// the mounts that the waiters triggered.
 func checkUnitsButMounted(t *testing.T, s *snapshot, r *lab.Restored, waiting []lab.Access) {
 	t.Helper()
-	for _, change := range unitsThatNoticed(s.units, r.Settle(t)) {
+	for _, change := range changedUnits(s.units, r.Settle(t)) {
 		unit, _, _ := strings.Cut(change, ": ")
 		mounted := slices.ContainsFunc(waiting, func(a lab.Access) bool { return unit == lab.UnitName(filepath.Dir(a.Path), "mount") })
 		automount := mounted || slices.ContainsFunc(waiting, func(a lab.Access) bool {
 			return unit == lab.UnitName(filepath.Dir(a.Path), "automount") && strings.Contains(change, "SubState:running")
 		})
 		if !automount {
-			t.Errorf("a unit noticed the repair: %s", change)
+			t.Errorf("a unit has changed by the repair: %s", change)
 		}
 	}
 }
 
-// TestOtherClock has a systemd that remembers the activation of its units as an
-// hour earlier or later than the node's clock would have it.
+// TestOtherClock has a systemd that remembers an activation of its units one hour before
+// or after the time of the node's clock.
 func TestOtherClock(t *testing.T) {
 	requireHook(t)
 	for name, shift := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
@@ -117,9 +116,8 @@ func TestOtherClock(t *testing.T) {
 	}
 }
 
-// shiftActivation has a systemd of version 252 remember another time of the
-// activation of its automounts: while it is about to execute itself, lines are
-// added to its state.
+// shiftActivation makes a systemd of version 252 remember another time of the activation
+// of its automounts: when it is about to execute itself, lines are added to its state.
 func shiftActivation(t *testing.T, c *lab.Container, shift time.Duration) {
 	t.Helper()
 	cmd := exec.Command("strace", "-qq", "-o", "/dev/null", "-e", "trace=execve", "-e", "inject=execve:delay_enter=1000000", "-p", strconv.Itoa(c.PID))
@@ -159,12 +157,12 @@ func shiftActivation(t *testing.T, c *lab.Container, shift time.Duration) {
 	})
 	text := c.Run(t, "systemctl", "show", "--timestamp=unix", "--property=ActiveEnterTimestamp", lab.UnitName(lab.Idle, "automount"))
 	if want := fmt.Sprintf("ActiveEnterTimestamp=@%d\n", at/1_000_000); text != want {
-		t.Fatalf("%q, want %q: this shows nothing", text, want)
+		t.Fatalf("%q, want %q: the test proves nothing", text, want)
 	}
 }
 
-// TestRecordsLost has all that the program recorded removed between Preserve and
-// Repair, and before a second repair: systemd is asked, and nothing is restarted.
+// TestRecordsLost removes all files of the journal between Preserve and Repair, and
+// before a second repair: systemd's state decides, and no unit is restarted.
 func TestRecordsLost(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
@@ -178,8 +176,8 @@ func TestRecordsLost(t *testing.T) {
 				t.Errorf("run %d: %s: %s (%s)", i, m.Path, m.Outcome, m.Reason)
 			}
 		}
-		for _, change := range unitsThatNoticed(s.units, r.Settle(t)) {
-			t.Errorf("run %d: a unit noticed: %s", i, change)
+		for _, change := range changedUnits(s.units, r.Settle(t)) {
+			t.Errorf("run %d: a unit has changed: %s", i, change)
 		}
 		if i == 0 {
 			if out, err := exec.Command("sh", "-c", forget).CombinedOutput(); err != nil {
@@ -187,7 +185,7 @@ func TestRecordsLost(t *testing.T) {
 			}
 		}
 		if i < 2 {
-			repairByHand(t, r) // at last it remembers
+			repairByHand(t, r) // now it remembers
 		}
 	}
 	r.CheckAnswers(t, lab.Accesses)
@@ -196,8 +194,8 @@ func TestRecordsLost(t *testing.T) {
 	r.CheckUntouched(t)
 }
 
-// TestNeverRestored: a systemd that was started here does not re-execute itself,
-// also if it did so before, but on demand, and then nothing is to be corrected.
+// TestNeverRestored: a systemd that was started here is re-executed only on request, also
+// if it has re-executed itself before; then there is nothing to correct.
 func TestNeverRestored(t *testing.T) {
 	requireHook(t)
 	c := lab.Start(t, lab.Options{})
@@ -206,7 +204,7 @@ func TestNeverRestored(t *testing.T) {
 	check := func(what, reason string, options ...string) {
 		t.Helper()
 		report := repairByHand(t, &lab.Restored{Container: c}, options...)
-		if report.Outcome != "nothing-to-do" && len(options) == 0 { // on demand automount may reload
+		if report.Outcome != "nothing-to-do" && len(options) == 0 { // on request automount may reload
 			t.Errorf("%s: outcome %s", what, report.Outcome)
 		}
 		for _, m := range report.Mounts {
@@ -231,14 +229,14 @@ func TestNeverRestored(t *testing.T) {
 	if now := listens(); now == before {
 		t.Error("systemd did not re-execute itself")
 	}
-	for _, change := range unitsThatNoticed(units, c.Settle(t)) {
-		t.Errorf("a unit noticed: %s", change)
+	for _, change := range changedUnits(units, c.Settle(t)) {
+		t.Errorf("a unit has changed: %s", change)
 	}
 }
 
-// TestReexecutedBeforeRepair has a restored systemd re-execute itself, as the
-// upgrade of its package does: it keeps the wrong numbers, and looks like one that
-// was started here.
+// TestReexecutedBeforeRepair makes a restored systemd re-execute itself, as the upgrade
+// of its package does: it keeps the wrong numbers, and looks like one that was started
+// here.
 func TestReexecutedBeforeRepair(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
@@ -251,9 +249,8 @@ func TestReexecutedBeforeRepair(t *testing.T) {
 	checkNoWaiters(t, r.Container)
 }
 
-// TestCheckpointedWhileBroken has a container checkpointed that was restored
-// without the program: its systemd remembers numbers that the images do not have.
-// They cannot show that, but its state does.
+// TestCheckpointedWhileBroken checkpoints a container that was restored without the
+// program: its systemd remembers numbers that the images do not have, but its state has.
 func TestCheckpointedWhileBroken(t *testing.T) {
 	requireHook(t)
 	c := lab.Start(t, lab.Options{})
@@ -263,7 +260,7 @@ func TestCheckpointedWhileBroken(t *testing.T) {
 	r := restoreWithHook(t, broken, lab.RestoreOptions{})
 	waiting := systemdAccesses()[:1]
 	ended := startAccesses(t, r, waiting)
-	report := repairByHand(t, r) // a waiter is a reason to ask, whatever was preserved
+	report := repairByHand(t, r) // with a waiter systemd is asked, even about preserved mounts
 	checkAnswered(t, waiting, <-ended)
 	for _, m := range report.Mounts {
 		if m.Master.Kind == "systemd" && m.Outcome != "reexecuted" {

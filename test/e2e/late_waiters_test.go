@@ -9,7 +9,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// automountAccesses are those of direct maps, which hang after a restore.
+// automountAccesses returns the accesses to direct maps, which hang after a restore.
 func automountAccesses() []lab.Access {
 	var list []lab.Access
 	for _, a := range lab.Accesses {
@@ -30,10 +30,9 @@ func waitersReleased(report lab.Report, path string) int {
 	return n
 }
 
-// TestLateRepairFreesEverybody repairs a container in which 20 processes are
-// stuck, on mounts of systemd and of automount. No file was opened on any of
-// them before. All go on, without an error.
-func TestLateRepairFreesEverybody(t *testing.T) {
+// TestLateRepairReleasesAll repairs a container with 20 waiters on mounts of systemd and
+// of automount, of which no root was opened before. All resume without an error.
+func TestLateRepairReleasesAll(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
 	r := restoreStale(t, s)
@@ -62,10 +61,10 @@ func TestLateRepairFreesEverybody(t *testing.T) {
 	r.CheckUntouched(t)
 }
 
-// TestLateRestartNamesWhoIsStuck restarts units while processes wait on the old
-// mounts, which are closed to everybody but systemd: they cannot be let go, so
-// the report names each, and the administrator may end them.
-func TestLateRestartNamesWhoIsStuck(t *testing.T) {
+// TestLateRestartNamesWaiters restarts units with waiters on the old mounts, which only
+// systemd can open: the waiters cannot be released, so the report names each, and the
+// administrator may kill them.
+func TestLateRestartNamesWaiters(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
 	r := restoreStale(t, s)
@@ -76,7 +75,7 @@ func TestLateRestartNamesWhoIsStuck(t *testing.T) {
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json", "--strategy", "restart")
 	report := lab.ParseReport(t, result.Stdout)
 	if len(report.Waiting) != len(waiting) {
-		t.Errorf("report names %d processes that wait, want %d: %+v", len(report.Waiting), len(waiting), report.Waiting)
+		t.Errorf("report: %d waiters, want %d: %+v", len(report.Waiting), len(waiting), report.Waiting)
 	}
 	for _, w := range report.Waiting {
 		if w.PID == 0 || w.Command != "cat" || w.Path == "" {
@@ -94,7 +93,7 @@ func TestLateRestartNamesWhoIsStuck(t *testing.T) {
 	r.CheckAnswers(t, lab.Accesses)
 }
 
-// TestKillWaiters ends, on demand, those who cannot be let go.
+// TestKillWaiters kills, on request, waiters that cannot be released.
 func TestKillWaiters(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
@@ -116,7 +115,7 @@ func TestKillWaiters(t *testing.T) {
 	}
 	for _, o := range <-ended {
 		if o.Hung || !o.Failed {
-			t.Errorf("%s; want it to be ended", o)
+			t.Errorf("%s; want it to be killed", o)
 		}
 	}
 	if took := time.Since(began); took > waiterLimit {

@@ -16,7 +16,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// idleAutomounts are the files of a container with that many idle automounts.
+// idleAutomounts returns the files of a container with that many idle automounts.
 func idleAutomounts(count int) (files map[string]string, accesses []lab.Access) {
 	const dir = "/etc/systemd/system/"
 	files = map[string]string{}
@@ -42,7 +42,7 @@ func takeMany(t *testing.T, count int) (*snapshot, []lab.Access) {
 	return &snapshot{Checkpoint: c.Checkpoint(t)}, accesses
 }
 
-// checkAllCured wants every mount of the report cured.
+// checkAllCured checks that every mount of the report is cured.
 func checkAllCured(t *testing.T, report lab.Report, count int) {
 	t.Helper()
 	outcomes := make(map[string]int)
@@ -55,7 +55,7 @@ func checkAllCured(t *testing.T, report lab.Report, count int) {
 	}
 }
 
-// spread picks some of many accesses: systemd mounts them one after the other.
+// spread selects some of many accesses: systemd mounts them one after the other.
 func spread(accesses []lab.Access, count int) []lab.Access {
 	var picked []lab.Access
 	for i := range count {
@@ -102,8 +102,7 @@ func checkPeak(t *testing.T, k *lab.Killer, bound int) {
 	}
 }
 
-// TestFewDescriptors restores more automounts than the program may have files
-// open.
+// TestFewDescriptors restores more automounts than the program's limit of open files.
 func TestFewDescriptors(t *testing.T) {
 	requireHook(t)
 	for _, count := range []int{120} {
@@ -119,7 +118,7 @@ func TestFewDescriptors(t *testing.T) {
 			checkAllCured(t, r.ReadReport(t), count)
 			r.CheckAnswers(t, spread(accesses, 20))
 			checkNoWaiters(t, r.Container)
-			lab.WaitNoneRunning(t, holderLimit)
+			lab.WaitNoneRunning(t, helperLimit)
 		})
 	}
 }
@@ -134,7 +133,7 @@ func TestLittleMemory(t *testing.T) {
 	checkAllCured(t, r.ReadReport(t), 120)
 	r.CheckAnswers(t, spread(accesses, 10))
 	checkNoWaiters(t, r.Container)
-	lab.WaitNoneRunning(t, holderLimit)
+	lab.WaitNoneRunning(t, helperLimit)
 }
 
 // memoryGroup makes a control group with a limit.
@@ -143,9 +142,9 @@ func memoryGroup(t *testing.T, limit int) string {
 	return limitedGroup(t, "memory", map[bool]string{true: "memory.max", false: "memory.limit_in_bytes"}, limit, t.TempDir())
 }
 
-// limitedGroup makes a control group with a limit: of version 2, or of the
-// host's version 1, which is mounted on a folder. limits are the names of the
-// limit's file with version 2 (true) and 1.
+// limitedGroup makes a control group with a limit: of version 2, or of the host's version
+// 1, which is mounted on a folder. limits are the names of the limit's file in version 2
+// (true) and 1.
 func limitedGroup(t *testing.T, controller string, limits map[bool]string, limit int, folder string) string {
 	t.Helper()
 	root, file := "/sys/fs/cgroup", limits[true]
@@ -164,7 +163,7 @@ func limitedGroup(t *testing.T, controller string, limits map[bool]string, limit
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for end := time.Now().Add(holderLimit); ; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(helperLimit); ; time.Sleep(20 * time.Millisecond) {
 			if err := os.Remove(group); err == nil || errors.Is(err, os.ErrNotExist) {
 				return
 			} else if time.Now().After(end) {

@@ -1,8 +1,8 @@
-// Package e2e drives the program as people and engines do: real systemd
-// containers, really checkpointed and restored by CRIU.
+// Package e2e runs the program as people and engines do: with real systemd containers
+// that CRIU really checkpoints and restores.
 //
-// Run it with `make test-e2e`. With HOOK=/bin/true the same tests show what
-// happens without the program: they fail.
+// Run it with `make test-e2e`. With HOOK=/bin/true the same tests show the hang without
+// the program: they fail.
 package e2e
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// snapshot is a container in files, with its state right before the checkpoint.
+// snapshot is a checkpoint, with the container's state right before it.
 type snapshot struct {
 	*lab.Checkpoint
 	units   map[string]lab.Unit
@@ -43,14 +43,14 @@ var (
 	common *snapshot
 )
 
-// checkpoint is shared by all tests that can do with the standard container:
-// restoring it takes a tenth of a second, making it two seconds.
+// checkpoint is shared by all tests that can use the standard container: restoring it
+// takes a tenth of a second, making it two seconds.
 func checkpoint(t *testing.T) *snapshot {
 	t.Helper()
 	lab.RequireNode(t)
 	once.Do(func() { common = take(t, lab.Options{}) })
 	if common == nil {
-		t.Fatal("the checkpoint that all tests share could not be made; the first of them says why")
+		t.Fatal("the checkpoint that all tests share could not be made: see the first failure")
 	}
 	return common
 }
@@ -73,22 +73,22 @@ func restoreWithHook(t *testing.T, s *snapshot, options lab.RestoreOptions) *lab
 	t.Logf("restored in %s with %s", r.Took, lab.Hook())
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("CRIU's log, with what the program wrote:\n%s", hookLines(r.Log))
+			t.Logf("The program's lines in CRIU's log:\n%s", hookLines(r.Log))
 		}
 	})
 	return r
 }
 
-// restoreStale restores without the program, with the control groups that CRIU
-// needs: without those the restore fails (TestFailsWithoutGroups).
+// restoreStale restores without the program, but with the control groups that CRIU needs:
+// without those the restore fails (TestFailsWithoutGroups).
 func restoreStale(t *testing.T, s *snapshot) *lab.Restored {
 	t.Helper()
 	s.InstallGroupsOnly(t)
 	return s.Restore(t, lab.RestoreOptions{})
 }
 
-// checkUncovered takes the covers away, after reading what the upper one hid,
-// and reports covered automounts that do not bring a new file system.
+// checkUncovered unmounts the covers, after reading the mounts beneath the upper one, and
+// reports covered automounts that do not mount a new file system.
 func checkUncovered(t *testing.T, c *lab.Container) {
 	t.Helper()
 	c.Unhide(t)
@@ -101,8 +101,8 @@ func checkUncovered(t *testing.T, c *lab.Container) {
 	}
 }
 
-// checkNoWaiters looks more than once: who is stuck stays stuck, who mounts
-// something sleeps in the same way for a moment.
+// checkNoWaiters looks several times: a stuck process keeps waiting, one that triggers a
+// mount waits only for a short time.
 func checkNoWaiters(t *testing.T, c *lab.Container) {
 	t.Helper()
 	for deadline := time.Now().Add(lab.TouchLimit); ; time.Sleep(5 * time.Millisecond) {

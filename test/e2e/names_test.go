@@ -9,7 +9,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestInspectByName names containers of each runtime by what the runtime calls them.
+// TestInspectByName inspects containers of each runtime by the name that the runtime uses.
 func TestInspectByName(t *testing.T) {
 	requireHook(t)
 	lab.RequireNode(t)
@@ -41,8 +41,7 @@ func TestInspectByName(t *testing.T) {
 	}
 }
 
-// TestRepairAll repairs a container that was restored without the program and is not
-// named at all.
+// TestRepairAll repairs all containers, one of which was restored without the program.
 func TestRepairAll(t *testing.T) {
 	requireHook(t)
 	r := restoreStale(t, checkpoint(t))

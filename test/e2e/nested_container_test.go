@@ -30,8 +30,8 @@ exec env container=lab /sbin/init
 `
 )
 
-// nestedUnits are the units of the outer container that start the inner one, and of
-// the inner one its automounts: one at a path that the outer one has as well.
+// nestedUnits are the units of the outer container that start the inner one, and the
+// automounts of the inner one: one has a path that the outer one has as well.
 func nestedUnits() (outer, within map[string]string) {
 	units := "/etc/systemd/system/"
 	outer = map[string]string{
@@ -49,8 +49,8 @@ func nestedUnits() (outer, within map[string]string) {
 	return outer, within
 }
 
-// TestContainerInContainer has a systemd in a container inside the container. Its
-// mounts are reported under its own namespace, and it is asked itself.
+// TestContainerInContainer has a systemd in a container inside the container. Its mounts
+// are reported under its own namespace, and it is re-executed itself.
 func TestContainerInContainer(t *testing.T) {
 	requireHook(t)
 	outer, within := nestedUnits()
@@ -94,28 +94,28 @@ func TestContainerInContainer(t *testing.T) {
 			t.Errorf("%s: of the inner container: %v", command, found)
 		}
 	}
-	for _, change := range append(unitsThatNoticed(units, c.Units(t)), unitsThatNoticed(nestedUnits, nested.Units(t))...) {
-		if !strings.Contains(change, ": not loaded, now") { // mounts that it had not noticed yet
+	for _, change := range append(changedUnits(units, c.Units(t)), changedUnits(nestedUnits, nested.Units(t))...) {
+		if !strings.Contains(change, ": not loaded, now") { // mounts that systemd had not seen yet
 			t.Error(change)
 		}
 	}
 	if o := nested.Try(t, lab.TouchLimit, "stat", "--file-system", "--format=%T", inner+"/."); !lab.UncoveredAnswers(o) {
 		t.Errorf("%s: %s; want a tmpfs", inner, o)
 	}
-	// A CRIU that can is a reason to restore it here.
+	// If a CRIU can dump it, this test should restore it.
 	if _, err := c.TryCheckpoint(t); err == nil || !strings.Contains(err.Error(), "Can't dump nested") {
 		t.Errorf("CRIU dumps a container in a container: %v", err)
 	}
 }
 
-// systemctlIn asks the systemd of a container.
+// systemctlIn runs systemctl with the systemd of a container.
 func systemctlIn(c *lab.Container, args ...string) string {
 	out, _ := c.Command(append([]string{"systemctl"}, args...)...).CombinedOutput()
 	return string(out)
 }
 
-// nestedSystemd is the systemd in a pid namespace below that of a container, 0 if
-// there is none.
+// nestedSystemd returns the pid of the systemd in a pid namespace below that of a
+// container, 0 if there is none.
 func nestedSystemd(t *testing.T, pid int) int {
 	t.Helper()
 	p, err := nsenter.Open(pid)

@@ -15,14 +15,14 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// sharedService has a mount namespace of its own to which mounts propagate.
+// sharedService has its own mount namespace to which mounts propagate.
 const sharedService = "mount-flags-shared"
 
-// nestedServices have mount namespaces of their own.
+// nestedServices have their own mount namespaces.
 var nestedServices = []string{sharedService, "private-mounts", "mount-flags-private"}
 
-// nestedFiles have those namespaces made when all automounts exist: they show
-// those of automount, too, and nothing that is mounted after the boot.
+// nestedFiles create those namespaces when all automounts exist: they show those of
+// automount, too, and no mount that is made after the boot.
 func nestedFiles() map[string]string {
 	files := make(map[string]string)
 	for _, name := range nestedServices {
@@ -31,9 +31,9 @@ func nestedFiles() map[string]string {
 	return files
 }
 
-// TestNestedNamespaces repairs where the numbers are occupied, and looks from
-// within the nested mount namespaces of the container's services: whatever an
-// access from there brought before the checkpoint, it brings again.
+// TestNestedNamespaces repairs where the numbers are occupied, and makes accesses from
+// the nested mount namespaces of the container's services: each has the same result as
+// before the checkpoint.
 func TestNestedNamespaces(t *testing.T) {
 	requireHook(t)
 	c := lab.Start(t, lab.Options{Files: nestedFiles()})
@@ -42,7 +42,7 @@ func TestNestedNamespaces(t *testing.T) {
 	covers := nestedCovers(t, c, units)
 	s := checkpointOf(t, c)
 
-	// The control: another container, which is never checkpointed.
+	// The control: another container, which is not checkpointed.
 	control := lab.Start(t, lab.Options{Files: nestedFiles()})
 	control.Populate(t)
 	want := touchNested(t, control, control.Units(t))
@@ -69,8 +69,8 @@ func TestNestedNamespaces(t *testing.T) {
 	}
 }
 
-// checkOneSuperblock wants at every automount of the nested namespaces the very
-// superblock that is in the main one, not catatonic.
+// checkOneSuperblock checks that every automount of the nested namespaces has the
+// superblock of the main one, and is not catatonic.
 func checkOneSuperblock(t *testing.T, r *lab.Restored, units map[string]lab.Unit) {
 	t.Helper()
 	main := lab.Autofs(t, r.PID)
@@ -88,13 +88,13 @@ func checkOneSuperblock(t *testing.T, r *lab.Restored, units map[string]lab.Unit
 		}
 		for path := range own {
 			if main[path] == nil {
-				t.Errorf("%s.service: %s is an autofs there only", name, path)
+				t.Errorf("%s.service: %s is an autofs only in this namespace", name, path)
 			}
 		}
 	}
 }
 
-// nestedCovers describes what lies on automounts in the nested namespaces.
+// nestedCovers describes the covers of automounts in the nested namespaces.
 func nestedCovers(t *testing.T, c *lab.Container, units map[string]lab.Unit) []string {
 	t.Helper()
 	var list []string
@@ -107,11 +107,10 @@ func nestedCovers(t *testing.T, c *lab.Container, units map[string]lab.Unit) []s
 	return list
 }
 
-// touchNested reads every access from within the nested namespaces, one of these
-// after the other, and says for each what came of it. Where mounts do not
-// propagate to, automount's direct maps are left out: such an access makes the
-// kernel ask again and again, and automount 5.1.8 sometimes hangs in an answer of
-// its own, without any checkpoint.
+// touchNested reads every access from the nested namespaces, one of these after the
+// other, and describes the results. Where mounts do not propagate, automount's direct
+// maps are left out: such an access makes the kernel request repeatedly, and automount
+// 5.1.8 sometimes hangs in its own answer, without any checkpoint.
 func touchNested(t *testing.T, c *lab.Container, units map[string]lab.Unit) []string {
 	t.Helper()
 	var list []string

@@ -6,9 +6,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestNewerSystemd restores containers whose systemd also watches memory
-// pressure. CRIU restores that watch without its trigger, and such a systemd is
-// busy with it for ever.
+// TestNewerSystemd restores containers whose systemd also watches memory pressure. CRIU
+// restores that watch without its trigger, and then such a systemd loops for ever.
 func TestNewerSystemd(t *testing.T) {
 	for _, suite := range []string{"trixie", "sid"} {
 		t.Run(suite, func(t *testing.T) {

@@ -9,8 +9,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestAllNumbersOccupied restores where other file systems own every device
-// number that the container had. Nothing may be lost, and nothing half-done.
+// TestAllNumbersOccupied restores where other file systems have every device number of
+// the container. Nothing may be lost or incomplete.
 func TestAllNumbersOccupied(t *testing.T) {
 	requireHook(t)
 	c := lab.Start(t, lab.Options{})
@@ -35,8 +35,8 @@ func TestAllNumbersOccupied(t *testing.T) {
 	lab.WaitNoneRunning(t, 0)
 }
 
-// TestOneNumberOccupied restores where one number is another file system's:
-// that mount, and only that one, is restarted.
+// TestOneNumberOccupied restores where another file system has one number: only that
+// mount is restarted.
 func TestOneNumberOccupied(t *testing.T) {
 	requireHook(t)
 	c := lab.Start(t, lab.Options{})
@@ -60,8 +60,8 @@ func TestOneNumberOccupied(t *testing.T) {
 	checkNoWaiters(t, r.Container)
 }
 
-// checkRestarted wants the fallback for the paths, in all namespaces, and its
-// reason at the mount that systemd itself has: whose number it was.
+// checkRestarted checks that the paths were restarted, in all namespaces, and that the
+// mount of systemd's own namespace has the reason: the number is taken.
 func checkRestarted(t *testing.T, report lab.Report, paths ...string) {
 	t.Helper()
 	explained := make(map[string]bool)
@@ -70,7 +70,7 @@ func checkRestarted(t *testing.T, report lab.Report, paths ...string) {
 			continue
 		}
 		if !slices.Contains([]string{"restarted", "reexecuted"}, m.Outcome) {
-			t.Errorf("report: %s: outcome %q (%s), but its old number belongs to another file system", m.Path, m.Outcome, m.Reason)
+			t.Errorf("report: %s: outcome %q (%s), but another file system has its old number", m.Path, m.Outcome, m.Reason)
 		}
 		if strings.Contains(m.Reason, m.DeviceBefore) && strings.Contains(m.Reason, "another file system") {
 			explained[m.Path] = true
@@ -78,13 +78,13 @@ func checkRestarted(t *testing.T, report lab.Report, paths ...string) {
 	}
 	for _, path := range paths {
 		if !explained[path] {
-			t.Errorf("report: %s: no reason says that another file system has its number", path)
+			t.Errorf("report: %s: the reason is not that another file system has its number", path)
 		}
 	}
 }
 
-// withoutAutofsOptions is a description of the forest in which autofs mounts
-// only have their place.
+// withoutAutofsOptions is a description of the forest with only the places of autofs
+// mounts.
 func withoutAutofsOptions(f lab.Forest) []string {
 	var lines []string
 	for _, line := range f.DescribePropagation() {

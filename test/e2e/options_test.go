@@ -11,11 +11,11 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// extraOptions are those that CRIU drops, by the path of the unit that has them.
+// extraOptions are options that CRIU drops, by the path of the unit that has them.
 var extraOptions = map[string]string{lab.Idle: "strictexpire", lab.Covered: "ignore", lab.Stacked: "strictexpire,ignore"}
 
-// TestExtraOptions preserves mounts of units with ExtraOptions=: all options of a
-// mount are as before, but for those that name processes and files.
+// TestExtraOptions preserves mounts of units with ExtraOptions=: all options of a mount
+// are as before, except those that name processes and files.
 func TestExtraOptions(t *testing.T) {
 	requireHook(t)
 	files := map[string]string{}
@@ -40,9 +40,9 @@ func TestExtraOptions(t *testing.T) {
 	checkNoWaiters(t, r.Container)
 }
 
-// TestHostileDescriptor restores images that name a high descriptor number. Where a
-// process opens it, the kernel makes a table of that size for it and for every
-// process that it starts: 1 GiB each for the number 2^27, where the limit allows it.
+// TestHostileDescriptor restores images with a high descriptor number. If a process
+// opened it, the kernel would allocate a table of that size for it and for every process
+// that it starts: 1 GiB each for the number 2^27, where the limit allows it.
 func TestHostileDescriptor(t *testing.T) {
 	requireHook(t)
 	const high = 16000 // below the hard limit of some machines, 20,000

@@ -8,9 +8,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestOtherMasters has two masters that are neither systemd nor automount, and
-// that the program does not know. The one that holds its mount open survives a
-// restore; the other one does not, and is named.
+// TestOtherMasters has two masters that are neither systemd nor automount, which the
+// program does not know. The one that has a file open on its mount survives a restore;
+// the other one does not, and is reported.
 func TestOtherMasters(t *testing.T) {
 	requireHook(t)
 	const held, cached = "/other/held", "/other/cached"

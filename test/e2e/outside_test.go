@@ -19,7 +19,7 @@ import (
 
 const servedOutside = "served from outside the container"
 
-// checkOutside wants every mount at the path reported as not the container's own.
+// checkOutside checks that every mount at the path is reported as served from outside.
 func checkOutside(t *testing.T, report lab.Report, at string) {
 	t.Helper()
 	found := 0
@@ -48,9 +48,8 @@ func runOn(t *testing.T, c *lab.Container, command string) lab.Report {
 	return lab.ParseReport(t, result.Stdout)
 }
 
-// TestHostAutomount restores a container that shows the map of the node's own
-// automount. The host's mounts, its daemon and the processes that wait there are
-// none of the program's business.
+// TestHostAutomount restores a container that shows the map of the node's own automount.
+// The program does nothing with the host's mounts, its daemon and its waiters.
 func TestHostAutomount(t *testing.T) {
 	requireHook(t)
 	for _, propagation := range []string{"rprivate", "rslave"} {
@@ -77,7 +76,7 @@ func TestHostAutomount(t *testing.T) {
 			r.CheckAnswers(t, lab.Accesses)
 
 			host.Wait(t, lab.HostIndirect+"/slow/"+lab.Marker)
-			waiter := r.Command("cat", lab.HostIndirect+"/slow/"+lab.Marker) // a process of the container, too
+			waiter := r.Command("cat", lab.HostIndirect+"/slow/"+lab.Marker) // a waiter of the container, too
 			if err := waiter.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -100,8 +99,8 @@ func TestHostAutomount(t *testing.T) {
 	}
 }
 
-// checkHost reads the host's mounts on the host and, where that propagates, in the
-// container, and takes away again what that brought.
+// checkHost reads the host's mounts on the host and, where they propagate, in the
+// container, and unmounts the triggered file systems.
 func checkHost(t *testing.T, host *lab.Host, c *lab.Container, propagation string) {
 	t.Helper()
 	if propagation == "rslave" {
@@ -116,8 +115,8 @@ func checkHost(t *testing.T, host *lab.Host, c *lab.Container, propagation strin
 }
 
 // TestHostDirectMap has a process of the node wait on a direct map that a container
-// shows. A process of the node's pid namespace that opens its root then waits too. CRIU
-// dumps no such container ("autofs pipe is not empty", "unreachable sharing").
+// shows. A process of the node's pid namespace that opens its root waits, too. CRIU does
+// not dump such a container ("autofs pipe is not empty", "unreachable sharing").
 func TestHostDirectMap(t *testing.T) {
 	requireHook(t)
 	host := lab.StartHost(t)
@@ -145,7 +144,7 @@ func TestHostDirectMap(t *testing.T) {
 }
 
 // TestSibling has two containers share a folder in which the systemd of one serves an
-// automount. Asked about the other one, the program makes no connection at all.
+// automount. For the other container the program connects to no process.
 func TestSibling(t *testing.T) {
 	requireHook(t)
 	volume := lab.SharedFolder(t)
@@ -169,7 +168,7 @@ func TestSibling(t *testing.T) {
 		}
 		checkNoContact(t, command, trace)
 	}
-	for _, change := range unitsThatNoticed(before, a.Units(t)) {
+	for _, change := range changedUnits(before, a.Units(t)) {
 		t.Errorf("the other container's systemd: %s", change)
 	}
 	if o := a.Try(t, lab.TouchLimit, "stat", "--file-system", "--format=%T", auto+"/."); !lab.UncoveredAnswers(o) {
@@ -177,8 +176,8 @@ func TestSibling(t *testing.T) {
 	}
 }
 
-// tracedHook runs a command, which must end with 0, and returns its report and the
-// system calls that it made.
+// tracedHook runs a command, which must exit with 0, and returns its report and its
+// system calls.
 func tracedHook(t *testing.T, command string, pid int) (lab.Report, string) {
 	t.Helper()
 	file := filepath.Join(lab.Scratch(t, "traces"), "outside-"+command)
@@ -189,8 +188,8 @@ func tracedHook(t *testing.T, command string, pid int) (lab.Report, string) {
 	return lab.ParseReport(t, result.Stdout), readFile(t, file)
 }
 
-// TestSharedPIDNamespace has two restored containers in one pid namespace, as those of
-// a pod, each with an automount daemon of its own.
+// TestSharedPIDNamespace has two restored containers in one pid namespace, as those of a
+// pod, each with its own automount daemon.
 func TestSharedPIDNamespace(t *testing.T) {
 	requireHook(t)
 	pause := lab.Pause(t)
@@ -227,7 +226,7 @@ func TestSharedPIDNamespace(t *testing.T) {
 	restored[0].CheckAnswers(t, lab.DaemonAccesses)
 }
 
-// daemonBelow is the number of the automount daemon that descends from a process.
+// daemonBelow returns the pid of the automount daemon that descends from a process.
 func daemonBelow(t *testing.T, pid int) int {
 	t.Helper()
 	p, err := nsenter.Open(pid)

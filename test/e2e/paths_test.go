@@ -13,16 +13,16 @@ import (
 // action script.
 var systemdCures = []string{"preserved", "reexecuted", "restarted"}
 
-// restoreTo restores with the program as CRIU's action script, where the mounts
-// of systemd can be cured in one way only. before is called right before the
-// runtime, if it is not nil.
+// restoreTo restores with the program as CRIU's action script, where only one cure is
+// possible for the mounts of systemd. before, if it is not nil, is called right before
+// the runtime.
 func restoreTo(t *testing.T, s *snapshot, cure string, before func()) *lab.Restored {
 	t.Helper()
 	requireHook(t)
 	program := filepath.Join(filepath.Dir(s.Images), "rootfs/usr/lib/systemd/systemd")
 	script := ""
 	if cure == "restarted" {
-		// A systemd that could not find its program does not re-execute itself.
+		// A systemd whose program file does not exist does not re-execute itself.
 		script = fmt.Sprintf("[ $CRTOOLS_SCRIPT_ACTION != pre-resume ] || mv %s %[1]s.away\n", program)
 		back := func() { _ = os.Rename(program+".away", program) }
 		t.Cleanup(back)
@@ -40,7 +40,7 @@ func restoreTo(t *testing.T, s *snapshot, cure string, before func()) *lab.Resto
 	t.Logf("restored in %s", r.Took)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("CRIU's log, with what the program wrote:\n%s", hookLines(r.Log))
+			t.Logf("The program's lines in CRIU's log:\n%s", hookLines(r.Log))
 		}
 	})
 	return r

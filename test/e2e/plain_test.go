@@ -11,9 +11,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// TestContainerWithoutAutofs traces the program on a systemd container that has
-// no automount: it may not enter a namespace, talk to systemd or start a
-// process.
+// TestContainerWithoutAutofs traces the program on a systemd container without
+// automounts: it may not enter a namespace, connect to systemd or start a process.
 func TestContainerWithoutAutofs(t *testing.T) {
 	requireHook(t)
 	s := take(t, lab.Options{Plain: true})
@@ -45,7 +44,8 @@ echo $? >%s/"$CRTOOLS_SCRIPT_ACTION".status
 	}
 }
 
-// forbidden reports a system call that a container without autofs may not cost.
+// forbidden reports whether a system call must not be made for a container without
+// autofs.
 func forbidden(line string) bool {
 	switch {
 	case strings.Contains(line, " setns("), strings.Contains(line, "fork("):
@@ -58,8 +58,8 @@ func forbidden(line string) bool {
 	return false
 }
 
-// TestFreshStart starts a container with the program as its OCI hooks: a start
-// is not a restore, and nothing is to be done.
+// TestFreshStart starts a container with the program as its OCI hooks: at a fresh start
+// there is nothing to do.
 func TestFreshStart(t *testing.T) {
 	requireHook(t)
 	hook := func(stage string) []specs.Hook {

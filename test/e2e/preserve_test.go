@@ -12,16 +12,16 @@ import (
 	"github.com/moby/sys/mountinfo"
 )
 
-// TestSystemdNeverNotices compares a repaired container with the one that was
-// checkpointed, and with the one that CRIU had restored when the program began.
+// TestSystemdNeverNotices compares a repaired container with the checkpointed one, and
+// with the state after CRIU's restore.
 func TestSystemdNeverNotices(t *testing.T) {
 	requireHook(t)
 	for name, options := range map[string]lab.Options{"private": {}, "shared": {Shared: true}} {
-		t.Run(name, func(t *testing.T) { neverNotices(t, options) })
+		t.Run(name, func(t *testing.T) { checkNeverNotices(t, options) })
 	}
 }
 
-func neverNotices(t *testing.T, options lab.Options) {
+func checkNeverNotices(t *testing.T, options lab.Options) {
 	c := lab.Start(t, options)
 	c.Populate(t)
 	s := &snapshot{units: c.Units(t)}
@@ -32,15 +32,15 @@ func neverNotices(t *testing.T, options lab.Options) {
 	lab.InstallWrappedScript(t, lab.Hook(), lab.CaptureScript("post-restore", captured))
 	r := s.Restore(t, lab.RestoreOptions{})
 	checkPreserved(t, r)
-	checkNothingNoticed(t, s, r, before, captured)
+	checkUnitsAndMounts(t, s, r, before, captured)
 }
 
-// checkNothingNoticed compares a repaired container with its units and mounts before
-// the checkpoint, and with the mounts that CRIU had restored when the program began.
-func checkNothingNoticed(t *testing.T, s *snapshot, r *lab.Restored, before lab.Forest, captured string) {
+// checkUnitsAndMounts compares a repaired container with its units and mounts before the
+// checkpoint, and with the mounts after CRIU's restore.
+func checkUnitsAndMounts(t *testing.T, s *snapshot, r *lab.Restored, before lab.Forest, captured string) {
 	t.Helper()
-	for _, change := range unitsThatNoticed(s.units, r.Settle(t)) {
-		t.Errorf("a unit noticed: %s", change)
+	for _, change := range changedUnits(s.units, r.Settle(t)) {
+		t.Errorf("a unit has changed: %s", change)
 	}
 	after, criu := r.Forest(t), lab.ReadCapture(t, captured)
 	for _, change := range lab.Changes(criu.DescribePropagation(), after.DescribePropagation()) {
@@ -50,20 +50,20 @@ func checkNothingNoticed(t *testing.T, s *snapshot, r *lab.Restored, before lab.
 		t.Errorf("options: changed since the checkpoint: %s", change)
 	}
 	checkSameCovers(t, criu, after)
-	checkHolder(t, r, s.units["holder.service"].MainPID)
+	checkWorkingService(t, r, s.units["worker.service"].MainPID)
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
 	checkUncovered(t, r.Container)
 }
 
-// unitsThatNoticed are the units that are not as they were, without the mount that an
+// changedUnits returns the units that have changed, without the mount that an
 // automount daemon makes and unmounts again at its start.
-func unitsThatNoticed(before, after map[string]lab.Unit) []string {
+func changedUnits(before, after map[string]lab.Unit) []string {
 	return slices.DeleteFunc(lab.UnitChanges(before, after), func(change string) bool { return strings.HasPrefix(change, "tmp-auto") })
 }
 
-// checkPreserved reads the report: every mount of a systemd has the number it
-// had at the checkpoint, and has it in truth.
+// checkPreserved checks the report and the mounts: every mount of a systemd has its
+// number from the checkpoint.
 func checkPreserved(t *testing.T, r *lab.Restored) {
 	t.Helper()
 	report := r.ReadReport(t)
@@ -77,13 +77,13 @@ func checkPreserved(t *testing.T, r *lab.Restored) {
 			t.Errorf("report: %s: %s, device %s, at the checkpoint %s (%s)", m.Path, m.Outcome, m.DeviceNow, m.DeviceBefore, m.Reason)
 		}
 		if mount := now[m.Path]; mount != nil && fmt.Sprintf("%d:%d", mount.Major, mount.Minor) != m.DeviceNow {
-			t.Errorf("%s: device %d:%d, the report says %s", m.Path, mount.Major, mount.Minor, m.DeviceNow)
+			t.Errorf("%s: device %d:%d, the report has %s", m.Path, mount.Major, mount.Minor, m.DeviceNow)
 		}
 	}
 }
 
-// autofsOptions lists the autofs mounts without what no restore can give back.
-// The daemon's mounts are left out: its process is another one.
+// autofsOptions lists the autofs mounts without the properties that no restore can
+// preserve. The daemon's mounts are left out: its process is another one.
 func autofsOptions(f lab.Forest) []string {
 	var lines []string
 	for _, line := range f.Describe() {
@@ -94,8 +94,8 @@ func autofsOptions(f lab.Forest) []string {
 	return lines
 }
 
-// checkSameCovers compares mount ids: every mount that is not autofs is the one
-// that CRIU made, in every namespace.
+// checkSameCovers compares mount ids: every mount except autofs is the one of CRIU's
+// restore, in every namespace.
 func checkSameCovers(t *testing.T, criu, after lab.Forest) {
 	t.Helper()
 	for name, table := range after {
@@ -108,19 +108,19 @@ func checkSameCovers(t *testing.T, criu, after lab.Forest) {
 				continue
 			}
 			if old := made[m.ID]; old == nil || old.Mountpoint != m.Mountpoint {
-				t.Errorf("namespace of process %s: mount %d (%s on %s) is not one that CRIU made", name, m.ID, m.FSType, m.Mountpoint)
+				t.Errorf("namespace of process %s: mount %d (%s on %s) was not made by CRIU", name, m.ID, m.FSType, m.Mountpoint)
 			}
 		}
 	}
 }
 
-// checkHolder looks at the service that works on a covered automount: its
-// working folder and its open file are still on the covering mount.
-func checkHolder(t *testing.T, r *lab.Restored, inside string) {
+// checkWorkingService checks the service that works on a covered automount: its working
+// folder and its open file are still on the cover.
+func checkWorkingService(t *testing.T, r *lab.Restored, inside string) {
 	t.Helper()
 	pid := r.HostPID(t, inside)
 	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err != nil || cwd != lab.Covered {
-		t.Errorf("holder.service works in %q, want %s (%v)", cwd, lab.Covered, err)
+		t.Errorf("worker.service works in %q, want %s (%v)", cwd, lab.Covered, err)
 	}
 	var cover *mountinfo.Info
 	for _, m := range lab.Mounts(t, r.PID) {
@@ -129,12 +129,12 @@ func checkHolder(t *testing.T, r *lab.Restored, inside string) {
 		}
 	}
 	if cover == nil {
-		t.Fatalf("nothing covers %s any more", lab.Covered)
+		t.Fatalf("%s has no cover any more", lab.Covered)
 	}
 	const file = 7
 	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, file))
 	if err != nil || !strings.Contains(string(info), fmt.Sprintf("mnt_id:\t%d\n", cover.ID)) {
-		t.Errorf("holder.service: its open file is not on mount %d, the cover (%v):\n%s", cover.ID, err, info)
+		t.Errorf("worker.service: its open file is not on mount %d, the cover (%v):\n%s", cover.ID, err, info)
 	}
 	var st syscall.Stat_t
 	if err := syscall.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, file), &st); err != nil {
@@ -142,6 +142,6 @@ func checkHolder(t *testing.T, r *lab.Restored, inside string) {
 	}
 	named := strings.TrimSpace(r.Run(t, "stat", "--format=%d:%i", lab.Covered+"/open-file"))
 	if open := fmt.Sprintf("%d:%d", st.Dev, st.Ino); open != named {
-		t.Errorf("holder.service: its open file is %s, the file of that name %s", open, named)
+		t.Errorf("worker.service: its open file is %s, the file of that name %s", open, named)
 	}
 }

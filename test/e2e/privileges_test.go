@@ -14,8 +14,8 @@ import (
 // needed are the capabilities that the program needs, as in SECURITY.md.
 var needed = []string{"sys_admin", "sys_ptrace", "dac_read_search", "dac_override", "kill", "sys_chroot"}
 
-// limited is a command line that runs the program with these capabilities only.
-func limited(capabilities []string) []string {
+// limitedCommand is a command line that runs the program with these capabilities only.
+func limitedCommand(capabilities []string) []string {
 	var set strings.Builder
 	set.WriteString("-all")
 	for _, name := range capabilities {
@@ -24,21 +24,21 @@ func limited(capabilities []string) []string {
 	return []string{"setpriv", "--inh-caps", "-all", "--bounding-set", set.String(), "--", lab.Hook()}
 }
 
-// limitedRepairs are whole repairs with these capabilities: as action script and
-// by hand, with each of the cures. They return what went wrong.
+// limitedRepairs are whole repairs with these capabilities: as action script and by hand,
+// with each of the cures. They return what failed.
 var limitedRepairs = []struct {
 	name string
 	run  func(t *testing.T, s *snapshot, capabilities []string) []string
 }{
 	{"preserved and reloaded", func(t *testing.T, s *snapshot, capabilities []string) []string {
-		lab.InstallWrappedScript(t, strings.Join(limited(capabilities), " "), "")
+		lab.InstallWrappedScript(t, strings.Join(limitedCommand(capabilities), " "), "")
 		r, err := s.TryRestore(t, lab.RestoreOptions{})
 		if err != nil {
 			s.RemoveFailed(t)
 			return []string{"the restore fails: " + err.Error()}
 		}
 		defer r.Kill(t)
-		return append(unanswered(t, r), notCured(r.ReadReport(t), "preserved")...)
+		return append(unansweredAccesses(t, r), notCured(r.ReadReport(t), "preserved")...)
 	}},
 	{"reexecuted", func(t *testing.T, s *snapshot, capabilities []string) []string {
 		return limitedByHand(t, s, capabilities, "reexecuted", func() { lab.HoldNumbersUpTo(t, s.highest) })
@@ -54,15 +54,14 @@ func limitedByHand(t *testing.T, s *snapshot, capabilities []string, cure string
 	r := s.Restore(t, lab.RestoreOptions{})
 	defer r.Kill(t)
 	before()
-	command := limited(capabilities)
+	command := limitedCommand(capabilities)
 	args := append(append(command[1:], "repair", strconv.Itoa(r.PID), "--json"), options...)
 	result := lab.RunProgram(t, command[0], args...)
-	return append(unanswered(t, r), notCured(lab.ParseReport(t, result.Stdout), cure)...)
+	return append(unansweredAccesses(t, r), notCured(lab.ParseReport(t, result.Stdout), cure)...)
 }
 
-// unanswered are the accesses that do not answer. One that hangs is not waited
-// for long.
-func unanswered(t *testing.T, r *lab.Restored) []string {
+// unansweredAccesses returns the accesses that do not answer, with a short time limit.
+func unansweredAccesses(t *testing.T, r *lab.Restored) []string {
 	t.Helper()
 	var list []string
 	for i, o := range r.TouchAccesses(t, lab.Accesses, lab.TouchLimit) {
@@ -86,8 +85,8 @@ func notCured(report lab.Report, cure string) []string {
 	return list
 }
 
-// TestLeastPrivilege runs whole restores and repairs with exactly the
-// capabilities that are said to be needed.
+// TestLeastPrivilege makes whole restores and repairs with exactly the documented
+// capabilities.
 func TestLeastPrivilege(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
@@ -100,9 +99,9 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 }
 
-// TestEveryCapabilityIsNeeded takes one away at a time: something fails each
-// time. CAP_DAC_OVERRIDE and CAP_KILL are for processes and control groups of
-// other users, which this laboratory's container does not have.
+// TestEveryCapabilityIsNeeded drops one capability at a time: each time something fails.
+// CAP_DAC_OVERRIDE and CAP_KILL are for processes and control groups of other users,
+// which this laboratory's container does not have.
 func TestEveryCapabilityIsNeeded(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
@@ -119,7 +118,7 @@ func TestEveryCapabilityIsNeeded(t *testing.T) {
 					return
 				}
 			}
-			t.Error("all was repaired without it")
+			t.Error("all mounts were repaired without it")
 		})
 	}
 }

@@ -10,16 +10,15 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// racer is a service that touches an automount with its first instructions
-// after the resume. Until then it looks for a file that appears between
-// checkpoint and restore, without starting a process: so it does not sleep when
-// it is dumped.
+// racer is a service that touches an automount with its first instructions after the
+// resume. Until then it polls for a file that appears between checkpoint and restore,
+// without starting a process: so it does not sleep when it is dumped.
 const racer = `[Service]
 ExecStart=/bin/sh -c 'until [ -e /restored ]; do :; done; read -r line <%s/marker; echo "$line" >/raced-%d'
 `
 
-// TestProcessRunsIntoStaleMount has processes run into stale mounts between
-// resume and repair. They may not block the repair, nor stay stuck after it.
+// TestProcessRunsIntoStaleMount has processes access stale mounts between resume and
+// repair. They may not block the repair, nor stay stuck after it.
 func TestProcessRunsIntoStaleMount(t *testing.T) {
 	requireHook(t)
 	targets := []string{lab.Idle, lab.Direct, lab.Direct2}

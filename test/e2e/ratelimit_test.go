@@ -6,11 +6,11 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestMountMonitorAtRest checkpoints a systemd that does not look at its mounts:
-// after five changes within a second it waits for a timer (mount.c,
-// sd_event_source_set_ratelimit). CRIU restores that timer, an absolute one, as
-// if its remaining time were a date long past; systemd takes it for spurious and
-// arms it no more. It answers no automount until something else wakes it.
+// TestMountMonitorAtRest checkpoints a systemd that ignores mount events: after five of
+// them within a second it waits for a timer (mount.c, sd_event_source_set_ratelimit).
+// CRIU restores that timer, an absolute one, as if its remaining time were a date long
+// past; systemd takes it for spurious and does not arm it again. It answers no automount
+// until another event wakes it.
 func TestMountMonitorAtRest(t *testing.T) {
 	requireHook(t)
 	const dir = "/etc/systemd/system/"

@@ -33,7 +33,7 @@ func recipes(t *testing.T) map[string][]string {
 	return blocks
 }
 
-// recipe is a block that is run, with what stands before and after its lines.
+// recipe is a block of shell commands, with commands before and after its lines.
 type recipe struct {
 	name   string
 	c      *lab.Container
@@ -41,7 +41,7 @@ type recipe struct {
 	before func(line string) // called for each line
 }
 
-// run types the lines of a block.
+// run runs the lines of a block.
 func (r recipe) run(t *testing.T, blocks map[string][]string) {
 	t.Helper()
 	lines := blocks[r.name]
@@ -59,23 +59,23 @@ func (r recipe) run(t *testing.T, blocks map[string][]string) {
 		t.Log(line)
 		if out, err := lab.Shell(line, r.env); err != nil {
 			t.Fatalf("%s: %v", line, err)
-		} else if strings.Contains(line, " inspect \"") && !strings.Contains(out, "checkpoint: nothing was found that CRIU would fail at") {
+		} else if strings.Contains(line, " inspect \"") && !strings.Contains(out, "checkpoint: no problem for CRIU was found") {
 			t.Errorf("inspect:\n%s", out)
 		}
 	}
 }
 
-// TestRecipe types the commands of docs/checkpoint-restore.md.
+// TestRecipe runs the commands of docs/checkpoint-restore.md.
 func TestRecipe(t *testing.T) {
 	requireHook(t)
 	lab.InstallActionScript(t, "")
-	if err := os.RemoveAll("/run/autofs-restore-hook"); err != nil { // doctor tells of reports
+	if err := os.RemoveAll("/run/autofs-restore-hook"); err != nil { // doctor lists reports
 		t.Fatal(err)
 	}
 	blocks := recipes(t)
-	t.Cleanup(func() { succeeds(t, "uninstall") })
+	t.Cleanup(func() { mustRun(t, "uninstall") })
 	install := recipe{name: "install", c: lab.Stopped(t, lab.Options{})}
-	succeeds(t, "install") // what the block installs with is there already
+	mustRun(t, "install") // the files with which the block installs exist already
 	install.run(t, blocks)
 
 	for _, runtime := range []string{"runc", "crun"} {
@@ -111,12 +111,12 @@ func TestRecipe(t *testing.T) {
 	})
 	t.Run("podman", func(t *testing.T) { podmanRecipes(t, blocks) })
 	for name := range blocks {
-		t.Errorf("the block %q is not run", name)
+		t.Errorf("the block %q was not run", name)
 	}
 }
 
-// podmanRecipes run with a configuration that suits the laboratory, and two storages
-// as if they were on two nodes.
+// podmanRecipes run with a configuration for the laboratory, and two storages as if they
+// were on two nodes.
 func podmanRecipes(t *testing.T, blocks map[string][]string) {
 	first, second := lab.PodmanNode(t, "first"), lab.PodmanNode(t, "second")
 	inspect := func(env []string, c *lab.Container) int {

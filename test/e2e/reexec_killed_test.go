@@ -15,9 +15,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// traced runs the repair by hand under strace, which looks at one system call
-// only, and counts how often the thread of the program made it that did most.
-func traced(t *testing.T, s *snapshot, r *lab.Restored, call string, options ...string) (count int, killed bool) {
+// countTraced runs the repair by hand under strace, which traces one system call only, and
+// returns how often the busiest thread of the program made it.
+func countTraced(t *testing.T, s *snapshot, r *lab.Restored, call string, options ...string) (count int, killed bool) {
 	t.Helper()
 	log := filepath.Join(lab.Scratch(t, r.ID+"-strace"), call)
 	args := append([]string{"-f", "-qq", "-o", log, "-e", "trace=" + call}, options...)
@@ -50,15 +50,15 @@ func traced(t *testing.T, s *snapshot, r *lab.Restored, call string, options ...
 	return count, killed
 }
 
-// killedAt runs the repair and kills it when it is about to make a system call
+// killAt runs the repair and kills it when it is about to make a system call
 // for the n-th time.
-func killedAt(t *testing.T, s *snapshot, r *lab.Restored, call string, n int) bool {
+func killAt(t *testing.T, s *snapshot, r *lab.Restored, call string, n int) bool {
 	t.Helper()
-	_, killed := traced(t, s, r, call, "-e", "inject="+call+":signal=KILL:when="+strconv.Itoa(n))
+	_, killed := countTraced(t, s, r, call, "-e", "inject="+call+":signal=KILL:when="+strconv.Itoa(n))
 	return killed
 }
 
-// checkRunsOn wants a systemd that answers and that nobody holds.
+// checkRunsOn checks that systemd answers and has no tracer.
 func checkRunsOn(t *testing.T, r *lab.Restored) {
 	t.Helper()
 	var o lab.Touch
@@ -69,13 +69,13 @@ func checkRunsOn(t *testing.T, r *lab.Restored) {
 			return
 		}
 	}
-	t.Fatalf("systemd does not run on: %s", o)
+	t.Fatalf("systemd does not keep running: %s", o)
 }
 
 // TestReexecutedKilled kills the program at its ptrace calls and where it reads and
-// writes systemd's state: at all of them, or, for a systemd that seals its state,
-// at a sample. REEXEC_WALK=1-200 walks over these calls of ptrace, REEXEC_WALK=1-
-// over all (make test-chaos).
+// writes systemd's state: at all of them, or, for a systemd that seals its state, at a
+// sample. REEXEC_WALK=1-200 walks over these calls of ptrace, REEXEC_WALK=1- over all
+// (make test-chaos).
 func TestReexecutedKilled(t *testing.T) {
 	requireHook(t)
 	for _, suite := range systemdVersions {
@@ -85,15 +85,15 @@ func TestReexecutedKilled(t *testing.T) {
 				s = take(t, lab.Options{Systemd: suite})
 			}
 			w := startWalk(t, s)
-			w.goStale(t)
-			total, _ := traced(t, s, w.r, "ptrace")
-			w.goStale(t)
-			reads, _ := traced(t, s, w.r, "pread64")
+			w.makeStale(t)
+			total, _ := countTraced(t, s, w.r, "ptrace")
+			w.makeStale(t)
+			reads, _ := countTraced(t, s, w.r, "pread64")
 			begin := time.Now()
-			calls := walked(t, total)
+			calls := walkedCalls(t, total)
 			w.kill(t, "ptrace", calls...)
-			// To look for the end of the state, with the write next; to read back what
-			// was written, at the begin and at the end. strace counts calls of each
+			// The reads search for the end of the state, before the write, and read the
+			// written data back, at the start and at the end. strace counts calls of each
 			// thread apart, and the first pwrite64 of one wipes the environment.
 			w.kill(t, "pread64", reads/2, reads/2+1, reads)
 			t.Logf("%d calls of ptrace; killed at %d of them, from %d to %d, and at 3 others, in %s: "+
@@ -105,8 +105,8 @@ func TestReexecutedKilled(t *testing.T) {
 	}
 }
 
-// walked are the calls to be killed at.
-func walked(t *testing.T, total int) []int {
+// walked returns the calls at which to kill.
+func walkedCalls(t *testing.T, total int) []int {
 	t.Helper()
 	const sample = 30
 	first, last, step := 1, total, max(1, float64(total-1)/(sample-1))

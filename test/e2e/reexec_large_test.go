@@ -22,20 +22,20 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// tellVariable makes the test binary tell the systemd that is the process of
-// that number what is in tellFile.
+// correctVariable makes the test binary correct the numbers of the systemd with that pid
+// to those in correctFile.
 const (
-	tellVariable = "TEST_TELL_SYSTEMD"
-	tellFile     = "/run/tell.json"
+	correctVariable = "TEST_CORRECT_SYSTEMD"
+	correctFile     = "/run/correct.json"
 )
 
 func init() {
-	pid, err := strconv.Atoi(os.Getenv(tellVariable))
+	pid, err := strconv.Atoi(os.Getenv(correctVariable))
 	if err != nil {
 		return
 	}
 	var how systemd.Reexecution
-	text, err := os.ReadFile(tellFile)
+	text, err := os.ReadFile(correctFile)
 	if err == nil {
 		err = json.Unmarshal(text, &how)
 	}
@@ -58,9 +58,9 @@ const (
 	manyAutomounts = 150
 )
 
-// many are units of a large container: those that systemd has loaded, and
-// automounts with names that are not simple. One more is loaded and not active.
-func many() (files map[string]string, paths []string) {
+// largeContainer returns units of a large container: units that systemd has loaded, and automounts
+// with names that need escaping. One more is loaded and not active.
+func largeContainer() (files map[string]string, paths []string) {
 	const dir = "/etc/systemd/system/"
 	var timers []string
 	for i := range manyTimers {
@@ -82,9 +82,9 @@ func many() (files map[string]string, paths []string) {
 	return files, paths
 }
 
-// TestReexecutedLarge tells numbers to systemds with more than 1 MB of state, whose
-// automounts all have the same stale number. Between, the program is killed
-// where the kernel may leave a write: between two pages.
+// TestReexecutedLarge corrects the numbers of systemds with more than 1 MB of state,
+// whose automounts all have the same stale number. Meanwhile the program is killed where
+// the kernel may interrupt a write: between two pages.
 func TestReexecutedLarge(t *testing.T) {
 	requireHook(t)
 	for _, suite := range []string{"bookworm", "sid"} { // one does not seal its state, the other does
@@ -92,8 +92,11 @@ func TestReexecutedLarge(t *testing.T) {
 	}
 }
 
-func reexecutedLarge(t *testing.T, suite string) {
-	files, paths := many()
+// startLarge starts a large container, whose systemd remembers the stale numbers in
+// walk.before after a correction to them.
+func startLarge(t *testing.T, suite string) (w *walk, paths []string) {
+	t.Helper()
+	files, paths := largeContainer()
 	c := lab.Start(t, lab.Options{Systemd: suite, Plain: true, Files: files})
 	start := []string{"systemctl", "start", "many.target"}
 	for _, path := range paths {
@@ -105,45 +108,53 @@ func reexecutedLarge(t *testing.T, suite string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { pid1.Close() })
-	w := &walk{r: &lab.Restored{Container: c}, pid1: pid1, version: c.SystemdVersion(t)}
-	const stale = 1<<20 - 3 // nobody has it
+	w = &walk{r: &lab.Restored{Container: c}, pid1: pid1, version: c.SystemdVersion(t)}
 	mounts := lab.Autofs(t, c.PID)
 	for _, path := range paths {
 		if mounts[path] == nil {
 			t.Fatalf("%s is not mounted", path)
 		}
-		w.now = append(w.now, systemd.Served{Path: path, Pipe: pipeOf(t, mounts[path]), Device: unix.Mkdev(0, uint32(mounts[path].Minor))})
+		pipe := pipeOf(t, mounts[path])
+		w.now = append(w.now, systemd.Served{Path: path, Pipe: pipe, Device: unix.Mkdev(0, uint32(mounts[path].Minor))})
+		w.before = append(w.before, systemd.Served{Path: path, Pipe: pipe, Device: unix.Mkdev(0, freeMinor)})
 	}
-	units := unitList(t, c)
+	return w, paths
+}
 
-	var away []systemd.Served
+// freeMinor is the minor of a device number that is free, and the next one as well.
+const freeMinor = 1<<20 - 3
+
+func reexecutedLarge(t *testing.T, suite string) {
+	w, paths := startLarge(t, suite)
+	c := w.r.Container
+	units := unitList(t, c)
+	var others []systemd.Served
 	for _, mount := range w.now {
-		away = append(away, systemd.Served{Path: mount.Path, Pipe: mount.Pipe, Device: unix.Mkdev(0, stale+1)})
-		w.before = append(w.before, systemd.Served{Path: mount.Path, Pipe: mount.Pipe, Device: unix.Mkdev(0, stale)})
+		others = append(others, systemd.Served{Path: mount.Path, Pipe: mount.Pipe, Device: unix.Mkdev(0, freeMinor+1)})
 	}
 	begin := time.Now()
-	w.tell(t, away)
+	w.correct(t, others)
 	took := time.Since(begin)
 	checkRunsOn(t, w.r)
-	size, added, _ := w.tellTraced(t, w.before)
-	t.Logf("%d units, %d bytes of state, %d bytes added for %d automounts; told in %s",
+	size, added, _ := w.correctTraced(t, w.before)
+	t.Logf("%d units, %d bytes of state, %d bytes added for %d automounts; corrected in %s",
 		len(units), size, added, len(paths), took.Round(time.Millisecond))
 	if len(units) < 1900 || size < 1<<20 || added < 2*4096 {
-		t.Error("that is less than this test is for")
+		t.Error("too small for this test")
 	}
 	checkRunsOn(t, w.r)
 	if o := c.Try(t, 300*time.Millisecond, "ls", paths[1]+"/."); !o.Waiting {
 		t.Errorf("%s, systemd has a wrong number: %s; want it to hang", paths[1], o)
 	}
 
-	// The limit ends the first write between two pages, and before the rest is
-	// written the program is killed.
+	// The limit ends the first write between two pages, and the program is killed before
+	// the rest is written.
 	cut := (size+4095)/4096*4096 + 4096
-	if _, _, killed := w.tellTraced(t, w.now, "-e", "inject=pwrite64:signal=KILL:when=2", "prlimit", "--fsize="+strconv.Itoa(cut)); !killed {
+	if _, _, killed := w.correctTraced(t, w.now, "-e", "inject=pwrite64:signal=KILL:when=2", "prlimit", "--fsize="+strconv.Itoa(cut)); !killed {
 		t.Error("the program was not killed at its second write")
 	}
 	checkRunsOn(t, w.r)
-	edit := w.tell(t, nil)
+	edit := w.correct(t, nil)
 	old, fresh := remembered(edit, w.before), remembered(edit, w.now)
 	t.Logf("killed between two pages: %d of %d have their new number", fresh, len(paths))
 	if old < 10 || fresh < 10 || old+fresh != len(paths) {
@@ -151,13 +162,13 @@ func reexecutedLarge(t *testing.T, suite string) {
 	}
 	checkRunsOn(t, w.r)
 
-	edit = w.tell(t, w.now)
+	edit = w.correct(t, w.now)
 	if countCorrected(edit) != old || len(edit.Units) != len(paths) { // dead.automount has no pipe
 		t.Errorf("%d of %d units are corrected, want %d of %d", countCorrected(edit), len(edit.Units), old, len(paths))
 	}
 	for i := range edit.Units {
 		if u := &edit.Units[i]; u.Waiting != (u.Unit == lab.UnitName(paths[1], "automount")) {
-			t.Errorf("%s: requests that wait: %v", u.Unit, u.Waiting)
+			t.Errorf("%s: waiting requests: %v", u.Unit, u.Waiting)
 		}
 	}
 	checkRunsOn(t, w.r)
@@ -170,12 +181,12 @@ func reexecutedLarge(t *testing.T, suite string) {
 	checkNoWaiters(t, c)
 	c.CheckUntouched(t)
 	for _, change := range lab.Changes(units, unitList(t, c)) {
-		t.Errorf("a unit noticed: %s", change)
+		t.Errorf("a unit has changed: %s", change)
 	}
 }
 
-// unitList are the names and states of all units but those that the accesses
-// start: of 2,000 units "systemctl show" takes seconds.
+// unitList returns the names and states of all units except those that the accesses
+// start: for 2,000 units "systemctl show" takes seconds.
 func unitList(t *testing.T, c *lab.Container) []string {
 	t.Helper()
 	var list []string
@@ -189,25 +200,25 @@ func unitList(t *testing.T, c *lab.Container) []string {
 
 var writes = regexp.MustCompile(`pwrite64\(.*, (\d+), (\d+)\) += (\d+)\n`)
 
-// tellTraced tells systemd numbers in a process under strace, and returns how
-// long systemd's state was and how many bytes were added in the first write.
-func (w *walk) tellTraced(t *testing.T, served []systemd.Served, options ...string) (size, added int, killed bool) {
+// correctTraced corrects systemd's numbers in a process under strace, and returns the
+// length of systemd's state and the number of bytes of the first write.
+func (w *walk) correctTraced(t *testing.T, served []systemd.Served, options ...string) (size, added int, killed bool) {
 	t.Helper()
 	text, err := json.Marshal(systemd.Reexecution{Version: w.version, Served: served})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(tellFile, text, 0o600); err != nil {
+	if err := os.WriteFile(correctFile, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log := filepath.Join(lab.Scratch(t, w.r.ID+"-strace"), "pwrite64")
 	args := append([]string{"-f", "-qq", "-o", log, "-e", "trace=pwrite64"}, options...)
 	cmd := exec.Command("strace", append(args, os.Args[0])...)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", tellVariable, w.r.PID))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", correctVariable, w.r.PID))
 	out, err := cmd.CombinedOutput()
 	killed = err != nil && strings.Contains(err.Error(), "killed")
 	if err != nil && !killed {
-		t.Fatalf("tell systemd under strace: %v: %s", err, out)
+		t.Fatalf("correct systemd under strace: %v: %s", err, out)
 	}
 	lines, err := os.ReadFile(log)
 	if err != nil {

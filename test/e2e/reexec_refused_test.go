@@ -14,15 +14,14 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// refusals are containers whose systemd cannot be told anything, and a part of
-// the reason.
+// refusals are containers whose systemd cannot be re-executed, with a part of the reason.
 var refusals = map[string]struct {
-	// prepare brings the container into that state, and returns what ends it.
+	// prepare brings the container into that state, and returns a function that ends it.
 	prepare func(t *testing.T, r *lab.Restored) (end func())
 	reason  string
-	own     bool // the checkpoint is not the common one: files of the container change
+	own     bool // not the shared checkpoint: files of the container change
 }{
-	"traced by somebody else": {
+	"traced by another process": {
 		prepare: func(t *testing.T, r *lab.Restored) func() {
 			cmd := exec.Command("strace", "-o", "/dev/null", "-p", strconv.Itoa(r.PID))
 			if err := cmd.Start(); err != nil {
@@ -33,7 +32,7 @@ var refusals = map[string]struct {
 			waitUntil(t, "strace is attached", func() bool { return tracer(t, r.PID) == strconv.Itoa(cmd.Process.Pid) })
 			return func() {
 				if now := tracer(t, r.PID); now != strconv.Itoa(cmd.Process.Pid) {
-					t.Errorf("PID 1 is traced by %s, want %d: strace lost it", now, cmd.Process.Pid)
+					t.Errorf("PID 1 is traced by %s, want %d: strace has detached", now, cmd.Process.Pid)
 				}
 				stop()
 			}
@@ -57,7 +56,7 @@ var refusals = map[string]struct {
 		own:    true,
 	},
 	"no space in /run": {
-		// systemd wants 16 MiB free before it re-executes itself.
+		// systemd needs 16 MiB of free space before it re-executes itself.
 		prepare: func(t *testing.T, r *lab.Restored) func() {
 			r.Run(t, "mount", "-o", "remount,size=8m", "/run")
 			return func() { r.Run(t, "mount", "-o", "remount,size=64m", "/run") }
@@ -66,9 +65,8 @@ var refusals = map[string]struct {
 	},
 }
 
-// TestReexecutedRefused has a systemd that cannot re-execute itself: what it
-// remembers is unknown, and nothing changes, until a person wants its units
-// restarted.
+// TestReexecutedRefused has a systemd that cannot re-execute itself: its numbers are
+// unknown, and nothing changes, until a restart of its units is requested.
 func TestReexecutedRefused(t *testing.T) {
 	requireHook(t)
 	for name, refusal := range refusals {
@@ -93,14 +91,14 @@ func TestReexecutedRefused(t *testing.T) {
 			if report.DurationMS > 1500 { // it waits 4 s for a systemd that does not re-execute itself
 				t.Errorf("the refusal took %.0f ms", report.DurationMS)
 			}
-			for _, change := range unitsThatNoticed(units, r.Settle(t)) {
-				t.Errorf("a unit noticed that nothing was done: %s", change)
+			for _, change := range changedUnits(units, r.Settle(t)) {
+				t.Errorf("a unit has changed although nothing was done: %s", change)
 			}
 			if now := withoutDaemon(r.MountTable(t)); now != withoutDaemon(mounts) {
 				t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
 			}
 
-			// Without CRIU's word nothing shows that they are stale.
+			// Outside of a restore there is no evidence that they are stale.
 			report = lab.ParseReport(t, lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json").Stdout)
 			checkReasons(t, report, "unrepaired", refusal.reason)
 			checkReasons(t, report, "unrepaired", fmt.Sprintf("repair %d --strategy restart", r.PID))
@@ -122,7 +120,7 @@ func TestReexecutedRefused(t *testing.T) {
 // administrator who allows it to execute the new one.
 func TestReexecutedReplaced(t *testing.T) {
 	requireHook(t)
-	s := take(t, lab.Options{}) // of its own: its files change
+	s := take(t, lab.Options{}) // not shared: its files change
 	r := restoreStale(t, s)
 	r.Run(t, "sh", "-ec", "cd /usr/lib/systemd; cp -p systemd new; mv new systemd")
 	const config = "/etc/autofs-restore-hook.conf"
@@ -158,8 +156,8 @@ func TestReexecutedReplaced(t *testing.T) {
 	lab.WaitNoneRunning(t, 0)
 }
 
-// checkReasons wants one outcome for the mounts of systemd, and a reason for
-// those that systemd itself sees.
+// checkReasons checks the outcome of the mounts of systemd, and the reason of those in
+// its own namespace.
 func checkReasons(t *testing.T, report lab.Report, outcome, reason string) {
 	t.Helper()
 	explained := make(map[string]bool)
@@ -176,13 +174,13 @@ func checkReasons(t *testing.T, report lab.Report, outcome, reason string) {
 	}
 	for _, path := range []string{lab.Idle, lab.Blank, lab.Binfmt, lab.Covered, lab.Stacked} {
 		if !explained[path] {
-			t.Errorf("report: %s: no reason says %q:\n%s", path, reason, outcomes(report))
+			t.Errorf("report: %s: want the reason %q:\n%s", path, reason, outcomes(report))
 		}
 	}
 }
 
-// withoutDaemon leaves out of a mount table the mounts of the automount daemon:
-// a reload replaces them.
+// withoutDaemon removes the mounts of the automount daemon from a mount table: a reload
+// replaces them.
 func withoutDaemon(table string) string {
 	var out []string
 	for line := range strings.Lines(table) {
@@ -212,8 +210,8 @@ func waitUntil(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// impostor is a PID 1 that calls itself systemd, serves an automount, which it
-// never answers, and notes every signal.
+// impostor is a PID 1 with the name systemd that serves an automount without answering,
+// and logs every signal.
 const impostor = `for s in HUP INT TERM USR1 USR2 PWR; do trap "echo $s >>/signals" $s; done
 ` + impostorMount + `while :; do sleep 1000; done
 `
@@ -227,8 +225,8 @@ exec 7>&-
 echo >/ready
 `
 
-// TestReexecutedImpostor has a PID 1 that is no systemd but has its name. It is not
-// sent any signal, and not traced.
+// TestReexecutedImpostor has a PID 1 that is no systemd but has its name. It is neither
+// signalled nor traced.
 func TestReexecutedImpostor(t *testing.T) {
 	requireHook(t)
 	c := lab.Start(t, lab.Options{

@@ -7,12 +7,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// systemdVersions are the containers with another systemd in each: 252, 257 and
-// the newest.
+// systemdVersions are containers with different versions of systemd: 252, 257 and the
+// newest.
 var systemdVersions = []string{"bookworm", "trixie", "sid"}
 
-// TestReexecuted restores where all old numbers are occupied: each systemd is told
-// the new ones, and nothing else changes.
+// TestReexecuted restores where all old numbers are occupied: the state of each systemd
+// is corrected, and nothing else changes.
 func TestReexecuted(t *testing.T) {
 	requireHook(t)
 	for _, suite := range systemdVersions {
@@ -41,13 +41,13 @@ func reexecuted(t *testing.T, suite string) {
 	}})
 	checkReexecuted(t, r)
 	r.CheckUntouched(t)
-	checkNothingNoticed(t, s, r, before, captured)
+	checkUnitsAndMounts(t, s, r, before, captured)
 	r.CheckUntouched(t)
 	lab.WaitNoneRunning(t, 0)
 }
 
-// checkReexecuted reads the report: every mount of systemd was reexecuted, for the
-// reason that its number is occupied.
+// checkReexecuted checks the report: every mount of systemd was reexecuted, because its
+// number is occupied.
 func checkReexecuted(t *testing.T, r *lab.Restored) {
 	t.Helper()
 	report := r.ReadReport(t)

@@ -10,7 +10,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// waiterLimit is how long a process may wait that came before the repair.
+// waiterLimit is how long a waiter from before the repair may wait.
 const waiterLimit = 15 * time.Second
 
 // repairByHand runs the program as a person does, and returns its report.
@@ -30,7 +30,7 @@ func repairByHand(t *testing.T, r *lab.Restored, options ...string) lab.Report {
 	return report
 }
 
-// outcomes is a report in few lines.
+// outcomes describes a report in a few lines.
 func outcomes(report lab.Report) string {
 	var text strings.Builder
 	for _, m := range report.Mounts {
@@ -39,7 +39,7 @@ func outcomes(report lab.Report) string {
 	return text.String()
 }
 
-// checkCure wants one outcome for every mount of systemd.
+// checkCure checks that every mount of systemd has one outcome.
 func checkCure(t *testing.T, report lab.Report, want string) {
 	t.Helper()
 	if report.Outcome != "repaired" {
@@ -60,8 +60,8 @@ func checkCure(t *testing.T, report lab.Report, want string) {
 	}
 }
 
-// startAccesses begins accesses that are expected to hang until a repair. What
-// came of them is sent when all have ended.
+// startAccesses starts accesses that are expected to hang until a repair. It sends their
+// results when all have ended.
 func startAccesses(t *testing.T, r *lab.Restored, accesses []lab.Access) <-chan []lab.Touch {
 	t.Helper()
 	ended := make(chan []lab.Touch, 1)
@@ -79,8 +79,8 @@ func checkAnswered(t *testing.T, accesses []lab.Access, touches []lab.Touch) {
 	}
 }
 
-// TestReexecutedFreesWaiters tells systemd the numbers while processes already wait
-// for it: they go on, and get what they asked for.
+// TestReexecutedFreesWaiters corrects systemd's numbers while it has waiters: they
+// resume, and read the content.
 func TestReexecutedFreesWaiters(t *testing.T) {
 	requireHook(t)
 	for _, suite := range systemdVersions {
@@ -118,9 +118,9 @@ func TestReexecutedFreesWaiters(t *testing.T) {
 	}
 }
 
-// TestReexecutedFlushesKilledWaiters has requests in systemd's hands that nobody
-// waits for any more. Later accesses join such a request, and the kernel asks
-// for it only once: systemd must answer it.
+// TestReexecutedFlushesKilledWaiters has requests, already read by systemd, whose waiters
+// were killed. Later accesses join such a request, and the kernel does not repeat it:
+// systemd must answer it.
 func TestReexecutedFlushesKilledWaiters(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
@@ -139,7 +139,7 @@ func TestReexecutedFlushesKilledWaiters(t *testing.T) {
 	r.CheckUntouched(t)
 }
 
-// TestRepairedTwice repairs a second time: what systemd was told or has mounted since must not be taken back.
+// TestRepairedTwice repairs a second time: corrected numbers and new mounts must stay.
 func TestRepairedTwice(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)

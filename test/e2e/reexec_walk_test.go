@@ -20,9 +20,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// walk is a restored container that is brought back, again and again, to where
-// it was after its restore: its systemd remembers the numbers of the
-// checkpoint, and the program remembers no repair.
+// walk is a restored container that is brought back repeatedly to its state after the
+// restore: its systemd remembers the numbers of the checkpoint, and the journal has no
+// repair.
 type walk struct {
 	s       *snapshot
 	r       *lab.Restored
@@ -36,8 +36,8 @@ type walk struct {
 	steps, killed, old, corrected, finished int
 }
 
-// startWalk restores a container and repairs it once: its automount daemon is
-// then a new one and stays.
+// startWalk restores a container and repairs it once: then its automount daemon is a new
+// one and stays.
 func startWalk(t *testing.T, s *snapshot) *walk {
 	t.Helper()
 	w := &walk{s: s, r: restoreStale(t, s)}
@@ -64,8 +64,8 @@ func startWalk(t *testing.T, s *snapshot) *walk {
 	return w
 }
 
-// files are the open files of the container's processes, without their numbers:
-// systemd gives its own new ones when it executes itself.
+// files returns the open files of the container's processes, without descriptor numbers:
+// systemd's change when it executes itself.
 func files(t *testing.T, r *lab.Restored) []string {
 	t.Helper()
 	var list []string
@@ -78,7 +78,7 @@ func files(t *testing.T, r *lab.Restored) []string {
 	return list
 }
 
-// device reads a number as the report has it.
+// device parses a device number of a report.
 func device(t *testing.T, text string) uint64 {
 	t.Helper()
 	var major, minor uint32
@@ -88,7 +88,7 @@ func device(t *testing.T, text string) uint64 {
 	return unix.Mkdev(major, minor)
 }
 
-// pipeOf is the inode number of the pipe of an autofs mount.
+// pipeOf returns the inode number of the pipe of an autofs mount.
 func pipeOf(t *testing.T, m *mountinfo.Info) uint64 {
 	t.Helper()
 	for word := range strings.SplitSeq(m.VFSOptions, ",") {
@@ -104,9 +104,9 @@ func pipeOf(t *testing.T, m *mountinfo.Info) uint64 {
 	return 0
 }
 
-// tell gives systemd numbers without the program; none changes nothing. It returns
-// what its units remembered.
-func (w *walk) tell(t *testing.T, served []systemd.Served) *systemd.StateEdit {
+// correct makes systemd remember numbers, without the program; with none it changes
+// nothing. It returns the former numbers of its units.
+func (w *walk) correct(t *testing.T, served []systemd.Served) *systemd.StateEdit {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*lab.TouchLimit)
 	defer cancel()
@@ -117,17 +117,17 @@ func (w *walk) tell(t *testing.T, served []systemd.Served) *systemd.StateEdit {
 	return edit
 }
 
-// goStale makes systemd remember the numbers of the checkpoint.
-func (w *walk) goStale(t *testing.T) {
+// makeStale makes systemd remember the numbers of the checkpoint.
+func (w *walk) makeStale(t *testing.T) {
 	t.Helper()
-	if edit := w.tell(t, w.before); countCorrected(edit) != len(w.before) {
+	if edit := w.correct(t, w.before); countCorrected(edit) != len(w.before) {
 		t.Fatalf("back to the old numbers: %+v", edit.Units)
 	}
-	records, err := filepath.Glob("/run/autofs-restore-hook/containers/" + w.pid1.Identity() + "*")
+	entries, err := filepath.Glob("/run/autofs-restore-hook/containers/" + w.pid1.Identity() + "*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range records {
+	for _, path := range entries {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
@@ -135,11 +135,11 @@ func (w *walk) goStale(t *testing.T) {
 	checkRunsOn(t, w.r)
 }
 
-// isCorrected looks which numbers systemd has. It is an error if it has some of
-// both, or others.
+// isCorrected reports whether systemd has the correct numbers. It fails the test if
+// systemd has some of both, or others.
 func (w *walk) isCorrected(t *testing.T) bool {
 	t.Helper()
-	edit := w.tell(t, nil)
+	edit := w.correct(t, nil)
 	checkRunsOn(t, w.r)
 	old, fresh := remembered(edit, w.before), remembered(edit, w.now)
 	if fresh != len(w.now) && old != len(w.before) {
@@ -169,7 +169,7 @@ func countCorrected(edit *systemd.StateEdit) (count int) {
 	return count
 }
 
-// unmount takes away what accesses have mounted, and waits until systemd knows.
+// unmount unmounts the file systems of accesses, and waits until systemd has seen that.
 func (w *walk) unmount(t *testing.T) {
 	t.Helper()
 	w.r.Run(t, "umount", lab.Idle, lab.Blank, lab.Binfmt)
@@ -184,16 +184,16 @@ func (w *walk) unmount(t *testing.T) {
 	})
 }
 
-// kill kills the program when it is about to make a system call for the n-th
-// time, and lets it run again: systemd runs on, with all the old numbers or all
-// the new ones, and the second run finishes the work.
+// kill kills the program when it is about to make a system call for the n-th time, and
+// lets it run again: systemd keeps running, with all the old numbers or all the new ones,
+// and the second run finishes the repair.
 func (w *walk) kill(t *testing.T, call string, list ...int) {
 	t.Helper()
 	for _, n := range list {
 		w.steps++
 		done := t.Run(call+" "+strconv.Itoa(n), func(t *testing.T) {
-			w.goStale(t)
-			if killedAt(t, w.s, w.r, call, n) {
+			w.makeStale(t)
+			if killAt(t, w.s, w.r, call, n) {
 				w.killed++
 			}
 			checkRunsOn(t, w.r)
@@ -202,7 +202,7 @@ func (w *walk) kill(t *testing.T, call string, list ...int) {
 			} else {
 				w.old++
 			}
-			// "healthy" where this run came to its end before that call.
+			// "healthy" if this run ended before that call.
 			report := repairByHand(t, w.r)
 			for _, m := range report.Mounts {
 				if m.Master.Kind == "systemd" && m.Outcome != "reexecuted" && m.Outcome != "healthy" {
@@ -219,18 +219,18 @@ func (w *walk) kill(t *testing.T, call string, list ...int) {
 	}
 }
 
-// finish looks whether anything is left of all the kills.
+// finish checks for remains of all the killed runs.
 func (w *walk) finish(t *testing.T) {
 	t.Helper()
-	for _, change := range unitsThatNoticed(w.units, w.r.Settle(t)) {
-		// What the accesses mounted was mounted by them, each time anew.
+	for _, change := range changedUnits(w.units, w.r.Settle(t)) {
+		// The accesses mounted these file systems each time.
 		if !strings.Contains(change, ".mount: {ActiveState:inactive") || strings.Contains(change, "failed") {
-			t.Errorf("a unit noticed: %s", change)
+			t.Errorf("a unit has changed: %s", change)
 		}
 	}
 	for _, change := range lab.Changes(w.files, files(t, w.r)) {
 		// A connection may have ended; and systemd 262 has 4 sockets more after each
-		// re-execution, whoever made it execute itself.
+		// re-execution, also without the program.
 		if strings.HasPrefix(change, "+") && change != "+ process 1: socket" {
 			t.Errorf("an open file: %s", change)
 		}

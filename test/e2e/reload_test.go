@@ -11,7 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// reaper is what a small init does: it waits for its children.
+// reaper reaps children, as a small init does.
 const reaper = "\nwhile :; do wait; sleep 0.1; done\n"
 
 // takeAutomount checkpoints a container without systemd.
@@ -20,8 +20,8 @@ func takeAutomount(t *testing.T, shell string, options lab.Options) *snapshot {
 	return &snapshot{Checkpoint: lab.StartAutomount(t, shell, options).Checkpoint(t)}
 }
 
-// TestReloaded: a daemon keeps its process and serves its direct maps again,
-// however it was started: there is nothing that would start it again.
+// TestReloaded: a daemon keeps its process and serves its direct maps again, however it
+// was started: no service manager would restart it.
 func TestReloaded(t *testing.T) {
 	requireHook(t)
 	for name, c := range map[string]struct {
@@ -58,8 +58,8 @@ func TestReloaded(t *testing.T) {
 	}
 }
 
-// TestReloadedAmongOthers has an indirect mount at a longer path than the parking
-// mounts: it belongs to the same daemon and stays.
+// TestReloadedAmongOthers has an indirect mount at a longer path than the parking mounts:
+// it belongs to the same daemon and stays.
 func TestReloadedAmongOthers(t *testing.T) {
 	requireHook(t)
 	const long = "/srv/quite/a/long/path"
@@ -82,9 +82,9 @@ func TestReloadedAmongOthers(t *testing.T) {
 	r.CheckAnswers(t, lab.DaemonAccesses)
 }
 
-// TestReloadedWithoutMap: where a map is gone no mount is lost, the stale triggers
-// are there as before, and the next repair works when the map is back. Without its
-// master map the daemon would shut down each mount: it is not asked to reload.
+// TestReloadedWithoutMap: without a map no mount is lost, the stale triggers stay, and
+// the next repair works when the map is back. Without its master map the daemon would
+// unmount each mount: it gets no SIGHUP.
 func TestReloadedWithoutMap(t *testing.T) {
 	requireHook(t)
 	for name, file := range map[string]string{"direct": "etc/auto.direct", "master": "etc/auto.master"} {
@@ -126,7 +126,7 @@ func checkWithoutMap(t *testing.T, file string) {
 	}
 }
 
-// TestDaemonNeverRestored: a daemon that was never restored knows its mounts.
+// TestDaemonNeverRestored: a daemon that was started here knows its mounts.
 func TestDaemonNeverRestored(t *testing.T) {
 	requireHook(t)
 	checkAgain(t, lab.StartAutomount(t, "automount"+reaper, lab.Options{}))
@@ -155,10 +155,10 @@ func checkReloaded(t *testing.T, c *lab.Container, report lab.Report) {
 	}
 	c.CheckAnswers(t, lab.DaemonAccesses)
 	checkNoWaiters(t, c)
-	lab.WaitNoneRunning(t, holderLimit)
+	lab.WaitNoneRunning(t, helperLimit)
 }
 
-// checkAgain: a second repair leaves the daemon's mounts alone.
+// checkAgain: a second repair does not change the daemon's mounts.
 func checkAgain(t *testing.T, c *lab.Container) {
 	t.Helper()
 	before := lab.Autofs(t, c.PID)
@@ -173,7 +173,7 @@ func checkAgain(t *testing.T, c *lab.Container) {
 	}
 }
 
-// startOf names a process for as long as the machine runs.
+// startOf returns the pid and start time of a process, which are unique until a reboot.
 func startOf(t *testing.T, pid int) string {
 	t.Helper()
 	stat := readFile(t, "/proc/"+strconv.Itoa(pid)+"/stat")
@@ -181,8 +181,8 @@ func startOf(t *testing.T, pid int) string {
 	return strconv.Itoa(pid) + " started at " + fields[20]
 }
 
-// TestOffsetsOfBusyEntry: an entry with several mounts is left as it is while a
-// process uses it, and works again with the next repair after that.
+// TestOffsetsOfBusyEntry: a map entry with several mounts is not changed while a process
+// uses it, and works again with the next repair after that.
 func TestOffsetsOfBusyEntry(t *testing.T) {
 	requireHook(t)
 	const user = "/srv/user.pid"

@@ -54,15 +54,14 @@ func TestOldNumbersOccupied(t *testing.T) {
 	checkReport(t, report, r)
 	for _, m := range report.Mounts {
 		if m.Master.Kind == "systemd" && !slices.Contains([]string{"restarted", "reexecuted"}, m.Outcome) {
-			t.Errorf("report: %s: outcome %q, but its old number belongs to another file system", m.Path, m.Outcome)
+			t.Errorf("report: %s: outcome %q, but another file system has its old number", m.Path, m.Outcome)
 		}
 	}
 	checkUncovered(t, r.Container)
 }
 
-// TestEveryNamespaceRepaired reads the automounts from services with mount
-// namespaces of their own: each holds the superblock that the master serves,
-// and none has a cover twice.
+// TestEveryNamespaceRepaired reads the automounts from services with their own mount
+// namespaces: each has the superblock that the master serves, and none has a cover twice.
 func TestEveryNamespaceRepaired(t *testing.T) {
 	r := restoreWithHook(t, checkpoint(t), lab.RestoreOptions{})
 	units := r.Units(t)
@@ -85,7 +84,7 @@ func TestEveryNamespaceRepaired(t *testing.T) {
 	r.CheckAnswers(t, lab.Accesses)
 }
 
-// checkReport compares the program's report with what is true.
+// checkReport compares the program's report with the container.
 func checkReport(t *testing.T, report lab.Report, r *lab.Restored) {
 	t.Helper()
 	if report.Outcome != "repaired" {
@@ -118,9 +117,9 @@ func checkReport(t *testing.T, report lab.Report, r *lab.Restored) {
 	}
 }
 
-// checkUnits reports every unit that is not as it was at the checkpoint, but
-// for those that a report says were restarted. It must come before any touch,
-// which starts mount units.
+// checkUnits reports every unit that has changed since the checkpoint, except those of
+// mounts that the report has as restarted. It must be called before any touch, which
+// starts mount units.
 func checkUnits(t *testing.T, s *snapshot, r *lab.Restored) {
 	t.Helper()
 	excused := make(map[string]bool)
@@ -131,31 +130,31 @@ func checkUnits(t *testing.T, s *snapshot, r *lab.Restored) {
 			restarted = append(restarted, m.Path)
 		}
 	}
-	for _, change := range unitsThatNoticed(s.units, r.Settle(t)) {
+	for _, change := range changedUnits(s.units, r.Settle(t)) {
 		unit, _, _ := strings.Cut(change, ": ")
 		switch {
 		case excused[unit]:
-		case slices.ContainsFunc(restarted, func(path string) bool { return mayNotice(path, unit, change) }):
-			t.Logf("a unit noticed a restart: %s", change)
+		case slices.ContainsFunc(restarted, func(path string) bool { return mayChange(path, unit, change) }):
+			t.Logf("a unit has changed by a restart: %s", change)
 		default:
-			t.Errorf("a unit noticed the repair: %s", change)
+			t.Errorf("a unit has changed by the repair: %s", change)
 		}
 	}
 }
 
-// mayNotice reports whether a unit may change in this way because the automount
-// at the path is restarted, as README.md says: what covers it is away for a
-// moment, and if systemd looks just then, that is mounted anew for it, and
-// services that are bound to it are stopped.
-func mayNotice(path, unit, change string) bool {
+// mayChange reports whether a unit may change in this way because the automount at the
+// path is restarted, as README.md describes: its cover is detached for a short time, and
+// if systemd reads the mount table then, its unit becomes a new mount, and services with
+// BindsTo= on it are stopped.
+func mayChange(path, unit, change string) bool {
 	cover, isMount := strings.CutSuffix(lab.UnitName(path, "mount"), ".mount")
 	if strings.HasPrefix(unit, cover) && isMount && strings.HasSuffix(unit, ".mount") {
 		return strings.Contains(change, "now {ActiveState:active SubState:mounted")
 	}
-	return path == lab.Covered && unit == "holder.service"
+	return path == lab.Covered && unit == "worker.service"
 }
 
-// hookLines are the lines of CRIU's log that CRIU did not write.
+// hookLines returns the lines of CRIU's log that CRIU did not write.
 func hookLines(log string) string {
 	var out []string
 	for line := range strings.Lines(log) {

@@ -10,9 +10,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestKilledWhileSystemdRestarts kills the program when it has asked for the
-// restart of a unit, which waits for a service that takes a second to stop. The
-// next run begins at once, when nothing of that is to be seen yet in the mounts.
+// TestKilledWhileSystemdRestarts kills the program after it has requested the restart of
+// a unit, which waits for a service that takes a second to stop. The next run starts at
+// once, when the mounts do not show the restart yet.
 func TestKilledWhileSystemdRestarts(t *testing.T) {
 	requireHook(t)
 	const dir = "/etc/systemd/system/"
@@ -40,7 +40,7 @@ func TestKilledWhileSystemdRestarts(t *testing.T) {
 		t.Fatal("its restart was never a job")
 	}
 	if now := r.Run(t, "systemctl", "list-jobs", "--no-legend"); !strings.Contains(now, automount) {
-		t.Fatal("the job is done, so this shows nothing")
+		t.Fatal("the job has finished, so the test proves nothing")
 	}
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--strategy", "reexec", "--json")
 	t.Logf("the next run, exit status %d, %s:\n%s%s", result.Status, result.Took, result.Stderr, outcomes(lab.ParseReport(t, result.Stdout)))
@@ -56,7 +56,7 @@ func TestKilledWhileSystemdRestarts(t *testing.T) {
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
 	checkUncovered(t, r.Container)
-	lab.WaitNoneRunning(t, holderLimit)
+	lab.WaitNoneRunning(t, helperLimit)
 	for _, file := range lab.RunFiles(t) {
 		if strings.HasPrefix(file, "covers/") || strings.HasSuffix(file, ".renewing") {
 			t.Errorf("left: %s", file)

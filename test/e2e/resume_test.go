@@ -9,8 +9,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestTouchEverythingAtResume has processes touch every automount of systemd
-// with their first instructions after the resume. Each gets what it asks for.
+// TestTouchEverythingAtResume has processes touch every automount of systemd with their
+// first instructions after the resume. Each reads its content.
 func TestTouchEverythingAtResume(t *testing.T) {
 	requireHook(t)
 	targets := []lab.Access{
@@ -24,7 +24,7 @@ func TestTouchEverythingAtResume(t *testing.T) {
 	start := []string{"systemctl", "start"}
 	for i, a := range targets {
 		unit := fmt.Sprintf("toucher-%d.service", i)
-		// As in the racer, the shell starts no process until it has what it wants.
+		// As in the racer, the shell starts no process until the file appears.
 		files["/etc/systemd/system/"+unit] = fmt.Sprintf(`[Service]
 ExecStart=/bin/sh -c 'until [ -e /restored ]; do :; done; read -r line <"%s" && echo "$line" >/touched-%d || echo failed >/touched-%[2]d'
 `, a.Path, i)

@@ -14,13 +14,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/matrix"
 )
 
-// runtimeRow is one of the engines that can restore a container.
+// runtimeRow is an engine that can restore a container.
 type runtimeRow struct {
 	name     string
 	options  lab.Options
 	programs []string // whose versions matter, besides CRIU
-	own      string   // the engine's own way to name an action script
-	noHooks  string   // why the engine has no OCI hooks, if it has none
+	own      string   // the engine's own option for an action script
+	noHooks  string   // the reason if the engine has no OCI hooks
 	short    bool     // in every run of the tests, not only in that of the matrix
 }
 
@@ -36,9 +36,9 @@ var runtimeRows = []runtimeRow{
 	{name: "criu", options: lab.Options{Runtime: "criu"}, own: "`--action-script`", noHooks: "criu has none", short: true},
 }
 
-// TestRuntimes restores under every engine, without the program and with it.
-// With MATRIX=FILE it does so for every version of systemd and every way to
-// bring the program into a restore, and writes what it found to that file.
+// TestRuntimes restores under every engine, without the program and with it. With
+// MATRIX=FILE it does so for every version of systemd and every channel, and writes the
+// results to that file.
 func TestRuntimes(t *testing.T) {
 	requireHook(t)
 	file := os.Getenv("MATRIX")
@@ -80,12 +80,11 @@ func (r runtimeRow) newRow() matrix.Row {
 	}
 }
 
-// restoreContainer fills one cell: a container that is restored without the
-// program, which shows the hang and what the engine itself changes, and then
-// with it.
+// restoreContainer fills one cell: it restores a container without the program, which
+// shows the hang and the changes by the engine itself, and then with it.
 func (r runtimeRow) restoreContainer(t *testing.T, suite string, row *matrix.Row) {
 	t.Run(suite, func(t *testing.T) {
-		// Shown if what follows ends the test.
+		// This text stays if the test ends early.
 		cell := &matrix.Entry{Column: "container of Debian " + suite, Text: "FAILED"}
 		defer func() { row.Cells = append(row.Cells, *cell) }()
 
@@ -106,7 +105,7 @@ func (r runtimeRow) restoreContainer(t *testing.T, suite string, row *matrix.Row
 		}
 		s.RemoveFailed(t)
 		stale := restoreStale(t, s)
-		noticed := unitsThatNoticed(s.units, stale.Settle(t))
+		noticed := changedUnits(s.units, stale.Settle(t))
 		control := checkControl(t, stale)
 		if row.Control != control && row.Control != matrix.NotRun {
 			control = row.Control + "; systemd of " + suite + ": " + control
@@ -119,14 +118,14 @@ func (r runtimeRow) restoreContainer(t *testing.T, suite string, row *matrix.Row
 
 		forgetReports(t)
 		restored := restoreWithHook(t, s, lab.RestoreOptions{})
-		for _, change := range unitsThatNoticed(s.units, restored.Settle(t)) {
+		for _, change := range changedUnits(s.units, restored.Settle(t)) {
 			if !slices.Contains(noticed, change) {
-				t.Errorf("a unit noticed: %s", change)
+				t.Errorf("a unit has changed: %s", change)
 			}
 		}
 		checkPreserved(t, restored)
 		outcomes := countOutcomes(t, restored.ReadReport(t))
-		checkHolder(t, restored, s.units["holder.service"].MainPID)
+		checkWorkingService(t, restored, s.units["worker.service"].MainPID)
 		restored.CheckAnswers(t, lab.Accesses)
 		checkNoWaiters(t, restored.Container)
 		checkUncovered(t, restored.Container)
@@ -138,7 +137,7 @@ func (r runtimeRow) restoreContainer(t *testing.T, suite string, row *matrix.Row
 	})
 }
 
-// containerVersions are those of the masters in a container.
+// containerVersions returns the versions of the masters in a container.
 func containerVersions(t *testing.T, c *lab.Container) string {
 	t.Helper()
 	fields := func(args ...string) []string { return append(strings.Fields(c.Run(t, args...)), "", "", "", "") }
@@ -146,8 +145,8 @@ func containerVersions(t *testing.T, c *lab.Container) string {
 	return "systemd " + fields("systemctl", "--version")[1] + ", autofs " + fields("sh", "-c", "automount --version 2>&1 | grep version")[3]
 }
 
-// checkControl touches what is stale in a container that was restored without
-// the program, and says what happened.
+// checkControl touches the stale automounts of a container that was restored without the
+// program, and describes the result.
 func checkControl(t *testing.T, r *lab.Restored) string {
 	t.Helper()
 	hang, stale := 0, 0
@@ -167,8 +166,8 @@ func checkControl(t *testing.T, r *lab.Restored) string {
 	return fmt.Sprintf("the restore fails; with the control groups created: %d of %d accesses hang", hang, stale)
 }
 
-// countOutcomes reports the outcomes that a restore on a quiet host must not
-// have, and counts all.
+// countOutcomes counts the outcomes, and fails on those that a restore on a quiet host
+// must not have.
 func countOutcomes(t *testing.T, report lab.Report) string {
 	t.Helper()
 	count := make(map[string]int)
@@ -195,7 +194,7 @@ func addNote(row *matrix.Row, note string) {
 	}
 }
 
-// unitNames are the units that a list of changes is about.
+// unitNames returns the units in a list of changes.
 func unitNames(changes []string) []string {
 	names := make([]string, len(changes))
 	for i, change := range changes {
@@ -204,8 +203,7 @@ func unitNames(changes []string) []string {
 	return names
 }
 
-// forgetReports removes the reports of former restores: what is found later was
-// left by a later one.
+// forgetReports removes the reports of earlier restores.
 func forgetReports(t *testing.T) {
 	t.Helper()
 	if err := os.RemoveAll("/run/autofs-restore-hook/reports"); err != nil {
@@ -213,7 +211,7 @@ func forgetReports(t *testing.T) {
 	}
 }
 
-// tryChannels restores with each way to bring the program in alone.
+// tryChannels restores with each channel alone.
 func (r runtimeRow) tryChannels(t *testing.T, row *matrix.Row) {
 	add := func(column, text string) {
 		row.Channels = append(row.Channels, matrix.Entry{Column: column, Text: text})
@@ -247,12 +245,12 @@ func (r runtimeRow) tryChannels(t *testing.T, row *matrix.Row) {
 			options.Hooks = withHook().Hooks
 		}
 		lab.InstallActionScript(t, "")
-		result = channelWorks(t, take(t, options), lab.RestoreOptions{}, checkReexecuted) // it comes after the resume
+		result = channelWorks(t, take(t, options), lab.RestoreOptions{}, checkReexecuted) // the repair is after the resume
 	})
 }
 
-// channelWorks restores, and says whether the program was called. If it was, it
-// must have done its work.
+// channelWorks restores, and returns whether the program was called. If it was, it must
+// have repaired the container.
 func channelWorks(t *testing.T, s *snapshot, options lab.RestoreOptions, check func(*testing.T, *lab.Restored)) string {
 	t.Helper()
 	forgetReports(t)
@@ -277,7 +275,7 @@ func channelWorks(t *testing.T, s *snapshot, options lab.RestoreOptions, check f
 	return "works"
 }
 
-// hooksDir is a folder with the hooks.d files that get installed.
+// hooksDir returns a folder with the hooks.d files of an installation.
 func hooksDir(t *testing.T) string {
 	t.Helper()
 	files, err := manifests.Hooks(lab.Hook())

@@ -13,7 +13,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// fromEnvironment reads a number.
+// fromEnvironment reads a number from the environment.
 func fromEnvironment(t *testing.T, name string, otherwise int) int {
 	t.Helper()
 	text := os.Getenv(name)
@@ -27,14 +27,17 @@ func fromEnvironment(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// soakCures are the ways in which a soak restores, one after the other.
-var soakCures = []struct {
+// soakCure is a way to repair.
+type soakCure struct {
 	name     string
 	stages   string // of CRIU at which the program runs, "" for none
 	occupied bool
 	strategy string // of the repair by hand, "" for none
-	want     string // what becomes of systemd's mounts
-}{
+	want     string // the outcome of systemd's mounts
+}
+
+// soakCures are used one after the other.
+var soakCures = []soakCure{
 	{"preserved", "pre-restore|post-setup-namespaces|pre-resume|post-resume", false, "", "preserved"},
 	{"reexecuted", "pre-restore|post-setup-namespaces|pre-resume|post-resume", true, "", "reexecuted"},
 	{"reexecuted alone", "post-resume", false, "", "reexecuted"},
@@ -42,8 +45,9 @@ var soakCures = []struct {
 	{"restarted late", "", false, "restart", "restarted"},
 }
 
-// TestSoak checkpoints and restores one container many times (SOAK_CYCLES), with
-// each of the cures in turn, and counts what there is before and after.
+// TestSoak checkpoints and restores one container many times (SOAK_CYCLES), with each of
+// the cures in turn, and compares the numbers of files, mounts and processes before and
+// after.
 func TestSoak(t *testing.T) {
 	requireHook(t)
 	cycles := fromEnvironment(t, "SOAK_CYCLES", len(soakCures))
@@ -59,34 +63,8 @@ func TestSoak(t *testing.T) {
 			break
 		}
 		cure := soakCures[done%len(soakCures)]
-		highest := highestDevice(t, c)
-		s := &snapshot{Checkpoint: c.Checkpoint(t), highest: highest}
-		lab.InstallWrappedScript(t, lab.Hook(), s.GroupsShell()+"case $CRTOOLS_SCRIPT_ACTION in "+max(cure.stages, "-")+") ;; *) exit 0 ;; esac\n")
-		var numbers *lab.Numbers
-		r := s.Restore(t, lab.RestoreOptions{Before: func() {
-			if cure.occupied {
-				numbers = lab.HoldNumbersUpTo(t, s.highest)
-			}
-		}})
-		if cure.strategy == "" {
-			checkSoakCure(t, r.ReadReport(t), cure.want)
-		} else {
-			checkSoakCure(t, repairByHand(t, r, "--strategy", cure.strategy), cure.want)
-		}
-		if numbers != nil {
-			numbers.Release()
-		}
-		if cure.want == "restarted" {
-			// It works in a mount that is detached now, which CRIU cannot dump.
-			r.Run(t, "systemctl", "restart", "holder.service")
-		}
-		checkNoWaiters(t, r.Container)
-		r.CheckUntouched(t)
+		r := soakCycle(t, c, cure)
 		c = r.Container
-		lab.WaitNoneRunning(t, holderLimit)
-		if err := os.RemoveAll(s.Images); err != nil {
-			t.Error(err)
-		}
 		switch now := countAll(t, c, r); {
 		case done == len(soakCures)-1 || cycles < len(soakCures):
 			first = now
@@ -102,14 +80,47 @@ func TestSoak(t *testing.T) {
 	}
 	c.CheckAnswers(t, lab.Accesses)
 	checkUncovered(t, c)
-	for _, change := range unitsThatNoticed(units, c.Units(t)) {
+	for _, change := range changedUnits(units, c.Units(t)) {
 		if strings.Contains(change, "failed") {
 			t.Errorf("a unit failed: %s", change)
 		}
 	}
 	c.Kill(t)
-	lab.WaitNumberFree(t, free, holderLimit)
+	lab.WaitNumberFree(t, free, helperLimit)
 	t.Logf("%d cycles", done)
+}
+
+// soakCycle checkpoints and restores the container, and repairs it in the given way.
+func soakCycle(t *testing.T, c *lab.Container, cure soakCure) *lab.Restored {
+	t.Helper()
+	highest := highestDevice(t, c)
+	s := &snapshot{Checkpoint: c.Checkpoint(t), highest: highest}
+	lab.InstallWrappedScript(t, lab.Hook(), s.GroupsShell()+"case $CRTOOLS_SCRIPT_ACTION in "+max(cure.stages, "-")+") ;; *) exit 0 ;; esac\n")
+	var numbers *lab.Numbers
+	r := s.Restore(t, lab.RestoreOptions{Before: func() {
+		if cure.occupied {
+			numbers = lab.HoldNumbersUpTo(t, s.highest)
+		}
+	}})
+	if cure.strategy == "" {
+		checkSoakCure(t, r.ReadReport(t), cure.want)
+	} else {
+		checkSoakCure(t, repairByHand(t, r, "--strategy", cure.strategy), cure.want)
+	}
+	if numbers != nil {
+		numbers.Release()
+	}
+	if cure.want == "restarted" {
+		// It works in a mount that is detached now, which CRIU cannot dump.
+		r.Run(t, "systemctl", "restart", "worker.service")
+	}
+	checkNoWaiters(t, r.Container)
+	r.CheckUntouched(t)
+	lab.WaitNoneRunning(t, helperLimit)
+	if err := os.RemoveAll(s.Images); err != nil {
+		t.Error(err)
+	}
+	return r
 }
 
 // checkSoakCure is checkCure where a mount may have got its old number by chance.
@@ -135,7 +146,7 @@ func highestDevice(t *testing.T, c *lab.Container) uint32 {
 	return highest
 }
 
-// counts is how much there is of everything that a run could leave.
+// counts are the numbers of all objects that a run could leave behind.
 type counts struct{ nodeMounts, mounts, superblocks, processes, files, groups, runFiles int }
 
 func (c counts) String() string {
@@ -143,8 +154,7 @@ func (c counts) String() string {
 		c.nodeMounts, c.mounts, c.superblocks, c.processes, c.files, c.groups, c.runFiles)
 }
 
-// exceeds leaves room for what is short-lived, and for the connections that
-// systemd has open at the moment.
+// exceeds allows for short-lived objects, and for open connections of systemd.
 func (c counts) exceeds(first counts) bool {
 	return c.nodeMounts > first.nodeMounts || c.mounts > first.mounts || c.superblocks > first.superblocks ||
 		c.processes > first.processes+2 || c.files > first.files+6 || c.groups > first.groups+1 || c.runFiles > first.runFiles+2
@@ -158,7 +168,7 @@ func countAll(t *testing.T, c *lab.Container, r *lab.Restored) counts {
 	for _, table := range r.Forest(t) {
 		for _, m := range table {
 			if strings.HasPrefix(m.Mountpoint, "/tmp/auto") {
-				continue // a new automount daemon tries something there
+				continue // a new automount daemon tests mounting there
 			}
 			n.mounts++
 			superblocks[fmt.Sprintf("%d:%d", m.Major, m.Minor)] = true
@@ -177,8 +187,8 @@ func countAll(t *testing.T, c *lab.Container, r *lab.Restored) counts {
 	return n
 }
 
-// TestSoakKills kills runs at random moments, for SOAK_SECONDS. Nobody finds a
-// moment again: without SOAK_SECONDS it kills at random calls, which can be.
+// TestSoakKills kills runs at random times, for SOAK_SECONDS, which cannot be reproduced.
+// Without SOAK_SECONDS it kills at random calls, which can be.
 func TestSoakKills(t *testing.T) {
 	requireHook(t)
 	limit := time.Duration(fromEnvironment(t, "SOAK_SECONDS", 8)) * time.Second
@@ -194,7 +204,7 @@ func TestSoakKills(t *testing.T) {
 		}
 		c := crashCases[random.IntN(len(crashCases))]
 		if c.shared {
-			continue // the common checkpoint is not
+			continue // the shared checkpoint is not
 		}
 		w := walks[c.name]
 		if w == nil {
@@ -212,12 +222,12 @@ func TestSoakKills(t *testing.T) {
 	t.Logf("%d runs, killed %d; the next run found nothing to do %d, finished %d, undid %d; lost %d",
 		sum.walked, sum.killed, sum.nothing, sum.finished, sum.undone, sum.lost)
 	if sum.killed == 0 {
-		t.Error("no run was killed, so this shows nothing")
+		t.Error("no run was killed, so the test proves nothing")
 	}
 }
 
-// killAtRandom kills the run after some milliseconds, or at one of its calls, and
-// returns whether all was well.
+// killAtRandom kills the run after some milliseconds, or at one of its calls, and reports
+// whether all checks passed.
 func (c *crashWalk) killAtRandom(t *testing.T, random *rand.Rand, timed bool, number int) bool {
 	t.Helper()
 	if timed {

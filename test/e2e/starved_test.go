@@ -7,16 +7,16 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestNoProcessLeft restores a container with CRIU in a control group that leaves
-// it one process, for its action script, once all processes of the container are
-// there: runc has it run in the group of the container, which may be that full.
+// TestNoProcessLeft restores a container with CRIU in a control group that allows one
+// more process, for the action script, once all processes of the container exist: runc
+// runs CRIU in the group of the container, which may be that full.
 func TestNoProcessLeft(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
 	lab.InstallActionScript(t, "")
-	succeeds(t, "install")
-	t.Cleanup(func() { succeeds(t, "uninstall") })
-	const folder = "/sys/fs/cgroup/pids" // where version 1 is, if it is
+	mustRun(t, "install")
+	t.Cleanup(func() { mustRun(t, "uninstall") })
+	const folder = "/sys/fs/cgroup/pids" // mount point of version 1, if there is one
 	if err := os.Mkdir(folder, 0o755); err == nil {
 		t.Cleanup(func() { _ = os.Remove(folder) })
 	}
@@ -27,7 +27,7 @@ fi
 `
 	lab.InstallWrappedScript(t, installed, shell)
 	if r, err := s.TryRestore(t, lab.RestoreOptions{}); err == nil {
-		t.Error("the program needs one process only, so this shows nothing of the script")
+		t.Error("the program needs one process only, so the test proves nothing about the script")
 		r.Kill(t)
 	} else {
 		t.Logf("without the script: %v", err)
@@ -45,6 +45,6 @@ fi
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
 	checkUncovered(t, r.Container)
-	lab.WaitNoneRunning(t, holderLimit)
+	lab.WaitNoneRunning(t, helperLimit)
 	r.Kill(t)
 }

@@ -14,7 +14,7 @@ func TestStrategies(t *testing.T) {
 	s := checkpoint(t)
 	for strategy, cure := range map[string]string{"reexec": "reexecuted", "restart": "restarted", "auto": "reexecuted"} {
 		t.Run(strategy, func(t *testing.T) {
-			forgetReports(t) // a container restored before had the same name
+			forgetReports(t) // an earlier container had the same name
 			r := restoreStale(t, s)
 			result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--strategy", strategy, "--json")
 			if result.Status != 0 {

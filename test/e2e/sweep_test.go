@@ -10,9 +10,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestSweptByEveryRepair: what earlier runs have kept in memory for restores and
-// containers that have ended goes with the next repair, whoever asks for that. The
-// agent asks with "repair" as well.
+// TestSweptByEveryRepair: every repair removes the journal entries of restores and
+// containers that have ended. The agent runs "repair" as well.
 func TestSweptByEveryRepair(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)

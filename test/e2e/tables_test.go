@@ -20,16 +20,16 @@ func TestLargeTables(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
 	r := restoreStale(t, s)
-	in(t, r.PID, mountDeep)
+	inMountNamespace(t, r.PID, mountDeep)
 	private := r.HostPID(t, r.Units(t)["private-mounts.service"].MainPID)
-	in(t, private, func() error { return mountMany(10_000) })
+	inMountNamespace(t, private, func() error { return mountMany(10_000) })
 	longest := 0
 	for line := range strings.Lines(r.MountTable(t)) {
 		longest = max(longest, len(line))
 	}
 	count := len(lab.Mounts(t, private))
 	if count < 10_000 || longest <= 64<<10 {
-		t.Fatalf("%d mounts, the longest line has %d bytes: this test shows nothing", count, longest)
+		t.Fatalf("%d mounts, the longest line has %d bytes: the test proves nothing", count, longest)
 	}
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--json")
 	t.Logf("%d mounts in a namespace, a line of %d bytes: repaired in %s", count, longest, result.Took)
@@ -37,14 +37,14 @@ func TestLargeTables(t *testing.T) {
 		t.Errorf("exit status %d\n%s", result.Status, result.Stderr)
 	}
 	// This test's own parser does not read such lines.
-	in(t, r.PID, func() error { return unix.Unmount("/tmp/deep", unix.MNT_DETACH) })
+	inMountNamespace(t, r.PID, func() error { return unix.Unmount("/tmp/deep", unix.MNT_DETACH) })
 	checkReport(t, lab.ParseReport(t, result.Stdout), r)
 	r.CheckAnswers(t, lab.Accesses)
 	checkNoWaiters(t, r.Container)
 }
 
-// in runs f in the mount namespace of a process.
-func in(t *testing.T, pid int, f func() error) {
+// inMountNamespace runs f in the mount namespace of a process.
+func inMountNamespace(t *testing.T, pid int, f func() error) {
 	t.Helper()
 	p, err := nsenter.Open(pid)
 	if err != nil {
@@ -63,7 +63,7 @@ func mountMany(count int) error {
 	if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mount("many", dir, "tmpfs", 0, "")); err != nil {
 		return err
 	}
-	// Else each copy would get all that is mounted on the others.
+	// Otherwise each copy would get all mounts on the others.
 	if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
@@ -76,8 +76,8 @@ func mountMany(count int) error {
 	return nil
 }
 
-// mountDeep mounts in a folder with a long path of blanks: each is four bytes in
-// the table.
+// mountDeep mounts on a folder with a long path of blanks: each is four bytes in the
+// table.
 func mountDeep() error {
 	const dir = "/tmp/deep"
 	if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mount("deep", dir, "tmpfs", 0, ""), unix.Chdir(dir)); err != nil {

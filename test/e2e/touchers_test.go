@@ -6,9 +6,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestTouchersAtResume has eight processes read from every automount, in a loop
-// of three seconds that begins at the resume. Not one of them is refused, or
-// sees the folder beneath a mount.
+// TestTouchersAtResume has eight processes read from every automount, in a loop of three
+// seconds that starts at the resume. No read fails, or reads the folder beneath a mount.
 func TestTouchersAtResume(t *testing.T) {
 	requireHook(t)
 	const count = 8

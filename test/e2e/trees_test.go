@@ -10,19 +10,19 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// tree is a container whose automounts lie in one another. CRIU 4.1.1 cannot
-// have all there is:
+// tree is a container with automounts within automounts. CRIU 4.1.1 cannot restore all of
+// them:
 //
-//   - a direct or offset mount of automount with something mounted on it ("Open
-//     files on overmounted mounts are not supported yet"), or hidden by a mount on
-//     a folder above ("Failed to open");
-//   - an entry with several offsets but none at "/", once it was looked at ("Can't
-//     stat mountpoint", and "Failed to create autofs dentry" in an indirect map).
+//   - a direct or offset mount of automount with a mount on it ("Open files on
+//     overmounted mounts are not supported yet"), or hidden by a mount on a folder
+//     above ("Failed to open");
+//   - an entry with several offsets but none at "/", once it was accessed ("Can't stat
+//     mountpoint", and "Failed to create autofs dentry" in an indirect map).
 var tree = struct {
 	automount map[string]string // maps, by file
 	units     []string          // paths of systemd's automounts
 	types     map[string]string // of all autofs mounts at the checkpoint, by path
-	active    []string          // paths that are looked at before the checkpoint
+	active    []string          // paths that are accessed before the checkpoint
 }{
 	automount: map[string]string{
 		"/etc/auto.master": "/- /etc/auto.direct --timeout=3600\n" +
@@ -42,14 +42,14 @@ var tree = struct {
 	active: []string{"/nest/used", "/indirect/active", "/indirect/second", "/indirect/multi", "/browse/two"},
 }
 
-// treePaths are all paths that bring a file system, the mounted ones first.
+// treePaths are all paths of automounted file systems, the mounted ones first.
 var treePaths = []string{
 	"/nest", "/nest/used", "/indirect/active", "/indirect/second", "/indirect/multi", "/browse/two",
 	"/nest/idle", "/direct/one", "/above/key", "/multi/direct", "/multi/direct/sub",
 	"/indirect/idle", "/indirect/multi/sub", "/indirect/multi/other", "/browse/one", "/browse/three",
 }
 
-// treeEntry is a line of an automount map: with offsets, one at "/", too.
+// treeEntry returns a line of an automount map: with offsets, also one at "/".
 func treeEntry(key string, offsets ...string) string {
 	source := "/srv/" + strings.TrimPrefix(key, "/")
 	if len(offsets) == 0 {
@@ -62,7 +62,7 @@ func treeEntry(key string, offsets ...string) string {
 	return line + "\n"
 }
 
-// treeSource is the folder that a path of the tree brings.
+// treeSource returns the folder that is mounted at a path of the tree.
 func treeSource(path string) string {
 	name := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(path, "/indirect/"), "/browse/"), "/")
 	for _, multi := range []string{"multi/direct", "multi"} {
@@ -72,7 +72,7 @@ func treeSource(path string) string {
 		}
 	}
 	if inner, in := strings.CutPrefix(name, "nest/"); in {
-		name = "nest-" + inner // its mount point lies in the folder "nest"
+		name = "nest-" + inner // its mount point is in the folder "nest"
 	}
 	return "/srv/" + name
 }
@@ -89,7 +89,7 @@ func treeFiles() map[string]string {
 		files[units+lab.UnitName(path, "mount")] = fmt.Sprintf("[Mount]\nWhat=%s\nWhere=%s\nType=none\nOptions=bind\n", treeSource(path), path)
 		wants += "Wants=" + lab.UnitName(path, "automount") + "\n"
 	}
-	// The mount points of what lies in another mount.
+	// The mount points within other mounts.
 	for _, path := range []string{"/srv/nest/idle", "/srv/nest/used", "/srv/multi/direct/sub", "/srv/multi/sub", "/srv/multi/other"} {
 		files[path+"/beneath"] = ""
 	}
@@ -99,9 +99,9 @@ func treeFiles() map[string]string {
 	return files
 }
 
-// TestTrees repairs automounts that lie in one another: entries with offsets,
-// below another mount, several keys of an indirect map, its names for all keys
-// (browse mode), and automounts of systemd below one.
+// TestTrees repairs automounts within automounts: entries with offsets, below another
+// mount, several keys of an indirect map, its names for all keys (browse mode), and
+// automounts of systemd below one.
 func TestTrees(t *testing.T) {
 	requireHook(t)
 	c := lab.Start(t, lab.Options{Files: treeFiles()})
@@ -149,7 +149,7 @@ func treeAccesses(paths []string) []lab.Access {
 	return list
 }
 
-// treeStacks says what is mounted at each path of the tree.
+// treeStacks describes the mounts at each path of the tree.
 func treeStacks(t *testing.T, c *lab.Container) []string {
 	t.Helper()
 	paths := slices.Collect(maps.Keys(tree.types))
@@ -165,7 +165,7 @@ func treeStacks(t *testing.T, c *lab.Container) []string {
 	return list
 }
 
-// checkTypes wants a cure and the right type for each autofs mount.
+// checkTypes checks the cure and the type of each autofs mount.
 func checkTypes(t *testing.T, report lab.Report) {
 	t.Helper()
 	reported := make(map[string]bool)

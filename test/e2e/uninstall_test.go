@@ -10,8 +10,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestUninstallDuringCRIU removes the program while a CRIU is at work that has read
-// the name of the action script: its restore or dump succeeds all the same.
+// TestUninstallDuringCRIU removes the program while a CRIU runs that has read the name of
+// the action script: its restore or dump still succeeds.
 func TestUninstallDuringCRIU(t *testing.T) {
 	requireHook(t)
 	file := packageFile(t)
@@ -48,7 +48,7 @@ func TestUninstallDuringCRIU(t *testing.T) {
 			}
 			text := readIfThere(removal)
 			if t.Logf("\n%s", text); text == "" {
-				t.Error("it was not removed meanwhile, so this shows nothing")
+				t.Error("it was not removed meanwhile, so the test proves nothing")
 			}
 			for _, kept := range []string{installed + "-action-script", installed} {
 				if _, err := os.Stat(kept); err != nil && (kept != installed || name != "package") {
@@ -67,8 +67,8 @@ func TestUninstallDuringCRIU(t *testing.T) {
 	}
 }
 
-// removeAt makes CRIU run a command at a stage, beside the action script of the
-// installed program. It returns where that command writes.
+// removeAt makes CRIU run a command at a stage, beside the action script of the installed
+// program. It returns the file of that command's output.
 func removeAt(t *testing.T, stage string, command []string) string {
 	t.Helper()
 	dir := lab.Scratch(t, "removal-"+stage+filepath.Base(command[0]))

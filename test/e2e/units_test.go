@@ -7,8 +7,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestRestartRefused: a unit that systemd does not restart keeps its mount, and
-// what covers that.
+// TestRestartRefused: a unit that systemd does not restart keeps its mount, and the
+// covers of that.
 func TestRestartRefused(t *testing.T) {
 	requireHook(t)
 	unit := lab.UnitName(lab.Covered, "automount")
@@ -36,7 +36,7 @@ func TestRestartRefused(t *testing.T) {
 	if state := r.Settle(t)[unit]; state.ActiveState != "active" {
 		t.Errorf("%s is %+v", unit, state)
 	}
-	// It is told its number when that is allowed.
+	// Its number is corrected when that is allowed.
 	for _, m := range repairByHand(t, r, "--strategy", "reexec").Mounts {
 		if m.Path == lab.Covered && m.Outcome != "reexecuted" {
 			t.Errorf("%s: %s (%s), want reexecuted", m.Path, m.Outcome, m.Reason)
@@ -47,8 +47,8 @@ func TestRestartRefused(t *testing.T) {
 	checkUncovered(t, r.Container)
 }
 
-// TestUnitFileGone: systemd does not know any more where an active unit mounts
-// whose file is gone. The others are repaired all the same.
+// TestUnitFileGone: systemd does not know the mount point of an active unit whose file
+// was removed. The others are still repaired.
 func TestUnitFileGone(t *testing.T) {
 	requireHook(t)
 	c := lab.Start(t, lab.Options{})

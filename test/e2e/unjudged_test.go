@@ -11,9 +11,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestSlowServer has a process wait on a healthy automount of a container that was
-// never restored. The mount cannot be opened then: nothing is known of it, and
-// nothing is done.
+// TestSlowServer has a waiter on a healthy automount of a container that was not
+// restored. The mount cannot be opened then: its state is unknown, and it is not changed.
 func TestSlowServer(t *testing.T) {
 	requireHook(t)
 	const slow = 8 * time.Second // a run takes much less
@@ -49,7 +48,7 @@ func TestSlowServer(t *testing.T) {
 	if time.Since(started) >= slow {
 		t.Skip("skipped: the machine is so busy that the server has answered")
 	}
-	for _, change := range unitsThatNoticed(waiting, now) {
+	for _, change := range changedUnits(waiting, now) {
 		t.Error(change)
 	}
 	if o := <-done; !access.Answers(o) {
@@ -64,14 +63,14 @@ func TestSlowServer(t *testing.T) {
 	}
 }
 
-// TestScriptWithoutExec has an action script that calls the program and goes on: the
+// TestScriptWithoutExec has an action script that calls the program without exec: the
 // program's parent is that shell, another one at each stage.
 func TestScriptWithoutExec(t *testing.T) {
 	requireHook(t)
 	s := checkpoint(t)
 	for name, script := range map[string]string{
 		"preserved": lab.Hook() + "\n",
-		// A record that is lost before the repair: what was preserved is known.
+		// The journal is lost before the repair: preserved mounts are recognized.
 		"healthy": `[ "$CRTOOLS_SCRIPT_ACTION" = post-resume ] && rm -rf /run/autofs-restore-hook/restores` + "\n" + lab.Hook() + "\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -92,8 +91,8 @@ func TestScriptWithoutExec(t *testing.T) {
 	}
 }
 
-// TestHostNamespace restores a process without a mount namespace of its own, as
-// jobs and Java programs are. It is nothing to do, also for the strict.
+// TestHostNamespace restores a process without its own mount namespace, as jobs and Java
+// programs are. There is nothing to do, also with the option strict.
 func TestHostNamespace(t *testing.T) {
 	requireHook(t)
 	const config = "/etc/autofs-restore-hook.conf"
@@ -103,7 +102,7 @@ func TestHostNamespace(t *testing.T) {
 	t.Cleanup(func() { os.Remove(config) })
 	scratch := lab.Scratch(t, "job")
 	script := filepath.Join(scratch, "script")
-	text := "#!/bin/sh\n" + lab.Hook() + " 2>>" + scratch + "/said\necho $CRTOOLS_SCRIPT_ACTION $? >>" + scratch + "/status\n"
+	text := "#!/bin/sh\n" + lab.Hook() + " 2>>" + scratch + "/log\necho $CRTOOLS_SCRIPT_ACTION $? >>" + scratch + "/status\n"
 	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -121,12 +120,12 @@ func TestHostNamespace(t *testing.T) {
 			t.Errorf("exit status: %s", line)
 		}
 	}
-	said := readFile(t, filepath.Join(scratch, "said"))
-	t.Logf("the program said:\n%s", said)
-	if strings.Contains(said, "level=error") || strings.Contains(said, "level=warning") {
-		t.Errorf("it complains:\n%s", said)
+	output := readFile(t, filepath.Join(scratch, "log"))
+	t.Logf("the program output:\n%s", output)
+	if strings.Contains(output, "level=error") || strings.Contains(output, "level=warning") {
+		t.Errorf("it logged a warning:\n%s", output)
 	}
 	if result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(job.PID)); result.Status != 1 {
-		t.Errorf("a person who names it: exit status %d, want 1: %s", result.Status, result.Stderr)
+		t.Errorf("repair: exit status %d, want 1: %s", result.Status, result.Stderr)
 	}
 }

@@ -12,8 +12,8 @@ import (
 // watcherLimit is how long a watcher may need after the restore.
 const watcherLimit = 10 * time.Second
 
-// withHook are options for a container whose engine calls the program as a
-// createRuntime hook, the only stage that runc runs at a restore.
+// withHook returns options for a container whose engine calls the program as a
+// createRuntime hook, the only hook that runc runs at a restore.
 func withHook() lab.Options {
 	timeout := 10
 	return lab.Options{Hooks: &specs.Hooks{CreateRuntime: []specs.Hook{{
@@ -45,8 +45,7 @@ func TestWatcher(t *testing.T) {
 	checkUncovered(t, r.Container)
 }
 
-// TestWatcherAndActionScript has both installed. The work is done once, by the
-// action script, which is the better place.
+// TestWatcherAndActionScript has both installed. The action script does the repair, once.
 func TestWatcherAndActionScript(t *testing.T) {
 	requireHook(t)
 	s := take(t, withHook())

@@ -32,7 +32,7 @@ func TestPacketAndReady(t *testing.T) {
 	if err := autofs.Ready(s.mount, got.Token); !errors.Is(err, unix.EBADF) {
 		t.Errorf("on an O_PATH descriptor: %v", err)
 	}
-	// Nothing is mounted yet: the process asks again.
+	// Nothing is mounted yet: the process makes another request.
 	if err := autofs.Ready(s.root, got.Token); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestPacketIndirect(t *testing.T) {
 	if got.Type != autofs.MissingIndirect || got.Name != "home" || got.Device != s.device {
 		t.Errorf("request %+v", got)
 	}
-	// The test is the master, so it may make the entry, and is not asked.
+	// The test is the master, so it can create the entry without a request.
 	if err := os.Mkdir(filepath.Join(s.path, "home"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestPacketIndirect(t *testing.T) {
 	p.expect(t, 0)
 }
 
-// TestOpenMount finds the mount by its number, covered or not, without asking.
+// TestOpenMount opens the mount by its number, covered or not, without triggering it.
 func TestOpenMount(t *testing.T) {
 	s := newScratch(t, nil)
 	control, err := autofs.OpenControl()
@@ -119,7 +119,7 @@ func TestOpenMount(t *testing.T) {
 		}
 	}
 	if s.pending(t, 0) {
-		t.Error("opening asked the master")
+		t.Error("opening made a request")
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
-// TestCreate compares what was asked for with what mountinfo shows.
+// TestCreate compares the options with those in mountinfo.
 func TestCreate(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*autofs.CreateOptions)
@@ -63,7 +63,7 @@ func TestCreate(t *testing.T) {
 	}
 }
 
-// TestCreateErrors: each names what was refused, and leaves no descriptor.
+// TestCreateErrors: each error names the refused option; no descriptor is left.
 func TestCreateErrors(t *testing.T) {
 	requireAutofs(t)
 	read, write, err := os.Pipe()
@@ -77,7 +77,7 @@ func TestCreateErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	read.Fd() // out of the runtime's poller, whose descriptors come and go
+	read.Fd() // out of the Go runtime's poller, which opens descriptors of its own
 	write.Fd()
 	before := descriptors(t)
 

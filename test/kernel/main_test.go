@@ -17,12 +17,12 @@ import (
 const (
 	roleVariable      = "KERNEL_TEST_ROLE"
 	namespaceVariable = "KERNEL_TEST_NAMESPACE"
-	patience          = 5 * time.Second // until something that must happen has happened
-	lifetime          = time.Minute     // after which a forgotten child ends itself
+	patience          = 5 * time.Second // limit for events that must happen
+	lifetime          = time.Minute     // of a forgotten child
 )
 
-// roles are what this binary is when it runs itself as a child: whatever may
-// hang does so there, never in the test.
+// roles are the functions of this binary as a child process: calls that may hang are made
+// there, never in the test.
 var roles = map[string]func(args []string) error{
 	"master": runMaster,
 	"touch":  runTouch,
@@ -48,8 +48,8 @@ func TestMain(m *testing.M) {
 	os.Exit(inOwnNamespace())
 }
 
-// inOwnNamespace runs the tests in a private mount namespace. The Go runtime
-// makes every mount in it private, so nothing reaches the host.
+// inOwnNamespace runs the tests in a private mount namespace. The Go runtime makes every
+// mount in it private, so no mount propagates to the host.
 func inOwnNamespace() int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), namespaceVariable+"=1")
@@ -67,9 +67,8 @@ func inOwnNamespace() int {
 	return 1
 }
 
-// child starts this binary in a role, in a process group of its own, so that it
-// is not taken for the master of the test's mounts, and kills the group at the
-// end of the test.
+// child starts this binary in a role, in its own process group, so that it is not the
+// master of the test's mounts, and kills the group at the end of the test.
 func child(t *testing.T, role string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", args...)
@@ -81,7 +80,7 @@ func child(t *testing.T, role string, args ...string) *exec.Cmd {
 
 func killGroup(cmd *exec.Cmd) { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 
-// eventually waits for something that must come true.
+// eventually waits until a condition is true.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {

@@ -16,14 +16,14 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 )
 
-// What a master remembers of its mount, and so what a restore breaks.
+// The data that a master remembers of its mount, which a restore changes.
 const (
 	likeSystemd   = "systemd"   // device number: automount_enter_running(), src/core/automount.c
 	likeAutomount = "automount" // device and inode: handle_packet_missing_direct(), daemon/direct.c
 )
 
-// runMaster serves one direct mount: args are style and path. It says on stdout
-// what it does, a line each.
+// runMaster serves one direct mount: args are style and path. It prints each action in a
+// line.
 func runMaster(args []string) error {
 	style, path := args[0], args[1]
 	requests, writer, err := os.Pipe()
@@ -41,7 +41,7 @@ func runMaster(args []string) error {
 	}
 	mount.Close()
 	if style == likeSystemd {
-		writer.Close() // the kernel is the only writer, as systemd has it
+		writer.Close() // the kernel is the only writer, as with systemd
 	}
 	control, err := autofs.OpenControl()
 	if err != nil {
@@ -86,13 +86,13 @@ func answer(control *autofs.Control, style, path string, known unix.Stat_t, p au
 	return autofs.Ready(root, p.Token)
 }
 
-// master is a running one.
+// master is a running master.
 type master struct {
 	cmd     *exec.Cmd
 	path    string
-	says    chan string
-	pipe    string   // its reading end, in /proc
-	keep    *os.File // the mount it made, from before anything went wrong
+	lines   chan string
+	pipe    string   // its read end, in /proc
+	keep    *os.File // the original mount
 	device  uint64
 	process int
 }
@@ -100,7 +100,7 @@ type master struct {
 func startMaster(t *testing.T, style string) *master {
 	t.Helper()
 	requireAutofs(t)
-	m := &master{path: mountPoint(t), says: make(chan string, 100)}
+	m := &master{path: mountPoint(t), lines: make(chan string, 100)}
 	m.cmd = child(t, "master", style, m.path)
 	out, err := m.cmd.StdoutPipe()
 	if err != nil {
@@ -112,13 +112,13 @@ func startMaster(t *testing.T, style string) *master {
 	m.process = m.cmd.Process.Pid
 	go func() {
 		for lines := bufio.NewScanner(out); lines.Scan(); {
-			m.says <- lines.Text()
+			m.lines <- lines.Text()
 		}
-		close(m.says)
+		close(m.lines)
 	}()
 	t.Cleanup(func() {
 		killGroup(m.cmd)
-		for range m.says {
+		for range m.lines {
 		}
 		_ = m.cmd.Wait()
 	})
@@ -135,26 +135,26 @@ func startMaster(t *testing.T, style string) *master {
 	return m
 }
 
-// expect waits for the master to say something.
+// expect waits for a line of the master.
 func (m *master) expect(t *testing.T, prefix string) string {
 	t.Helper()
 	select {
-	case line := <-m.says:
+	case line := <-m.lines:
 		if !strings.HasPrefix(line, prefix) {
-			t.Fatalf("the master says %q, not %q", line, prefix)
+			t.Fatalf("the master printed %q, want %q", line, prefix)
 		}
 		return line
 	case <-time.After(patience):
-		t.Fatalf("the master does not say %q", prefix)
+		t.Fatalf("the master does not print %q", prefix)
 	}
 	return ""
 }
 
-// successor makes a superblock that the same master serves, as CRIU does: same
-// pipe, same process group, other numbers.
+// successor creates a superblock that the same master serves, as CRIU does: with the same
+// pipe and process group, but other numbers.
 func (m *master) successor(t *testing.T) *os.File {
 	t.Helper()
-	// Not os.OpenFile: the runtime would poll the writing end.
+	// Not os.OpenFile: the Go runtime would poll the write end.
 	fd, err := unix.Open(m.pipe, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		t.Fatalf("writing end of the master's pipe: %v", err)
@@ -171,7 +171,7 @@ func (m *master) successor(t *testing.T) *os.File {
 	return mount
 }
 
-// replace puts a successor in the place of the master's mount.
+// replace replaces the master's mount by a successor.
 func (m *master) replace(t *testing.T, mount *os.File) {
 	t.Helper()
 	if err := unix.Unmount(m.path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 )
 
-// requireAutofs says what every test here needs.
+// requireAutofs skips the test without root or autofs.
 func requireAutofs(t *testing.T) {
 	t.Helper()
 	Require(t, os.Geteuid() == 0, "root")
@@ -22,9 +22,9 @@ func requireAutofs(t *testing.T) {
 	Require(t, err == nil, "autofs in the kernel, and "+autofs.ControlPath)
 }
 
-// mountPoint returns an empty directory on a tmpfs of its own. At the end all
-// that was mounted there goes with the tmpfs, lazily and without a path walk
-// onto it: nothing is removed recursively, for that could hang.
+// mountPoint returns an empty directory on a separate tmpfs. At the end of the test the
+// tmpfs is detached with all mounts in it, without resolving a path on it: removing files
+// recursively could hang.
 func mountPoint(t *testing.T) string {
 	t.Helper()
 	base, err := os.MkdirTemp("", "autofs-kernel-")
@@ -115,7 +115,7 @@ type scratch struct {
 	path         string
 	mount        *os.File // detached or attached mount, O_PATH
 	root         *os.File // real descriptor on the root
-	requests     *os.File // reading end of the pipe
+	requests     *os.File // read end of the pipe
 	device       uint64
 	inode        uint64
 	writerNumber uint64 // inode of the pipe
@@ -149,7 +149,7 @@ func newScratch(t *testing.T, change func(*autofs.CreateOptions)) *scratch {
 	if s.root, err = autofs.Reopen(s.mount); err != nil {
 		t.Fatal(err)
 	}
-	// Before the pipe goes, so that no process stays blocked whatever happened.
+	// Before the pipe is closed, so that no process stays blocked.
 	t.Cleanup(func() {
 		if err := autofs.Catatonic(s.root); err != nil {
 			t.Error(err)
@@ -180,7 +180,7 @@ func (s *scratch) request(t *testing.T) autofs.Packet {
 	return p
 }
 
-// pending tells whether a request comes within some milliseconds.
+// pending reports whether a request arrives within some milliseconds.
 func (s *scratch) pending(t *testing.T, ms int64) bool {
 	t.Helper()
 	for {

@@ -12,12 +12,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 )
 
-// TestReopen takes real descriptors where a path walk would ask or wait: from a
-// process that is not the master, idle, while a process waits, and when covered.
+// TestReopen opens real descriptors where resolving a path would make a request or wait:
+// from a process that is not the master, idle, with a waiter, and when covered.
 func TestReopen(t *testing.T) {
 	for _, kind := range []autofs.Type{autofs.Direct, autofs.Offset, autofs.Indirect} {
 		t.Run(kind.String(), func(t *testing.T) {
-			// init's group is the master: the test has no privilege of one
+			// init's group is the master: the test has no privilege of a master
 			s := newScratch(t, func(o *autofs.CreateOptions) { o.Type, o.ProcessGroup = kind, 1 })
 			opath, err := os.OpenFile(s.path, unix.O_PATH, 0)
 			if err != nil {
@@ -41,7 +41,7 @@ func TestReopen(t *testing.T) {
 			}
 			reopen("idle")
 			if s.pending(t, 50) {
-				t.Error("reopening asked the master")
+				t.Error("reopening made a request")
 			}
 			if kind.Trigger() {
 				p := touch(t, s.path+"/hello")

@@ -1,6 +1,6 @@
-// Package kernel tests hook/autofs against the kernel's own autofs, with small
-// masters that remember the same numbers systemd and automount do. It needs root
-// and /dev/autofs; it makes a mount namespace of its own and leaves nothing.
+// Package kernel tests hook/autofs against the kernel's own autofs, with small masters
+// that remember the same numbers as systemd and automount. It needs root and /dev/autofs;
+// it has its own mount namespace and leaves nothing behind.
 //
 //	cd test && go test ./kernel/...
 package kernel
@@ -26,9 +26,9 @@ func Require(t testing.TB, cond bool, reason string) {
 	}
 }
 
-// Lacks skips the test on kernels before the version, which do not have what it
-// needs. There is nothing to be required: newer kernels run it.
-func Lacks(t testing.TB, major, minor int, what string) {
+// Lacks skips the test on kernels before the version, which do not have a feature.
+// REQUIRE=1 does not change that, because newer kernels run the test.
+func Lacks(t testing.TB, major, minor int, feature string) {
 	t.Helper()
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
@@ -40,6 +40,6 @@ func Lacks(t testing.TB, major, minor int, what string) {
 		t.Fatalf("kernel release %q: %v", release, err)
 	}
 	if x < major || x == major && y < minor {
-		t.Skipf("skipped: Linux %s lacks what %d.%d has: %s", release, major, minor, what)
+		t.Skipf("skipped: Linux %s lacks a feature of %d.%d: %s", release, major, minor, feature)
 	}
 }

@@ -27,9 +27,9 @@ func TestServed(t *testing.T) {
 	})
 }
 
-// TestReplacedSuperblockHangs is the whole trouble in small: the master gets the
-// request and does not know the mount. Release frees whoever waits, and from Linux
-// 6.6 on CATATONIC alone does.
+// TestReplacedSuperblockHangs shows the problem in a small setup: the master gets the
+// request and does not know the mount. Release releases the waiter, and since Linux 6.6
+// CATATONIC alone does.
 func TestReplacedSuperblockHangs(t *testing.T) {
 	for name, catatonic := range map[string]func(*os.File) error{
 		"release": autofs.Release,
@@ -53,7 +53,7 @@ func TestReplacedSuperblockHangs(t *testing.T) {
 				second := touch(t, m.path)
 				second.hangs(t)
 
-				// Taken while processes wait, from a descriptor of before.
+				// Opened from an earlier descriptor while there are waiters.
 				root, err := autofs.Reopen(next)
 				if err != nil {
 					t.Fatal(err)
@@ -80,7 +80,7 @@ func TestReplacedSuperblockHangs(t *testing.T) {
 func TestPreservedDevice(t *testing.T) {
 	masters(t, func(t *testing.T, style string) {
 		m := startMaster(t, style)
-		// Opened first: without any writer the master would see a hang-up.
+		// Opened first: without a writer the master would see a hang-up.
 		guard := m.successor(t)
 		if err := unix.Unmount(m.path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 			t.Fatal(err)
@@ -95,7 +95,7 @@ func TestPreservedDevice(t *testing.T) {
 				t.Fatal(err)
 			}
 			if device > m.device {
-				next.Close() // not free yet: the old superblock goes a little later
+				next.Close() // not free yet: the old superblock is freed a little later
 			}
 			return device == m.device // a lower one stays open and fills its number
 		})

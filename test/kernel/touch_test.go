@@ -23,7 +23,7 @@ func runTouch(args []string) error {
 	return f.Close()
 }
 
-// toucher is a process that walks onto an autofs.
+// toucher is a process that opens a path on an autofs.
 type toucher struct {
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -50,7 +50,7 @@ func touch(t *testing.T, path string) *toucher {
 	return p
 }
 
-// result returns the errno with which the process came back, 0 for success.
+// result returns the errno of the process, 0 for success.
 func (p *toucher) result(t *testing.T) unix.Errno {
 	t.Helper()
 	select {
@@ -85,7 +85,7 @@ func (p *toucher) hangs(t *testing.T) {
 	})
 }
 
-// where tells in which kernel function each thread sleeps.
+// where returns the kernel function in which each thread sleeps.
 func (p *toucher) where() string {
 	all, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/wchan", p.cmd.Process.Pid))
 	var where []string

@@ -11,13 +11,13 @@ type Access struct {
 	Path    string // a file on the automounted file system
 	Content string // of that file, which no other file system has
 	About   string // what kind of automount it is, for people
-	// Stale says that the access hangs after a restore without a repair. The
-	// others lie on mounts that were there at the checkpoint, or on an indirect
-	// map, whose requests automount answers by name.
+	// Stale is whether the access hangs after a restore without a repair. The others are
+	// on mounts that existed at the checkpoint, or on an indirect map, whose requests
+	// automount answers by name.
 	Stale bool
 }
 
-// Accesses are one or more for every automount of the container.
+// Accesses has at least one access for every automount of the container.
 var Accesses = []Access{
 	{Idle + "/" + Marker, Idle, "systemd automount, idle", true},
 	{Blank + "/" + Marker, Blank, "systemd automount, blank in its path", true},
@@ -31,14 +31,13 @@ var Accesses = []Access{
 	{Indirect + "/idle/" + Marker, Indirect + "/idle", "automount, indirect map, idle", false},
 }
 
-// Answers reports whether a touch brought the content that only the right file
-// system has.
+// Answers reports whether a touch read the content of the automounted file system.
 func (a Access) Answers(o Touch) bool {
 	return !o.Hung && !o.Failed && strings.TrimSpace(o.Output) == a.Content
 }
 
-// TouchAccesses touches several paths at the same time: many that hang take one
-// limit, not many.
+// TouchAccesses touches several paths at the same time, so that all that hang together
+// take one limit.
 func (c *Container) TouchAccesses(t testing.TB, accesses []Access, limit time.Duration) []Touch {
 	t.Helper()
 	commands := make([][]string, len(accesses))
@@ -58,11 +57,11 @@ func (c *Container) CheckAnswers(t testing.TB, accesses []Access) {
 	}
 }
 
-// Uncovered are the mount points whose covers [Container.Uncover] takes away.
+// Uncovered are the mount points whose covers [Container.Uncover] unmounts.
 var Uncovered = []string{Covered, Stacked}
 
-// TouchUncovered touches the automounts that were covered. A healthy one brings
-// a new file system, whose type is the output.
+// TouchUncovered touches the automounts that were covered. A healthy one mounts a new
+// file system, whose type is the output.
 func (c *Container) TouchUncovered(t testing.TB, limit time.Duration) []Touch {
 	t.Helper()
 	commands := make([][]string, len(Uncovered))
@@ -72,8 +71,8 @@ func (c *Container) TouchUncovered(t testing.TB, limit time.Duration) []Touch {
 	return c.TryAll(t, limit, commands)
 }
 
-// UncoveredAnswers reports whether a touch of an uncovered automount brought
-// the new file system.
+// UncoveredAnswers reports whether a touch of an uncovered automount mounted the new file
+// system.
 func UncoveredAnswers(o Touch) bool {
 	return Access{Content: "tmpfs"}.Answers(o)
 }

@@ -48,9 +48,9 @@ func removeCgroups(names []string) error {
 	return errors.Join(errs...)
 }
 
-// removeHostCgroups removes cgroups in the host's v1 hierarchies, which the node
-// does not see. crun's restore makes CRIU create the container's path in each;
-// what is left fails a later one (its cpuset overlaps).
+// removeHostCgroups removes cgroups in the host's v1 hierarchies, which the node does not
+// see. crun's restore makes CRIU create the container's path in each; a leftover makes a
+// later restore fail (its cpuset overlaps).
 func removeHostCgroups(names []string) error {
 	const script = `mount -t tmpfs tmpfs /mnt
 sed -n 's/^[1-9][0-9]*:\([^:]*\):.*/\1/p' /proc/self/cgroup | while read -r hierarchy; do
@@ -65,15 +65,15 @@ done`
 	return err
 }
 
-// killCgroups ends all processes in cgroups.
+// killCgroups kills all processes in cgroups.
 func killCgroups(names []string) {
 	for _, name := range names {
 		_ = os.WriteFile(filepath.Join(cgroupRoot, name, "cgroup.kill"), []byte("1"), 0)
 	}
 }
 
-// announceCgroups tells the node which cgroups to remove at its end besides
-// those whose names begin with LAB_ID (see test/node/enter).
+// announceCgroups adds cgroups to those that the node removes at its end, besides those
+// whose names have the prefix LAB_ID (see test/node/enter).
 func announceCgroups(names ...string) error {
 	file, err := os.OpenFile(filepath.Join(os.Getenv("LAB_SCRATCH"), "cgroups"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -84,7 +84,7 @@ func announceCgroups(names ...string) error {
 	return err
 }
 
-// errorLines are the lines of a CRIU log that say why it failed, and its last.
+// errorLines returns the error lines of a CRIU log, and its last line.
 func errorLines(log string) string {
 	text, err := os.ReadFile(log)
 	if err != nil {
@@ -100,7 +100,7 @@ func errorLines(log string) string {
 	return strings.Join(out, "")
 }
 
-// describeMembers says which processes are in the control groups.
+// describeMembers lists the processes in the control groups.
 func describeMembers(names []string) string {
 	var text strings.Builder
 	dirs, _ := listCgroups(names)

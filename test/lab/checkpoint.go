@@ -18,8 +18,8 @@ type Checkpoint struct {
 	cgroups   []string
 }
 
-// Checkpoint dumps and ends the container, and frees the device numbers that
-// [Start] held, so that a restore gives every file system another one.
+// Checkpoint dumps and ends the container, and frees the device numbers that [Start]
+// took, so that a restore gives every file system another one.
 func (c *Container) Checkpoint(t testing.TB) *Checkpoint {
 	t.Helper()
 	cp, err := c.TryCheckpoint(t)
@@ -29,8 +29,8 @@ func (c *Container) Checkpoint(t testing.TB) *Checkpoint {
 	return cp
 }
 
-// TryCheckpoint is Checkpoint for a container that CRIU may refuse to dump, and
-// that runs on then.
+// TryCheckpoint is Checkpoint for a container that CRIU may refuse to dump. It keeps
+// running then.
 func (c *Container) TryCheckpoint(t testing.TB) (*Checkpoint, error) {
 	t.Helper()
 	cp := &Checkpoint{}
@@ -38,7 +38,7 @@ func (c *Container) TryCheckpoint(t testing.TB) (*Checkpoint, error) {
 	if cp.cgroups, err = listCgroups(c.groups); err != nil {
 		t.Fatal(err)
 	}
-	// A folder of its own: a restored container can be checkpointed again.
+	// A separate folder: a restored container can be checkpointed again.
 	if cp.Images, err = os.MkdirTemp(c.Bundle, "images"); err != nil {
 		t.Fatal(err)
 	}
@@ -52,15 +52,15 @@ func (c *Container) TryCheckpoint(t testing.TB) (*Checkpoint, error) {
 	return cp, nil
 }
 
-// ContainerID is the name of the container, which is that of its control group.
+// ContainerID returns the name of the container, which is also that of its control group.
 func (cp *Checkpoint) ContainerID() string { return cp.container.ID }
 
-// Root is the root folder of the container, which all that are restored share.
+// Root returns the root folder of the container, which all restored containers share.
 func (cp *Checkpoint) Root() string { return filepath.Join(cp.container.Bundle, "rootfs") }
 
-// RestoreOptions say how to restore.
+// RestoreOptions are the options of a restore.
 type RestoreOptions struct {
-	// Before is called when all is ready, right before the runtime.
+	// Before is called right before the runtime.
 	Before func()
 	// Images replaces the checkpoint's own folder of images.
 	Images string
@@ -69,17 +69,17 @@ type RestoreOptions struct {
 	ID string
 	// CgroupsPath is another control group than the one named like the container.
 	CgroupsPath string
-	// Script is a program that the engine is told, in its own way, to make CRIU's
-	// action script: by /etc/criu/runc.conf or crun.conf, by an option of criu or
-	// lxc-checkpoint. [InstallActionScript] works with all.
+	// Script is a program that becomes CRIU's action script by the engine's own means:
+	// /etc/criu/runc.conf or crun.conf, or an option of criu or lxc-checkpoint.
+	// [InstallActionScript] works with all engines.
 	Script string
 }
 
-// Restored is a container that came out of a checkpoint.
+// Restored is a restored container.
 type Restored struct {
 	*Container
 	Took time.Duration
-	Log  string // CRIU's, with what an action script wrote
+	Log  string // CRIU's log, with the output of the action script
 }
 
 // Restore restores the container; it ends with the test.

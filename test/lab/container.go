@@ -13,8 +13,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Options say what to start. The zero value is a systemd container under runc
-// with automounts of every kind.
+// Options are the options of a container. The zero value is a systemd container under
+// runc with automounts of every kind.
 type Options struct {
 	Runtime string            // engine: "runc" (default), "crun", "podman", "containerd", "lxc" or "criu"
 	OCI     string            // OCI runtime of podman: "crun" (default) or "runc"
@@ -31,15 +31,15 @@ type Options struct {
 	Seccomp  *specs.LinuxSeccomp
 	// Mounts are further mounts of an OCI runtime's container.
 	Mounts []specs.Mount
-	// Propagation of an OCI runtime's container; without "rshared" nothing that is
-	// mounted in it propagates out of it.
+	// Propagation of an OCI runtime's container; without "rshared" its mounts do not
+	// propagate out of it.
 	Propagation string
 	// PIDNamespace is a file of a pid namespace to join, as that of a pod.
 	PIDNamespace string
 	// HostCgroups is a container without a cgroup namespace, under runc and crun.
 	HostCgroups bool
 	// ManageGroups is how CRIU handles control groups, under runc and crun: "soft",
-	// "full", "strict" or "ignore"; "" is what the runtime does by itself.
+	// "full", "strict" or "ignore"; "" is the runtime's default.
 	ManageGroups string
 	// Without are capabilities that the container does not have, under runc, crun
 	// and containerd.
@@ -50,7 +50,7 @@ type Options struct {
 
 // Container is a running container.
 type Container struct {
-	ID      string // what its engine calls it
+	ID      string // the engine's name for it
 	PID     int    // of its PID 1, in the node's pid namespace
 	Runtime string
 	Bundle  string // folder with config.json, and with rootfs/ unless restored
@@ -60,7 +60,7 @@ type Container struct {
 	engine  engine
 	script  string   // action script of the next restore, by the engine's own means
 	work    string   // where CRIU writes its logs, if not to the bundle
-	groups  []string // its cgroups and those that its engine makes for it, relative to the hierarchy's root
+	groups  []string // its cgroups, including those that its engine creates for it, relative to the hierarchy's root
 }
 
 const (
@@ -115,9 +115,9 @@ func Start(t testing.TB, options Options) *Container {
 	return c
 }
 
-// Kill ends the container and removes everything that the runtime and CRIU made
-// for it, but not what its engine needs to restore it. A container that is gone
-// already is no error.
+// Kill ends the container and removes all files and groups of the runtime and CRIU for
+// it, except those that its engine needs to restore it. It is no error if the container
+// has ended.
 func (c *Container) Kill(t testing.TB) {
 	t.Helper()
 	c.engine.kill(c)
@@ -132,18 +132,17 @@ func (c *Container) Kill(t testing.TB) {
 	// The next test may use the same name.
 	killCgroups(c.groups)
 	if err := c.removeGroups(); err != nil {
-		t.Errorf("container %s: its cgroups do not go away: %v", c.ID, err)
+		t.Errorf("container %s: its cgroups are not removed: %v", c.ID, err)
 	}
 }
 
-// Delete ends the container and deletes it as its engine does, and nothing else.
+// Delete ends the container and deletes it as its engine does.
 func (c *Container) Delete(t testing.TB) {
 	t.Helper()
 	c.engine.kill(c)
 }
 
-// removeGroups removes the container's control groups when they are empty, and
-// waits for that for a while.
+// removeGroups removes the container's control groups, and waits until they are empty.
 func (c *Container) removeGroups() error {
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err := removeCgroups(c.groups)

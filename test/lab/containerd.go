@@ -87,6 +87,6 @@ address = %q
 			return nil
 		}
 	}
-	said, _ := os.ReadFile(log.Name())
-	return fmt.Errorf("it did not answer within %s:\n%s", bootLimit, said)
+	output, _ := os.ReadFile(log.Name())
+	return fmt.Errorf("it did not answer within %s:\n%s", bootLimit, output)
 }

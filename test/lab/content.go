@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Marker is the name of the file that tells an automounted file system from the
+// Marker is the name of a file that only the automounted file system has, and not the
 // folder beneath it. Its content is the path of the mount point.
 const Marker = "marker"
 
@@ -18,12 +18,12 @@ type Automount struct {
 	Type string // of the file system: "bind" or "tmpfs"
 }
 
-// Where the container's automounts are, and in which state at the checkpoint.
+// The mount points of the container's automounts, with their states at the checkpoint.
 const (
 	Idle     = "/mnt/idle"       // never touched
 	Blank    = "/mnt/with blank" // never touched, a blank in its path
-	Covered  = "/mnt/covered"    // a service that is bound to it works in there
-	Stacked  = "/mnt/stacked"    // covered twice, with another mount in a folder
+	Covered  = "/mnt/covered"    // a service with BindsTo= on it works in it
+	Stacked  = "/mnt/stacked"    // two covers, each with another mount in a folder
 	Binfmt   = "/proc/sys/fs/binfmt_misc"
 	Direct   = "/direct/one" // automount, direct map
 	Direct2  = "/direct/two" // automount, direct map
@@ -53,10 +53,10 @@ var masked = []string{
 	"e2scrub_reap.service",
 }
 
-// services are those of the container that must not notice a repair.
+// services are the container's services that a repair must not affect.
 var services = map[string]string{
-	// Bound to a covering mount, at work in it, with an open file in it.
-	"holder.service": `[Unit]
+	// With BindsTo= on a cover, its working directory and an open file in it.
+	"worker.service": `[Unit]
 BindsTo=mnt-covered.mount
 After=mnt-covered.mount
 [Service]
@@ -124,12 +124,12 @@ func entry(key, path string) string {
 	return fmt.Sprintf("%s -fstype=bind :%s\n", key, source(path))
 }
 
-// source is the folder that a bind mount brings to a path.
+// source returns the folder of a bind mount at a path.
 func source(path string) string {
 	return "/srv" + strings.ReplaceAll(path, " ", "_")
 }
 
-// wanted are the units that the container starts, besides Debian's.
+// wanted returns the units that the container starts, besides Debian's.
 func wanted(plain bool) []string {
 	if plain {
 		return nil
@@ -144,7 +144,7 @@ func wanted(plain bool) []string {
 	return units
 }
 
-// writeContent puts the container's own files into its root folder.
+// writeContent writes the container's own files into its root folder.
 func writeContent(root string, plain bool, extra map[string]string) error {
 	units := filepath.Join(root, "etc/systemd/system")
 	mask := masked
@@ -174,7 +174,7 @@ func writeContent(root string, plain bool, extra map[string]string) error {
 	return nil
 }
 
-// replaceFile never writes through a hard link to the cached tree.
+// replaceFile replaces a file without writing through a hard link to the cached tree.
 func replaceFile(path, text string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -195,7 +195,7 @@ func link(target, path string) error {
 	return os.Symlink(target, path)
 }
 
-// UnitName is what systemd-escape --path makes of a path, with a suffix.
+// UnitName returns the result of systemd-escape --path for a path, with a suffix.
 func UnitName(path, suffix string) string {
 	var b strings.Builder
 	for _, c := range []byte(strings.Trim(path, "/")) {

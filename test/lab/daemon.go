@@ -12,10 +12,9 @@ import (
 
 const entrypoint = "/srv/entrypoint"
 
-// StartAutomount starts a container without systemd, whose PID 1 is a shell that
-// runs the given lines: they have to start automount, with the maps that the
-// standard container has. It waits until the direct maps are mounted, and has the
-// indirect key "active" mounted.
+// StartAutomount starts a container without systemd, whose PID 1 is a shell that runs the
+// given lines. These must start automount, with the maps of the standard container. It
+// waits until the direct maps are mounted, and mounts the indirect key "active".
 func StartAutomount(t testing.TB, shell string, options Options) *Container {
 	t.Helper()
 	options.Args = []string{"/bin/sh", entrypoint}
@@ -47,7 +46,7 @@ func (c *Container) hasMounts(paths ...string) bool {
 	return true
 }
 
-// Daemons are the numbers in the node of the container's automount daemons.
+// Daemons returns the pids, in the node, of the container's automount daemons.
 func (c *Container) Daemons(t testing.TB) []int {
 	t.Helper()
 	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", c.PID))
@@ -66,7 +65,7 @@ func (c *Container) Daemons(t testing.TB) []int {
 	return found
 }
 
-// Daemon is the number in the node of the container's only automount daemon.
+// Daemon returns the pid, in the node, of the container's only automount daemon.
 func (c *Container) Daemon(t testing.TB) int {
 	t.Helper()
 	found := c.Daemons(t)

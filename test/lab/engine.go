@@ -12,17 +12,17 @@ import (
 
 // engine starts, checkpoints and restores containers.
 type engine interface {
-	// start starts the container whose root folder and config.json are made, and
-	// fills in its PID; its ID and groups, if they are not those it came with.
+	// start starts the container, whose root folder and config.json exist, and sets its
+	// PID, and its ID and groups if the engine chooses others.
 	start(c *Container) error
 	// checkpoint dumps the container into a folder and ends it.
 	checkpoint(c *Container, images string) error
-	// restore restores it and fills in its PID. If the container has a script, the
-	// engine is told to make it CRIU's action script.
+	// restore restores it and sets its PID. If the container has a script, the engine
+	// makes it CRIU's action script.
 	restore(c *Container, images string) error
-	// kill ends it, if it runs, and keeps what restore needs.
+	// kill ends it, if it runs, and keeps the files that restore needs.
 	kill(c *Container)
-	// remove removes all that is left of it.
+	// remove removes all its remaining files and groups.
 	remove(c *Container)
 }
 
@@ -42,8 +42,8 @@ func newEngine(o Options) (engine, error) {
 	return nil, fmt.Errorf("the laboratory knows no engine %q", o.Runtime)
 }
 
-// withConfig calls a function while an OCI runtime tells CRIU to read a file
-// that names an action script. An empty script means no such file.
+// withConfig calls a function while the configuration file that an OCI runtime passes to
+// CRIU names an action script. An empty script means no such file.
 func withConfig(runtime, script string, f func() error) error {
 	if script == "" {
 		return f()
@@ -59,7 +59,7 @@ func withConfig(runtime, script string, f func() error) error {
 	return f()
 }
 
-// oci is an OCI runtime that is called by hand: runc or crun.
+// oci is an OCI runtime, runc or crun, without an engine.
 type oci struct{ runtime string }
 
 func (e oci) start(c *Container) error {
@@ -75,7 +75,7 @@ func (e oci) checkpoint(c *Container, images string) error {
 		"--tcp-established", "--file-locks", c.ID)...)
 }
 
-// manage is the option for how CRIU handles control groups.
+// manage returns the option for CRIU's handling of control groups.
 func (c *Container) manage() []string {
 	if c.options.ManageGroups == "" {
 		return nil
@@ -123,9 +123,8 @@ func command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// output runs a command that must work and returns what it wrote to its
-// standard output. Through files: a container that inherited a pipe would hold
-// it open.
+// output runs a command that must succeed and returns its standard output, which goes to
+// a file: a container that inherited a pipe would keep it open.
 func output(name string, args ...string) (string, error) {
 	dir, err := os.MkdirTemp("", "output")
 	if err != nil {
@@ -145,21 +144,21 @@ func output(name string, args ...string) (string, error) {
 	defer stderr.Close()
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	err = runLimited(cmd, commandLimit)
-	said, _ := os.ReadFile(stderr.Name())
+	message, _ := os.ReadFile(stderr.Name())
 	if err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, said)
+		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, message)
 	}
 	text, err := os.ReadFile(stdout.Name())
 	return string(text), err
 }
 
-// name is what the laboratory calls the container.
+// name returns the laboratory's name for the container.
 func (c *Container) name() string { return filepath.Base(c.Bundle) }
 
-// log is the path of one of CRIU's logs.
+// log returns the path of one of CRIU's logs.
 func (c *Container) log(name string) string { return filepath.Join(c.workDir(), name) }
 
-// workDir is where CRIU works.
+// workDir returns the folder of CRIU's logs.
 func (c *Container) workDir() string {
 	if c.work != "" {
 		return c.work

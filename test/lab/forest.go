@@ -13,9 +13,8 @@ import (
 	"github.com/moby/sys/mountinfo"
 )
 
-// Forest holds the mounts of all mount namespaces of a container. A namespace
-// has the name of its first process: the number of that inside the container,
-// which a restore does not change.
+// Forest has the mounts of all mount namespaces of a container. The key of a namespace is
+// the pid of its first process inside the container, which a restore does not change.
 type Forest map[string][]*mountinfo.Info
 
 // Forest reads the mount tables of the container.
@@ -54,8 +53,9 @@ func (c *Container) Forest(t testing.TB) Forest {
 	return f
 }
 
-// CaptureScript is text for an action script: at the stage it copies what
-// [ReadCapture] reads into a folder, for every process of the container.
+// CaptureScript returns a part of an action script that at the given stage copies the
+// mount tables and states of all processes of the container into a folder, for
+// [ReadCapture].
 func CaptureScript(stage, dir string) string {
 	return fmt.Sprintf(`if [ "$CRTOOLS_SCRIPT_ACTION" = %s ]; then
 	for p in /proc/[0-9]*; do
@@ -68,7 +68,7 @@ fi
 `, stage, dir)
 }
 
-// ReadCapture reads what [CaptureScript] wrote.
+// ReadCapture reads the files of [CaptureScript].
 func ReadCapture(t testing.TB, dir string) Forest {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "proc/*/mountinfo"))
@@ -105,8 +105,8 @@ func ReadCapture(t testing.TB, dir string) Forest {
 
 var processGroup = regexp.MustCompile(`,pgrp=(\d+)`)
 
-// insideGroup replaces the number of the master's process group by the one it
-// has inside the container: that is the same after a restore.
+// insideGroup replaces the master's process group by its number inside the container,
+// which a restore does not change.
 func insideGroup(options string) string {
 	return processGroup.ReplaceAllStringFunc(options, func(option string) string {
 		status := "/proc/" + strings.TrimPrefix(option, ",pgrp=") + "/status"
@@ -114,7 +114,7 @@ func insideGroup(options string) string {
 	})
 }
 
-// insideNumber is the number of a process in its own pid namespace.
+// insideNumber returns the number of a process in its own pid namespace.
 func insideNumber(status string) int {
 	text, _ := os.ReadFile(status)
 	for line := range strings.Lines(string(text)) {
@@ -126,12 +126,12 @@ func insideNumber(status string) int {
 	return 0
 }
 
-// pipeIno is what no restore can give back: the inode of a pipe.
+// pipeIno matches the inode number of a pipe, which no restore can preserve.
 var pipeIno = regexp.MustCompile(`,pipe_ino=\d+`)
 
-// Describe is the forest without any id: two forests with the same lines differ
-// in nothing but mount ids, device numbers, peer group ids and the inodes of
-// pipes. A peer group is described by its members.
+// Describe describes the forest without ids: two forests with the same lines differ only
+// in mount ids, device numbers, peer group ids and the inode numbers of pipes. A peer
+// group is described by its members.
 func (f Forest) Describe() []string { return f.describe(true) }
 
 // DescribePropagation is Describe without the options of file systems.
@@ -167,7 +167,7 @@ func (f Forest) describe(options bool) []string {
 	return lines
 }
 
-// where names a mount by its path, and the mounts at that path beneath it.
+// where identifies a mount by its path and the mounts beneath it at the same path.
 func where(table []*mountinfo.Info, m *mountinfo.Info) string {
 	text := fmt.Sprintf("%q", m.Mountpoint)
 	for _, p := range table {

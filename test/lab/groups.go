@@ -12,12 +12,11 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// InstallGroupsOnly makes a script CRIU's action script, until the test ends, that
-// creates the container's control groups and does nothing else. Without them the
-// restore of a systemd container fails in CRIU (TestFailsWithoutGroups), and
-// the hang that the program cures cannot be shown: this is for tests that restore
-// without the program. The groups are those of the checkpointed container, so it is
-// of no use under another name or control group.
+// InstallGroupsOnly installs an action script, until the test ends, that only creates the
+// container's control groups. Without them the restore of a systemd container fails in
+// CRIU (TestFailsWithoutGroups), and a test could not show the hang without the program.
+// The groups are those of the checkpointed container, so it does not work under another
+// name or control group.
 func (cp *Checkpoint) InstallGroupsOnly(t testing.TB) {
 	t.Helper()
 	InstallGroupsOnly(t, cp.cgroups)
@@ -38,7 +37,7 @@ func InstallGroupsOnly(t testing.TB, groups []string) {
 	InstallActionScript(t, script)
 }
 
-// GroupsShell is the same as a piece of shell for [InstallWrappedScript].
+// GroupsShell returns the same as shell commands, for [InstallWrappedScript].
 func (cp *Checkpoint) GroupsShell() string { return groupsShell(cp.cgroups) }
 
 func groupsShell(groups []string) string {
@@ -49,14 +48,13 @@ func groupsShell(groups []string) string {
 	return text + "; fi\n"
 }
 
-// Groups lists the control groups at the checkpoint that are beneath the
-// container's own, relative to it, parents first.
+// Groups returns the control groups at the checkpoint beneath the container's own,
+// relative to it, parents first.
 func (cp *Checkpoint) Groups() []string {
 	return relativeTo(path.Join(cgroupRoot, cp.container.group()), cp.cgroups)
 }
 
-// GroupsLeft lists the control groups that the container has, or that were left
-// of it.
+// GroupsLeft returns the control groups of the container that exist.
 func (cp *Checkpoint) GroupsLeft(t testing.TB) []string {
 	t.Helper()
 	dirs, err := listCgroups(cp.container.groups)
@@ -66,11 +64,11 @@ func (cp *Checkpoint) GroupsLeft(t testing.TB) []string {
 	return dirs
 }
 
-// group is the container's own control group, relative to the hierarchy's root.
+// group returns the container's own control group, relative to the hierarchy's root.
 func (c *Container) group() string { return c.groups[0] }
 
-// rename makes the container another one with the same files, for a restore
-// under another name or in another control group.
+// rename gives the container another name or control group, with the same files, for a
+// restore.
 func (c *Container) rename(options RestoreOptions) error {
 	if c.options.Runtime != "runc" && c.options.Runtime != "crun" {
 		return nil
@@ -83,7 +81,7 @@ func (c *Container) rename(options RestoreOptions) error {
 		group = strings.TrimPrefix(options.CgroupsPath, "/")
 	}
 	if group != c.group() {
-		c.groups = []string{group, c.group()} // runc uses the old one
+		c.groups = []string{group, c.group()} // runc uses the old one, too
 	}
 	file := filepath.Join(c.Bundle, "config.json")
 	text, err := os.ReadFile(file)
@@ -104,17 +102,17 @@ func (c *Container) rename(options RestoreOptions) error {
 	return os.WriteFile(file, text, 0o600)
 }
 
-// RemoveFailed removes what the engine has of a container whose restore failed: crun
-// and podman keep its name.
+// RemoveFailed removes the engine's data about a container whose restore failed: crun and
+// podman keep its name.
 func (cp *Checkpoint) RemoveFailed(t testing.TB) {
 	t.Helper()
 	c := cp.container
 	c.Kill(t)
 }
 
-// OwnGroup is the control group that the container's systemd has as its top, as the
-// kernel says. runc 1.1 restores a container into the one that it was checkpointed
-// in, whatever its name is now.
+// OwnGroup returns the root control group of the container's systemd, from the kernel.
+// runc 1.1 restores a container into the group in which it was checkpointed, whatever its
+// name is.
 func (c *Container) OwnGroup(t testing.TB) string {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.PID))
@@ -130,7 +128,8 @@ func (c *Container) OwnGroup(t testing.TB) string {
 	return ""
 }
 
-// GroupsBeneath lists the control groups beneath one, relative to it, parents first.
+// GroupsBeneath returns the control groups beneath another one, relative to it, parents
+// first.
 func GroupsBeneath(t testing.TB, group string) []string {
 	t.Helper()
 	dirs, err := listCgroups([]string{group})

@@ -16,7 +16,7 @@ import (
 
 // The maps of a host's automount, beneath its root folder.
 const (
-	HostIndirect = "/hosti"     // key "data" has a file system, key "slow" takes a minute
+	HostIndirect = "/hosti"     // key "data" has a file system, mounting the key "slow" takes a minute
 	HostDirect   = "/hostd/one" // direct map
 )
 
@@ -35,8 +35,8 @@ esac
 echo "-fstype=bind :/srv/host"
 `
 
-// StartHost starts a daemon as a node has one: it belongs to the node's mount and
-// pid namespaces. It ends with the test.
+// StartHost starts a daemon in the mount and pid namespace of the node, as a real host
+// has one. It ends with the test.
 func StartHost(t testing.TB) *Host {
 	t.Helper()
 	RequireNode(t)
@@ -76,14 +76,14 @@ func StartHost(t testing.TB) *Host {
 	return h
 }
 
-// Bind mounts a folder of the host's, with the mounts in it, in a container at the
-// same path.
+// Bind returns a bind mount of a folder of the host, with the mounts in it, for a
+// container, at the same path.
 func (h *Host) Bind(path, propagation string) specs.Mount {
 	return specs.Mount{Destination: path, Type: "bind", Source: h.Root + path, Options: []string{"rbind", propagation}}
 }
 
-// Mounts are the daemon's autofs mounts, as the node sees them: number, options
-// and mount id by path.
+// Mounts returns the daemon's autofs mounts in the node: number, options and mount id by
+// path.
 func (h *Host) Mounts(t testing.TB) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -101,8 +101,7 @@ func (h *Host) Read(path string) (string, error) {
 	return strings.TrimSpace(text), err
 }
 
-// Release takes away what the key "data" has brought: CRIU dumps no container that
-// shows it.
+// Release unmounts the key "data": CRIU cannot dump a container that shows its mount.
 func (h *Host) Release(t testing.TB) {
 	t.Helper()
 	if out, err := exec.Command("umount", h.Root+HostIndirect+"/data").CombinedOutput(); err != nil {
@@ -110,7 +109,7 @@ func (h *Host) Release(t testing.TB) {
 	}
 }
 
-// Stop stops the daemon until the function is called that it returns.
+// Stop stops the daemon (SIGSTOP) until resume is called.
 func (h *Host) Stop(t testing.TB) (resume func()) {
 	t.Helper()
 	if err := syscall.Kill(h.PID, syscall.SIGSTOP); err != nil {
@@ -155,7 +154,7 @@ func SharedFolder(t testing.TB) string {
 	return dir
 }
 
-// Pause starts a process as a pod has one, and returns its pid namespace, which
+// Pause starts a process like the one of a pod, and returns its pid namespace, which
 // containers can share.
 func Pause(t testing.TB) (namespace string) {
 	t.Helper()

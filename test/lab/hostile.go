@@ -15,19 +15,19 @@ import (
 // PrivateSocket is systemd's own D-Bus socket.
 const PrivateSocket = "/run/systemd/private"
 
-// HostileLog is where a hostile PID 1 writes what it was asked to do, a line for
-// each message: interface, member and arguments.
+// HostileLog is the file to which a hostile PID 1 writes the messages that it receives,
+// one a line: interface, member and arguments.
 const HostileLog = "/hostile-log"
 
-// HostileStyle is the file that tells a hostile PID 1 how to answer: one of the
-// styles of serveBus. It is read for each connection.
+// HostileStyle is the file with the style of a hostile PID 1's answers: one of the styles
+// of serveBus. It is read for each connection.
 const HostileStyle = "/hostile-style"
 
 // HostileReady appears when a hostile PID 1 is ready.
 const HostileReady = "/hostile-ready"
 
-// runHostileInit is a PID 1 that calls itself systemd, serves direct mounts at
-// the given paths, which it never answers, and has systemd's private socket.
+// runHostileInit is a PID 1 with the name systemd, with direct mounts at the given paths,
+// whose requests it never answers, and with systemd's private socket.
 func runHostileInit(paths []string) error {
 	if err := setName("systemd"); err != nil {
 		return err
@@ -42,7 +42,7 @@ func runHostileInit(paths []string) error {
 		}
 	}
 	writer.Close()
-	// The socket of a connection that a test has only begun is read by nobody.
+	// No process reads the socket of a connection that a test has only opened.
 	if err := os.MkdirAll("/run/systemd", 0o755); err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func runHostileInit(paths []string) error {
 		return err
 	}
 	go reap()
-	defer runtime.KeepAlive(requests) // open for ever: this is the master
+	defer runtime.KeepAlive(requests) // always open: this process is the master
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
@@ -91,7 +91,7 @@ func mountAutofs(writer *os.File, path, source string) error {
 	return os.NewSyscallError("move_mount", err)
 }
 
-// setName changes what the process is called in /proc/<pid>/comm.
+// setName changes the name of the process in /proc/<pid>/comm.
 func setName(name string) error {
 	for _, file := range []string{"/proc/self/comm", "/proc/thread-self/comm"} {
 		if err := os.WriteFile(file, []byte(name), 0); err != nil {
@@ -101,8 +101,8 @@ func setName(name string) error {
 	return nil
 }
 
-// runHoldPipe is a master with a name of its choice, which never answers: the
-// arguments are the name and the paths of its direct mounts.
+// runHoldPipe is a master with a chosen name that never answers: the arguments are the
+// name and the paths of its direct mounts.
 func runHoldPipe(args []string) error {
 	if err := setName(args[0]); err != nil {
 		return err
@@ -122,8 +122,8 @@ func runHoldPipe(args []string) error {
 	return requests.Close()
 }
 
-// runListen puts a socket in the place of systemd's. The argument is a style of
-// serveBus, or "deaf" for a socket whose connections are never accepted.
+// runListen replaces systemd's socket by its own. The argument is a style of serveBus, or
+// "deaf" for a socket whose connections are never accepted.
 func runListen(args []string) error {
 	if err := os.Remove(PrivateSocket); err != nil {
 		return err

@@ -18,21 +18,21 @@ import (
 
 // BusStyles are the ways in which a hostile systemd answers: it
 //
-//	hangs            accepts a connection and says nothing
+//	hangs            accepts a connection and sends nothing
 //	hangs-later      hangs after the authentication
 //	garbage          answers the authentication with random bytes
 //	garbage-later    answers messages with random bytes
 //	endless          answers the authentication with a line without end
 //	endless-later    sends signals without end
 //	huge             announces a message of 120 MB, and sends a part of it
-//	names            answers with the names of other units, odd ones too
-//	types            answers with values of other types than were asked for
-//	dies-N           is dead after N messages
+//	names            answers with the names of other units, also malformed ones
+//	types            answers with values of wrong types
+//	dies-N           ends after N messages
 var BusStyles = []string{
 	"hangs", "hangs-later", "garbage", "garbage-later", "endless", "endless-later", "huge", "types", "names",
 }
 
-// HostileNames are the units that a hostile systemd says to have.
+// HostileNames are the unit names with which a hostile systemd answers.
 var HostileNames = []string{
 	"ssh.service", "../../../etc/passwd", "-.mount", "evil\nlevel=error msg=forged.automount", "",
 	"/etc/shadow", strings.Repeat("x", 240) + ".automount", strings.Repeat("y", 200) + "\x1b[2J.service",
@@ -107,7 +107,7 @@ func answerAs(conn net.Conn, style string, paths []string) {
 	answerMessages(in, conn, style, paths)
 }
 
-// authenticate is the side of D-Bus that a server has.
+// authenticate is the server side of D-Bus authentication.
 func authenticate(in *bufio.Reader, out io.Writer) bool {
 	for {
 		line, err := in.ReadString('\n')
@@ -163,7 +163,7 @@ func answerMessages(in io.Reader, out io.Writer, style string, paths []string) {
 	}
 }
 
-// content is what a hostile systemd answers.
+// content returns the answer of a hostile systemd.
 func content(style, member string, asked []any, paths []string) []any {
 	if style == "types" {
 		return []any{[]byte{0xff}, int16(-1)}
@@ -215,8 +215,8 @@ func sendMessage(out io.Writer, m *dbus.Message, serial uint32, body ...any) err
 	if len(body) > 0 {
 		m.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(body...))
 	}
-	// EncodeTo wants a serial, which only a connection can set: it is written
-	// into the encoded message instead.
+	// EncodeTo needs a serial, which only a connection can set: it is written into the
+	// encoded message instead.
 	var text strings.Builder
 	if err := m.EncodeTo(&text, binary.LittleEndian); err != nil {
 		return err

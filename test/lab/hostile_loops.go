@@ -20,8 +20,8 @@ func stopped() bool {
 	return err == nil
 }
 
-// runSwap exchanges a path with a link to the given target, as fast as it can,
-// until [stopFile] appears. In the end the path is what it was.
+// runSwap exchanges a path with a link to the given target, as fast as it can, until
+// [stopFile] appears. At the end the path is the original one.
 func runSwap(args []string) error {
 	path, target := args[0], args[1]
 	link := path + ".link"
@@ -48,10 +48,9 @@ func runSwap(args []string) error {
 	return os.Remove(link)
 }
 
-// runSnoop tries to open the program file and the memory of every process that
-// comes from outside of the container, until [stopFile] appears. It writes a
-// line for each process and each way that it found open, and at the end which
-// of them it has seen at all.
+// runSnoop tries to open the program file and the memory of every process from outside
+// the container, until [stopFile] appears. It writes a line for each process and each
+// successful way to open it, and at the end all processes from outside.
 func runSnoop([]string) error {
 	known := map[string]bool{}
 	seen := map[string]int{}
@@ -70,7 +69,7 @@ func runSnoop([]string) error {
 		}
 	}
 	for _, fd := range kept {
-		// Whoever ran the program has ended by now, so the file is not busy.
+		// The process that ran the program has ended by now, so the file is not busy.
 		link, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 		if w, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
 			if _, err := unix.Pwrite(w, nil, 0); err == nil && !sealed(w) {
@@ -84,19 +83,19 @@ func runSnoop([]string) error {
 	return nil
 }
 
-// sealed reports whether a file in memory can be written by nobody.
+// sealed reports whether a memfd is sealed against writing.
 func sealed(fd int) bool {
 	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
 	return err == nil && seals&unix.F_SEAL_WRITE != 0
 }
 
-// kept are program files of others that could be opened.
+// kept are the opened program files of processes from outside.
 var kept []int
 
-// maxKept bounds them.
+// maxKept is the limit of kept.
 const maxKept = 64
 
-// snoop tries one process. It returns true for one of the container itself.
+// snoop tries one process. It returns true for a process of the container itself.
 func snoop(pid string, seen map[string]int) bool {
 	dir := filepath.Join("/proc", pid)
 	command, err := os.ReadFile(dir + "/comm")
@@ -135,7 +134,7 @@ func snoop(pid string, seen map[string]int) bool {
 			now, _ := os.Readlink(dir + "/exe")
 			b := make([]byte, 1)
 			if _, err := unix.Read(fd, b); try.file == "environ" && (err != nil || b[0] == 0) {
-				unix.Close(fd) // it may be open, but show nothing
+				unix.Close(fd) // it may be openable but have no content
 				continue
 			}
 			if foreign(now) || now == "" {
@@ -155,7 +154,7 @@ func snoop(pid string, seen map[string]int) bool {
 	return false
 }
 
-// numeric recognises the name of a program that was executed by a descriptor.
+// numeric reports whether a command name is that of a program executed by its descriptor.
 func numeric(name string) bool {
 	_, err := strconv.Atoi(name)
 	return err == nil
@@ -177,9 +176,9 @@ func numbers() []string {
 	return list
 }
 
-// runMountMany mounts a file system on many folders, and binds the whole tree
-// again and again, until the limit of the namespace is reached or the given
-// number. The arguments are a folder, the number, and for how long to stay.
+// runMountMany mounts a file system on many folders, and binds the whole tree repeatedly,
+// until the limit of the namespace or the given number is reached. The arguments are a
+// folder, the number, and how long to stay.
 func runMountMany(args []string) error {
 	root := args[0]
 	wanted, err := strconv.Atoi(args[1])
@@ -239,8 +238,7 @@ func runMountMany(args []string) error {
 	return nil
 }
 
-// bind mounts a copy of a mount elsewhere, without asking an automount for what
-// it brings.
+// bind mounts a copy of a mount elsewhere, without triggering an automount.
 func bind(source, target string) error {
 	tree, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_NO_AUTOMOUNT)
 	if err != nil {

@@ -17,10 +17,9 @@ type Attacker struct {
 	stop func() string
 }
 
-// Attack starts a hostile process inside the container and returns when it says
-// that it is ready. It ends with the test. The container needs
-// [Options].Roles. The process is the container's own: what starts it ends, and the
-// container's PID 1 adopts it.
+// Attack starts a hostile process inside the container and returns when it is ready. It
+// ends with the test. The container needs [Options].Roles. The process becomes a child of
+// the container's PID 1, because its parent ends.
 func (c *Container) Attack(t testing.TB, args ...string) *Attacker {
 	t.Helper()
 	_ = os.Remove(filepath.Join(c.Bundle, "rootfs", stopFile))
@@ -58,21 +57,21 @@ func (c *Container) Attack(t testing.TB, args ...string) *Attacker {
 			return a
 		}
 		if time.Now().After(deadline) || runErr != nil {
-			t.Fatalf("the attack %q did not begin: %v: %s", args, runErr, text)
+			t.Fatalf("the attack %q did not start: %v: %s", args, runErr, text)
 		}
 	}
 }
 
-// startedLine is what the shell says that starts an attack.
+// startedLine is the line of the shell that starts an attack.
 var startedLine = regexp.MustCompile(`(?m)^process (\d+)\n`)
 
-// ended reports whether a process has ended, if not all of it is reaped yet.
+// ended reports whether a process has ended, even if not all its threads are reaped yet.
 func ended(pid int) bool {
 	state := processState(pid)
 	return state == 0 || state == 'Z' || state == 'X'
 }
 
-// Stop asks a loop to end, ends anything else, and returns what it wrote.
+// Stop makes a loop end, kills any other attack, and returns the output.
 func (a *Attacker) Stop(t testing.TB, c *Container) string {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(c.Bundle, "rootfs", stopFile), nil, 0o644); err != nil {
@@ -81,8 +80,8 @@ func (a *Attacker) Stop(t testing.TB, c *Container) string {
 	return a.stop()
 }
 
-// StartHostile starts a container whose PID 1 calls itself systemd, has direct
-// mounts at the given paths and answers in the given style.
+// StartHostile starts a container whose PID 1 has the name systemd, has direct mounts at
+// the given paths and answers in the given style.
 func StartHostile(t testing.TB, style string, paths ...string) *Container {
 	t.Helper()
 	c := Start(t, Options{
@@ -94,7 +93,7 @@ func StartHostile(t testing.TB, style string, paths ...string) *Container {
 	return c
 }
 
-// SetStyle has the hostile PID 1 answer in another way from now on.
+// SetStyle changes the style of the hostile PID 1's answers.
 func (c *Container) SetStyle(t testing.TB, style string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(c.Bundle, "rootfs", HostileStyle), []byte(style), 0o644); err != nil {

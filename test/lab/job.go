@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// Job is a process of the node without namespaces of its own, that CRIU checkpoints
-// by hand.
+// Job is a process of the node without own namespaces, for CRIU without an engine.
 type Job struct {
 	PID    int
 	images string
@@ -20,7 +19,7 @@ type Job struct {
 // StartJob starts a process and checkpoints it into a folder.
 func StartJob(t testing.TB, dir string) *Job {
 	t.Helper()
-	// What the tests were started with may be files outside of the node.
+	// The tests' open files may be outside the node.
 	cmd := command("bash", "-c", `for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -le 2 ] || eval "exec $fd>&-"; done; exec sleep 1000`)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -28,7 +27,7 @@ func StartJob(t testing.TB, dir string) *Job {
 	}
 	for deadline := time.Now().Add(TouchLimit); !strings.HasPrefix(commandLine(cmd.Process.Pid), "sleep"); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("the job does not begin")
+			t.Fatal("the job does not start")
 		}
 	}
 	j := &Job{PID: cmd.Process.Pid, images: filepath.Join(dir, "images")}

@@ -14,23 +14,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Killer traces one run of the program, and kills it when it is about to make
-// the n-th system call that changes something, counted over all its threads.
-// The processes that the program starts are neither traced nor killed. With
-// NewTimedKiller it does not trace, and kills after a time.
+// Killer traces one run of the program, and kills it when it is about to make the n-th
+// system call with a side effect, counted over all its threads. It neither traces nor
+// kills processes that the program starts. With NewTimedKiller it does not trace, and
+// kills after a time.
 type Killer struct {
 	dir   string
 	n     int
 	after time.Duration
 	ended chan struct{}
 	calls []string
-	// killed is whether there was an n-th call; err what kept us from tracing.
+	// killed is whether there was an n-th call; err is the error of tracing.
 	killed bool
 	peak   int // VmHWM, in KiB
 	err    error
 }
 
-// killLimit bounds a traced run, which takes several times as long as another.
+// killLimit is the time limit of a traced run, which takes several times as long as
+// another.
 const killLimit = 30 * time.Second
 
 // NewTimedKiller prepares to kill a run after a time.
@@ -39,8 +40,8 @@ func NewTimedKiller(t testing.TB, after time.Duration) *Killer {
 	return newKiller(t, &Killer{after: after})
 }
 
-// NewKiller prepares to kill at the n-th call; 0 only counts. The run is one
-// that executes the text of [Killer.Shell] and then the program.
+// NewKiller prepares to kill at the n-th call; 0 only counts. The run must execute the
+// text of [Killer.Shell] and then the program.
 func NewKiller(t testing.TB, n int) *Killer {
 	t.Helper()
 	return newKiller(t, &Killer{n: n})
@@ -76,13 +77,14 @@ func newKiller(t testing.TB, k *Killer) *Killer {
 	return k
 }
 
-// Shell is text for a shell script: the program that it executes next is traced.
+// Shell returns a part of a shell script: the program that the script executes next is
+// traced.
 func (k *Killer) Shell() string {
 	return fmt.Sprintf("echo $$ >%s/pid; read -r go <%s/go\n", k.dir, k.dir)
 }
 
-// Wait returns the names of the calls up to the one at which the program was
-// killed, and whether it was.
+// Wait returns the names of the calls up to the one at which the program was killed, and
+// whether it was killed.
 func (k *Killer) Wait(t testing.TB) (calls []string, killed bool) {
 	t.Helper()
 	select {
@@ -96,8 +98,8 @@ func (k *Killer) Wait(t testing.TB) (calls []string, killed bool) {
 	return k.calls, k.killed
 }
 
-// Peak is the most memory that the run had resident, in KiB. It was traced to
-// its end.
+// Peak returns the peak resident memory of the run, in KiB. The run was traced to its
+// end.
 func (k *Killer) Peak(t testing.TB) int {
 	t.Helper()
 	if _, killed := k.Wait(t); killed || k.peak == 0 {
@@ -151,8 +153,7 @@ func (k *Killer) killLater(shell int, proceed *os.File) error {
 	return nil
 }
 
-// seize begins to trace a process and the threads it starts, which is also the
-// program that it executes.
+// seize starts to trace a process, its new threads and the program that it executes.
 func seize(pid int) error {
 	options := unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACEEXIT
 	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0, uintptr(options), 0, 0)
@@ -169,9 +170,9 @@ func seize(pid int) error {
 	return os.NewSyscallError("ptrace", unix.PtraceSyscall(pid, 0))
 }
 
-// trace follows all threads until the last has ended. The tracer's own thread may
-// have started children of the tests before, which are waited for with them; these
-// may live on.
+// trace follows all threads until the last one has ended. The thread of the tracer may
+// have started children of the tests before; waiting also reports these, and they may
+// still run.
 func (k *Killer) trace(leader int) error {
 	executed := false
 	for {
@@ -191,13 +192,13 @@ func (k *Killer) trace(leader int) error {
 		}
 		deliver := 0
 		switch signal := ws.StopSignal(); {
-		case signal == unix.SIGTRAP|0x80: // a system call begins or ends
+		case signal == unix.SIGTRAP|0x80: // entry to or exit from a system call
 			if executed && !k.killed {
 				k.look(tid, leader)
 			}
 		case int(ws)>>16 == unix.PTRACE_EVENT_EXEC:
 			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", leader))
-			// The program may go on as a copy of itself, which has another name.
+			// The program may execute a copy of itself, which has another name.
 			executed = executed || err == nil && exe == Hook()
 		case int(ws)>>16 == unix.PTRACE_EVENT_EXIT:
 			if fields, err := status(tid); executed && err == nil {
@@ -211,7 +212,7 @@ func (k *Killer) trace(leader int) error {
 	}
 }
 
-// look notes a call that begins and changes something, and kills at the n-th.
+// look counts a call with a side effect at its entry, and kills at the n-th.
 func (k *Killer) look(tid, leader int) {
 	var info syscallInfo
 	n, err := info.read(tid)

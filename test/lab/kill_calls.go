@@ -29,10 +29,9 @@ func (s *syscallInfo) read(tid int) (int, error) {
 	return int(n), nil
 }
 
-// always are the calls that change something outside of the process, whatever
-// their arguments. ptrace is not among them: the program makes thousands of
-// these calls while it tells systemd numbers, and [TestReexecutedKilled] walks over
-// them.
+// always are the calls that have a side effect outside of the process whatever their
+// arguments. ptrace is not among them: the program makes thousands of these calls while
+// it corrects systemd's numbers, and [TestReexecutedKilled] walks over them.
 var always = map[uint64]string{
 	unix.SYS_MOUNT: "mount", unix.SYS_UMOUNT2: "umount2", unix.SYS_MOVE_MOUNT: "move_mount",
 	unix.SYS_FSMOUNT: "fsmount", unix.SYS_MOUNT_SETATTR: "mount_setattr",
@@ -44,8 +43,8 @@ var always = map[uint64]string{
 	unix.SYS_PIDFD_GETFD: "pidfd_getfd", unix.SYS_PROCESS_VM_WRITEV: "process_vm_writev",
 }
 
-// changing is the name of a call that changes something outside of the process,
-// "" for any other.
+// changing returns the name of a call with a side effect outside of the process, "" for
+// any other.
 func changing(tid int, number uint64, args [6]uint64) string {
 	if name := always[number]; name != "" {
 		return name
@@ -77,7 +76,7 @@ func changing(tid int, number uint64, args [6]uint64) string {
 		}
 	case unix.SYS_WRITE, unix.SYS_PWRITE64:
 		target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", tid, args[0]))
-		// Not what the runtime of Go tells itself, and not our messages.
+		// Not the Go runtime's own wakeups, and not the log.
 		if err == nil && args[0] > uint64(os.Stderr.Fd()) && !strings.HasPrefix(target, "anon_inode:[event") {
 			return "write"
 		}

@@ -28,8 +28,8 @@ lxc.cgroup.dir.monitor = %[4]s-monitor
 lxc.cgroup.dir.monitor.pivot = %[4]s-pivot
 `
 
-// start has the container's capabilities in LXC's words, and makes /dev/autofs
-// in a hook: bound from outside, CRIU would have to be told of it.
+// start writes the container's capabilities in LXC's form, and creates /dev/autofs in a
+// hook: for a bind mount from outside, CRIU would need an option.
 func (e lxc) start(c *Container) error {
 	c.groups = []string{c.ID, c.ID + "-monitor", c.ID + "-pivot"}
 	autodev := filepath.Join(c.Bundle, "autodev")
@@ -58,7 +58,7 @@ func (e lxc) start(c *Container) error {
 	return e.pid(c)
 }
 
-// lxcSeccomp is LXC's form of a profile that refuses some system calls
+// lxcSeccomp returns a profile that refuses some system calls, in LXC's form
 // (lxc.container.conf(5), SECCOMP CONFIGURATION).
 func lxcSeccomp(profile *specs.LinuxSeccomp) []byte {
 	text := []byte("2\ndenylist\n[all]\n")

@@ -9,14 +9,14 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 )
 
-// What a master of our own remembers of its mount.
+// The data that the laboratory's master remembers of its mount.
 const (
 	HoldsRoot = "holds"  // a file open on its root, through which it answers
 	CachesDev = "caches" // path and device number, as systemd does
 )
 
-// runMaster serves one direct mount: the arguments are what it remembers, and
-// the path. It mounts a tmpfs with a marker there when it is asked to.
+// runMaster serves one direct mount: the arguments are the remembered data and the path.
+// At a request it mounts a tmpfs with a marker.
 func runMaster(args []string) error {
 	style, path := args[0], args[1]
 	requests, writer, err := os.Pipe()

@@ -9,8 +9,8 @@ import (
 	"github.com/moby/sys/mountinfo"
 )
 
-// Mounts returns the mount table of a process, seen from the node: reading it
-// enters no namespace and waits for no master.
+// Mounts returns the mount table of a process. It is read from the node, which enters no
+// namespace and waits for no master.
 func Mounts(t testing.TB, pid int) []*mountinfo.Info {
 	t.Helper()
 	file, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
@@ -25,7 +25,7 @@ func Mounts(t testing.TB, pid int) []*mountinfo.Info {
 	return table
 }
 
-// MountTable is the mount table as text, to be compared with a later one.
+// MountTable returns the mount table as text, for comparisons.
 func (c *Container) MountTable(t testing.TB) string {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", c.PID))
@@ -35,8 +35,8 @@ func (c *Container) MountTable(t testing.TB) string {
 	return string(text)
 }
 
-// Autofs returns the autofs mounts among those of a process, by path. Two at
-// one path are an error: a mount that was to be replaced lies beneath.
+// Autofs returns the autofs mounts of a process, by path. Two at one path are an error: a
+// replaced mount is still beneath.
 func Autofs(t testing.TB, pid int) map[string]*mountinfo.Info {
 	t.Helper()
 	found := make(map[string]*mountinfo.Info)
@@ -52,9 +52,8 @@ func Autofs(t testing.TB, pid int) map[string]*mountinfo.Info {
 	return found
 }
 
-// Stack returns the file system types at a path, the lowest first. What lies on
-// what is told by the parents: a mount that was put beneath another one is
-// listed after it.
+// Stack returns the file system types at a path, the lowest first. The parents determine
+// the order: a mount that was attached beneath another one is listed after it.
 func Stack(t testing.TB, pid int, path string) string {
 	t.Helper()
 	at := make(map[int]*mountinfo.Info) // by parent

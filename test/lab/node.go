@@ -39,8 +39,8 @@ func Checkout() string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
-// Hook is the program under test: HOOK from the environment, else the one that
-// `make build` makes.
+// Hook returns the program under test: HOOK from the environment, else the result of
+// `make build`.
 func Hook() string {
 	if hook := os.Getenv("HOOK"); hook != "" {
 		return hook
@@ -69,7 +69,7 @@ func newID() string {
 // criuConfig is the file that every CRIU reads.
 const criuConfig = "/etc/criu/default.conf"
 
-// appendConfig adds a line to it. The function takes it out again.
+// appendConfig adds a line to it. undo removes the line.
 func appendConfig(line string) (undo func(), err error) {
 	before, err := os.ReadFile(criuConfig)
 	absent := errors.Is(err, fs.ErrNotExist)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Numbers are anonymous device numbers that nobody else can get while they are
-// held. Each is a tmpfs that is mounted nowhere.
+// Numbers are anonymous device numbers that are taken, so that no other file system gets
+// them. Each is a tmpfs that is mounted nowhere.
 type Numbers struct {
 	mu    sync.Mutex
 	files []*os.File
@@ -56,7 +56,7 @@ func (n *Numbers) Release() {
 	n.files = nil
 }
 
-// Count is how many numbers are held.
+// Count returns how many numbers are taken.
 func (n *Numbers) Count() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()

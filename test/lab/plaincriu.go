@@ -2,8 +2,8 @@ package lab
 
 import "fmt"
 
-// plainCRIU is the criu command, called by hand. What it checkpoints was
-// started by runc, which then knows nothing of it any more.
+// plainCRIU is the criu command without an engine. The container was started by runc,
+// which has no data about it after the checkpoint.
 type plainCRIU struct{}
 
 var starter = oci{runtime: "runc"}
@@ -37,7 +37,7 @@ func (plainCRIU) run(c *Container, verb, images string, args ...string) error {
 		"criu", verb, "--images-dir", images, "--work-dir", c.Bundle, "--log-file", verb + ".log", "-v4",
 		"--manage-cgroups=full", "--tcp-established", "--file-locks",
 	}, args...)
-	// The root of a mount tree has to be a mount point. Nobody else sees this one.
+	// The root of a mount tree has to be a mount point. Only this process sees this one.
 	shell := append([]string{"--mount", "--propagation", "slave", "sh", "-c", `mount --bind "$0" "$0" && exec "$@"`, c.options.root}, line...)
 	_, err := output("unshare", shell...)
 	return err

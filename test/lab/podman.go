@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// podman is podman with an OCI runtime, conmon and storage of its own.
+// podman is podman with its own OCI runtime, conmon and storage.
 type podman struct {
 	runtime string
 	archive bool
@@ -51,8 +51,8 @@ func (e podman) start(c *Container) error {
 	return e.inspect(c)
 }
 
-// makeImage makes an image with the container's name out of its root folder, but
-// for /usr, which is large and comes as a volume.
+// makeImage creates an image, with the container's name, from its root folder, except
+// /usr, which is large and becomes a volume.
 func (e podman) makeImage(c *Container) error {
 	path := filepath.Join(c.Bundle, "root.tar")
 	if _, err := output("tar", "-C", c.options.root, "--exclude", "./usr/*", "-cf", path, "."); err != nil {
@@ -63,7 +63,7 @@ func (e podman) makeImage(c *Container) error {
 	return err
 }
 
-// seccomp is the path of podman's form of what config.json says.
+// seccomp returns the path of podman's form of the seccomp profile in config.json.
 func (e podman) seccomp(c *Container) (string, error) {
 	profile := seccomp(c.options)
 	if profile == nil {
@@ -77,7 +77,7 @@ func (e podman) seccomp(c *Container) (string, error) {
 	return path, os.WriteFile(path, text, 0o644)
 }
 
-// inspect asks for what the container does not know of itself.
+// inspect reads the container's ID, PID and groups.
 func (e podman) inspect(c *Container) error {
 	text, err := e.run("inspect", "--format", "{{.State.Pid}} {{.StaticDir}}", c.ID)
 	if err != nil {
@@ -97,8 +97,8 @@ func (e podman) checkpoint(c *Container, images string) error {
 		_, err := e.run(append(args, c.ID)...)
 		return err
 	}
-	// The root folder of the container that comes out of an archive is another
-	// one: what systemd watches has to be found by its path.
+	// A container that is imported from an archive has another root folder: CRIU must
+	// find the watched files by their paths.
 	undo, err := appendConfig("force-irmap")
 	if err != nil {
 		return err

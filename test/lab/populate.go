@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Hidden are on mounts beneath the upper mount of [Stacked]. They can be read
-// when that is gone.
+// Hidden are accesses to mounts beneath the upper mount of [Stacked], which can be read
+// when that is unmounted.
 var Hidden = []Access{
 	{Path: Stacked + "/lower", Content: "lower", About: "on a mount hidden by another"},
 	{Path: Stacked + "/lower-nested/hidden", Content: "nested in lower", About: "on a mount nested in a hidden one"},
@@ -40,8 +40,8 @@ func (c *Container) Populate(t testing.TB) {
 	c.Settle(t)
 }
 
-// Settle waits until systemd has digested all that happened: its view of the
-// mounts follows the kernel's with a delay.
+// Settle waits until systemd has processed all mount events: its view of the mounts
+// follows the kernel's with a delay.
 func (c *Container) Settle(t testing.TB) map[string]Unit {
 	t.Helper()
 	before := c.Units(t)
@@ -53,21 +53,21 @@ func (c *Container) Settle(t testing.TB) map[string]Unit {
 		}
 		before = after
 	}
-	t.Fatalf("container %s: its units did not come to rest within %s", c.ID, bootLimit)
+	t.Fatalf("container %s: its units did not settle within %s", c.ID, bootLimit)
 	return nil
 }
 
-// Unhide unmounts what hides [Hidden].
+// Unhide unmounts the mount over [Hidden].
 func (c *Container) Unhide(t testing.TB) {
 	t.Helper()
 	c.Run(t, "umount", Stacked+"/nested", Stacked)
 }
 
-// Uncover unmounts, after Unhide, all that covers [Uncovered], so that the next
-// access reaches the automounts themselves.
+// Uncover unmounts, after Unhide, the covers of [Uncovered], so that the next access
+// reaches the automounts themselves.
 func (c *Container) Uncover(t testing.TB) {
 	t.Helper()
-	c.Run(t, "systemctl", "stop", "holder.service")
+	c.Run(t, "systemctl", "stop", "worker.service")
 	c.Run(t, "umount", Stacked+"/lower-nested", Stacked, Covered)
 	c.Settle(t)
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Prepare makes all that an engine needs to start a systemd container, and
-// holds device numbers as [Start] does: for engines that are driven elsewhere.
-// Who starts it calls Started, and cleans up.
+// Prepare creates all files that an engine needs to start a systemd container, and takes
+// device numbers as [Start] does: for engines outside this package. The caller starts the
+// container, calls Started and cleans up.
 func Prepare(t testing.TB, options Options) (*Container, *specs.Spec) {
 	t.Helper()
 	RequireNode(t)
@@ -43,8 +43,8 @@ func Prepare(t testing.TB, options Options) (*Container, *specs.Spec) {
 	return c, &spec
 }
 
-// Started takes note of the container's PID 1. It waits until its systemd has
-// booted, unless it was restored.
+// Started sets the container's PID 1. It waits until its systemd has booted, unless it
+// was restored.
 func (c *Container) Started(t testing.TB, pid int, restored bool) {
 	t.Helper()
 	c.PID = pid
@@ -53,8 +53,8 @@ func (c *Container) Started(t testing.TB, pid int, restored bool) {
 	}
 }
 
-// FreeNumbers frees the device numbers that were held while the container
-// booted, so that a restore gives every file system another one.
+// FreeNumbers frees the device numbers that were taken while the container booted, so
+// that a restore gives every file system another one.
 func (c *Container) FreeNumbers() {
 	if c.numbers != nil {
 		c.numbers.Release()

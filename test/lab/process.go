@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// groupWaits reports that a process of the group is in autofs_wait.
+// groupWaits reports whether a process of the group is in autofs_wait.
 func groupWaits(group int) bool {
 	for _, p := range processes() {
 		if id, err := syscall.Getpgid(p); err == nil && id == group && waitChannel(p) == "autofs_wait" {
@@ -27,8 +27,8 @@ type Waiter struct {
 	Where   string // kernel function it sleeps in
 }
 
-// Waiters lists the container's processes that wait for an autofs master, or
-// sleep in the kernel without being woken by signals (state D).
+// Waiters returns the container's processes that wait for an autofs master, or sleep
+// uninterruptibly in the kernel (state D).
 func (c *Container) Waiters(t testing.TB) []Waiter {
 	t.Helper()
 	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", c.PID))

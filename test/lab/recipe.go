@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// recipeLimit bounds one command of a recipe: podman copies an image meanwhile.
+// recipeLimit is the time limit of one command of a recipe, which may copy an image.
 const recipeLimit = 2 * time.Minute
 
-// Shell runs a command line and returns what it wrote to its standard output, with
-// more of an environment. Through files, as a container may keep its streams.
+// Shell runs a command line with additional environment variables and returns its
+// standard output, which goes to a file, because a container may keep its streams open.
 func Shell(line string, env []string) (string, error) {
 	dir, err := os.MkdirTemp("", "shell")
 	if err != nil {
@@ -33,14 +33,14 @@ func Shell(line string, env []string) (string, error) {
 	err = runLimited(cmd, recipeLimit)
 	out, _ := os.ReadFile(files[0].Name())
 	if err != nil {
-		said, _ := os.ReadFile(files[1].Name())
-		return "", fmt.Errorf("%w: %s%s", err, out, said)
+		text, _ := os.ReadFile(files[1].Name())
+		return "", fmt.Errorf("%w: %s%s", err, out, text)
 	}
 	return string(out), nil
 }
 
-// Stopped prepares the bundle of a container that the test starts itself. What is
-// left of it is removed with the test.
+// Stopped prepares the bundle of a container that the test starts itself. Its remains are
+// removed at the end of the test.
 func Stopped(t testing.TB, options Options) *Container {
 	t.Helper()
 	c, _ := Prepare(t, options)
@@ -52,8 +52,7 @@ func Stopped(t testing.TB, options Options) *Container {
 	return c
 }
 
-// WrapLXC is an environment in which LXC's commands look for the container where the
-// laboratory has put it.
+// WrapLXC returns an environment in which LXC's commands find the laboratory's container.
 func WrapLXC(t testing.TB, c *Container) string {
 	t.Helper()
 	dir := Scratch(t, c.ID+"-bin")
@@ -66,9 +65,9 @@ func WrapLXC(t testing.TB, c *Container) string {
 	return "PATH=" + dir + ":" + os.Getenv("PATH")
 }
 
-// PodmanNode is an environment in which podman has storage of its own, and suits the
-// laboratory: no systemd is on the node, and a nested group cannot be restored where
-// the host's hierarchies of version 1 have cpuset.
+// PodmanNode returns an environment in which podman has its own storage and works in the
+// laboratory: the node has no systemd, and a nested group cannot be restored where the
+// host's hierarchies of version 1 have cpuset.
 func PodmanNode(t testing.TB, name string) []string {
 	t.Helper()
 	dir := Scratch(t, "podman-"+name)
@@ -89,8 +88,8 @@ func PodmanNode(t testing.TB, name string) []string {
 	return []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "CONTAINERS_STORAGE_CONF=" + filepath.Join(dir, "storage.conf"), "CONTAINERS_CONF=" + filepath.Join(dir, "containers.conf")}
 }
 
-// AnnouncePodman learns which control groups podman has made for a container, so that
-// they are removed, and what podman calls it.
+// AnnouncePodman reads podman's ID of a container and its control groups, so that they
+// are removed at the end.
 func AnnouncePodman(t testing.TB, c *Container, env []string) (id string) {
 	t.Helper()
 	out, err := Shell("podman inspect --format '{{.Id}}' "+c.ID, env)

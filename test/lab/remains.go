@@ -19,7 +19,7 @@ func Running() []string {
 	var found []string
 	for _, p := range processes() {
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p))
-		// Where the container has CAP_SYS_PTRACE the program is a copy in memory.
+		// If the container has CAP_SYS_PTRACE the program is a copy in a memfd.
 		if exe = strings.TrimSuffix(exe, " (deleted)"); err != nil || exe != Hook() && exe != "/memfd:autofs-restore-hook" {
 			continue
 		}
@@ -29,8 +29,8 @@ func Running() []string {
 	return found
 }
 
-// WaitNoneRunning reports processes of the program that are still there after
-// the limit, and returns how long the last one was.
+// WaitNoneRunning reports processes of the program that still run after the limit, and
+// returns how long the last one ran.
 func WaitNoneRunning(t testing.TB, limit time.Duration) time.Duration {
 	t.Helper()
 	started := time.Now()
@@ -47,7 +47,7 @@ func WaitNoneRunning(t testing.TB, limit time.Duration) time.Duration {
 	}
 }
 
-// RunFiles lists what the program keeps under its run directory, relative to it.
+// RunFiles returns the program's files in its run directory, relative to that.
 func RunFiles(t testing.TB) []string {
 	t.Helper()
 	const dir = "/run/autofs-restore-hook"
@@ -64,8 +64,8 @@ func RunFiles(t testing.TB) []string {
 	return files
 }
 
-// FreeNumber is the lowest free anonymous device number (its minor), when that has
-// not changed for a while: the last superblocks of a container that has ended go a
+// FreeNumber returns the lowest free anonymous device number (its minor), once that has
+// been stable for a while: the last superblocks of a container that has ended are freed a
 // little later.
 func FreeNumber(t testing.TB) uint32 {
 	t.Helper()
@@ -92,9 +92,9 @@ func lowestFree(t testing.TB) uint32 {
 	return minor
 }
 
-// WaitNumberFree reports a lowest free number that stays above a former one: a
-// superblock was left. Other nodes on the machine take numbers too, and give
-// them back: while one runs, nothing can be said.
+// WaitNumberFree fails the test if the lowest free number stays above a former one: a
+// superblock was left. While other nodes run on the machine, which also take and free
+// numbers, it checks nothing.
 func WaitNumberFree(t testing.TB, former uint32, limit time.Duration) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
@@ -111,7 +111,7 @@ func WaitNumberFree(t testing.TB, former uint32, limit time.Duration) {
 	}
 }
 
-// OtherNodes are the names of other nodes on the machine.
+// OtherNodes returns the names of other nodes on the machine.
 func OtherNodes() []string {
 	entries, _ := os.ReadDir(filepath.Dir(os.Getenv("LAB_SCRATCH")))
 	var names []string
@@ -142,12 +142,12 @@ func (n *Numbers) KeepOnly(t testing.TB, minor int) {
 	}
 	n.files = kept
 	if len(kept) != 1 {
-		t.Fatalf("device number 0:%d belongs to somebody else", minor)
+		t.Fatalf("device number 0:%d is taken by another file system", minor)
 	}
 }
 
-// Files lists the open files of each process of the container, by the numbers
-// that these have inside the container.
+// Files returns the open files of each process of the container, by the pids inside the
+// container.
 func (c *Container) Files(t testing.TB) []string {
 	t.Helper()
 	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", c.PID))
@@ -169,7 +169,7 @@ func (c *Container) Files(t testing.TB) []string {
 			if err != nil {
 				continue
 			}
-			kind, _, _ := strings.Cut(target, ":[") // a pipe's inode is another one after a restore
+			kind, _, _ := strings.Cut(target, ":[") // the inode number of a pipe changes with a restore
 			lines = append(lines, fmt.Sprintf("process %d: %s -> %s", insideNumber(dir+"/status"), e.Name(), kind))
 		}
 	}
@@ -177,9 +177,8 @@ func (c *Container) Files(t testing.TB) []string {
 	return lines
 }
 
-// KillRemains ends what a restore that failed left of the container: CRIU, when
-// it was killed itself, leaves the processes that it was restoring, and runc the
-// name of the container.
+// KillRemains ends the remains of a failed restore: a killed CRIU leaves the processes
+// that it was restoring, and runc the name of the container.
 func (cp *Checkpoint) KillRemains(t testing.TB) {
 	t.Helper()
 	err := os.WriteFile(filepath.Join(cgroupRoot, cp.container.ID, "cgroup.kill"), []byte("1"), 0)

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// Report is what the program says about one container (DESIGN.md, contract of
-// the light binary).
+// Report is the program's report about one container (DESIGN.md, contract of the light
+// binary).
 type Report struct {
 	Container  string        `json:"container"`
 	PID        int           `json:"pid"`
 	Trigger    string        `json:"trigger"`
-	Moment     string        `json:"moment"`
+	Stage      string        `json:"moment"`
 	DurationMS float64       `json:"duration_ms"`
 	Outcome    string        `json:"outcome"`
 	Mounts     []ReportMount `json:"mounts"`
@@ -30,7 +30,7 @@ type Report struct {
 	} `json:"waiting"`
 }
 
-// ReportMount is what the program says about one autofs mount.
+// ReportMount is the part of a report about one autofs mount.
 type ReportMount struct {
 	Path           string `json:"path"`
 	MountNamespace uint64 `json:"mount_namespace"`
@@ -49,7 +49,7 @@ type ReportMount struct {
 	WaitersRefused  int      `json:"waiters_refused"`
 }
 
-// ReadReport reads the report that the program left about the container.
+// ReadReport reads the program's last report about the container.
 func (c *Container) ReadReport(t testing.TB) Report {
 	t.Helper()
 	path := c.reportPath()
@@ -73,7 +73,7 @@ func ParseReport(t testing.TB, text []byte) Report {
 	return r
 }
 
-// Result is how a run of the program ended.
+// Result is the result of a run of the program.
 type Result struct {
 	Status int
 	Stdout []byte
@@ -81,8 +81,8 @@ type Result struct {
 	Took   time.Duration
 }
 
-// RunHook runs the program under test. It must end within the deadline that it
-// gives itself, 8 s, and a little.
+// RunHook runs the program under test. It must end a little after its own deadline of 8 s
+// at the latest.
 func RunHook(t testing.TB, stdin []byte, env []string, args ...string) Result {
 	t.Helper()
 	return runProgram(t, Hook(), stdin, env, args...)
@@ -99,7 +99,7 @@ func runProgram(t testing.TB, program string, stdin []byte, env []string, args .
 	cmd := exec.Command(program, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
-	// A child that outlived the program must not hold the test by its pipes.
+	// A child that outlives the program must not block the test by its pipes.
 	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {

@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 )
 
-// RoleProgram is where [Options].Roles puts the test binary into the container.
+// RoleProgram is the path of the test binary in a container with [Options].Roles.
 const RoleProgram = "/usr/local/bin/lab-role"
 
-// roles are what a test binary is when the container runs it.
+// roles are the functions of the test binary inside a container.
 var roles = map[string]func(args []string) error{
 	"touch": runToucher,
 	"serve": runMaster,
@@ -25,8 +25,8 @@ var roles = map[string]func(args []string) error{
 	"watch-gone":   runWatchGone,
 }
 
-// RunRole carries out the role that the arguments name, and does not return
-// then. A TestMain calls it first.
+// RunRole carries out the role in the arguments, if there is one, and ends the process. A
+// TestMain calls it first.
 func RunRole() {
 	if filepath.Base(os.Args[0]) != filepath.Base(RoleProgram) || len(os.Args) < 2 {
 		return

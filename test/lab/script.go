@@ -6,10 +6,9 @@ import (
 	"testing"
 )
 
-// InstallWrappedScript makes the program the action script of every CRIU in the
-// node until the test ends, behind a piece of shell that runs before it at every
-// stage ($CRTOOLS_SCRIPT_ACTION). The program takes the shell's place, so that
-// its parent is CRIU.
+// InstallWrappedScript makes the program the action script of every CRIU in the node
+// until the test ends, behind shell commands that run before it at every stage
+// ($CRTOOLS_SCRIPT_ACTION). The shell executes the program, whose parent is then CRIU.
 func InstallWrappedScript(t testing.TB, program, shell string) {
 	t.Helper()
 	dir, err := os.MkdirTemp(Scratch(t, "scripts"), "script")

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// capabilities are all but CAP_SYS_RESOURCE, which virtual machines that give
-// root a bounded set do not have either; CRIU restores what it finds.
+// capabilities are all except CAP_SYS_RESOURCE, which virtual machines with a limited
+// bounding set do not have either; CRIU restores the set that it finds.
 var capabilities = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
 	"CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE",

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// Command is a command inside all namespaces of the container. It waits on a
-// stale automount as any process of the container does: a process from outside
-// the master's pid namespace would get ENOENT instead.
+// Command returns a command inside all namespaces of the container. It waits on a stale
+// automount as any process of the container does: a process from outside the master's pid
+// namespace would get ENOENT instead.
 func (c *Container) Command(args ...string) *exec.Cmd {
 	cmd := exec.Command("nsenter", append([]string{
 		"--target", strconv.Itoa(c.PID), "--mount", "--uts", "--ipc", "--pid", "--cgroup", "--",
@@ -23,8 +23,7 @@ func (c *Container) Command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Run runs a command inside the container that must work, and returns what it
-// wrote.
+// Run runs a command inside the container that must succeed, and returns its output.
 func (c *Container) Run(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := c.output(commandLimit, args...)
@@ -34,8 +33,8 @@ func (c *Container) Run(t testing.TB, args ...string) string {
 	return out
 }
 
-// output runs a command inside the container and returns what it wrote. Through
-// a file, not a pipe: a stuck grandchild would hold a pipe open.
+// output runs a command inside the container and returns its output, which goes to a
+// file: a stuck grandchild would keep a pipe open.
 func (c *Container) output(limit time.Duration, args ...string) (string, error) {
 	file, err := os.CreateTemp("", "output")
 	if err != nil {
@@ -53,13 +52,13 @@ func (c *Container) output(limit time.Duration, args ...string) (string, error) 
 	return string(text), err
 }
 
-// SystemdVersion is the version of the container's systemd: 252.
+// SystemdVersion returns the version of the container's systemd, such as 252.
 func (c *Container) SystemdVersion(t testing.TB) int {
 	t.Helper()
 	var version int
 	out := c.Run(t, "systemctl", "--version")
 	if _, err := fmt.Sscanf(out, "systemd %d", &version); err != nil {
-		t.Fatalf("container %s: systemctl --version says %q", c.ID, out)
+		t.Fatalf("container %s: systemctl --version: %q", c.ID, out)
 	}
 	return version
 }
@@ -79,7 +78,7 @@ func (c *Container) waitBooted(t testing.TB) {
 	t.Fatalf("container %s: systemd did not boot within %s, last state %q", c.ID, bootLimit, state)
 }
 
-// Unit is what must not change for a unit whose service nobody interrupted.
+// Unit has the properties that must not change if the unit's service was not interrupted.
 type Unit struct {
 	ActiveState, SubState, MainPID, InvocationID string
 }
@@ -102,7 +101,7 @@ func (c *Container) Units(t testing.TB) map[string]Unit {
 	return units
 }
 
-// UnitChanges lists the units that are not as they were, sorted.
+// UnitChanges returns the units that have changed, sorted.
 func UnitChanges(before, after map[string]Unit) []string {
 	var changes []string
 	for id, b := range before {

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TouchLimit is how long a touch may take. A healthy automount needs a few
-// milliseconds; the rest is for a busy machine. LAB_EMULATED=1 says that the
-// processor is emulated, some twenty times slower.
+// TouchLimit is how long a touch may take. A healthy automount needs a few milliseconds;
+// the rest is for a busy machine. With LAB_EMULATED=1 the processor is emulated, some
+// twenty times slower.
 var TouchLimit = touchLimit()
 
 func touchLimit() time.Duration {
@@ -24,7 +24,7 @@ func touchLimit() time.Duration {
 // Touch is the outcome of one access to a path of the container.
 type Touch struct {
 	Hung    bool   // did not end within the limit, and was killed
-	Waiting bool   // Hung, and the kernel said: in autofs_wait
+	Waiting bool   // Hung, and in autofs_wait in the kernel
 	Output  string // the file's content, or an error
 	Failed  bool   // the command reported an error
 	Took    time.Duration

@@ -13,19 +13,19 @@ import (
 	"time"
 )
 
-// Touchers are processes of the container that read every access over and over
-// for [TouchTime], from the moment at which [Touchers.Release] lets them.
+// Touchers are processes of the container that read every access repeatedly for
+// [TouchTime], after [Touchers.Release].
 type Touchers struct {
 	root  string // the container's root folder
 	count int
 }
 
-// TouchTime is how long touchers go on.
+// TouchTime is how long touchers run.
 const TouchTime = 3 * time.Second
 
 const (
 	touchFolder = "/touchers"
-	// ToucherUnit is the service that holds the touchers.
+	// ToucherUnit is the service of the touchers.
 	ToucherUnit = "touchers.service"
 )
 
@@ -43,7 +43,7 @@ func ToucherFiles(count int, accesses []Access) map[string]string {
 	}
 }
 
-// StartTouchers starts the processes. They wait for their release.
+// StartTouchers starts the processes, which wait for [Touchers.Release].
 func (c *Container) StartTouchers(t testing.TB, count int) *Touchers {
 	t.Helper()
 	c.Run(t, "systemctl", "start", ToucherUnit)
@@ -54,7 +54,7 @@ func (c *Container) StartTouchers(t testing.TB, count int) *Touchers {
 	return w
 }
 
-// Release lets the touchers begin; it is meant for [RestoreOptions].Before.
+// Release starts the touchers' reads; it is meant for [RestoreOptions].Before.
 func (w *Touchers) Release(t testing.TB) {
 	t.Helper()
 	for n := 1; n <= w.count; n++ {
@@ -64,14 +64,14 @@ func (w *Touchers) Release(t testing.TB) {
 			}
 		}
 	}
-	if err := os.WriteFile(w.gate(), nil, 0o644); err != nil {
+	if err := os.WriteFile(w.startFile(), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.Remove(w.gate()) })
+	t.Cleanup(func() { os.Remove(w.startFile()) })
 }
 
-// Check waits until the touchers are done, and reports what was refused to
-// them, and those that did not end. The result says what the slowest read took.
+// Check waits until the touchers have ended, and reports reads that failed, and touchers
+// that did not end. It describes the slowest read.
 func (w *Touchers) Check(t testing.TB) (slowest string) {
 	t.Helper()
 	var longest time.Duration
@@ -83,7 +83,7 @@ func (w *Touchers) Check(t testing.TB) (slowest string) {
 			t.Fatal(err)
 		}
 		if lines := strings.Split(strings.TrimSpace(string(text)), "\n"); lines[0] != "" {
-			t.Errorf("process %d was refused %d times; first and last, in ms after it began:\n%s\n%s",
+			t.Errorf("process %d was refused %d times; first and last, in ms after its start:\n%s\n%s",
 				n, len(lines), lines[0], lines[len(lines)-1])
 		}
 		done, _ := os.ReadFile(w.file(n, "done"))
@@ -95,7 +95,7 @@ func (w *Touchers) Check(t testing.TB) (slowest string) {
 	return slowest
 }
 
-func (w *Touchers) gate() string { return filepath.Join(w.root, touchFolder, "go") }
+func (w *Touchers) startFile() string { return filepath.Join(w.root, touchFolder, "go") }
 
 func (w *Touchers) file(n int, name string) string {
 	return filepath.Join(w.root, touchFolder, strconv.Itoa(n)+"."+name)
@@ -116,7 +116,7 @@ func waitForFile(t testing.TB, path string, limit time.Duration) {
 
 // runToucher is one toucher; the argument is its number.
 func runToucher(args []string) error {
-	runtime.GOMAXPROCS(1) // eight of them share the machine with systemd
+	runtime.GOMAXPROCS(1) // eight touchers share the machine with systemd
 	w := &Touchers{root: "/"}
 	number, err := strconv.Atoi(args[0])
 	if err != nil {
@@ -135,7 +135,7 @@ func runToucher(args []string) error {
 		return err
 	}
 	for {
-		if _, err := os.Stat(w.gate()); err == nil {
+		if _, err := os.Stat(w.startFile()); err == nil {
 			break
 		}
 		time.Sleep(100 * time.Microsecond)
@@ -143,7 +143,7 @@ func runToucher(args []string) error {
 	return w.touch(number, accesses)
 }
 
-// touch reads all accesses in a loop, and notes each that is not answered.
+// touch reads all accesses in a loop, and writes down each one that fails.
 func (w *Touchers) touch(number int, accesses []Access) error {
 	refused, err := os.OpenFile(w.file(number, "errors"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {

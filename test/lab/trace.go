@@ -23,8 +23,8 @@ func status(pid int) (map[string]string, error) {
 	return fields, nil
 }
 
-// CheckUntouched reports what a program that traced, signalled or froze the
-// container's processes may have left of that.
+// CheckUntouched reports processes of the container that are still traced, stopped or
+// frozen, or have signals pending, after a program has done that.
 func (c *Container) CheckUntouched(t testing.TB) {
 	t.Helper()
 	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", c.PID))
@@ -35,8 +35,8 @@ func (c *Container) CheckUntouched(t testing.TB) {
 	for _, text := range traced {
 		t.Error(text)
 	}
-	// A child that ends leaves a signal pending for a moment: what is left of a
-	// program stays.
+	// A child that ends leaves a signal pending for a short time; one sent by a program
+	// stays.
 	for deadline := time.Now().Add(TouchLimit); len(interrupted) > 0 && time.Now().Before(deadline); _, interrupted = c.traces(namespace) {
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -55,7 +55,7 @@ func (c *Container) CheckUntouched(t testing.TB) {
 	}
 }
 
-// traces says which processes of the pid namespace are traced, and which are
+// traces returns the processes of the pid namespace that are traced, and those that are
 // stopped, or are PID 1 and have signals pending.
 func (c *Container) traces(namespace string) (traced, interrupted []string) {
 	for _, p := range processes() {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Version is what a program of the node says its version is, without its name:
-// the first word of its --version that begins with a digit.
+// Version returns the version of a program of the node: the first word of its --version
+// output that starts with a digit.
 func Version(program string) string {
 	text, err := exec.Command(program, "--version").CombinedOutput()
 	if err != nil {
@@ -23,7 +23,7 @@ func Version(program string) string {
 	return ""
 }
 
-// NodeName is the name of the distribution that the node runs.
+// NodeName returns the name of the node's distribution.
 func NodeName() string {
 	text, _ := os.ReadFile("/etc/os-release")
 	for line := range strings.Lines(string(text)) {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runWatchGone watches a control group that it removes then: the watch stays.
+// runWatchGone watches a control group and then removes it: the watch stays.
 func runWatchGone([]string) error {
 	const group = "/sys/fs/cgroup/lab-gone"
 	if err := os.Mkdir(group, 0o755); err != nil {

@@ -1,6 +1,5 @@
-// Package matrix keeps what the runs of the end-to-end tests found under each
-// container runtime, and makes the table of docs/tested-with.md out of it. Nothing in
-// the table comes from anywhere else.
+// Package matrix stores the results of the end-to-end tests under each container runtime,
+// and makes the table of docs/tested-with.md from them. The table has no other source.
 package matrix
 
 import (
@@ -14,19 +13,19 @@ import (
 	"strings"
 )
 
-// Row is what was found under one runtime on one node.
+// Row has the results under one runtime on one node.
 type Row struct {
 	Node     string   `json:"node"`     // for example "Debian 13"
 	Engine   string   `json:"engine"`   // for example "podman, crun, archive"
 	Versions string   `json:"versions"` // of the programs that took part
 	Date     string   `json:"date"`     // of the run, YYYY-MM-DD
-	Control  string   `json:"control"`  // what a restore without the program does
-	Channels []Entry  `json:"channels"` // what brings the program into the restore
+	Control  string   `json:"control"`  // the result of a restore without the program
+	Channels []Entry  `json:"channels"` // the ways in which a restore calls the program
 	Cells    []Entry  `json:"cells"`    // one for each container
-	Notes    []string `json:"notes"`    // what the runtime itself changes in a restore
+	Notes    []string `json:"notes"`    // changes that the runtime itself makes in a restore
 }
 
-// Entry is one cell: the column it stands in, and what was found.
+// Entry is one cell: its column and the result.
 type Entry struct {
 	Column string `json:"column"`
 	Text   string `json:"text"`
@@ -41,8 +40,8 @@ func Save(path string, rows []Row) error {
 	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
 
-// Load reads the rows of all nodes, in the order of the files' names. What
-// several runs found under one runtime becomes one row.
+// Load reads the rows of all nodes, in the order of the files' names. The results of
+// several runs under one runtime become one row.
 func Load(dir string) ([]Row, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
@@ -89,7 +88,7 @@ func add(all []Row, r Row) []Row {
 	return append(all, r)
 }
 
-// Markdown is the table.
+// Markdown returns the table.
 func Markdown(rows []Row) string {
 	channels, cells := columns(rows, func(r Row) []Entry { return r.Channels }), columns(rows, func(r Row) []Entry { return r.Cells })
 	var b strings.Builder
@@ -112,7 +111,7 @@ func Markdown(rows []Row) string {
 	return b.String()
 }
 
-// columns are those of all rows, in the order in which they appear.
+// columns returns the columns of all rows, in the order in which they appear.
 func columns(rows []Row, of func(Row) []Entry) []string {
 	var names []string
 	for _, r := range rows {
@@ -138,7 +137,7 @@ func texts(entries []Entry, columns []string) []string {
 	return out
 }
 
-// notes are those of all rows, each with the engines that it is about.
+// notes returns the notes of all rows, each with the engines that it is about.
 func notes(rows []Row) []string {
 	about := make(map[string][]string)
 	var order []string
@@ -158,13 +157,13 @@ func notes(rows []Row) []string {
 	return order
 }
 
-// The table stands between these lines.
+// The lines before and after the table.
 const (
 	begin = "<!-- matrix: begin (made by make test-matrix) -->"
 	end   = "<!-- matrix: end -->"
 )
 
-// ErrNoPlace says that a text has no place for the table.
+// ErrNoPlace means that a text has no place for the table.
 var ErrNoPlace = errors.New("there are no lines between which the table belongs")
 
 // Insert replaces the table in a text.

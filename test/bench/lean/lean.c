@@ -1,13 +1,12 @@
-// The benchmark's baseline: it makes automounts anew with chosen device numbers,
-// with no system call that is not needed for that, and checks nothing but the
-// numbers.
+// The benchmark's baseline: it recreates automounts with given device numbers, by the
+// necessary system calls alone, and checks only the numbers.
 //
-//   lean house COUNT DIRECTORY   has COUNT autofs mounts below DIRECTORY, in a
-//                                mount namespace of its own, until standard input ends
-//   lean preserve PID            makes all autofs mounts of that process anew, and
-//                                prints the microseconds that each step took
-//   lean sleep COUNT [own]       has COUNT processes, with mount and pid namespaces of
-//                                their own if asked for, until standard input ends
+//   lean house COUNT DIRECTORY   has COUNT autofs mounts below DIRECTORY, in its
+//                                own mount namespace, until standard input ends
+//   lean preserve PID            recreates all autofs mounts of that process, and
+//                                prints the duration of each step, in microseconds
+//   lean sleep COUNT [own]       has COUNT processes, with own mount and pid namespaces
+//                                after "own", until standard input ends
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <err.h>
@@ -100,7 +99,7 @@ static int house(int count, const char *dir) {
 	return 0;
 }
 
-// stale is a mount that is to be made anew.
+// stale is a mount that is recreated.
 static struct stale {
 	char path[256];
 	unsigned long pipe;

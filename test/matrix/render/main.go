@@ -1,4 +1,4 @@
-// Command render puts the table of a run into a text.
+// Command render inserts the table of a run into a text.
 //
 //	render RESULTS-FOLDER FILE
 package main

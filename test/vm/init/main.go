@@ -1,6 +1,6 @@
-// Command init is the first program in a virtual machine of test/vm: it loads
-// the kernel modules that lie beside it, makes the root disk the root, mounts
-// what every system has, and hands over to the tests.
+// Command init is the first program in a virtual machine of test/vm: it loads the kernel
+// modules beside it, makes the root disk the root, mounts the usual file systems, and
+// executes the tests.
 package main
 
 import (
@@ -80,7 +80,8 @@ func run() error {
 	return fmt.Errorf("bash: %w", unix.Exec("/bin/bash", []string{"bash", "-c", start}, environment))
 }
 
-// load tells of a module that cannot be loaded; what it is missed for fails then.
+// load loads a module. It only prints an error: the operation that needs the module fails
+// later.
 func load(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -100,7 +101,7 @@ func mount(kind, path, options string) error {
 	return nil
 }
 
-// appears waits for a disk: the kernel finds them while this program runs.
+// appears waits for a disk: the kernel finds disks while this program runs.
 func appears(path string) error {
 	for range 1000 {
 		if _, err := os.Stat(path); err == nil {
