@@ -56,13 +56,13 @@ func TestEditRealState(t *testing.T) {
 		t.Run(strconv.Itoa(version), func(t *testing.T) {
 			text := realState(t, version)
 			want := readBack(text, version)
-			var served []Served
+			var served []ServedMount
 			for i, unit := range names {
 				pipe, err := strconv.Atoi(want[unit]["pipe-fd"])
 				if err != nil {
 					t.Fatalf("%s: %v", unit, err)
 				}
-				mount := Served{Path: "/" + unit, Pipe: 1000 + uint64(pipe), Device: uint64(i)*1000 + 5}
+				mount := ServedMount{Path: "/" + unit, Pipe: 1000 + uint64(pipe), Device: uint64(i)*1000 + 5}
 				served = append(served, mount)
 				want[unit]["dev-id"] = strconv.FormatUint(mount.Device, 10)
 			}
@@ -107,12 +107,12 @@ func editLargeState(t *testing.T, version int) {
 	filler := strings.Repeat("exported-log-rate-limit-interval=no\n", 14)
 	var text strings.Builder
 	text.WriteString(header)
-	var served []Served
+	var served []ServedMount
 	for i := range units {
 		unit := fmt.Sprintf(`srv-%d\x20%d.automount`, i, i)
 		text.WriteString(section(unit, fmt.Sprintf("dev-id=%d\n", i)+filler, i+10))
 		if i%2 == 0 {
-			served = append(served, Served{Path: unit, Pipe: uint64(1010 + i), Device: uint64(1<<20 + i)})
+			served = append(served, ServedMount{Path: unit, Pipe: uint64(1010 + i), Device: uint64(1<<20 + i)})
 		}
 	}
 	if text.Len() < 1<<20 {
