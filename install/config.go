@@ -50,8 +50,8 @@ func ActionScripts(text string) []string {
 	return list
 }
 
-// HasOption reports whether a configuration sets an option that has no value.
-func HasOption(text, name string) bool {
+// hasOption reports whether a configuration sets an option that has no value.
+func hasOption(text, name string) bool {
 	for line := range strings.Lines(text) {
 		word, _, _ := strings.Cut(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")), " ")
 		if word == name {

@@ -160,7 +160,7 @@ func correct(p *nsenter.Process, fd int, how ReexecuteOptions) (*StateEdit, erro
 	if err != nil {
 		return nil, err
 	}
-	edit, err := EditState(text, how.Version, how.Served, func(fd int) (uint64, error) { return master.PipeAt(p, fd) })
+	edit, err := editState(text, how.Version, how.Served, func(fd int) (uint64, error) { return master.PipeAt(p, fd) })
 	if err != nil || len(edit.Addition) == 0 {
 		return edit, err
 	}

@@ -41,7 +41,7 @@ type StateEdit struct {
 	Units []UnitState
 }
 
-// EditState corrects the device numbers of automount units in the text that
+// editState corrects the device numbers of automount units in the text that
 // systemd writes before it re-executes itself and reads afterwards
 // (src/core/manager-serialize.c, src/core/automount.c): sections that begin
 // with the name of a unit and end with an empty line, of lines "name=value".
@@ -52,7 +52,7 @@ type StateEdit struct {
 // value replaces an earlier one, also from a second section of the same unit
 // (manager_deserialize_units, unit_deserialize_state: 235 to 262), so corrections are
 // appended.
-func EditState(text []byte, version int, served []ServedMount, pipeOf func(fd int) (uint64, error)) (*StateEdit, error) {
+func editState(text []byte, version int, served []ServedMount, pipeOf func(fd int) (uint64, error)) (*StateEdit, error) {
 	units, err := automountSections(text)
 	if err != nil {
 		return nil, err

@@ -150,7 +150,7 @@ func TestEditState(t *testing.T) {
 				served = []ServedMount{at}
 			}
 			given := []byte(header + test.text)
-			edit, err := EditState(given, 252, served, pipes)
+			edit, err := editState(given, 252, served, pipes)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -179,7 +179,7 @@ func TestEditState(t *testing.T) {
 func TestEditStateLeavesWhatIsNoNumber(t *testing.T) {
 	for _, value := range []string{"", "x", "-1", "+148", "148 ", " 148", "0x94", "148.0", "18446744073709551616", "148\x00", "٣"} {
 		for _, text := range []string{section(idle, "dev-id="+value+"\n", 38), idle + "\ndev-id=148\npipe-fd=x" + value + "\n\n"} {
-			edit, err := EditState([]byte(header+text), 252, []ServedMount{{Path: "/mnt/idle", Pipe: 1038, Device: 7}}, pipes)
+			edit, err := editState([]byte(header+text), 252, []ServedMount{{Path: "/mnt/idle", Pipe: 1038, Device: 7}}, pipes)
 			if err != nil {
 				t.Fatalf("%q: %v", value, err)
 			}
@@ -203,7 +203,7 @@ func TestEditStateRefuses(t *testing.T) {
 		texts["cut after "+strconv.Itoa(cut)+" bytes"] = whole[:cut]
 	}
 	for name, text := range texts {
-		if edit, err := EditState([]byte(text), 252, []ServedMount{{Pipe: 1038, Device: 7}}, pipes); err == nil {
+		if edit, err := editState([]byte(text), 252, []ServedMount{{Pipe: 1038, Device: 7}}, pipes); err == nil {
 			t.Errorf("%s: no error, %+v with %q", name, edit.Units, edit.Addition)
 		}
 	}
@@ -237,7 +237,7 @@ func FuzzEditState(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte, fresh uint64) {
 		same := func(int) (uint64, error) { return 7, nil } // each unit has this pipe
 		served := []ServedMount{{Pipe: 7, Device: fresh}}
-		edit, err := EditState(text, 252, served, same)
+		edit, err := editState(text, 252, served, same)
 		if err != nil {
 			return
 		}
@@ -260,7 +260,7 @@ func FuzzEditState(f *testing.F) {
 		if corrected == 0 || len(text) > statePage/2 {
 			return // there may be blanks in it, which are for systemd to strip
 		}
-		again, err := EditState(slices.Concat(text, edit.Addition), 252, served, same)
+		again, err := editState(slices.Concat(text, edit.Addition), 252, served, same)
 		if err != nil || len(again.Addition) != 0 {
 			t.Errorf("a second time: %+v, %v", again, err)
 		}

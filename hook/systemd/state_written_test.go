@@ -66,7 +66,7 @@ func TestEditRealState(t *testing.T) {
 				served = append(served, mount)
 				want[unit]["dev-id"] = strconv.FormatUint(mount.Device, 10)
 			}
-			edit, err := EditState(text, version, served, pipes)
+			edit, err := editState(text, version, served, pipes)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,7 +78,7 @@ func TestEditRealState(t *testing.T) {
 				t.Error("systemd would not read the same with other numbers")
 			}
 			// It would all be right then.
-			if edit, err = EditState(told, version, served, pipes); err != nil || len(edit.Addition) != 0 || len(edit.Units) != len(names) {
+			if edit, err = editState(told, version, served, pipes); err != nil || len(edit.Addition) != 0 || len(edit.Units) != len(names) {
 				t.Errorf("a second time: %+v, %v", edit, err)
 			}
 		})
@@ -118,7 +118,7 @@ func editLargeState(t *testing.T, version int) {
 	if text.Len() < 1<<20 {
 		t.Fatalf("only %d bytes", text.Len())
 	}
-	edit, err := EditState([]byte(text.String()), version, served, pipes)
+	edit, err := editState([]byte(text.String()), version, served, pipes)
 	if err != nil {
 		t.Fatal(err)
 	}
