@@ -29,7 +29,7 @@ const Source = "autofs-restore-hook"
 
 // Lot is a parking mount: an autofs mount whose requests we answer.
 type Lot struct {
-	// Tree is the mount before it is attached, nil for a lot from [Resume].
+	// Tree is the mount before it is attached, nil for a lot from [OpenLot].
 	Tree *os.File
 	// Root is the mount's root, for ioctls.
 	Root *os.File
