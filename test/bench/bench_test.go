@@ -97,10 +97,10 @@ func waitAlone() {
 
 // withHook restores with the program as CRIU's action script.
 func (r *row) withHook(b *testing.B, checkpoint *lab.Checkpoint) {
-	installTimed(b)
+	installTimed(b, lab.Hook())
 	restored := checkpoint.Restore(b, lab.RestoreOptions{})
 	defer end(b, restored)
-	stages := stageTimes(b, restored.Log)
+	stages := stageTimes(b, lab.Hook(), restored.Log)
 	var others, added time.Duration
 	for stage, took := range stages {
 		added += took

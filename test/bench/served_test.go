@@ -10,16 +10,23 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
+// builds are the builds of the program to measure: the one under test, and that of
+// BEFORE=/path.
+func builds() []string {
+	list := []string{lab.Hook()}
+	if before := os.Getenv("BEFORE"); before != "" {
+		list = append(list, before)
+	}
+	return list
+}
+
 // BenchmarkServed measures how long processes wait for the direct maps of automount
 // that read them in a loop from the resume on. BEFORE=/path is another build of the
 // program, measured in the same rounds.
 func BenchmarkServed(b *testing.B) {
 	lab.RequireNode(b)
 	const rounds, processes = 5, 2
-	programs := []string{lab.Hook()}
-	if before := os.Getenv("BEFORE"); before != "" {
-		programs = append(programs, before)
-	}
+	programs := builds()
 	var direct []lab.Access
 	for _, a := range lab.Accesses {
 		if strings.HasPrefix(a.Path, "/direct/") {

@@ -15,11 +15,11 @@ import (
 // make CRIU log the program's start and end.
 const neighbour = "/bin/true"
 
-// installTimed makes the program CRIU's action script, between two others.
-func installTimed(b *testing.B) {
+// installTimed makes a build of the program CRIU's action script, between two others.
+func installTimed(b *testing.B, program string) {
 	b.Helper()
 	lab.InstallActionScript(b, neighbour)
-	text := "action-script " + neighbour + "\naction-script " + lab.Hook() + "\naction-script " + neighbour + "\n"
+	text := "action-script " + neighbour + "\naction-script " + program + "\naction-script " + neighbour + "\n"
 	if err := os.WriteFile("/etc/criu/default.conf", []byte(text), 0o644); err != nil {
 		b.Fatal(err)
 	}
@@ -32,7 +32,7 @@ var (
 
 // stageTimes reads from CRIU's log how long it waited for the program at each stage,
 // including process start and end.
-func stageTimes(b *testing.B, log string) map[string]time.Duration {
+func stageTimes(b *testing.B, program, log string) map[string]time.Duration {
 	b.Helper()
 	stages := make(map[string]time.Duration)
 	var stage string
@@ -50,7 +50,7 @@ func stageTimes(b *testing.B, log string) map[string]time.Duration {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if m[2] == lab.Hook() {
+		if m[2] == program {
 			begin = at
 		} else if begin > 0 {
 			stages[stage] = time.Duration((at - begin) * float64(time.Second))

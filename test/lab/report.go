@@ -49,27 +49,42 @@ type ReportMount struct {
 	WaitersRefused  int      `json:"waiters_refused"`
 }
 
-// ReadReport reads the program's last report about the container.
+// ReadReport reads and validates the program's last report about the container.
 func (c *Container) ReadReport(t testing.TB) Report {
 	t.Helper()
-	path := c.reportPath()
-	text, err := os.ReadFile(path)
+	return ParseReport(t, c.reportText(t))
+}
+
+// ReadOldReport is ReadReport for a build of the program that may be older than the
+// schema.
+func (c *Container) ReadOldReport(t testing.TB) Report {
+	t.Helper()
+	return decodeReport(t, c.reportText(t))
+}
+
+func (c *Container) reportText(t testing.TB) []byte {
+	t.Helper()
+	text, err := os.ReadFile(c.reportPath())
 	if err != nil {
 		t.Errorf("the program left no report: %v", err)
-		return Report{}
 	}
-	return ParseReport(t, text)
+	return text
 }
 
 // ParseReport reads a report and validates it.
 func ParseReport(t testing.TB, text []byte) Report {
 	t.Helper()
+	r := decodeReport(t, text)
+	validateReport(t, text)
+	return r
+}
+
+func decodeReport(t testing.TB, text []byte) Report {
+	t.Helper()
 	var r Report
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Errorf("report: %v\n%s", err, text)
-		return r
 	}
-	validateReport(t, text)
 	return r
 }
 

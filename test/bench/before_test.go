@@ -1,0 +1,78 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+)
+
+// stageSeries are the measurements of one build of the program.
+type stageSeries struct {
+	stages        map[string]series // of workStages
+	others, added series
+}
+
+// BenchmarkStages compares how long CRIU waits for the program at each stage with another
+// build, BEFORE=/path, measured in the same rounds.
+func BenchmarkStages(b *testing.B) {
+	lab.RequireNode(b)
+	widenSockets(b)
+	const rounds = 7
+	fmt.Printf("\n%s\nMilliseconds that CRIU waits for the program at each stage, its start included; medians of %d restores.\n\n", machine(), rounds)
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "automounts\t"+strings.Join(workStages, "\t")+"\tother stages\tadded\tbuild\t")
+	for _, size := range []int{4, 100} {
+		checkpoint := checkpointOf(b, size)
+		measured := map[string]*stageSeries{}
+		for range rounds {
+			for _, program := range builds() {
+				if measured[program] == nil {
+					measured[program] = &stageSeries{stages: map[string]series{}}
+				}
+				measured[program].add(b, checkpoint, program, size)
+			}
+		}
+		for _, program := range builds() {
+			m := measured[program]
+			fmt.Fprintf(w, "%d\t", size)
+			for _, stage := range workStages {
+				fmt.Fprintf(w, "%s\t", m.stages[stage])
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t\n", m.others, m.added, program)
+		}
+		if list := builds(); len(list) > 1 {
+			fmt.Fprintf(w, "\t\t\t\t\t\t%.2f\tbefore/now\t\n", quotient(measured[list[1]].added, measured[list[0]].added))
+		}
+	}
+	w.Flush()
+}
+
+// add restores once with a build.
+func (m *stageSeries) add(b *testing.B, checkpoint *lab.Checkpoint, program string, size int) {
+	b.Helper()
+	waitAlone()
+	installTimed(b, program)
+	restored := checkpoint.Restore(b, lab.RestoreOptions{})
+	defer end(b, restored)
+	stages := stageTimes(b, program, restored.Log)
+	if !preserved(b, restored.ReadOldReport(b), size) {
+		return
+	}
+	var others, added time.Duration
+	for stage, took := range stages {
+		added += took
+		if slices.Contains(workStages, stage) {
+			m.stages[stage] = append(m.stages[stage], took)
+		} else {
+			others += took
+		}
+	}
+	m.others.add(others)
+	m.added.add(added)
+}
