@@ -82,7 +82,7 @@ func (r Runner) checkpointProblems(ctx context.Context, c *container.Container, 
 	}
 	problems = append(problems, forecast.Maps(list)...)
 	for _, w := range snapshot.Waiters {
-		problems = append(problems, forecast.Waiting(w.PID, w.Command, w.Path))
+		problems = append(problems, forecast.BlockedProcess(w.PID, w.Command, w.Path))
 	}
 	if hasSystemdAutomount(snapshot) && !hasDevice(c.Init) {
 		problems = append(problems, forecast.NoDevice())
@@ -167,5 +167,5 @@ func imageProblems(set *criuimage.Set, watched *criuimage.Watched) string {
 			pinned++
 		}
 	}
-	return forecast.OfImages(list, pinned)
+	return forecast.RestoreProblems(list, pinned)
 }

@@ -106,7 +106,7 @@ func startWatcher(e Event, init, criu *nsenter.Process) error {
 	if engine != nil {
 		defer engine.Close()
 	}
-	p, err := spawn.Self([]string{WatchVerb, criu.Identity(), init.Identity(), e.ContainerID}, nil, engine, spawn.All)
+	p, err := spawn.StartSelf([]string{WatchVerb, criu.Identity(), init.Identity(), e.ContainerID}, nil, engine, spawn.AllCapabilities)
 	if p != nil {
 		defer p.Close()
 	}

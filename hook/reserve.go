@@ -54,7 +54,7 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 	pool := r.reserveNumbers(ctx, handover)
 	defer pool.Close()
 	var files []*os.File
-	for _, f := range pool.Held() {
+	for _, f := range pool.Placeholders() {
 		files = append(files, f)
 	}
 	if err := r.startHelper(criu, handover, files); err != nil {

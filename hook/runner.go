@@ -22,7 +22,7 @@ const restoreTime = 10 * time.Minute
 
 // Runner carries out events.
 type Runner struct {
-	// Directory is that of the journal: [Directory], except in tests.
+	// Directory is that of the journal: [journal.Directory], except in tests.
 	Directory string
 	// Version is that of the program, for reports.
 	Version string
@@ -65,7 +65,7 @@ func (r Runner) named(container string) {
 	}
 }
 
-// Run handles an event. Only [Repair] makes a report; at other stages it is nil. The
+// Run handles an event. Only [stage.Repair] makes a report; at other stages it is nil. The
 // error is also in the report.
 func (r Runner) Run(ctx context.Context, e Event) (*report.Report, error) {
 	r.Warn = report.TruncateWarnings(r.Warn)

@@ -50,11 +50,11 @@ func ActionScripts(text string) []string {
 	return list
 }
 
-// HasOption reports whether a configuration sets an option that has no value.
-func HasOption(text, name string) bool {
+// hasForceIrmap reports whether a configuration sets force-irmap.
+func hasForceIrmap(text string) bool {
 	for line := range strings.Lines(text) {
 		word, _, _ := strings.Cut(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")), " ")
-		if word == name {
+		if word == ForceIrmap {
 			return true
 		}
 	}

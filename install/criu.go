@@ -53,7 +53,7 @@ func (t *tree) criuVersion(ctx context.Context, program string) (Version, error)
 	}
 	line, _, _ := strings.Cut(string(out), "\n")
 	text, ok := strings.CutPrefix(line, "Version:")
-	v, parsed := ParseVersion(text)
+	v, parsed := parseVersion(text)
 	if !ok || !parsed {
 		return Version{}, fmt.Errorf("%s --version wrote %.200q, want \"Version: \" and a number; nothing was written", t.show(program), line)
 	}

@@ -18,7 +18,7 @@ const ForceIrmap = "force-irmap"
 // writeForceIrmap plans the line, unless the option is set.
 func (p *plan) writeForceIrmap() error {
 	return p.editCRIUFile(false, func(text []byte, created bool) []byte {
-		if HasOption(string(text), ForceIrmap) {
+		if hasForceIrmap(string(text)) {
 			return text
 		}
 		line := &recordedLine{File: CRIUFile, Created: created || p.record.ScriptLine != nil && p.record.ScriptLine.Created}
@@ -66,7 +66,7 @@ func InspectCRIU(ctx context.Context, root string) (info CRIUInfo, err error) {
 		}
 	}
 	for _, name := range criuFiles[:2] { // the others are read under some runtimes only
-		info.ForceIrmap = info.ForceIrmap || HasOption(t.text(name), ForceIrmap)
+		info.ForceIrmap = info.ForceIrmap || hasForceIrmap(t.text(name))
 	}
 	return info, nil
 }

@@ -30,14 +30,14 @@ func TestForceIrmap(t *testing.T) {
 				do(t, Install, o)
 			}
 			text := read(t, root+CRIUFile)
-			if !HasOption(text, ForceIrmap) || len(ActionScripts(text)) == 0 || !strings.HasPrefix(text, before) {
+			if !hasForceIrmap(text) || len(ActionScripts(text)) == 0 || !strings.HasPrefix(text, before) {
 				t.Errorf("%s, later %t: %q", name, later, text)
 			}
 			if r := do(t, Install, o); len(r.Changes) > 0 {
 				t.Errorf("%s, later %t: again: %+v", name, later, r.Changes)
 			}
 			o.ForceIrmap = false
-			if r := do(t, Install, o); len(r.Changes) > 0 || !HasOption(read(t, root+CRIUFile), ForceIrmap) {
+			if r := do(t, Install, o); len(r.Changes) > 0 || !hasForceIrmap(read(t, root+CRIUFile)) {
 				t.Errorf("%s, later %t: an installation without the option changes %+v", name, later, r.Changes)
 			}
 			do(t, Uninstall, Options{Root: root})

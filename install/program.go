@@ -104,7 +104,7 @@ func (t *tree) programVersion(ctx context.Context, program string) (Version, err
 	if err != nil {
 		return Version{}, err
 	}
-	v, ok := ParseVersion(string(out))
+	v, ok := parseVersion(string(out))
 	if !ok {
 		return v, errors.New("no version number in the output of --version")
 	}

@@ -116,7 +116,7 @@ func (s *Survey) addCRIUFile(t *tree, name string) error {
 	for _, program := range ActionScripts(string(f.data)) {
 		s.Scripts = append(s.Scripts, Script{File: name, Program: program})
 	}
-	if HasOption(string(f.data), ForceIrmap) {
+	if hasForceIrmap(string(f.data)) {
 		s.ForceIrmap = append(s.ForceIrmap, name)
 	}
 	return nil

@@ -90,7 +90,7 @@ func TestVersions(t *testing.T) {
 		"containerd github.com/containerd/containerd/v2 2.1.9~ds1 x": "2.1.9", "3.19-rc1": "3.19", "3.x": "", "four": "", "": "",
 		"3": "", "99999999999999999999.1": "", "1.99999999999999999999": "", ".5": "", "1..2": "",
 	} {
-		v, ok := ParseVersion(text)
+		v, ok := parseVersion(text)
 		if got := fmt.Sprint(v); ok != (want != "") || ok && got != want {
 			t.Errorf("%q: %s, %t, want %q", text, got, ok, want)
 		}

@@ -22,11 +22,11 @@ func (v Version) String() string {
 	return strings.TrimSuffix(fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]), ".0")
 }
 
-// ParseVersion returns the first version number, such as 4.1.1, at the start of a
+// parseVersion returns the first version number, such as 4.1.1, at the start of a
 // word of the text, with or without a leading v. What follows the number in that
 // word is ignored: distributions append suffixes like +ds1 and ~rc1, which are not
 // semantic versions.
-func ParseVersion(text string) (Version, bool) {
+func parseVersion(text string) (Version, bool) {
 	for word := range strings.FieldsSeq(text) {
 		var v Version
 		if n, _ := fmt.Sscanf(strings.TrimPrefix(word, "v"), "%d.%d.%d", &v[0], &v[1], &v[2]); n >= 2 {

@@ -213,9 +213,9 @@ func (p *Process) CopyMountNamespace(ctx context.Context) (*os.File, error) {
 	return <-copied, nil
 }
 
-// InNamespaceFile is InMountNamespace for an open mount namespace, such as one that
+// InNamespace is InMountNamespace for an open mount namespace, such as one that
 // CopyMountNamespace made.
-func InNamespaceFile(ctx context.Context, ns *os.File, f func(*Thread) error) error {
+func InNamespace(ctx context.Context, ns *os.File, f func(*Thread) error) error {
 	return onOwnThread(ctx, func(t *Thread) error {
 		if err := enter(ns); err != nil {
 			return err

@@ -233,7 +233,7 @@ func TestCopyMountNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	if err := errors.Join(InNamespaceFile(ctx, ns, mount("copy")), p.InMountNamespace(ctx, mount("original"))); err != nil {
+	if err := errors.Join(InNamespace(ctx, ns, mount("copy")), p.InMountNamespace(ctx, mount("original"))); err != nil {
 		t.Fatal(err)
 	}
 	theirs, err := p.ReadFile("mountinfo", 1<<20)
@@ -258,7 +258,7 @@ func TestCopyMountNamespace(t *testing.T) {
 func tableOf(t *testing.T, ns *os.File) string {
 	t.Helper()
 	var table []byte
-	err := InNamespaceFile(context.Background(), ns, func(th *Thread) error {
+	err := InNamespace(context.Background(), ns, func(th *Thread) error {
 		f, err := th.OpenProc("mountinfo")
 		if err != nil {
 			return err
@@ -281,7 +281,7 @@ func TestInNamespaceFileRefuses(t *testing.T) {
 	}
 	defer f.Close()
 	entered := false
-	err = InNamespaceFile(context.Background(), f, func(*Thread) error { entered = true; return nil })
+	err = InNamespace(context.Background(), f, func(*Thread) error { entered = true; return nil })
 	if !errors.Is(err, unix.EINVAL) || entered {
 		t.Errorf("/dev/null as a namespace: entered %v, %v", entered, err)
 	}

@@ -77,7 +77,7 @@ func dispatch(args []string) int {
 
 // runHelper runs a helper process, which has no log.
 func runHelper(run func([]string) error, args []string) int {
-	_ = spawn.Close() // its work does not depend on it
+	_ = spawn.SetUndumpable() // its work does not depend on it
 	if err := run(args); err != nil {
 		return exitFailed
 	}
@@ -87,7 +87,7 @@ func runHelper(run func([]string) error, args []string) int {
 // protectProcess keeps a container's processes from reading this one, before any of
 // them can reach it: see package spawn. A failure does not stop the work.
 func protectProcess(log *logger) {
-	if err := spawn.Close(); err != nil {
+	if err := spawn.SetUndumpable(); err != nil {
 		log.Warn(err)
 	}
 }

@@ -55,7 +55,7 @@ func TestChurn(t *testing.T) {
 		p, wanted := reserve(t, each)
 		for _, w := range wanted {
 			tries++
-			f, err := p.Take(context.Background(), w, create)
+			f, err := p.Create(context.Background(), w, create)
 			if errors.Is(err, ErrTaken) {
 				continue
 			}

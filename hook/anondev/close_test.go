@@ -35,6 +35,6 @@ func TestClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		again.Trim()
-		return len(again.Held()) == len(wanted)
+		return len(again.Placeholders()) == len(wanted)
 	})
 }

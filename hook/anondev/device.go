@@ -117,8 +117,8 @@ func (p *Pool) Trim() {
 	p.others = nil
 }
 
-// Held returns the placeholders of wanted numbers, by number. The pool still owns them.
-func (p *Pool) Held() map[uint64]*os.File {
+// Placeholders returns the placeholders of wanted numbers, by number. The pool still owns them.
+func (p *Pool) Placeholders() map[uint64]*os.File {
 	held := map[uint64]*os.File{}
 	for number, f := range p.held {
 		if f != nil {
@@ -139,10 +139,10 @@ func (p *Pool) Close() {
 	p.held = nil
 }
 
-// Take creates a superblock with the wanted number. It calls create, possibly more than
+// Create creates a superblock with the wanted number. It calls create, possibly more than
 // once, which must return a file on a new superblock, and never returns a superblock with
 // another number.
-func (p *Pool) Take(ctx context.Context, wanted uint64, create func() (*os.File, error)) (*os.File, error) {
+func (p *Pool) Create(ctx context.Context, wanted uint64, create func() (*os.File, error)) (*os.File, error) {
 	if f := p.held[wanted]; f != nil {
 		f.Close() // the number is free when close returns (task work runs before)
 		p.held[wanted] = nil

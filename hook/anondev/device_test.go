@@ -57,7 +57,7 @@ func reserve(t testing.TB, count int) (*Pool, []uint64) {
 		if err := p.Fill(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		if len(p.Held()) == count {
+		if len(p.Placeholders()) == count {
 			t.Cleanup(p.Close)
 			return p, wanted
 		}
@@ -88,7 +88,7 @@ func TestTake(t *testing.T) { undisturbed(t, func() error { return takeAll(t) })
 
 func takeAll(t *testing.T) error {
 	p, wanted := reserve(t, 5)
-	held := p.Held()
+	held := p.Placeholders()
 	for _, w := range wanted {
 		f := held[w]
 		if f == nil || number(t, f) != w {
@@ -99,7 +99,7 @@ func takeAll(t *testing.T) error {
 		t.Errorf("%d numbers are held, %d wanted", len(held), len(wanted))
 	}
 	for _, i := range []int{4, 0, 2, 1, 3} {
-		f, err := p.Take(context.Background(), wanted[i], create)
+		f, err := p.Create(context.Background(), wanted[i], create)
 		if err != nil {
 			return err
 		}
@@ -107,12 +107,12 @@ func takeAll(t *testing.T) error {
 		if n := number(t, f); n != wanted[i] {
 			t.Errorf("got %s, wanted %s", formatDevice(n), formatDevice(wanted[i]))
 		}
-		if _, err := p.Take(context.Background(), wanted[i], create); !errors.Is(err, ErrTaken) {
+		if _, err := p.Create(context.Background(), wanted[i], create); !errors.Is(err, ErrTaken) {
 			t.Errorf("%s a second time: %v", formatDevice(wanted[i]), err)
 		}
 	}
-	if len(p.Held()) != 0 {
-		t.Errorf("still held: %v", p.Held())
+	if len(p.Placeholders()) != 0 {
+		t.Errorf("still held: %v", p.Placeholders())
 	}
 	return nil
 }
@@ -139,11 +139,11 @@ func taken(t *testing.T) error {
 	}
 	never := func() (*os.File, error) { t.Error("create was called"); return nil, io.EOF }
 	for name, n := range map[string]uint64{"taken": taken, "not wanted": above(free, 1), "of a block device": unix.Mkdev(8, 1)} {
-		if f, err := p.Take(context.Background(), n, never); !errors.Is(err, ErrTaken) || f != nil {
+		if f, err := p.Create(context.Background(), n, never); !errors.Is(err, ErrTaken) || f != nil {
 			t.Errorf("%s: %v, %v", name, f, err)
 		}
 	}
-	f, err := p.Take(context.Background(), free, create)
+	f, err := p.Create(context.Background(), free, create)
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func TestTakenAtTheLastMoment(t *testing.T) { undisturbed(t, func() error { retu
 func takenAtLast(t *testing.T) error {
 	p, wanted := reserve(t, 1)
 	var thief *os.File
-	f, err := p.Take(context.Background(), wanted[0], func() (f *os.File, err error) {
+	f, err := p.Create(context.Background(), wanted[0], func() (f *os.File, err error) {
 		if thief == nil {
 			if thief, err = newPlaceholder(); err != nil {
 				return nil, err
@@ -186,7 +186,7 @@ func givenBack(t *testing.T) error {
 	p, wanted := reserve(t, 1)
 	var thief, lower *os.File
 	calls := 0
-	f, err := p.Take(context.Background(), wanted[0], func() (*os.File, error) {
+	f, err := p.Create(context.Background(), wanted[0], func() (*os.File, error) {
 		var err error
 		switch calls++; calls {
 		case 1:
@@ -214,12 +214,12 @@ func givenBack(t *testing.T) error {
 func TestCreateFails(t *testing.T) {
 	p, wanted := reserve(t, 2)
 	want := errors.New("no superblock today")
-	if _, err := p.Take(context.Background(), wanted[0], func() (*os.File, error) { return nil, want }); !errors.Is(err, want) {
+	if _, err := p.Create(context.Background(), wanted[0], func() (*os.File, error) { return nil, want }); !errors.Is(err, want) {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(want)
-	if _, err := p.Take(ctx, wanted[1], create); !errors.Is(err, want) {
+	if _, err := p.Create(ctx, wanted[1], create); !errors.Is(err, want) {
 		t.Errorf("after the end: %v", err)
 	}
 	if err := New([]uint64{above(wanted[1], 1000)}).Fill(ctx); !errors.Is(err, want) {
@@ -236,7 +236,7 @@ func adopt(t *testing.T) error {
 	first.Trim()
 	second := New(wanted[:2])
 	defer second.Close()
-	for _, f := range first.Held() {
+	for _, f := range first.Placeholders() {
 		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -246,14 +246,14 @@ func adopt(t *testing.T) error {
 		}
 	}
 	first.Close()
-	if len(second.Held()) != 2 || len(second.others) != 1 {
-		t.Fatalf("held %v, others %v", second.Held(), second.others)
+	if len(second.Placeholders()) != 2 || len(second.others) != 1 {
+		t.Fatalf("held %v, others %v", second.Placeholders(), second.others)
 	}
 	if err := second.Fill(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	for _, w := range wanted[:2] {
-		f, err := second.Take(context.Background(), w, create)
+		f, err := second.Create(context.Background(), w, create)
 		if err != nil {
 			return err
 		}
@@ -277,8 +277,8 @@ func adopt(t *testing.T) error {
 func TestNothingWanted(t *testing.T) {
 	for _, wanted := range [][]uint64{nil, {unix.Mkdev(8, 1), unix.Mkdev(254, 0)}} {
 		p := New(wanted)
-		if err := p.Fill(context.Background()); err != nil || len(p.others)+len(p.Held()) != 0 {
-			t.Errorf("%v: %v, held %v", wanted, err, p.Held())
+		if err := p.Fill(context.Background()); err != nil || len(p.others)+len(p.Placeholders()) != 0 {
+			t.Errorf("%v: %v, held %v", wanted, err, p.Placeholders())
 		}
 		p.Close()
 	}

@@ -25,12 +25,12 @@ type Root struct {
 // stopTime bounds how long a daemon is stopped.
 const stopTime = 2 * time.Second
 
-// OpenRoots opens mounts of an automount daemon that processes wait on. Only their master
+// OpenBlockedRoots opens mounts of an automount daemon that processes wait on. Only their master
 // can open such mounts, so the daemon itself opens them, by system calls injected with
 // ptrace(2), and the descriptors are copied with pidfd_getfd(2). The daemon is only
 // paused; still, use it only for a daemon whose mounts are stale. Mounts that it could
 // not open are nil in the list; the errors are joined.
-func OpenRoots(ctx context.Context, daemon *owner.Member, list []Root) ([]*os.File, error) {
+func OpenBlockedRoots(ctx context.Context, daemon *owner.Member, list []Root) ([]*os.File, error) {
 	if err := daemon.Check(); err != nil {
 		return make([]*os.File, len(list)), fmt.Errorf("open mounts through process %d: %w", daemon.PID(), err)
 	}

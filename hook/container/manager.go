@@ -69,7 +69,7 @@ func (c *Container) Manager(ctx context.Context, pid int) (*systemd.Manager, err
 	}
 	p := c.Masters[pid]
 	if p == nil && pid == c.Init.PID() {
-		p = c.Owner.First() // for the recovery of an interrupted run, before a survey
+		p = c.Owner.Init() // for the recovery of an interrupted run, before a survey
 	}
 	if p == nil {
 		return nil, fmt.Errorf("process %d: %w", pid, owner.ErrOutside)

@@ -58,8 +58,8 @@ func (c *Container) ListAutofs() ([]Mount, error) {
 			found = append(found, Mount{
 				Namespace: sp.ID, Main: i == 0, NamespacePID: sp.Process.PID(),
 				ID: m.ID, Path: m.Mountpoint, Device: mounts.DeviceOf(m), Source: m.Source, Options: options,
-				Covers: covers(sp.Table.Stack(m)), Below: covers(sp.Table.On(m)),
-				Parking: c.IsParking(m), UnderParking: c.IsParking(sp.Table.Over(m)),
+				Covers: covers(sp.Table.Covers(m)), Below: covers(sp.Table.Descendants(m)),
+				Parking: c.IsParking(m), UnderParking: c.IsParking(sp.Table.LowestCover(m)),
 			})
 			if covered += len(found[len(found)-1].Below); covered > maxCovers {
 				return nil, fmt.Errorf("there are more than %d mounts on the container's autofs mounts, the limit: unmount some, then repair again", maxCovers)

@@ -72,10 +72,10 @@ func TestOwnerCheck(t *testing.T) {
 	if manager, err := systemd.Connect(t.Context(), m); !errors.Is(err, owner.ErrOutside) {
 		t.Errorf("connected: %v, %v", manager, err)
 	}
-	if edit, err := systemd.Reexecute(t.Context(), m, systemd.Reexecution{Version: 252}); !errors.Is(err, owner.ErrOutside) {
+	if edit, err := systemd.Reexecute(t.Context(), m, systemd.ReexecuteOptions{Version: 252}); !errors.Is(err, owner.ErrOutside) {
 		t.Errorf("re-executed: %v, %v", edit, err)
 	}
-	if files, err := automount.OpenRoots(t.Context(), m, []automount.Root{{Path: "/", Device: 1}}); !errors.Is(err, owner.ErrOutside) || len(files) != 1 || files[0] != nil {
+	if files, err := automount.OpenBlockedRoots(t.Context(), m, []automount.Root{{Path: "/", Device: 1}}); !errors.Is(err, owner.ErrOutside) || len(files) != 1 || files[0] != nil {
 		t.Errorf("opened mounts: %v, %v", files, err)
 	}
 	if err := m.Signal(unix.SIGHUP); !errors.Is(err, owner.ErrOutside) {

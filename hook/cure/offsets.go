@@ -115,7 +115,7 @@ func foreignMount(t *mounts.Table, k *key) *mounts.Mount {
 		options, err := autofs.ParseOptions(m.VFSOptions)
 		return err == nil && options.Type == autofs.Offset && pipes[options.PipeInode]
 	}
-	for _, m := range t.On(k.mount) {
+	for _, m := range t.Descendants(k.mount) {
 		parent := t.ByID(m.Parent)
 		if onTrigger := isTrigger(parent) && parent.Mountpoint == m.Mountpoint; !onTrigger && !isTrigger(m) {
 			return m
@@ -140,7 +140,7 @@ func (s *Session) findUsers(ctx context.Context, keys []*key) error {
 			if m == nil {
 				continue
 			}
-			for _, each := range append(sp.Table.On(m), m) {
+			for _, each := range append(sp.Table.Descendants(m), m) {
 				keysByMount[each.ID] = append(keysByMount[each.ID], k)
 			}
 		}

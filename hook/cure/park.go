@@ -101,7 +101,7 @@ func (p *parking) save(j journal.Store, init *nsenter.Process, request fdstore.R
 		request.Files = append(request.Files, lot.Pipe)
 	}
 	request.Files, request.Release = append(request.Files, p.stale...), len(p.lots)
-	ref, recorded, err := fdstore.StartUnrecorded(request)
+	ref, recorded, err := fdstore.StartUncommitted(request)
 	if err != nil && !errors.Is(err, fdstore.ErrNotMoved) {
 		return err
 	}
@@ -146,7 +146,7 @@ func (p *parking) closeAll(ctx context.Context) error {
 // closeFiles closes this process's files. The helper has copies.
 func (p *parking) closeFiles() {
 	for _, lot := range p.lots {
-		lot.Leave()
+		lot.CloseFiles()
 	}
 	for _, f := range p.stale {
 		f.Close()
@@ -286,7 +286,7 @@ func (p *parking) open() error {
 		return errors.Join(fmt.Errorf("helper %d has %d files of parking mounts, want %d", p.Helper.PID, len(files), 3*n), err)
 	}
 	for i := range n {
-		p.lots, p.stale = append(p.lots, park.Resume(files[i], files[n+i])), append(p.stale, files[2*n+i])
+		p.lots, p.stale = append(p.lots, park.OpenLot(files[i], files[n+i])), append(p.stale, files[2*n+i])
 	}
 	return nil
 }

@@ -130,7 +130,7 @@ func (s *Session) recreateServedBy(ctx context.Context, h *journal.Handover, poo
 	err := p.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 		for _, i := range picked {
 			m := &list[i]
-			f, err := pool.Take(ctx, m.DeviceBefore, func() (*os.File, error) { return recreate(p.Process, m, h.OldDevice(m.Path)) })
+			f, err := pool.Create(ctx, m.DeviceBefore, func() (*os.File, error) { return recreate(p.Process, m, h.OldDevice(m.Path)) })
 			if err != nil {
 				h.NotPreserved[m.Path] = err.Error()
 				continue

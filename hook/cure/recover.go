@@ -71,7 +71,7 @@ func (s *Session) removeFills(ctx context.Context) error {
 		if sp.Table == nil {
 			continue
 		}
-		for _, m := range sp.Table.Fills() {
+		for _, m := range sp.Table.Leftovers() {
 			place := mountAt{path: m.Mountpoint, device: mounts.DeviceOf(m)}
 			if !seen[place] {
 				seen[place] = true

@@ -41,12 +41,12 @@ func (r *Repair) reexecuteAll(ctx context.Context) bool {
 // it answer earlier requests.
 func (r *Repair) reexecuteAndDecide(ctx context.Context, pid int) {
 	var list []int
-	var served []systemd.Served
+	var served []systemd.ServedMount
 	for i := range r.snapshot.Mounts {
 		m := &r.snapshot.Mounts[i]
 		if m.Main && m.Master.Kind == master.Systemd && m.Master.PID == pid {
 			list = append(list, i)
-			served = append(served, systemd.Served{Path: m.Path, Pipe: m.Options.PipeInode, Device: m.Device})
+			served = append(served, systemd.ServedMount{Path: m.Path, Pipe: m.Options.PipeInode, Device: m.Device})
 		}
 	}
 	version, err := r.container.Version(ctx, pid)
@@ -84,11 +84,11 @@ func (r *Repair) reexecuteAndDecide(ctx context.Context, pid int) {
 // reexecuteManager makes a systemd of the given version re-execute itself with corrected
 // device numbers of the served mounts. The error is systemd.ErrRefused if that was not
 // tried.
-func (r *Repair) reexecuteManager(ctx context.Context, pid, version int, served []systemd.Served) (*systemd.StateEdit, error) {
+func (r *Repair) reexecuteManager(ctx context.Context, pid, version int, served []systemd.ServedMount) (*systemd.StateEdit, error) {
 	if version < minVersion {
 		return nil, fmt.Errorf("%w: it is version %d, older than %d", systemd.ErrRefused, version, minVersion)
 	}
-	return systemd.Reexecute(ctx, r.container.Masters[pid], systemd.Reexecution{
+	return systemd.Reexecute(ctx, r.container.Masters[pid], systemd.ReexecuteOptions{
 		Version: version, Served: served, Replaced: r.snapshot.ReexecuteReplaced,
 	})
 }
@@ -116,11 +116,11 @@ func (r *Repair) decideFromState(list []int, edit *systemd.StateEdit) {
 			}
 		case u.Corrected():
 			if m.NotPreserved == "" {
-				d.Reason = "systemd remembered device " + mounts.DeviceString(u.Was)
+				d.Reason = "systemd remembered device " + mounts.DeviceString(u.OldDevice)
 			}
-			d.Cure, m.DeviceBefore = plan.Reexecuted, u.Was
+			d.Cure, m.DeviceBefore = plan.Reexecuted, u.OldDevice
 		default:
-			m.DeviceBefore, m.Confirmed = u.Was, true
+			m.DeviceBefore, m.Confirmed = u.OldDevice, true
 			if d.Cure != plan.Preserved {
 				d.Cure, d.Reason = plan.Healthy, "systemd remembers its device: nothing had to be corrected"
 			}

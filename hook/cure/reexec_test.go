@@ -68,10 +68,10 @@ func TestRestartInstead(t *testing.T) {
 // TestDecideFromState: systemd's state overrides the plan.
 func TestDecideFromState(t *testing.T) {
 	stale := func(pipe uint64) systemd.UnitState {
-		return systemd.UnitState{Unit: "x.automount", Pipe: pipe, Was: 50, Device: 60}
+		return systemd.UnitState{Unit: "x.automount", Pipe: pipe, OldDevice: 50, Device: 60}
 	}
 	right := func(pipe uint64) systemd.UnitState {
-		return systemd.UnitState{Unit: "x.automount", Pipe: pipe, Was: 60, Device: 60}
+		return systemd.UnitState{Unit: "x.automount", Pipe: pipe, OldDevice: 60, Device: 60}
 	}
 	odd := func(pipe uint64) systemd.UnitState { return systemd.UnitState{Pipe: pipe, Problem: "odd"} }
 	for name, test := range map[string]struct {

@@ -144,7 +144,7 @@ func (r *Repair) parkRunning(ctx context.Context, daemon *owner.Member, list []i
 	}
 	// From now on no new process can reach the stale triggers.
 	before := r.waitersAt(stale)
-	park.Admit(ctx, places, token, func() int { return waiters.NotMoved(before) })
+	park.MoveWaiters(ctx, places, token, func() int { return waiters.StillBlocked(before) })
 	if err := r.container.ReadTables(); err != nil {
 		return before, err
 	}
@@ -178,7 +178,7 @@ func attachLot(ctx context.Context, lot *park.Lot, places []park.Place, device u
 	matching := slices.DeleteFunc(slices.Clone(places), func(p park.Place) bool { return p.Device != device })
 	for _, origin := range park.Origins(matching) {
 		err := origin.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
-			attached, err := lot.StackOn(origin.Root)
+			attached, err := lot.AttachTo(origin.Root)
 			if attached != nil {
 				attached.Close()
 			}

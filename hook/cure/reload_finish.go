@@ -31,10 +31,10 @@ func (s *Session) finishParking(ctx context.Context, daemon *owner.Member, p *pa
 	for _, t := range p.Mounts { // before the release: a waiter blocks the new trigger
 		errs = append(errs, s.copyTrigger(ctx, home, t))
 	}
-	if park.Parked(result.lots) {
+	if park.HasWaiters(result.lots) {
 		home.awaitStored(ctx, p.Mounts)
 	}
-	errs = append(errs, park.Ready(result.lots))
+	errs = append(errs, park.Continue(result.lots))
 	home.awaitServed(ctx, p.Mounts)
 	errs = append(errs, s.container.ReadTables())
 	// The stale trigger of an interrupted run may still be beneath.
@@ -84,7 +84,7 @@ func (s *Session) attachMissing(ctx context.Context, home daemonSpace, p *parkin
 			r.replaced = append(r.replaced, p.stale[i])
 		} else {
 			r.failed[t.Path] = errNotReloaded
-			if home.Table.Over(lot) == nil { // else the stale one is attached
+			if home.Table.LowestCover(lot) == nil { // else the stale one is attached
 				if err := s.attachStale(ctx, home, p, i); err != nil {
 					r.failed[t.Path], r.retry = err, true
 					continue
@@ -181,7 +181,7 @@ func (h daemonSpace) openRoot(ctx context.Context, path string, device uint64) (
 	case h.daemon == nil:
 		return nil, err
 	}
-	files, err := automount.OpenRoots(ctx, h.daemon, []automount.Root{{Path: path, Device: device}})
+	files, err := automount.OpenBlockedRoots(ctx, h.daemon, []automount.Root{{Path: path, Device: device}})
 	if err != nil {
 		return nil, err
 	}

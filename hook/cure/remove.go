@@ -81,7 +81,7 @@ func (s *Session) removeCovered(ctx context.Context, list []mountAt) error {
 // parking mount with any cover, or a trigger beneath another trigger. A trigger in use has
 // another cover.
 func removable(t *mounts.Table, m *mounts.Mount, wanted mountAt) bool {
-	over := t.Over(m)
+	over := t.LowestCover(m)
 	if over == nil || m.FSType != "autofs" {
 		return false
 	}
@@ -96,7 +96,7 @@ func (s *Session) removeIn(ctx context.Context, spaces []mounts.Space, places []
 	var removals []*mounts.Replacement
 	defer func() { closeTrees(removals) }()
 	for _, place := range places {
-		r, err := mounts.Removal(place.path, place.device)
+		r, err := mounts.NewRemoval(place.path, place.device)
 		if err != nil {
 			return err
 		}

@@ -53,7 +53,7 @@ func (r *Repair) restart(ctx context.Context, i int) error {
 		return errors.Join(restartErr, err)
 	}
 	if covers != nil {
-		if err := covers.copies.PutBack(ctx, main.Process, newDevice); err != nil {
+		if err := covers.copies.Restore(ctx, main.Process, newDevice); err != nil {
 			return errors.Join(restartErr, err, errCoversKept, covers.keep())
 		}
 		restartErr = errors.Join(restartErr, covers.drop(ctx))

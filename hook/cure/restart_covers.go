@@ -22,7 +22,7 @@ const coversTime = 24 * time.Hour
 // process: a helper has the mount namespace open that has the copies, and an entry names
 // the helper. If this run is killed, the next one restores the covers.
 type savedCovers struct {
-	copies *mounts.Kept
+	copies *mounts.Covers
 	entry  *journal.Entry[journal.SavedCovers]
 	helper fdstore.Ref
 }
@@ -33,13 +33,13 @@ func (s *Session) saveCovers(ctx context.Context, process *nsenter.Process, m *c
 	if entry.Exists() {
 		return nil, journal.ErrPending
 	}
-	copies, err := mounts.Keep(ctx, process, m.Path, m.Device)
+	copies, err := mounts.CopyCovers(ctx, process, m.Path, m.Device)
 	if err != nil {
 		return nil, err
 	}
 	c := &savedCovers{copies: copies, entry: entry}
 	var recorded func() error
-	if c.helper, recorded, err = fdstore.StartUnrecorded(fdstore.Request{
+	if c.helper, recorded, err = fdstore.StartUncommitted(fdstore.Request{
 		Bound: s.container.Init, Lifetime: coversTime, Files: []*os.File{copies.Namespace()},
 	}); err != nil {
 		copies.Close()
@@ -92,7 +92,7 @@ func (s *Session) restoreCoversOf(ctx context.Context, entry *journal.Entry[jour
 	}
 	namespace, err := saved.Helper.Open(0)
 	if errors.Is(err, fdstore.ErrGone) {
-		if now != nil && len(table.Stack(now)) > 0 {
+		if now != nil && len(table.Covers(now)) > 0 {
 			err = nil // they were restored before
 		}
 		return errors.Join(err, entry.Commit())
@@ -100,11 +100,11 @@ func (s *Session) restoreCoversOf(ctx context.Context, entry *journal.Entry[jour
 	if err != nil {
 		return err
 	}
-	c := &savedCovers{copies: mounts.Resume(saved.Path, saved.Device, namespace), entry: entry, helper: saved.Helper}
+	c := &savedCovers{copies: mounts.OpenCovers(saved.Path, saved.Device, namespace), entry: entry, helper: saved.Helper}
 	if now == nil {
 		return c.keep() // its unit may still mount it: left to the next run
 	}
-	if err := c.copies.PutBack(ctx, s.container.Main().Process, mounts.DeviceOf(now)); err != nil {
+	if err := c.copies.Restore(ctx, s.container.Main().Process, mounts.DeviceOf(now)); err != nil {
 		return errors.Join(err, c.keep())
 	}
 	return errors.Join(c.drop(ctx), s.container.ReadTables())

@@ -147,7 +147,7 @@ func (c *covered) current(t *testing.T) (*mounts.Mount, []*mounts.Mount) {
 	if len(list) != 1 || list[0].Mountpoint != c.path {
 		t.Fatalf("autofs mounts %v", list)
 	}
-	return list[0], table.Stack(list[0])
+	return list[0], table.Covers(list[0])
 }
 
 // saveAndInterrupt saves the covers, as a run does that is killed after that.
@@ -195,7 +195,7 @@ func TestRestoreCovers(t *testing.T) {
 			t.Errorf("covered by %v", stack)
 		}
 	}
-	if table := session.container.Main().Table; len(table.Stack(table.Autofs()[0])) != 1 {
+	if table := session.container.Main().Table; len(table.Covers(table.Autofs()[0])) != 1 {
 		t.Error("the session has the old tables")
 	}
 	c.do(t, func() error { _, err := os.Stat(filepath.Join(c.path, "content")); return err })

@@ -53,7 +53,7 @@ func (r *Repair) openViaDaemon(ctx context.Context, pid int, list []int) {
 		m := &r.snapshot.Mounts[i]
 		wanted = append(wanted, automount.Root{Path: m.Path, Device: m.Device})
 	}
-	files, err := automount.OpenRoots(ctx, r.container.Masters[pid], wanted)
+	files, err := automount.OpenBlockedRoots(ctx, r.container.Masters[pid], wanted)
 	if err != nil {
 		r.warn(err)
 	}
@@ -133,7 +133,7 @@ func (r *Repair) parkWaiters(ctx context.Context, list []int) (resume func()) {
 	if len(before) == 0 {
 		return resume
 	}
-	d, err := park.Divert(ctx, r.parkPlaces(list), func() int { return waiters.NotMoved(before) }, func(device uint64) error {
+	d, err := park.Park(ctx, r.parkPlaces(list), func() int { return waiters.StillBlocked(before) }, func(device uint64) error {
 		_, err := journal.WaiterParkings.Begin(r.journal, r.container.Init, journal.WaiterParking{Device: device})
 		return err
 	})
@@ -141,7 +141,7 @@ func (r *Repair) parkWaiters(ctx context.Context, list []int) (resume func()) {
 		r.warn(fmt.Errorf("the waiters cannot be parked, and get an error: %w", err))
 	} else {
 		resume = func() {
-			if err := errors.Join(d.Resume(ctx), journal.WaiterParkings.Of(r.journal, r.container.Init).Commit()); err != nil {
+			if err := errors.Join(d.Release(ctx), journal.WaiterParkings.Of(r.journal, r.container.Init).Commit()); err != nil {
 				r.warn(err)
 			}
 		}
@@ -162,7 +162,7 @@ func (r *Repair) waitersAt(list []int) []waiters.Waiter {
 // markRefused adds the waiters that were not moved, and get an error, to refused.
 func (r *Repair) markRefused(before []waiters.Waiter) {
 	for _, p := range before {
-		if waiters.NotMoved([]waiters.Waiter{p}) > 0 {
+		if waiters.StillBlocked([]waiters.Waiter{p}) > 0 {
 			r.refused[p.PID] = true
 		}
 	}

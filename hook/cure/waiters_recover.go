@@ -65,7 +65,7 @@ func (s *Session) removeViaDaemon(ctx context.Context, sp *container.Space, path
 		if m.Path != path || m.Namespace != sp.ID || m.Master.Kind != master.Automount || daemon == nil {
 			continue
 		}
-		files, err := automount.OpenRoots(ctx, daemon, []automount.Root{{Path: path, Device: device}})
+		files, err := automount.OpenBlockedRoots(ctx, daemon, []automount.Root{{Path: path, Device: device}})
 		if err != nil {
 			return err
 		}

@@ -144,8 +144,8 @@ func named(paths []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// Waiting is the problem of a process that waits on an automount.
-func Waiting(pid int, command, path string) Problem {
+// BlockedProcess is the problem of a process that waits on an automount.
+func BlockedProcess(pid int, command, path string) Problem {
 	return Problem{
 		atCheckpoint, fmt.Sprintf("process %d (%q) waits on an automount at %q, and CRIU cannot stop it there", pid, command, path),
 		"see why that is not mounted, or end the process",
@@ -161,10 +161,10 @@ func NoDevice() Problem {
 	}
 }
 
-// OfImages says on one line why the restore of a checkpoint will fail because of its maps,
+// RestoreProblems says on one line why the restore of a checkpoint will fail because of its maps,
 // or may fail because CRIU has only the file handles of so many watches; "" if it will
 // not.
-func OfImages(list []Autofs, pinned int) string {
+func RestoreProblems(list []Autofs, pinned int) string {
 	var reasons []string
 	for _, p := range Maps(list) {
 		if p.When == atRestore && !strings.Contains(p.What, "several offsets") { // images do not show covers

@@ -95,16 +95,16 @@ func TestMachine(t *testing.T) {
 	says(t, "none", Machine{}.Problems(), "checkpoint: no CRIU")
 	says(t, "old", Machine{CRIU: "3.17.1", TooOld: true}.Problems(), "restore: CRIU 3.17.1 cannot")
 	says(t, "good", Machine{CRIU: "4.1.1"}.Problems())
-	says(t, "waits", []Problem{Waiting(5, "cat", "/a\nb")}, `checkpoint: process 5 ("cat") waits on an automount at "/a\nb"`)
+	says(t, "waits", []Problem{BlockedProcess(5, "cat", "/a\nb")}, `checkpoint: process 5 ("cat") waits on an automount at "/a\nb"`)
 	says(t, "no device", []Problem{NoDevice()}, "restore: /dev/autofs")
 }
 
 func TestOfImages(t *testing.T) {
-	if text := OfImages(nil, 0); text != "" {
+	if text := RestoreProblems(nil, 0); text != "" {
 		t.Errorf("nothing: %q", text)
 	}
 	list := []Autofs{{Path: "/i", Type: autofs.Indirect, Daemon: true}, {Path: "/i/b", Type: autofs.Indirect, Daemon: true}}
-	if text := OfImages(list, 2); !strings.Contains(text, `will fail`) || !strings.Contains(text, "2 watched files") || strings.Contains(text, "\n") {
+	if text := RestoreProblems(list, 2); !strings.Contains(text, `will fail`) || !strings.Contains(text, "2 watched files") || strings.Contains(text, "\n") {
 		t.Errorf("%q", text)
 	}
 }

@@ -21,7 +21,7 @@ import (
 func TestFiles(t *testing.T) {
 	s := NewStore(t.TempDir())
 	init := open(t, testenv.Start(t, nil))
-	place := mounts.Place{Namespace: 1, Path: "/a", Old: 54, New: 55, Parent: 7, Kind: 1 << 18, Apart: true}
+	place := mounts.Place{Namespace: 1, Path: "/a", Old: 54, New: 55, Parent: 7, Kind: 1 << 18, LeavesPeers: true}
 	m := container.Mount{ID: 50, Path: "/a", Device: 54}
 	_, restart := UnitRestarts.Begin(s, init, UnitRestart{Path: "/a", Device: 54}, 50)
 	_, waiters := WaiterParkings.Begin(s, init, WaiterParking{Device: 55})

@@ -21,9 +21,9 @@ func FuzzTable(f *testing.F) {
 			if table.ByID(m.ID) == nil {
 				t.Errorf("mount %d is not found by its id", m.ID)
 			}
-			on := table.On(m)
-			if len(on) > len(table.Mounts) || len(table.Stack(m)) > len(on) {
-				t.Errorf("%d mounts on mount %d, %d exactly over it, of %d", len(on), m.ID, len(table.Stack(m)), len(table.Mounts))
+			on := table.Descendants(m)
+			if len(on) > len(table.Mounts) || len(table.Covers(m)) > len(on) {
+				t.Errorf("%d mounts on mount %d, %d exactly over it, of %d", len(on), m.ID, len(table.Covers(m)), len(table.Mounts))
 			}
 			parents = append(parents, PropagationOf(m))
 		}

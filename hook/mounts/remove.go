@@ -8,16 +8,16 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 )
 
-// fillSource is the source, in mount tables, of the mounts that a [Removal] uses.
+// fillSource is the source, in mount tables, of the mounts that a [NewRemoval] uses.
 const fillSource = "autofs-restore-hook-fill"
 
-// Removal is a [Replacement] that only removes a mount, in every namespace that shows
+// NewRemoval is a [Replacement] that only removes a mount, in every namespace that shows
 // it: its covers lie on its parent then. The caller closes New after [Replace].
 //
 // It works in two steps: another mount replaces the old one, and is then unmounted
 // itself. A run that is interrupted between the two leaves that mount, which
-// [Table.Fills] finds.
-func Removal(path string, old uint64) (*Replacement, error) {
+// [Table.Leftovers] finds.
+func NewRemoval(path string, old uint64) (*Replacement, error) {
 	fill, err := newFill()
 	if err != nil {
 		return nil, fmt.Errorf("remove the mount at %q: %w", path, err)
@@ -50,8 +50,8 @@ func newFill() (*os.File, error) {
 	return fill, nil
 }
 
-// Fills are the mounts that an interrupted [Removal] has left.
-func (t *Table) Fills() []*Mount { return t.fills }
+// Leftovers are the mounts that an interrupted [NewRemoval] has left.
+func (t *Table) Leftovers() []*Mount { return t.fills }
 
 // DetachTree unmounts a mount, with everything mounted on it, in the namespace of the
 // calling thread.

@@ -14,7 +14,7 @@ import (
 // remove carries out the removal of a mount in all houses.
 func remove(t *testing.T, houses []*house, path string, device uint64) {
 	t.Helper()
-	r, err := Removal(path, device)
+	r, err := NewRemoval(path, device)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,8 +47,8 @@ func TestRemoval(t *testing.T) {
 				remove(t, houses, path, device)
 				for _, each := range houses {
 					table := each.table(t)
-					if table.Find(path, device) != nil || len(table.Fills()) != 0 {
-						t.Errorf("it is not gone, or %d mounts are left:\n%s", len(table.Fills()), each.text(t))
+					if table.Find(path, device) != nil || len(table.Leftovers()) != 0 {
+						t.Errorf("it is not gone, or %d mounts are left:\n%s", len(table.Leftovers()), each.text(t))
 					}
 					if covers > 0 {
 						each.expectFile(t, filepath.Join(path, []string{"first", "second"}[covers-1]))
@@ -67,7 +67,7 @@ func TestRemovalTwice(t *testing.T) {
 	h.cover(t, path, "cover")
 	var list []*Replacement
 	for range 2 {
-		r, err := Removal(path, device)
+		r, err := NewRemoval(path, device)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +93,7 @@ func TestFills(t *testing.T) {
 	path := filepath.Join(h.base, "auto")
 	device := h.automount(t, path)
 	h.cover(t, path, "cover")
-	r, err := Removal(path, device)
+	r, err := NewRemoval(path, device)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,12 +103,12 @@ func TestFills(t *testing.T) {
 	if err := errors.Join(Replace(context.Background(), []Space{h.space(t)}, []*Replacement{&interrupted}, unannounced), interrupted.Err); err != nil {
 		t.Fatal(err)
 	}
-	fills := h.table(t).Fills()
+	fills := h.table(t).Leftovers()
 	if len(fills) != 1 || fills[0].Mountpoint != path {
 		t.Fatalf("%d mounts are left:\n%s", len(fills), h.text(t))
 	}
 	remove(t, []*house{h}, path, DeviceOf(fills[0]))
-	if n := len(h.table(t).Fills()); n != 0 {
+	if n := len(h.table(t).Leftovers()); n != 0 {
 		t.Errorf("%d mounts are left", n)
 	}
 	h.expectFile(t, filepath.Join(path, "cover"))
@@ -119,7 +119,7 @@ func TestAwait(t *testing.T) {
 	h := newHouse(t, unix.MS_PRIVATE)
 	path := filepath.Join(h.base, "auto")
 	device := h.automount(t, path)
-	covered := func(table *Table) bool { return table.Over(table.Find(path, device)) != nil }
+	covered := func(table *Table) bool { return table.LowestCover(table.Find(path, device)) != nil }
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
 	defer cancel()
 	table, err := Await(ctx, h.process, covered)

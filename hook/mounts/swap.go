@@ -27,7 +27,7 @@ func (w *workspace) swap(ctx context.Context) error {
 		return err
 	}
 	defer ns.Close()
-	return nsenter.InNamespaceFile(ctx, ns, func(*nsenter.Thread) error {
+	return nsenter.InNamespace(ctx, ns, func(*nsenter.Thread) error {
 		if err := mountScratch(scratch); err != nil {
 			return err
 		}

@@ -102,13 +102,13 @@ func (t *Table) at(mountpoint string) []*Mount {
 	return t.byPoint[mountpoint]
 }
 
-// Autofs returns the autofs mounts except [Table.Fills], shortest path first, so that a
+// Autofs returns the autofs mounts except [Table.Leftovers], shortest path first, so that a
 // mount comes before those below it.
 func (t *Table) Autofs() []*Mount { return t.autofs }
 
-// On returns the mounts on m, and the mounts on those, a mount always before those on
+// Descendants returns the mounts on m, and the mounts on those, a mount always before those on
 // it.
-func (t *Table) On(m *Mount) []*Mount {
+func (t *Table) Descendants(m *Mount) []*Mount {
 	var found []*Mount
 	seen := map[int]bool{m.ID: true}
 	queue := []*Mount{m}
@@ -126,9 +126,9 @@ func (t *Table) On(m *Mount) []*Mount {
 	return found
 }
 
-// Stack returns the mounts that lie exactly over m's root, from the lowest to
+// Covers returns the mounts that lie exactly over m's root, from the lowest to
 // the topmost. It is empty if m is not covered.
-func (t *Table) Stack(m *Mount) []*Mount {
+func (t *Table) Covers(m *Mount) []*Mount {
 	var stack []*Mount
 	seen := map[int]bool{m.ID: true}
 	for top := m; ; {
@@ -150,9 +150,9 @@ func (t *Table) Stack(m *Mount) []*Mount {
 // Find returns the mount with the given mount point and st_dev, or nil.
 func (t *Table) Find(path string, device uint64) *Mount { return Space{Table: t}.find(path, device) }
 
-// Over returns the lowest cover of m, or nil.
-func (t *Table) Over(m *Mount) *Mount {
-	if stack := t.Stack(m); len(stack) > 0 {
+// LowestCover returns the lowest cover of m, or nil.
+func (t *Table) LowestCover(m *Mount) *Mount {
+	if stack := t.Covers(m); len(stack) > 0 {
 		return stack[0]
 	}
 	return nil

@@ -68,10 +68,10 @@ func TestTable(t *testing.T) {
 	} {
 		table := read(t, test.lines...)
 		m := table.ByID(2)
-		if got := ids(table.Stack(m)); !slices.Equal(got, test.stack) {
+		if got := ids(table.Covers(m)); !slices.Equal(got, test.stack) {
 			t.Errorf("%s: stack %v, want %v", name, got, test.stack)
 		}
-		if got := ids(table.On(m)); !slices.Equal(got, test.on) {
+		if got := ids(table.Descendants(m)); !slices.Equal(got, test.on) {
 			t.Errorf("%s: on it %v, want %v", name, got, test.on)
 		}
 		if table.ByID(99) != nil {
@@ -117,10 +117,10 @@ func TestManyMounts(t *testing.T) {
 	begin := time.Now()
 	table := read(t, text.String())
 	m := table.Autofs()[0]
-	if on := table.On(m); len(on) != count-2 {
+	if on := table.Descendants(m); len(on) != count-2 {
 		t.Errorf("%d mounts on it, want %d", len(on), count-2)
 	}
-	if stack := table.Stack(m); len(stack) != 0 {
+	if stack := table.Covers(m); len(stack) != 0 {
 		t.Errorf("%d mounts cover it", len(stack))
 	}
 	took := time.Since(begin)

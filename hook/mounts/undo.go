@@ -24,8 +24,8 @@ type Place struct {
 	// to restore there (MS_PRIVATE, MS_SLAVE, MS_UNBINDABLE), 0 if it is unchanged.
 	Parent int    `json:"parent"`
 	Kind   uint64 `json:"kind"`
-	// Apart is whether the new mount must be in no peer group.
-	Apart bool `json:"apart"`
+	// LeavesPeers is whether the new mount must be in no peer group.
+	LeavesPeers bool `json:"apart"`
 }
 
 // places lists what the workspace will change.
@@ -38,7 +38,7 @@ func (w *workspace) places() ([]Place, error) {
 		}
 		p := Place{
 			Namespace: id.Inode, Path: t.replacement.Path, Old: t.replacement.Old, New: t.replacement.Device,
-			Parent: t.parent.ID, Apart: w.leavesPeers(t),
+			Parent: t.parent.ID, LeavesPeers: w.leavesPeers(t),
 		}
 		if propagation := PropagationOf(t.parent); propagation.Shared == 0 {
 			p.Kind = kindOf(propagation)
@@ -118,7 +118,7 @@ func undoParent(table *Table, p Place) (bool, error) {
 // undoPeers removes a new mount from its peer group.
 func undoPeers(control *autofs.Control, table *Table, p Place) (bool, error) {
 	now := Space{Table: table}.find(p.Path, p.New)
-	if now == nil || !p.Apart || PropagationOf(now).Shared == 0 {
+	if now == nil || !p.LeavesPeers || PropagationOf(now).Shared == 0 {
 		return false, nil
 	}
 	root, err := control.OpenMount(p.Path, p.New)
@@ -153,7 +153,7 @@ func removeBeneath(ctx context.Context, byNamespace map[uint64]Space, places []P
 	}
 	var errs []error
 	for k, spaces := range found {
-		r, err := Removal(k.path, k.device)
+		r, err := NewRemoval(k.path, k.device)
 		if err != nil {
 			return false, err
 		}
@@ -171,7 +171,7 @@ func (t *Table) beneath(p Place) *Mount {
 		if m.Mountpoint != p.Path || DeviceOf(m) == p.Old {
 			continue
 		}
-		for _, over := range t.Stack(m) {
+		for _, over := range t.Covers(m) {
 			if over.FSType == "autofs" && DeviceOf(over) == p.Old { // another mount may have its number now
 				return m
 			}

@@ -72,7 +72,7 @@ func mountBeneathOnly(ctx context.Context, w *workspace, r *Replacement) error {
 		return err
 	}
 	defer ns.Close()
-	return nsenter.InNamespaceFile(ctx, ns, func(*nsenter.Thread) error {
+	return nsenter.InNamespace(ctx, ns, func(*nsenter.Thread) error {
 		if err := mountScratch(scratch); err != nil {
 			return err
 		}

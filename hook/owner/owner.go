@@ -30,8 +30,8 @@ type Member struct {
 	container *Container
 }
 
-// First is the container's first process as a member.
-func (c *Container) First() *Member { return &Member{Process: c.init, container: c} }
+// Init is the container's first process as a member.
+func (c *Container) Init() *Member { return &Member{Process: c.init, container: c} }
 
 // Admit returns the Member for a process of the container; for any other the error is
 // ErrOutside. It neither contacts the process nor opens its files.

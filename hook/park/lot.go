@@ -3,7 +3,7 @@
 //
 // A [Lot] is an autofs mount of our own. A process that walks onto it waits there for our
 // answer, except processes of its process group, which walk over it. There are two
-// answers. [Ready] makes the process continue into the mount that is on the lot by then:
+// answers. [Continue] makes the process continue into the mount that is on the lot by then:
 // an automount daemon's new trigger. [Lot.Retry] makes the kernel repeat the lookup of
 // the whole path (ESTALE, retry_estale() in include/linux/namei.h), for a lot that is no
 // longer at the path. The process sees a delay, not an error.
@@ -29,7 +29,7 @@ const Source = "autofs-restore-hook"
 
 // Lot is a parking mount: an autofs mount whose requests we answer.
 type Lot struct {
-	// Tree is the mount before it is attached, nil for a lot from [Resume].
+	// Tree is the mount before it is attached, nil for a lot from [OpenLot].
 	Tree *os.File
 	// Root is the mount's root, for ioctls.
 	Root *os.File
@@ -64,16 +64,16 @@ func New(group int) (*Lot, error) {
 	return l, nil
 }
 
-// Resume continues with the files of a lot that another process created.
-func Resume(root, pipe *os.File) *Lot { return &Lot{Root: root, Pipe: pipe} }
+// OpenLot continues with the files of a lot that another process created.
+func OpenLot(root, pipe *os.File) *Lot { return &Lot{Root: root, Pipe: pipe} }
 
 // Device is the lot's st_dev.
 func (l *Lot) Device() (uint64, error) { return autofs.Device(l.Root) }
 
-// StackOn attaches the lot to the root of another mount, which is open, in the
+// AttachTo attaches the lot to the root of another mount, which is open, in the
 // mount namespace of the calling thread. The lot keeps a copy of its tree for the
 // next call; attached is the tree that is mounted now.
-func (l *Lot) StackOn(root *os.File) (attached *os.File, err error) {
+func (l *Lot) AttachTo(root *os.File) (attached *os.File, err error) {
 	if err := sys.MoveMount(l.Tree, root, ""); err != nil {
 		return nil, fmt.Errorf("park the processes that use %q: %w", root.Name(), err)
 	}
@@ -110,15 +110,15 @@ func pipesOf(lots []*Lot) []unix.PollFd {
 	return fds
 }
 
-// Parked reports whether a process waits in one of the lots.
-func Parked(lots []*Lot) bool {
+// HasWaiters reports whether a process waits in one of the lots.
+func HasWaiters(lots []*Lot) bool {
 	n, _ := sys.Poll(pipesOf(lots), 0)
 	return n > 0
 }
 
-// Ready answers all requests in the lots: their processes continue into the mounts on the
+// Continue answers all requests in the lots: their processes continue into the mounts on the
 // lots.
-func Ready(lots []*Lot) error { return answer(lots, nil) }
+func Continue(lots []*Lot) error { return answer(lots, nil) }
 
 // answer answers requests until none has come for lastRequest, or answerTime is over. A
 // nil reply is READY. The errors are joined.
@@ -207,8 +207,8 @@ func Remove(ctx context.Context, p *nsenter.Process, path string, device uint64)
 	})
 }
 
-// Leave closes the files of a lot that another process keeps open. A nil lot has none.
-func (l *Lot) Leave() {
+// CloseFiles closes the files of a lot that another process keeps open. A nil lot has none.
+func (l *Lot) CloseFiles() {
 	if l != nil {
 		l.closeFiles()
 	}

@@ -43,13 +43,13 @@ func TestReady(t *testing.T) {
 	ended.expect(t, "cat: /mnt/released/hello: No such file or directory")
 	s.mountOn(t, "one")
 	s.mountOn(t, "two")
-	if err := Ready(lots); err != nil {
+	if err := Continue(lots); err != nil {
 		t.Error(err)
 	}
 	for i, name := range []string{"one", "one", "two"} {
 		list[i].expect(t, name)
 	}
-	if err := Ready(lots); err != nil {
+	if err := Continue(lots); err != nil {
 		t.Errorf("without requests: %v", err)
 	}
 }
@@ -68,11 +68,11 @@ func TestResume(t *testing.T) {
 		}
 		copied = append(copied, os.NewFile(uintptr(fd), f.Name()))
 	}
-	resumed := Resume(copied[0], copied[1])
-	defer resumed.Leave()
+	resumed := OpenLot(copied[0], copied[1])
+	defer resumed.CloseFiles()
 	p := s.touch(t, "one")
 	s.mountOn(t, "one")
-	if err := Ready([]*Lot{resumed}); err != nil {
+	if err := Continue([]*Lot{resumed}); err != nil {
 		t.Error(err)
 	}
 	p.expect(t, "one")

@@ -36,12 +36,12 @@ const (
 // made.
 var ErrRefused = errors.New("systemd cannot re-execute itself safely")
 
-// Reexecution is how a systemd re-executes itself.
-type Reexecution struct {
+// ReexecuteOptions is how a systemd re-executes itself.
+type ReexecuteOptions struct {
 	// Version is systemd's.
 	Version int
 	// Served are the autofs mounts whose pipes it reads, in its own mount namespace.
-	Served []Served
+	Served []ServedMount
 	// Replaced allows it to load another version of its program, installed since its
 	// start.
 	Replaced bool
@@ -55,7 +55,7 @@ var errSealed = errors.New("its state is sealed before it executes itself")
 // package is upgraded: it writes its state to a memfd and reads it back. In between it is
 // stopped, and its state is compared with the mounts. Nothing else about systemd or
 // its units changes. Connections to it break.
-func Reexecute(ctx context.Context, systemd *owner.Member, how Reexecution) (*StateEdit, error) {
+func Reexecute(ctx context.Context, systemd *owner.Member, how ReexecuteOptions) (*StateEdit, error) {
 	pid1 := systemd.Process
 	err := systemd.Check()
 	if err == nil {
@@ -85,7 +85,7 @@ func Reexecute(ctx context.Context, systemd *owner.Member, how Reexecution) (*St
 	return a.edit, nil
 }
 
-func reexecute(ctx context.Context, pid1 *nsenter.Process, how Reexecution, seals bool) (edit *StateEdit, err error) {
+func reexecute(ctx context.Context, pid1 *nsenter.Process, how ReexecuteOptions, seals bool) (edit *StateEdit, err error) {
 	t, err := ptrace.Seize(ctx, pid1)
 	if err != nil {
 		return nil, err
@@ -150,7 +150,7 @@ func findState(p *nsenter.Process) (int, error) {
 // correct appends the corrections to the state, and checks that nothing else changed. It
 // is one write: if this program is killed, systemd finds its state either unchanged or
 // corrected (see paged for more than a page of corrections).
-func correct(p *nsenter.Process, fd int, how Reexecution) (*StateEdit, error) {
+func correct(p *nsenter.Process, fd int, how ReexecuteOptions) (*StateEdit, error) {
 	f, err := openState(p, fd)
 	if err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func correct(p *nsenter.Process, fd int, how Reexecution) (*StateEdit, error) {
 	if err != nil {
 		return nil, err
 	}
-	edit, err := EditState(text, how.Version, how.Served, func(fd int) (uint64, error) { return master.PipeAt(p, fd) })
+	edit, err := editState(text, how.Version, how.Served, func(fd int) (uint64, error) { return master.PipeAt(p, fd) })
 	if err != nil || len(edit.Addition) == 0 {
 		return edit, err
 	}

@@ -135,7 +135,7 @@ func reexecuteOnThread(ctx context.Context, p *nsenter.Process, seals bool) (edi
 	testenv.OnThread(func() {
 		var pipe uint64
 		if pipe, err = master.PipeAt(p, 0); err == nil {
-			edit, err = reexecute(ctx, p, Reexecution{Version: 252, Served: []Served{{Path: "/mnt/idle", Pipe: pipe, Device: 1048576}}}, seals)
+			edit, err = reexecute(ctx, p, ReexecuteOptions{Version: 252, Served: []ServedMount{{Path: "/mnt/idle", Pipe: pipe, Device: 1048576}}}, seals)
 		}
 	})
 	return edit, err
@@ -155,7 +155,7 @@ func TestReexecute(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(edit.Units) != 2 || !edit.Units[0].Corrected() || edit.Units[0].Was != 148 || edit.Units[1].Corrected() {
+			if len(edit.Units) != 2 || !edit.Units[0].Corrected() || edit.Units[0].OldDevice != 148 || edit.Units[1].Corrected() {
 				t.Errorf("%+v", edit.Units)
 			}
 			got, err := io.ReadAll(out)

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Served is an autofs mount of a systemd, as the kernel shows it.
-type Served struct {
+// ServedMount is an autofs mount of a systemd, as the kernel shows it.
+type ServedMount struct {
 	Path string
 	// Pipe is the inode number of the pipe that systemd reads, Device its st_dev.
 	Pipe, Device uint64
@@ -20,9 +20,9 @@ type Served struct {
 // correction.
 type UnitState struct {
 	Unit string
-	// Pipe is the inode number of its pipe, Was the device number in systemd's state,
+	// Pipe is the inode number of its pipe, OldDevice the device number in systemd's state,
 	// Device that of the mount.
-	Pipe, Was, Device uint64
+	Pipe, OldDevice, Device uint64
 	// Waiting is whether systemd took requests that it has not answered (token=).
 	Waiting bool
 	// Problem says why the number is not corrected, "" if it is correct or corrected.
@@ -30,7 +30,7 @@ type UnitState struct {
 }
 
 // Corrected reports whether the state gets another device number.
-func (u *UnitState) Corrected() bool { return u.Problem == "" && u.Was != u.Device }
+func (u *UnitState) Corrected() bool { return u.Problem == "" && u.OldDevice != u.Device }
 
 // StateEdit is the correction of systemd's state.
 type StateEdit struct {
@@ -41,7 +41,7 @@ type StateEdit struct {
 	Units []UnitState
 }
 
-// EditState corrects the device numbers of automount units in the text that
+// editState corrects the device numbers of automount units in the text that
 // systemd writes before it re-executes itself and reads afterwards
 // (src/core/manager-serialize.c, src/core/automount.c): sections that begin
 // with the name of a unit and end with an empty line, of lines "name=value".
@@ -52,12 +52,12 @@ type StateEdit struct {
 // value replaces an earlier one, also from a second section of the same unit
 // (manager_deserialize_units, unit_deserialize_state: 235 to 262), so corrections are
 // appended.
-func EditState(text []byte, version int, served []Served, pipeOf func(fd int) (uint64, error)) (*StateEdit, error) {
+func editState(text []byte, version int, served []ServedMount, pipeOf func(fd int) (uint64, error)) (*StateEdit, error) {
 	units, err := automountSections(text)
 	if err != nil {
 		return nil, err
 	}
-	byPipe := map[uint64][]Served{}
+	byPipe := map[uint64][]ServedMount{}
 	for _, mount := range served {
 		byPipe[mount.Pipe] = append(byPipe[mount.Pipe], mount)
 	}
@@ -131,7 +131,7 @@ func automountSections(text []byte) (map[string]*automountSection, error) {
 }
 
 // judge compares the device number in a unit's section with that of its mount.
-func (s *automountSection) judge(unit string, byPipe map[uint64][]Served, pipeOf func(fd int) (uint64, error)) UnitState {
+func (s *automountSection) judge(unit string, byPipe map[uint64][]ServedMount, pipeOf func(fd int) (uint64, error)) UnitState {
 	u := UnitState{Unit: unit, Waiting: s.waiting}
 	problem := func(format string, values ...any) UnitState {
 		u.Problem = fmt.Sprintf(format, values...)
@@ -144,7 +144,7 @@ func (s *automountSection) judge(unit string, byPipe map[uint64][]Served, pipeOf
 	if err != nil {
 		return problem("its pipe in systemd's state, descriptor %.40q: %s", s.pipe, err)
 	}
-	if u.Was, err = strconv.ParseUint(s.device, 10, 64); err != nil {
+	if u.OldDevice, err = strconv.ParseUint(s.device, 10, 64); err != nil {
 		return problem("its device number in systemd's state is %.40q, not a number", s.device)
 	}
 	var ambiguous bool
@@ -159,7 +159,7 @@ func (s *automountSection) judge(unit string, byPipe map[uint64][]Served, pipeOf
 
 // deviceOf returns the device number of the mounts with the unit's pipe, 0 if there are
 // none. If they have several, only those at the path that the unit is named after count.
-func deviceOf(unit string, mounts []Served) (device uint64, ambiguous bool) {
+func deviceOf(unit string, mounts []ServedMount) (device uint64, ambiguous bool) {
 	for i := range mounts {
 		ambiguous = ambiguous || device != 0 && device != mounts[i].Device
 		device = mounts[i].Device
@@ -167,7 +167,7 @@ func deviceOf(unit string, mounts []Served) (device uint64, ambiguous bool) {
 	if !ambiguous {
 		return device, false
 	}
-	named := slices.DeleteFunc(slices.Clone(mounts), func(s Served) bool { return UnitNameFromPath(s.Path, "automount") != unit })
+	named := slices.DeleteFunc(slices.Clone(mounts), func(s ServedMount) bool { return UnitNameFromPath(s.Path, "automount") != unit })
 	if len(named) == 0 || len(named) == len(mounts) {
 		return 0, true
 	}

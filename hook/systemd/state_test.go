@@ -34,16 +34,16 @@ func pipes(fd int) (uint64, error) {
 const idle = "mnt-idle.automount"
 
 func TestEditState(t *testing.T) {
-	mounted := func(path string, pipe, device uint64) Served {
-		return Served{Path: path, Pipe: 1000 + pipe, Device: device}
+	mounted := func(path string, pipe, device uint64) ServedMount {
+		return ServedMount{Path: path, Pipe: 1000 + pipe, Device: device}
 	}
 	at := mounted("/mnt/idle", 38, 1048576)
-	stale := UnitState{Unit: idle, Pipe: 1038, Was: 148, Device: 1048576}
-	right := UnitState{Unit: idle, Pipe: 1038, Was: 1048576, Device: 1048576}
+	stale := UnitState{Unit: idle, Pipe: 1038, OldDevice: 148, Device: 1048576}
+	right := UnitState{Unit: idle, Pipe: 1038, OldDevice: 1048576, Device: 1048576}
 	tests := map[string]struct {
-		text   string   // after the header
-		served []Served // default: at
-		want   string   // what is added
+		text   string        // after the header
+		served []ServedMount // default: at
+		want   string        // what is added
 		units  []UnitState
 	}{
 		"the number of one unit": {
@@ -57,11 +57,11 @@ func TestEditState(t *testing.T) {
 		},
 		"no mount with its pipe": {
 			text:  section(idle, "dev-id=148\n", 39),
-			units: []UnitState{{Unit: idle, Pipe: 1039, Was: 148, Problem: "no autofs mount has its pipe"}},
+			units: []UnitState{{Unit: idle, Pipe: 1039, OldDevice: 148, Problem: "no autofs mount has its pipe"}},
 		},
 		"nothing mounted": {
-			text: section(idle, "dev-id=148\n", 38), served: []Served{},
-			units: []UnitState{{Unit: idle, Pipe: 1038, Was: 148, Problem: "no autofs mount has its pipe"}},
+			text: section(idle, "dev-id=148\n", 38), served: []ServedMount{},
+			units: []UnitState{{Unit: idle, Pipe: 1038, OldDevice: 148, Problem: "no autofs mount has its pipe"}},
 		},
 		"its descriptor is no pipe": {
 			text:  section(idle, "dev-id=148\n", 3),
@@ -73,26 +73,26 @@ func TestEditState(t *testing.T) {
 		},
 		"a name that is shortened to a hash": {
 			text: section("mnt-0123.automount", "dev-id=148\n", 38), want: told("mnt-0123.automount", 1048576),
-			units: []UnitState{{Unit: "mnt-0123.automount", Pipe: 1038, Was: 148, Device: 1048576}},
+			units: []UnitState{{Unit: "mnt-0123.automount", Pipe: 1038, OldDevice: 148, Device: 1048576}},
 		},
 		"the pipe of another type of unit": {
 			text: section("mnt-idle.socket", "dev-id=148\n", 38),
 		},
 		"the same superblock at two paths": {
-			text: section(idle, "dev-id=148\n", 38), served: []Served{at, mounted("/other", 38, 1048576)},
+			text: section(idle, "dev-id=148\n", 38), served: []ServedMount{at, mounted("/other", 38, 1048576)},
 			want: told(idle, 1048576), units: []UnitState{stale},
 		},
 		"two superblocks, one at its path": {
-			text: section(idle, "dev-id=148\n", 38), served: []Served{mounted("/other", 38, 7), at, mounted("/third", 38, 8)},
+			text: section(idle, "dev-id=148\n", 38), served: []ServedMount{mounted("/other", 38, 7), at, mounted("/third", 38, 8)},
 			want: told(idle, 1048576), units: []UnitState{stale},
 		},
 		"two superblocks, none at its path": {
-			text: section(idle, "dev-id=148\n", 38), served: []Served{mounted("/other", 38, 7), mounted("/third", 38, 8)},
-			units: []UnitState{{Unit: idle, Pipe: 1038, Was: 148, Problem: "different device numbers"}},
+			text: section(idle, "dev-id=148\n", 38), served: []ServedMount{mounted("/other", 38, 7), mounted("/third", 38, 8)},
+			units: []UnitState{{Unit: idle, Pipe: 1038, OldDevice: 148, Problem: "different device numbers"}},
 		},
 		"two superblocks at its path": {
-			text: section(idle, "dev-id=148\n", 38), served: []Served{at, mounted("/mnt/idle", 38, 7)},
-			units: []UnitState{{Unit: idle, Pipe: 1038, Was: 148, Problem: "different device numbers"}},
+			text: section(idle, "dev-id=148\n", 38), served: []ServedMount{at, mounted("/mnt/idle", 38, 7)},
+			units: []UnitState{{Unit: idle, Pipe: 1038, OldDevice: 148, Problem: "different device numbers"}},
 		},
 		"two numbers: systemd takes the later one": {
 			text: section(idle, "dev-id=5\ndev-id=148\n", 38), want: told(idle, 1048576), units: []UnitState{stale},
@@ -105,21 +105,21 @@ func TestEditState(t *testing.T) {
 		},
 		"two units that swap their numbers": {
 			text:   section("a.automount", "dev-id=7\n", 38) + section("b.automount", "dev-id=8\n", 39),
-			served: []Served{mounted("/a", 38, 8), mounted("/b", 39, 7)},
+			served: []ServedMount{mounted("/a", 38, 8), mounted("/b", 39, 7)},
 			want:   told("a.automount", 8) + told("b.automount", 7),
-			units:  []UnitState{{Unit: "a.automount", Pipe: 1038, Was: 7, Device: 8}, {Unit: "b.automount", Pipe: 1039, Was: 8, Device: 7}},
+			units:  []UnitState{{Unit: "a.automount", Pipe: 1038, OldDevice: 7, Device: 8}, {Unit: "b.automount", Pipe: 1039, OldDevice: 8, Device: 7}},
 		},
 		"names that are parts of others": {
 			text:  section("x-mnt-idle.automount", "dev-id=2\n", 40) + section(idle, "dev-id=148\n", 38) + section("mnt-idle.mount", "dev-id=3\n", 38),
 			want:  told(idle, 1048576),
-			units: []UnitState{stale, {Unit: "x-mnt-idle.automount", Pipe: 1040, Was: 2, Problem: "no autofs mount"}},
+			units: []UnitState{stale, {Unit: "x-mnt-idle.automount", Pipe: 1040, OldDevice: 2, Problem: "no autofs mount"}},
 		},
 		"odd names": {
 			text:   section(`mnt-with\x20blank.automount`, "dev-id=1\n", 38) + section("-.automount", "dev-id=3\n", 39),
-			served: []Served{mounted("/mnt/with blank", 38, 11), mounted("/", 39, 13)},
+			served: []ServedMount{mounted("/mnt/with blank", 38, 11), mounted("/", 39, 13)},
 			want:   told("-.automount", 13) + told(`mnt-with\x20blank.automount`, 11),
 			units: []UnitState{
-				{Unit: "-.automount", Pipe: 1039, Was: 3, Device: 13}, {Unit: `mnt-with\x20blank.automount`, Pipe: 1038, Was: 1, Device: 11},
+				{Unit: "-.automount", Pipe: 1039, OldDevice: 3, Device: 13}, {Unit: `mnt-with\x20blank.automount`, Pipe: 1038, OldDevice: 1, Device: 11},
 			},
 		},
 		"a value that looks like the line": {
@@ -134,12 +134,12 @@ func TestEditState(t *testing.T) {
 		},
 		"requests that wait": {
 			text:  section(idle, "dev-id=1048576\ntoken=18\ntoken=20\n", 38),
-			units: []UnitState{{Unit: idle, Pipe: 1038, Was: 1048576, Device: 1048576, Waiting: true}},
+			units: []UnitState{{Unit: idle, Pipe: 1038, OldDevice: 1048576, Device: 1048576, Waiting: true}},
 		},
 		"a name of a page": {
 			text: section(strings.Repeat("x", statePage)+".automount", "dev-id=1\n", 38),
 			units: []UnitState{{
-				Unit: strings.Repeat("x", statePage) + ".automount", Pipe: 1038, Was: 1, Device: 1048576, Problem: "too long",
+				Unit: strings.Repeat("x", statePage) + ".automount", Pipe: 1038, OldDevice: 1, Device: 1048576, Problem: "too long",
 			}},
 		},
 	}
@@ -147,10 +147,10 @@ func TestEditState(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			served := test.served
 			if served == nil {
-				served = []Served{at}
+				served = []ServedMount{at}
 			}
 			given := []byte(header + test.text)
-			edit, err := EditState(given, 252, served, pipes)
+			edit, err := editState(given, 252, served, pipes)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -179,7 +179,7 @@ func TestEditState(t *testing.T) {
 func TestEditStateLeavesWhatIsNoNumber(t *testing.T) {
 	for _, value := range []string{"", "x", "-1", "+148", "148 ", " 148", "0x94", "148.0", "18446744073709551616", "148\x00", "٣"} {
 		for _, text := range []string{section(idle, "dev-id="+value+"\n", 38), idle + "\ndev-id=148\npipe-fd=x" + value + "\n\n"} {
-			edit, err := EditState([]byte(header+text), 252, []Served{{Path: "/mnt/idle", Pipe: 1038, Device: 7}}, pipes)
+			edit, err := editState([]byte(header+text), 252, []ServedMount{{Path: "/mnt/idle", Pipe: 1038, Device: 7}}, pipes)
 			if err != nil {
 				t.Fatalf("%q: %v", value, err)
 			}
@@ -203,7 +203,7 @@ func TestEditStateRefuses(t *testing.T) {
 		texts["cut after "+strconv.Itoa(cut)+" bytes"] = whole[:cut]
 	}
 	for name, text := range texts {
-		if edit, err := EditState([]byte(text), 252, []Served{{Pipe: 1038, Device: 7}}, pipes); err == nil {
+		if edit, err := editState([]byte(text), 252, []ServedMount{{Pipe: 1038, Device: 7}}, pipes); err == nil {
 			t.Errorf("%s: no error, %+v with %q", name, edit.Units, edit.Addition)
 		}
 	}
@@ -236,8 +236,8 @@ func FuzzEditState(f *testing.F) {
 	f.Add([]byte(header+section("a.automount", "dev-id=1\ntoken=2\n", 38)), uint64(10))
 	f.Fuzz(func(t *testing.T, text []byte, fresh uint64) {
 		same := func(int) (uint64, error) { return 7, nil } // each unit has this pipe
-		served := []Served{{Pipe: 7, Device: fresh}}
-		edit, err := EditState(text, 252, served, same)
+		served := []ServedMount{{Pipe: 7, Device: fresh}}
+		edit, err := editState(text, 252, served, same)
 		if err != nil {
 			return
 		}
@@ -260,7 +260,7 @@ func FuzzEditState(f *testing.F) {
 		if corrected == 0 || len(text) > statePage/2 {
 			return // there may be blanks in it, which are for systemd to strip
 		}
-		again, err := EditState(slices.Concat(text, edit.Addition), 252, served, same)
+		again, err := editState(slices.Concat(text, edit.Addition), 252, served, same)
 		if err != nil || len(again.Addition) != 0 {
 			t.Errorf("a second time: %+v, %v", again, err)
 		}

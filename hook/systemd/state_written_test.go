@@ -56,17 +56,17 @@ func TestEditRealState(t *testing.T) {
 		t.Run(strconv.Itoa(version), func(t *testing.T) {
 			text := realState(t, version)
 			want := readBack(text, version)
-			var served []Served
+			var served []ServedMount
 			for i, unit := range names {
 				pipe, err := strconv.Atoi(want[unit]["pipe-fd"])
 				if err != nil {
 					t.Fatalf("%s: %v", unit, err)
 				}
-				mount := Served{Path: "/" + unit, Pipe: 1000 + uint64(pipe), Device: uint64(i)*1000 + 5}
+				mount := ServedMount{Path: "/" + unit, Pipe: 1000 + uint64(pipe), Device: uint64(i)*1000 + 5}
 				served = append(served, mount)
 				want[unit]["dev-id"] = strconv.FormatUint(mount.Device, 10)
 			}
-			edit, err := EditState(text, version, served, pipes)
+			edit, err := editState(text, version, served, pipes)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,7 +78,7 @@ func TestEditRealState(t *testing.T) {
 				t.Error("systemd would not read the same with other numbers")
 			}
 			// It would all be right then.
-			if edit, err = EditState(told, version, served, pipes); err != nil || len(edit.Addition) != 0 || len(edit.Units) != len(names) {
+			if edit, err = editState(told, version, served, pipes); err != nil || len(edit.Addition) != 0 || len(edit.Units) != len(names) {
 				t.Errorf("a second time: %+v, %v", edit, err)
 			}
 		})
@@ -107,18 +107,18 @@ func editLargeState(t *testing.T, version int) {
 	filler := strings.Repeat("exported-log-rate-limit-interval=no\n", 14)
 	var text strings.Builder
 	text.WriteString(header)
-	var served []Served
+	var served []ServedMount
 	for i := range units {
 		unit := fmt.Sprintf(`srv-%d\x20%d.automount`, i, i)
 		text.WriteString(section(unit, fmt.Sprintf("dev-id=%d\n", i)+filler, i+10))
 		if i%2 == 0 {
-			served = append(served, Served{Path: unit, Pipe: uint64(1010 + i), Device: uint64(1<<20 + i)})
+			served = append(served, ServedMount{Path: unit, Pipe: uint64(1010 + i), Device: uint64(1<<20 + i)})
 		}
 	}
 	if text.Len() < 1<<20 {
 		t.Fatalf("only %d bytes", text.Len())
 	}
-	edit, err := EditState([]byte(text.String()), version, served, pipes)
+	edit, err := editState([]byte(text.String()), version, served, pipes)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,9 +77,9 @@ func ofProcess(p *nsenter.Process) []Waiter {
 	return found
 }
 
-// NotMoved counts the waiters that have slept since Find saw them. A waiter that was
+// StillBlocked counts the waiters that have slept since Find saw them. A waiter that was
 // released, and waits on another mount now, has gone to sleep again.
-func NotMoved(list []Waiter) int {
+func StillBlocked(list []Waiter) int {
 	n := 0
 	for _, w := range list {
 		if w.switches != "" && voluntarySwitches(w.PID) == w.switches {

@@ -155,7 +155,7 @@ func inProcess(b testing.TB, pid, count int) []time.Duration {
 	var list []*mounts.Replacement
 	err = p.InMountNamespace(ctx, func(*nsenter.Thread) error {
 		for i, m := range table.Autofs() {
-			f, err := pool.Take(ctx, wanted[i], func() (*os.File, error) { return recreate(p, m, pipes) })
+			f, err := pool.Create(ctx, wanted[i], func() (*os.File, error) { return recreate(p, m, pipes) })
 			if err != nil {
 				return err
 			}

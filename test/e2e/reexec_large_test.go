@@ -34,7 +34,7 @@ func init() {
 	if err != nil {
 		return
 	}
-	var how systemd.Reexecution
+	var how systemd.ReexecuteOptions
 	text, err := os.ReadFile(correctFile)
 	if err == nil {
 		err = json.Unmarshal(text, &how)
@@ -44,7 +44,7 @@ func init() {
 		p, err = nsenter.Open(pid)
 	}
 	if err == nil {
-		_, err = systemd.Reexecute(context.Background(), owner.Of(p).First(), how)
+		_, err = systemd.Reexecute(context.Background(), owner.Of(p).Init(), how)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -115,8 +115,8 @@ func startLarge(t *testing.T, suite string) (w *walk, paths []string) {
 			t.Fatalf("%s is not mounted", path)
 		}
 		pipe := pipeOf(t, mounts[path])
-		w.now = append(w.now, systemd.Served{Path: path, Pipe: pipe, Device: unix.Mkdev(0, uint32(mounts[path].Minor))})
-		w.before = append(w.before, systemd.Served{Path: path, Pipe: pipe, Device: unix.Mkdev(0, freeMinor)})
+		w.now = append(w.now, systemd.ServedMount{Path: path, Pipe: pipe, Device: unix.Mkdev(0, uint32(mounts[path].Minor))})
+		w.before = append(w.before, systemd.ServedMount{Path: path, Pipe: pipe, Device: unix.Mkdev(0, freeMinor)})
 	}
 	return w, paths
 }
@@ -128,9 +128,9 @@ func reexecutedLarge(t *testing.T, suite string) {
 	w, paths := startLarge(t, suite)
 	c := w.r.Container
 	units := unitList(t, c)
-	var others []systemd.Served
+	var others []systemd.ServedMount
 	for _, mount := range w.now {
-		others = append(others, systemd.Served{Path: mount.Path, Pipe: mount.Pipe, Device: unix.Mkdev(0, freeMinor+1)})
+		others = append(others, systemd.ServedMount{Path: mount.Path, Pipe: mount.Pipe, Device: unix.Mkdev(0, freeMinor+1)})
 	}
 	begin := time.Now()
 	w.correct(t, others)
@@ -202,9 +202,9 @@ var writes = regexp.MustCompile(`pwrite64\(.*, (\d+), (\d+)\) += (\d+)\n`)
 
 // correctTraced corrects systemd's numbers in a process under strace, and returns the
 // length of systemd's state and the number of bytes of the first write.
-func (w *walk) correctTraced(t *testing.T, served []systemd.Served, options ...string) (size, added int, killed bool) {
+func (w *walk) correctTraced(t *testing.T, served []systemd.ServedMount, options ...string) (size, added int, killed bool) {
 	t.Helper()
-	text, err := json.Marshal(systemd.Reexecution{Version: w.version, Served: served})
+	text, err := json.Marshal(systemd.ReexecuteOptions{Version: w.version, Served: served})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,9 +27,9 @@ type walk struct {
 	s       *snapshot
 	r       *lab.Restored
 	pid1    *nsenter.Process
-	version int              // systemd's
-	now     []systemd.Served // its mounts
-	before  []systemd.Served // the same with the numbers of the checkpoint
+	version int                   // systemd's
+	now     []systemd.ServedMount // its mounts
+	before  []systemd.ServedMount // the same with the numbers of the checkpoint
 	units   map[string]lab.Unit
 	files   []string
 
@@ -49,8 +49,8 @@ func startWalk(t *testing.T, s *snapshot) *walk {
 	for _, m := range report.Mounts {
 		if m.Outcome == "reexecuted" && m.Master.Kind == "systemd" && !seen[m.Path] {
 			seen[m.Path] = true
-			w.now = append(w.now, systemd.Served{Path: m.Path, Pipe: pipeOf(t, mounts[m.Path]), Device: device(t, m.DeviceNow)})
-			w.before = append(w.before, systemd.Served{Path: m.Path, Pipe: pipeOf(t, mounts[m.Path]), Device: device(t, m.DeviceBefore)})
+			w.now = append(w.now, systemd.ServedMount{Path: m.Path, Pipe: pipeOf(t, mounts[m.Path]), Device: device(t, m.DeviceNow)})
+			w.before = append(w.before, systemd.ServedMount{Path: m.Path, Pipe: pipeOf(t, mounts[m.Path]), Device: device(t, m.DeviceBefore)})
 		}
 	}
 	var err error
@@ -106,11 +106,11 @@ func pipeOf(t *testing.T, m *mountinfo.Info) uint64 {
 
 // correct makes systemd remember numbers, without the program; with none it changes
 // nothing. It returns the former numbers of its units.
-func (w *walk) correct(t *testing.T, served []systemd.Served) *systemd.StateEdit {
+func (w *walk) correct(t *testing.T, served []systemd.ServedMount) *systemd.StateEdit {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*lab.TouchLimit)
 	defer cancel()
-	edit, err := systemd.Reexecute(ctx, owner.Of(w.pid1).First(), systemd.Reexecution{Version: w.version, Served: served})
+	edit, err := systemd.Reexecute(ctx, owner.Of(w.pid1).Init(), systemd.ReexecuteOptions{Version: w.version, Served: served})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,10 +149,10 @@ func (w *walk) isCorrected(t *testing.T) bool {
 }
 
 // remembered counts the mounts that systemd remembers with their number.
-func remembered(edit *systemd.StateEdit, mounts []systemd.Served) (count int) {
+func remembered(edit *systemd.StateEdit, mounts []systemd.ServedMount) (count int) {
 	for _, m := range mounts {
 		for i := range edit.Units {
-			if u := &edit.Units[i]; u.Pipe == m.Pipe && u.Was == m.Device {
+			if u := &edit.Units[i]; u.Pipe == m.Pipe && u.OldDevice == m.Device {
 				count++
 			}
 		}

@@ -68,9 +68,9 @@ type Request struct {
 // returned beside a valid Ref, as ErrNotMoved.
 func Start(r Request) (Ref, error) { return r.start(r.Files, 0) }
 
-// StartUnrecorded is Start for a helper that ends with this process unless recorded is
+// StartUncommitted is Start for a helper that ends with this process unless recorded is
 // called first: without a record no later run could find the helper.
-func StartUnrecorded(r Request) (ref Ref, recorded func() error, err error) {
+func StartUncommitted(r Request) (ref Ref, recorded func() error, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return Ref{}, nil, err
@@ -109,7 +109,7 @@ func (r Request) start(files []*os.File, pipe int) (Ref, error) {
 	if r.Release > 0 {
 		capabilities = 1 << unix.CAP_SYS_ADMIN // for the ioctl
 	}
-	p, err := spawn.Self(args, append([]*os.File{r.Bound.Pidfd()}, files...), r.Model, capabilities)
+	p, err := spawn.StartSelf(args, append([]*os.File{r.Bound.Pidfd()}, files...), r.Model, capabilities)
 	if err != nil {
 		err = fmt.Errorf("start the helper process: %w", err)
 	}
@@ -231,7 +231,7 @@ func Run(args []string) error {
 	}
 	lifetime, pipe, release := time.Duration(numbers[0])*time.Second, numbers[1], numbers[2]
 	if release == 0 {
-		_ = spawn.Confine()
+		_ = spawn.ConfineToWaiting()
 	}
 	if pipe == 0 || recorded(pipe) {
 		if err := await(lifetime); err != nil {

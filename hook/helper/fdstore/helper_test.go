@@ -293,7 +293,7 @@ func TestManyFiles(t *testing.T) {
 func TestUnrecorded(t *testing.T) {
 	requireRoot(t)
 	bound := open(t, testenv.Start(t, nil))
-	r, recorded, err := StartUnrecorded(Request{Bound: bound, Lifetime: time.Minute, Files: []*os.File{scratch(t, "held")}})
+	r, recorded, err := StartUncommitted(Request{Bound: bound, Lifetime: time.Minute, Files: []*os.File{scratch(t, "held")}})
 	if err != nil {
 		t.Fatal(err)
 	}

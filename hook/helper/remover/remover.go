@@ -52,7 +52,7 @@ func Start(criu, init, model *nsenter.Process, own *os.File, created []string) e
 	defer list.Close()
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	args := []string{Verb, strconv.Itoa(criu.PID()), number(criu.StartTime()), strconv.Itoa(init.PID()), number(init.StartTime())}
-	p, err := spawn.Self(args, []*os.File{own, list}, model, 1<<unix.CAP_DAC_OVERRIDE)
+	p, err := spawn.StartSelf(args, []*os.File{own, list}, model, 1<<unix.CAP_DAC_OVERRIDE)
 	if err != nil {
 		err = fmt.Errorf("start the process that removes control groups if the restore fails: %w", err)
 	}

@@ -20,10 +20,10 @@ var allowed = []uint32{
 	unix.SYS_EXIT, unix.SYS_EXIT_GROUP,
 }
 
-// Confine limits this process to the system calls for waiting; all others fail with EPERM
+// ConfineToWaiting limits this process to the system calls for waiting; all others fail with EPERM
 // from now on, in all of its threads (seccomp(2)). An error means that nothing changed, as
 // on a kernel without CONFIG_SECCOMP_FILTER.
-func Confine() error {
+func ConfineToWaiting() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl(PR_SET_NO_NEW_PRIVS)", err)
 	}

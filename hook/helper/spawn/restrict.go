@@ -36,24 +36,24 @@ func wipeEnvironment() error {
 	return err
 }
 
-// Close clears the dumpable flag of this process (prctl(2)) and wipes its environment, so
+// SetUndumpable clears the dumpable flag of this process (prctl(2)) and wipes its environment, so
 // that processes without CAP_SYS_PTRACE can neither trace it nor read its memory, its
 // files or its program file through /proc (ptrace(2), access mode checking). clone(2)
 // preserves the flag; execve(2) resets it.
-func Close() error {
+func SetUndumpable() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl(PR_SET_DUMPABLE)", err)
 	}
 	return wipeEnvironment()
 }
 
-// All is the set of all capabilities.
-const All = ^uint64(0)
+// AllCapabilities is the set of all capabilities.
+const AllCapabilities = ^uint64(0)
 
 // restrict drops all capabilities of the calling thread except the given ones, one bit
 // for each, and prevents it from gaining others by an exec.
 func restrict(capabilities uint64) error {
-	if capabilities == All {
+	if capabilities == AllCapabilities {
 		return nil
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {

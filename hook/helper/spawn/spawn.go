@@ -21,7 +21,7 @@ const FirstFile = 3
 // ErrNotMoved means that a helper process stayed in the container's control group.
 var ErrNotMoved = errors.New("a helper process stayed in the container's control group")
 
-// Self starts this program with the given arguments and files, in a session of
+// StartSelf starts this program with the given arguments and files, in a session of
 // its own, with an empty environment, and standard input, output and error on
 // /dev/null. It inherits no other files: a runtime waits for all processes that have the
 // output of its hook open.
@@ -31,7 +31,7 @@ var ErrNotMoved = errors.New("a helper process stayed in the container's control
 // It moves to the control groups of model, unless that is nil: runc starts CRIU and
 // its scripts in the container's. If that fails, the error is ErrNotMoved and the process
 // is returned too. The caller closes the process, and need not wait for it.
-func Self(args []string, files []*os.File, model *nsenter.Process, capabilities uint64) (*nsenter.Process, error) {
+func StartSelf(args []string, files []*os.File, model *nsenter.Process, capabilities uint64) (*nsenter.Process, error) {
 	// The files of CRIU or the runtime must not be inherited (Linux 5.11).
 	_ = unix.CloseRange(FirstFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	var group *os.File

@@ -53,7 +53,7 @@ func asRole(t *testing.T, role, input string) string {
 // runShow is a helper that shows what each of its threads has.
 func runShow() {
 	output := os.NewFile(FirstFile, "output")
-	if err := Close(); err != nil {
+	if err := SetUndumpable(); err != nil {
 		fmt.Fprintln(output, err)
 	}
 	files, _ := filepath.Glob("/proc/self/task/*/status")
@@ -84,7 +84,7 @@ func show(t *testing.T, capabilities uint64) string {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	p, err := Self([]string{showVerb}, []*os.File{w}, nil, capabilities)
+	p, err := StartSelf([]string{showVerb}, []*os.File{w}, nil, capabilities)
 	w.Close()
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +117,7 @@ func TestHelperRights(t *testing.T) {
 			t.Errorf("%#x: %s", keep, out)
 		}
 	}
-	if out := show(t, All); strings.Contains(out, "CapEff:\t0000000000000000") || strings.Contains(out, "NoNewPrivs:\t1") {
+	if out := show(t, AllCapabilities); strings.Contains(out, "CapEff:\t0000000000000000") || strings.Contains(out, "NoNewPrivs:\t1") {
 		t.Errorf("one that is to have all: %s", out)
 	}
 }
@@ -131,7 +131,7 @@ func runConfined() int {
 		select {}
 	}()
 	<-ready
-	if err := Confine(); err != nil {
+	if err := ConfineToWaiting(); err != nil {
 		fmt.Println(err)
 		return 1
 	}
@@ -193,7 +193,7 @@ func runSeal(argument string) int {
 	fmt.Println(exe, err, string(input))
 	environ, err := os.ReadFile("/proc/self/environ")
 	shown := strings.Contains(string(environ), roleVariable)
-	err = errors.Join(err, Close())
+	err = errors.Join(err, SetUndumpable())
 	environ, err2 := os.ReadFile("/proc/self/environ")
 	fmt.Println("environment", shown, strings.Trim(string(environ), "\x00") == "", os.Getenv(roleVariable) != "", errors.Join(err, err2))
 	// Could a process write to the program file after this one has ended?

@@ -235,11 +235,11 @@ func TestTransparent(t *testing.T) {
 			if len(before) != len(list) {
 				t.Fatalf("%d wait, want %d", len(before), len(list))
 			}
-			g, err := Divert(context.Background(), places, func() int { return waiters.NotMoved(before) }, unannounced)
+			g, err := Park(context.Background(), places, func() int { return waiters.StillBlocked(before) }, unannounced)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n := waiters.NotMoved(before); n != 0 {
+			if n := waiters.StillBlocked(before); n != 0 {
 				t.Errorf("%d processes are not in the gate", n)
 			}
 			if now := waiting(t, list...); len(now) != len(list) {
@@ -260,7 +260,7 @@ func TestTransparent(t *testing.T) {
 			if now := waiting(t, list...); len(now) != len(list) {
 				t.Errorf("%d processes are held back by the gate, want %d", len(now), len(list))
 			}
-			if err := g.Resume(context.Background()); err != nil {
+			if err := g.Release(context.Background()); err != nil {
 				t.Error(err)
 			}
 			for i, p := range list {
@@ -279,7 +279,7 @@ func TestAbandoned(t *testing.T) {
 	p := s.place(t, "one")
 	list := []*toucher{s.touch(t, "one"), s.touch(t, "one")}
 	before := waiting(t, list...)
-	g, err := Divert(context.Background(), []Place{p}, func() int { return waiters.NotMoved(before) }, unannounced)
+	g, err := Park(context.Background(), []Place{p}, func() int { return waiters.StillBlocked(before) }, unannounced)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +291,7 @@ func TestAbandoned(t *testing.T) {
 	for _, c := range list {
 		c.expect(t, "cat: /mnt/one/hello: No such file or directory")
 	}
-	if err := g.Resume(context.Background()); err != nil {
+	if err := g.Release(context.Background()); err != nil {
 		t.Error(err)
 	}
 }

@@ -35,7 +35,7 @@ func (h *house) renew(t *testing.T, path string) uint64 {
 // covering lists the mounts on an autofs mount: file system and place.
 func covering(table *Table, m *Mount) []string {
 	var list []string
-	for _, c := range table.On(m) {
+	for _, c := range table.Descendants(m) {
 		list = append(list, c.FSType+" "+c.Mountpoint)
 	}
 	slices.Sort(list)
@@ -57,7 +57,7 @@ func TestKeep(t *testing.T) {
 		table, m := h.only(t, path)
 		want, before := covering(table, m), h.text(t)
 
-		kept, err := Keep(ctx, h.process, path, old)
+		kept, err := CopyCovers(ctx, h.process, path, old)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,8 +67,8 @@ func TestKeep(t *testing.T) {
 		}
 		fresh := h.renew(t, path)
 		// A later run continues with the open namespace.
-		resumed := Resume(path, old, kept.Namespace())
-		if err := resumed.PutBack(ctx, h.process, fresh); err != nil {
+		resumed := OpenCovers(path, old, kept.Namespace())
+		if err := resumed.Restore(ctx, h.process, fresh); err != nil {
 			t.Fatal(err)
 		}
 		table, m = h.only(t, path)
@@ -80,7 +80,7 @@ func TestKeep(t *testing.T) {
 			if lost {
 				h.do(t, func() error { return unix.Unmount(path, unix.MNT_DETACH) })
 			}
-			if err := resumed.PutBack(ctx, h.process, fresh); err != nil {
+			if err := resumed.Restore(ctx, h.process, fresh); err != nil {
 				t.Fatal(err)
 			}
 			table, m = h.only(t, path)
@@ -91,7 +91,7 @@ func TestKeep(t *testing.T) {
 		h.expectFile(t, filepath.Join(path, "second"))
 		h.expectFile(t, filepath.Join(path, "sub/nested"))
 		// The lower cover is the same file system, with what is below it.
-		if stack := table.Stack(m); len(stack) == 2 {
+		if stack := table.Covers(m); len(stack) == 2 {
 			var st unix.Stat_t
 			if err := unix.Fstat(int(lower.Fd()), &st); err != nil || st.Dev != DeviceOf(stack[0]) {
 				t.Errorf("lower cover is device %s, want %s, %v", DeviceString(DeviceOf(stack[0])), DeviceString(st.Dev), err)
@@ -122,12 +122,12 @@ func TestPutBackChecks(t *testing.T) {
 		"another device kept":  {path, old + 1000, func(f uint64) uint64 { return f }, ErrChanged},
 		"another path":         {path + "-absent", old, func(f uint64) uint64 { return f }, ErrChanged},
 	} {
-		kept, err := Keep(ctx, h.process, test.path, test.old)
+		kept, err := CopyCovers(ctx, h.process, test.path, test.old)
 		if err != nil {
 			t.Fatal(err)
 		}
 		before := h.text(t)
-		if err := kept.PutBack(ctx, h.process, test.onto(old)); !errors.Is(err, test.want) {
+		if err := kept.Restore(ctx, h.process, test.onto(old)); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
 		}
 		if now := h.text(t); now != before {

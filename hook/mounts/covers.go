@@ -12,43 +12,43 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Kept holds copies of the covers of an autofs mount, in a mount namespace of our own,
+// Covers holds copies of the covers of an autofs mount, in a mount namespace of our own,
 // while the master recreates that mount. The file systems stay mounted whatever happens
 // to the originals, with everything mounted below them.
-type Kept struct {
+type Covers struct {
 	// Path and Device name the autofs mount that was covered.
 	Path      string
 	Device    uint64
 	namespace *os.File
 }
 
-// Keep copies the mount namespace of the process, so that the covers of the autofs mount
+// CopyCovers copies the mount namespace of the process, so that the covers of the autofs mount
 // with the given path and st_dev outlive that mount. The container sees no change.
-func Keep(ctx context.Context, p *nsenter.Process, path string, device uint64) (*Kept, error) {
+func CopyCovers(ctx context.Context, p *nsenter.Process, path string, device uint64) (*Covers, error) {
 	ns, err := p.CopyMountNamespace(context.WithoutCancel(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("copy the covers of %q: %w", path, err)
 	}
-	return Resume(path, device, ns), nil
+	return OpenCovers(path, device, ns), nil
 }
 
-// Resume continues with a namespace that Keep made in an earlier run.
-func Resume(path string, device uint64, namespace *os.File) *Kept {
-	return &Kept{Path: path, Device: device, namespace: namespace}
+// OpenCovers continues with a namespace that CopyCovers made in an earlier run.
+func OpenCovers(path string, device uint64, namespace *os.File) *Covers {
+	return &Covers{Path: path, Device: device, namespace: namespace}
 }
 
 // Namespace is the mount namespace that holds the copies. They exist for as
 // long as it is open somewhere.
-func (k *Kept) Namespace() *os.File { return k.namespace }
+func (k *Covers) Namespace() *os.File { return k.namespace }
 
 // Close closes the copies. Covers that were put back stay mounted.
-func (k *Kept) Close() error { return k.namespace.Close() }
+func (k *Covers) Close() error { return k.namespace.Close() }
 
-// PutBack mounts the covers on the mount that is now at the path in the mount namespace
+// Restore mounts the covers on the mount that is now at the path in the mount namespace
 // of the process, which must be the autofs mount with the device number onto. It leaves
 // the lower covers that an interrupted run has put back; if anything else covers the
 // mount, the error is ErrChanged.
-func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) error {
+func (k *Covers) Restore(ctx context.Context, p *nsenter.Process, onto uint64) error {
 	ctx = context.WithoutCancel(ctx) // finish it, or covers are missing
 	copies, devices, err := k.take(ctx)
 	defer func() {
@@ -96,8 +96,8 @@ func (k *Kept) PutBack(ctx context.Context, p *nsenter.Process, onto uint64) err
 // mounted below it. Only the topmost mount of a stack can be reached by a path, so each
 // is unmounted once it is copied, in a copy of the namespace that ends with the thread:
 // nothing is lost if the copies cannot be put back.
-func (k *Kept) take(ctx context.Context) (copies []*os.File, devices []uint64, err error) {
-	err = nsenter.InNamespaceFile(ctx, k.namespace, func(t *nsenter.Thread) error {
+func (k *Covers) take(ctx context.Context) (copies []*os.File, devices []uint64, err error) {
+	err = nsenter.InNamespace(ctx, k.namespace, func(t *nsenter.Thread) error {
 		if err := t.CopyMountNamespace(); err != nil {
 			return err
 		}
@@ -132,7 +132,7 @@ func stackAt(t *nsenter.Thread, path string, device uint64) ([]*Mount, error) {
 	}
 	for _, m := range table.Autofs() {
 		if m.Mountpoint == path && DeviceOf(m) == device {
-			return table.Stack(m), nil
+			return table.Covers(m), nil
 		}
 	}
 	return nil, fmt.Errorf("%q: no autofs mount %s: %w", path, DeviceString(device), ErrChanged)

@@ -37,9 +37,9 @@ type Place struct {
 	Propagation mounts.Propagation
 }
 
-// Diverted holds the processes that Divert moved into a lot. Resume must be called in any
+// Parked holds the processes that Park moved into a lot. Release must be called in any
 // case.
-type Diverted struct {
+type Parked struct {
 	lot     *Lot
 	control *autofs.Control
 	helper  fdstore.Ref
@@ -52,16 +52,16 @@ type lotCopy struct {
 	tree    *os.File
 }
 
-// Divert moves all waiters on the given places into a lot, and unmounts the lot from the
+// Park moves all waiters on the given places into a lot, and unmounts the lot from the
 // places again, with the processes in it. missing counts the waiters that have not moved.
 // Before the lot is attached, announce gets its st_dev, for [Remove]. Processes that come
 // to the places afterwards find them unchanged.
-func Divert(ctx context.Context, places []Place, missing func() int, announce func(device uint64) error) (*Diverted, error) {
+func Park(ctx context.Context, places []Place, missing func() int, announce func(device uint64) error) (*Parked, error) {
 	token, err := autofs.CurrentToken()
 	if err != nil {
 		return nil, err
 	}
-	d := &Diverted{}
+	d := &Parked{}
 	if d.control, err = autofs.OpenControl(); err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func Divert(ctx context.Context, places []Place, missing func() int, announce fu
 	}
 	// If this process is killed, the helper releases the processes in the lot with ENOENT.
 	if d.helper, err = fdstore.StartBoundToSelf([]*os.File{d.lot.Root}, 1); err != nil {
-		return nil, errors.Join(err, d.Resume(ctx))
+		return nil, errors.Join(err, d.Release(ctx))
 	}
 	device, err := d.lot.Device()
 	if err == nil {
@@ -81,17 +81,17 @@ func Divert(ctx context.Context, places []Place, missing func() int, announce fu
 		err = d.stack(ctx, places)
 	}
 	if err == nil {
-		Admit(ctx, places, token, missing)
+		MoveWaiters(ctx, places, token, missing)
 	}
 	err = errors.Join(err, d.unmount(ctx))
 	if err != nil {
-		return nil, errors.Join(err, d.Resume(ctx))
+		return nil, errors.Join(err, d.Release(ctx))
 	}
 	return d, nil
 }
 
 // stack mounts the lot on every place: it propagates from the origins to the others.
-func (d *Diverted) stack(ctx context.Context, places []Place) error {
+func (d *Parked) stack(ctx context.Context, places []Place) error {
 	for _, origin := range Origins(places) {
 		// Short enough to finish after the end of ctx, which would abandon the thread.
 		err := origin.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
@@ -100,7 +100,7 @@ func (d *Diverted) stack(ctx context.Context, places []Place) error {
 			if err := sys.SetPropagation(d.lot.Tree, unix.MS_SHARED); err != nil {
 				return err
 			}
-			tree, err := d.lot.StackOn(origin.Root)
+			tree, err := d.lot.AttachTo(origin.Root)
 			if tree != nil {
 				d.copies = append(d.copies, lotCopy{process: origin.Process, tree: tree})
 			}
@@ -151,11 +151,11 @@ func roots(places []Place) []*os.File {
 	return list
 }
 
-// Admit answers the requests of the waiters on the places, on which a lot must be mounted,
+// MoveWaiters answers the requests of the waiters on the places, on which a lot must be mounted,
 // so that they walk into the lot. Their tokens are unknown, but made since the restore:
 // the search counts down from the current token. It returns when missing is 0, or after a
 // time limit.
-func Admit(ctx context.Context, places []Place, token uint32, missing func() int) {
+func MoveWaiters(ctx context.Context, places []Place, token uint32, missing func() int) {
 	roots := roots(places)
 	left, end := missing(), time.Now().Add(maxTime)
 	for tries := 0; left > 0 && tries < maxTries && token > 0 && ctx.Err() == nil && time.Now().Before(end); token-- {
@@ -179,7 +179,7 @@ func Admit(ctx context.Context, places []Place, token uint32, missing func() int
 }
 
 // unmount unmounts all copies of the lot. The processes in it continue to wait.
-func (d *Diverted) unmount(ctx context.Context) error {
+func (d *Parked) unmount(ctx context.Context) error {
 	var errs []error
 	for _, p := range d.copies {
 		errs = append(errs, Detach(ctx, p.process, p.tree), p.tree.Close())
@@ -191,8 +191,8 @@ func (d *Diverted) unmount(ctx context.Context) error {
 	return nil
 }
 
-// Resume makes the processes in the lot repeat their path lookups, and closes it.
-func (d *Diverted) Resume(ctx context.Context) error {
+// Release makes the processes in the lot repeat their path lookups, and closes it.
+func (d *Parked) Release(ctx context.Context) error {
 	err := d.lot.Retry(d.control)
 	return errors.Join(err, d.lot.Close(), d.helper.Stop(ctx), d.control.Close())
 }
