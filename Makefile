@@ -63,7 +63,7 @@ test: build ## All tests, with everything they need (root)
 
 test-unit: ## Tests of the packages
 	go test $(RACE) -count=1 -v -run '$(RUN)' ./...
-	go test -C test -count=1 -v -run '$(RUN)' ./matrix/...
+	go test -C test -count=1 -v -run '$(RUN)' ./matrix/... ./lab
 	go test -C test/rules -count=1 -v -run '$(RUN)' .
 
 test-kernel: ## Tests with real autofs mounts and small masters (root)

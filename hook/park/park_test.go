@@ -240,11 +240,9 @@ func TestTransparent(t *testing.T) {
 				t.Fatal(err)
 			}
 			if n := waiters.StillBlocked(before); n != 0 {
-				t.Errorf("%d processes are not in the gate", n)
+				t.Errorf("%d processes have not moved", n)
 			}
-			if now := waiting(t, list...); len(now) != len(list) {
-				t.Errorf("%d processes wait in the gate, want %d", len(now), len(list))
-			}
+			testenv.Eventually(t, "all processes wait in the lot", func() bool { return len(waiting(t, list...)) == len(list) })
 			for _, sp := range []*space{s, nested} {
 				if n := sp.count(t); n != len(names) {
 					t.Errorf("%d autofs mounts with all waiters in the lot, want %d", n, len(names))
@@ -258,7 +256,7 @@ func TestTransparent(t *testing.T) {
 			}
 			time.Sleep(20 * time.Millisecond)
 			if now := waiting(t, list...); len(now) != len(list) {
-				t.Errorf("%d processes are held back by the gate, want %d", len(now), len(list))
+				t.Errorf("%d processes are held back by the lot, want %d", len(now), len(list))
 			}
 			if err := g.Release(context.Background()); err != nil {
 				t.Error(err)

@@ -6,13 +6,23 @@ import (
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/docs"
 )
 
-// reportSchema is the published schema; tests run in a folder of test/.
+// reportSchema is the published schema.
 var reportSchema = sync.OnceValues(func() (*jsonschema.Schema, error) {
+	schema, err := jsonschema.UnmarshalJSON(bytes.NewReader(docs.ReportSchema))
+	if err != nil {
+		return nil, err
+	}
+	const name = "report.schema.json"
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()
-	return compiler.Compile("../../docs/report.schema.json")
+	if err := compiler.AddResource(name, schema); err != nil {
+		return nil, err
+	}
+	return compiler.Compile(name)
 })
 
 // validateReport fails the test if a report does not conform to its schema.
