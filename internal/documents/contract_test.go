@@ -10,12 +10,6 @@ import (
 	"testing"
 )
 
-// unmerged are names of the contract that the sources do not have yet: they come with
-// other branches. The list is to become empty.
-var unmerged = map[string][]string{
-	"target": {"test-cri"},
-}
-
 func (o object) names() []string { return slices.Sorted(maps.Keys(o.Properties)) }
 
 // object is an object of a JSON schema.
@@ -74,7 +68,7 @@ func TestDoctorFields(t *testing.T) {
 	for _, row := range table(t, read(t, "docs/compatibility.md"), "what") {
 		if strings.HasPrefix(row[0], "`doctor --json`") {
 			documented := column([][]string{row}, 0)[3:] // after the command, version and checks
-			same(t, "field of a check", documented, sorted(append(fields(t, "doctor/", "Check").names(), unmerged["Check"]...)))
+			same(t, "field of a check", documented, fields(t, "doctor/", "Check").names())
 			return
 		}
 	}
@@ -175,7 +169,7 @@ func TestTestsExist(t *testing.T) {
 // TestTargets: the targets of make that documents name are there, and testing.md
 // has each.
 func TestTargets(t *testing.T) {
-	have := sorted(append(unique(regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):`), read(t, "Makefile")), unmerged["target"]...))
+	have := unique(regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):`), read(t, "Makefile"))
 	for name, text := range documents(t) {
 		for _, target := range unique(regexp.MustCompile("(?m)(?:`|^    )make ([a-z][a-z0-9-]*)"), text) {
 			if !slices.Contains(have, target) {

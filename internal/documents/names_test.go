@@ -164,7 +164,7 @@ var foreign = []string{
 // and no document names another one.
 func TestCommands(t *testing.T) {
 	p := build(t)
-	commands, options := p.commands(t), sorted(append(p.options(t), unmerged["option"]...))
+	commands, options := p.commands(t), p.options(t)
 	text := section(t, reference, "## Commands")
 	same(t, "command", column(table(t, text, "command"), 0), commands)
 	same(t, "option", column(table(t, text, "option"), 0), options)
