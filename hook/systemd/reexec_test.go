@@ -169,7 +169,7 @@ func TestReexecute(t *testing.T) {
 	}
 }
 
-// TestReexecuteSealed: one that seals against all belief is told nothing, and runs on.
+// TestReexecuteSealed: a systemd that seals its state unexpectedly gets no correction and runs on.
 func TestReexecuteSealed(t *testing.T) {
 	requireRoot(t)
 	p, _, out := startFake(t, "seals")

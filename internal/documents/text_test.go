@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -200,9 +199,6 @@ func init() {
 	}
 }
 
-// unrevised are files that still have such words. The list is to become empty.
-var unrevised = []string{"hook/systemd/reexec_test.go"}
-
 // TestPlainWords: documents, Go sources, manifests and manual pages have none of these
 // words.
 func TestPlainWords(t *testing.T) {
@@ -211,7 +207,7 @@ func TestPlainWords(t *testing.T) {
 		names = append(names, files(t, suffix)...)
 	}
 	for _, name := range names {
-		if name == "internal/documents/text_test.go" || slices.Contains(unrevised, name) {
+		if name == "internal/documents/text_test.go" {
 			continue
 		}
 		for number, line := range strings.Split(read(t, name), "\n") {
