@@ -69,8 +69,8 @@ func TestContents(t *testing.T) {
 			want[file] = destination(filepath.Base(file))
 		}
 	}
-	add("man/*.[1-8]", func(base string) string { return "/usr/share/man/man" + base[len(base)-1:] + "/" + base + ".gz" })
-	add("../docs/*", func(base string) string { return doc + "docs/" + base })
+	add("man/autofs-restore-hook*.[1-8]", func(base string) string { return "/usr/share/man/man" + base[len(base)-1:] + "/" + base + ".gz" })
+	add("../docs/*.[mj]*", func(base string) string { return doc + "docs/" + base })
 	add("completion/*.bash", func(base string) string {
 		return "/usr/share/bash-completion/completions/" + strings.TrimSuffix(base, ".bash")
 	})
