@@ -59,9 +59,9 @@ func TestHandlesHangup(t *testing.T) {
 		args []string
 		want bool
 	}{
-		"default": {[]string{"cat"}, false},
+		"default": {[]string{"env", "--default-signal=HUP", "cat"}, false}, // also under nohup(1)
 		"ignored": {[]string{"nohup", "cat"}, true},
-		"caught":  {[]string{"sh", "-c", "trap : HUP; cat"}, true},
+		"caught":  {[]string{"env", "--default-signal=HUP", "sh", "-c", "trap : HUP; cat"}, true},
 		"blocked": {[]string{"env", "--block-signal=HUP", "cat"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
