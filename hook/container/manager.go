@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
-
-	"golang.org/x/sys/unix"
 )
 
 // NameUnits sets the .automount unit of each mount that a systemd serves.
@@ -52,11 +49,6 @@ const RetryInterval = 2 * time.Millisecond
 // socketTime is how long a systemd that re-executes itself may be without its socket.
 const socketTime = time.Second
 
-// noListener reports whether no process listens on systemd's socket.
-func noListener(err error) bool {
-	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
-}
-
 // Manager returns the connection to the systemd with the given pid, and connects to it if
 // there is none. An error is final until [Container.AwaitManager]. It is
 // owner.ErrOutside if the process is not the container's.
@@ -75,8 +67,7 @@ func (c *Container) Manager(ctx context.Context, pid int) (*systemd.Manager, err
 		return nil, fmt.Errorf("process %d: %w", pid, owner.ErrOutside)
 	}
 	m, err := systemd.Connect(ctx, p)
-	// A systemd that re-executes itself has no socket until it has started again.
-	for end := time.Now().Add(socketTime); noListener(err) && time.Now().Before(end) && ctx.Err() == nil; {
+	for end := time.Now().Add(socketTime); systemd.IsReexecuting(err) && time.Now().Before(end) && ctx.Err() == nil; {
 		time.Sleep(RetryInterval)
 		m, err = systemd.Connect(ctx, p)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"time"
@@ -36,9 +37,6 @@ type Manager struct {
 // 1 ms, or forever if it is stopped.
 const greetingTime = 3 * time.Second
 
-// resetTime bounds the retries while systemd resets connections.
-const resetTime = 300 * time.Millisecond
-
 // Connect reaches the systemd that is the given process, PID 1 of a container.
 // The socket is opened inside that process's root without following links, and
 // the peer must be that very process: a socket of the host's systemd, mounted
@@ -47,17 +45,23 @@ func Connect(ctx context.Context, systemd *owner.Member) (*Manager, error) {
 	if err := systemd.Check(); err != nil {
 		return nil, fmt.Errorf("connect to systemd: %w", err)
 	}
-	pid1 := systemd.Process
-	m, err := connect(ctx, pid1)
-	// A systemd that re-executes itself resets connections that it has not accepted yet.
-	for end := time.Now().Add(resetTime); errors.Is(err, unix.ECONNRESET) && time.Now().Before(end) && ctx.Err() == nil; {
-		time.Sleep(time.Millisecond)
-		m, err = connect(ctx, pid1)
-	}
+	m, err := connect(ctx, systemd.Process)
 	if err != nil {
 		return nil, fmt.Errorf("the container's systemd: %w", err)
 	}
 	return m, nil
+}
+
+// IsReexecuting reports whether an error of [Connect] is as that of a systemd that
+// re-executes itself: it has no socket, does not listen, or ends connections that it has
+// not accepted yet.
+func IsReexecuting(err error) bool {
+	for _, kind := range []error{fs.ErrNotExist, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, io.EOF} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
 }
 
 func connect(ctx context.Context, pid1 *nsenter.Process) (*Manager, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -103,5 +104,19 @@ func TestBoundedConn(t *testing.T) {
 	c := boundedConn{Conn: nil, left: 0}
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.ErrShortBuffer) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestIsReexecuting: these errors are tried again for a while.
+func TestIsReexecuting(t *testing.T) {
+	for _, err := range []error{unix.EPIPE, unix.ECONNRESET, unix.ECONNREFUSED, unix.ENOENT, io.EOF} {
+		if wrapped := fmt.Errorf("D-Bus: %w", &net.OpError{Op: "write", Err: os.NewSyscallError("write", err)}); !IsReexecuting(wrapped) {
+			t.Errorf("%v", wrapped)
+		}
+	}
+	for _, err := range []error{nil, unix.EACCES, os.ErrDeadlineExceeded, context.Canceled} {
+		if IsReexecuting(err) {
+			t.Errorf("%v", err)
+		}
 	}
 }
