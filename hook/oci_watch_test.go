@@ -16,38 +16,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-func TestParseIdentity(t *testing.T) {
-	for text, want := range map[string]struct {
-		pid   int
-		start uint64
-		ok    bool
-	}{
-		"1-2": {1, 2, true}, "42-18446744073709551615": {42, 1<<64 - 1, true}, "7-0": {7, 0, true},
-		"": {}, "1": {}, "1-": {}, "-2": {}, "-": {}, "x-2": {}, "1-x": {}, "1--2": {}, "1-2-3": {}, " 1-2": {}, "1-2\n": {}, "1-18446744073709551616": {},
-		"99999999999999999999-1": {},
-	} {
-		pid, start, err := nsenter.ParseIdentity(text)
-		if (err == nil) != want.ok || pid != want.pid || start != want.start {
-			t.Errorf("%q: %d, %d, %v", text, pid, start, err)
-		}
-	}
-	p := open(t, testenv.Start(t, nil))
-	pid, started, err := nsenter.ParseIdentity(p.Identity())
-	if err != nil || pid != p.PID() || started != p.StartTime() {
-		t.Errorf("%s: %d, %d, %v", p.Identity(), pid, started, err)
-	}
-	same, err := nsenter.OpenIdentity(pid, started)
-	if err != nil {
-		t.Fatal(err)
-	}
-	same.Close()
-	for _, id := range [][2]uint64{{uint64(pid), started + 1}, {1<<22 + 1, started}} {
-		if p, err := nsenter.OpenIdentity(int(id[0]), id[1]); !errors.Is(err, fs.ErrNotExist) || p != nil {
-			t.Errorf("%v: %v, %v", id, p, err)
-		}
-	}
-}
-
 func TestWatchEvent(t *testing.T) {
 	e, err := WatchEvent([]string{"10-20", "30-40", "c1"})
 	want := Event{

@@ -40,24 +40,6 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-func TestIdentity(t *testing.T) {
-	first := testenv.Start(t, nil)
-	time.Sleep(11 * time.Millisecond) // start times come in ticks of 10 ms
-	second := testenv.Start(t, nil)
-	a, again, b := open(t, first), open(t, first), open(t, second)
-	if a.PID() != first.PID() || a.StartTime() == 0 || a.StartTime() >= b.StartTime() {
-		t.Errorf("process %d from %d, then %d from %d", a.PID(), a.StartTime(), b.PID(), b.StartTime())
-	}
-	if a.Identity() != fmt.Sprintf("%d-%d", a.PID(), a.StartTime()) || a.Identity() != again.Identity() || a.Identity() == b.Identity() {
-		t.Errorf("identities %q, %q, %q", a.Identity(), again.Identity(), b.Identity())
-	}
-	for _, f := range []*os.File{a.Pidfd(), a.proc} {
-		if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
-			t.Errorf("%s is not close-on-exec (%v)", f.Name(), err)
-		}
-	}
-}
-
 // TestStartTimeOfOddName: blanks and parentheses in the name move no field. The
 // name of a process is that of its program file.
 func TestStartTimeOfOddName(t *testing.T) {

@@ -6,8 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +42,7 @@ func openLedger(dir string) (*ledger, error) {
 	}
 	l := &ledger{dir: dir, taken: map[string]bool{}}
 	for _, e := range entries {
-		if _, _, ok := parse(e.Name()); ok {
+		if _, _, err := nsenter.ParseIdentity(e.Name()); err == nil {
 			l.taken[e.Name()] = true
 		}
 	}
@@ -78,8 +76,8 @@ func (l *ledger) done(key string) error {
 	l.mu.Lock()
 	l.taken[key] = true
 	l.mu.Unlock()
-	if _, _, ok := parse(key); !ok {
-		return fmt.Errorf("ledger: %q does not name a process", key)
+	if _, _, err := nsenter.ParseIdentity(key); err != nil {
+		return fmt.Errorf("ledger: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(l.dir, key), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -118,8 +116,8 @@ func (l *ledger) sweep() (int, error) {
 
 // alive errs on the side of life.
 func alive(key string) bool {
-	pid, start, ok := parse(key)
-	if !ok {
+	pid, start, err := nsenter.ParseIdentity(key)
+	if err != nil {
 		return false
 	}
 	p, err := nsenter.OpenIdentity(pid, start)
@@ -128,11 +126,4 @@ func alive(key string) bool {
 	}
 	p.Close()
 	return true
-}
-
-func parse(key string) (pid int, start uint64, ok bool) {
-	number, ticks, found := strings.Cut(key, "-")
-	pid, err := strconv.Atoi(number)
-	start, startErr := strconv.ParseUint(ticks, 10, 64)
-	return pid, start, found && err == nil && startErr == nil && pid > 0
 }
