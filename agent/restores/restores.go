@@ -12,16 +12,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/status"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -238,7 +237,7 @@ func (k *Keeper) awaitReport(n engine.Notice, p *nsenter.Process) bool {
 		case <-k.ctx.Done():
 			return false
 		}
-		locked := k.locked(p)
+		locked := journal.NewStore(k.Directory).Locked(p)
 		if k.known(n, p) {
 			return true
 		}
@@ -246,16 +245,6 @@ func (k *Keeper) awaitReport(n engine.Notice, p *nsenter.Process) bool {
 			return false
 		}
 	}
-}
-
-// locked reports whether a run of autofs-restore-hook has the container's lock.
-func (k *Keeper) locked(p *nsenter.Process) bool {
-	f, err := os.OpenFile(filepath.Join(k.Directory, "locks", p.Identity()), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
 // work takes a worker while f runs; it is false if the agent ends.

@@ -51,6 +51,18 @@ func (s Store) Lock(ctx context.Context, p *nsenter.Process) (*Lock, error) {
 	}
 }
 
+// Locked reports whether a run has the lock of a container or a restore, of which p is the
+// first process or the CRIU process. It is false if that cannot be read.
+func (s Store) Locked(p *nsenter.Process) bool {
+	path := filepath.Join(s.dir, locksFolder, p.Identity())
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
 // isSameFile reports whether the path still leads to the open file.
 func isSameFile(f *os.File, path string) bool {
 	open, err := f.Stat()

@@ -53,7 +53,13 @@ func TestLock(t *testing.T) {
 	if err != nil {
 		t.Fatalf("another container: %v", err)
 	}
+	if !s.Locked(p) || !s.Locked(another) {
+		t.Error("not Locked while the locks are taken")
+	}
 	free.Unlock()
+	if !s.Locked(p) || s.Locked(another) {
+		t.Error("Locked is not true of the taken lock alone")
+	}
 	cause := errors.New("no time")
 	short, stop := context.WithTimeoutCause(context.Background(), 20*time.Millisecond, cause)
 	defer stop()
