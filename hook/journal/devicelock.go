@@ -2,10 +2,11 @@ package journal
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,13 +36,13 @@ func (s Store) LockDevices(ctx context.Context) (*os.File, error) {
 	var lockErr error
 	go func() {
 		defer close(locked)
-		lockErr = flock(f)
+		_, lockErr = sys.Retry(func() (int, error) { return 0, unix.Flock(int(f.Fd()), unix.LOCK_EX) })
 	}()
 	select {
 	case <-locked:
 		if lockErr != nil {
 			f.Close()
-			return nil, fmt.Errorf("lock of device numbers: %w", lockErr)
+			return nil, fmt.Errorf("lock of device numbers: %w", os.NewSyscallError("flock", lockErr))
 		}
 		return f, nil
 	case <-ctx.Done():
@@ -51,15 +52,5 @@ func (s Store) LockDevices(ctx context.Context) (*os.File, error) {
 			f.Close()
 		}()
 		return nil, fmt.Errorf("lock of device numbers: %w", context.Cause(ctx))
-	}
-}
-
-// flock takes an exclusive lock of the file.
-func flock(f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			return os.NewSyscallError("flock", err)
-		}
 	}
 }
