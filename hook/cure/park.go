@@ -221,7 +221,7 @@ func (s *Session) resumeParkings(ctx context.Context) error {
 			errs = append(errs, err)
 			continue
 		}
-		if daemon == nil || !s.showsAny(p) {
+		if daemon == nil || !slices.ContainsFunc(p.Mounts, s.shows) {
 			_, err = s.finishParking(ctx, daemon, p)
 			errs = append(errs, err)
 		}
@@ -235,9 +235,7 @@ func (s *Session) resumeParkings(ctx context.Context) error {
 // dropUnmounted removes parking mounts from an entry that no namespace shows, if their
 // helper has ended: other mounts may get their device numbers.
 func (s *Session) dropUnmounted(p *parking) error {
-	shown := slices.DeleteFunc(slices.Clone(p.Mounts), func(t container.ParkedTrigger) bool {
-		return !slices.ContainsFunc(s.container.MountSpaces(), func(sp mounts.Space) bool { return t.Lot(sp.Table) != nil })
-	})
+	shown := slices.DeleteFunc(slices.Clone(p.Mounts), func(t container.ParkedTrigger) bool { return !s.shows(t) })
 	if p.entry == nil || len(shown) == len(p.Mounts) || len(shown) == 0 || slices.ContainsFunc(p.lots, func(l *park.Lot) bool { return l != nil }) {
 		return nil
 	}
@@ -245,11 +243,9 @@ func (s *Session) dropUnmounted(p *parking) error {
 	return p.entry.Save(p.TriggerParking)
 }
 
-// showsAny reports whether a mount namespace shows one of the parking mounts.
-func (s *Session) showsAny(p *parking) bool {
-	return slices.ContainsFunc(s.container.MountSpaces(), func(sp mounts.Space) bool {
-		return slices.ContainsFunc(p.Mounts, func(t container.ParkedTrigger) bool { return t.Lot(sp.Table) != nil })
-	})
+// shows reports whether a mount namespace shows the parking mount of a trigger.
+func (s *Session) shows(t container.ParkedTrigger) bool {
+	return slices.ContainsFunc(s.container.MountSpaces(), func(sp mounts.Space) bool { return t.Lot(sp.Table) != nil })
 }
 
 // parkingsOf returns the parking mounts for triggers of the daemon, none for nil.
