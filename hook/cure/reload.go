@@ -63,10 +63,7 @@ func (r *Repair) reloadOffsets(ctx context.Context, daemon *owner.Member, list [
 	if len(list) == 0 {
 		return
 	}
-	if err := r.container.OpenRoots(ctx, r.rootKeys(list)); err != nil {
-		r.warn(err) // openBlockedRoots opens the others
-	}
-	r.openBlockedRoots(ctx, list)
+	r.openRoots(ctx, list, nil)
 	resume := r.parkWaiters(ctx, list)
 	defer resume()
 	var triggers []*container.Mount
@@ -119,10 +116,7 @@ func (r *Repair) parkRunning(ctx context.Context, daemon *owner.Member, list []i
 	if len(stale) == 0 {
 		return nil, nil
 	}
-	if err := r.container.OpenRoots(ctx, r.rootKeys(stale)); err != nil {
-		r.warn(err) // openBlockedRoots opens the others
-	}
-	r.openBlockedRoots(ctx, stale)
+	r.openRoots(ctx, stale, nil)
 	if err := r.checkReleasable(stale); err != nil {
 		return nil, err
 	}
@@ -149,15 +143,6 @@ func (r *Repair) parkRunning(ctx context.Context, daemon *owner.Member, list []i
 		return before, err
 	}
 	return before, r.removeCovered(ctx, r.staleMountsOf(daemon))
-}
-
-// rootKeys returns a function for [container.Container.OpenRoots] that selects mounts.
-func (r *Repair) rootKeys(list []int) func(container.RootKey) bool {
-	wanted := map[container.RootKey]bool{}
-	for _, i := range list {
-		wanted[r.snapshot.Mounts[i].Key()] = true
-	}
-	return func(key container.RootKey) bool { return wanted[key] }
 }
 
 // unparkedTriggers returns the mounts in the daemon's own namespace that no parking mount

@@ -3,6 +3,7 @@ package cure
 import (
 	"context"
 	"path"
+	"slices"
 	"sort"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
@@ -45,10 +46,7 @@ func (r *Repair) Apply(ctx context.Context) {
 
 // restartAll restarts the units of mounts.
 func (r *Repair) restartAll(ctx context.Context, list []int) {
-	if err := r.openRoots(ctx, list); err != nil {
-		r.warn(err)
-	}
-	r.openBlockedRoots(ctx, list)
+	r.openRoots(ctx, list, r.copiesOf(list))
 	resume := r.parkWaiters(ctx, list)
 	defer resume()
 	for _, i := range list {
@@ -61,18 +59,32 @@ func (r *Repair) restartAll(ctx context.Context, list []int) {
 	}
 }
 
-// openRoots opens the roots of mounts, in every namespace that shows them.
-func (r *Repair) openRoots(ctx context.Context, list []int) error {
+// openRoots opens the roots of mounts and of the given copies of them. A root that is
+// blocked by waiters is opened only if its mount is in list.
+func (r *Repair) openRoots(ctx context.Context, list, copies []int) {
+	wanted := map[container.RootKey]bool{}
+	for _, i := range slices.Concat(list, copies) {
+		wanted[r.snapshot.Mounts[i].Key()] = true
+	}
+	if err := r.container.OpenRoots(ctx, func(key container.RootKey) bool { return wanted[key] }); err != nil {
+		r.warn(err)
+	}
+	r.openBlockedRoots(ctx, list)
+}
+
+// copiesOf returns the mounts of the same superblocks, in every namespace that shows them.
+func (r *Repair) copiesOf(list []int) []int {
 	devices := map[uint64]bool{}
 	for _, i := range list {
 		devices[r.snapshot.Mounts[i].Device] = true
 	}
-	wanted := map[container.RootKey]bool{}
+	var copies []int
 	for i := range r.snapshot.Mounts {
-		m := &r.snapshot.Mounts[i]
-		wanted[m.Key()] = devices[m.Device]
+		if devices[r.snapshot.Mounts[i].Device] {
+			copies = append(copies, i)
+		}
 	}
-	return r.container.OpenRoots(ctx, func(key container.RootKey) bool { return wanted[key] })
+	return copies
 }
 
 // mountsWith returns the indices of the mounts with a planned cure, the shortest path
