@@ -27,9 +27,12 @@ func (s *Session) finishParking(ctx context.Context, daemon *owner.Member, p *pa
 	}
 	home := s.spaceOfParking(p, daemon)
 	result := s.attachMissing(ctx, home, p)
-	var errs []error
+	table, err := mounts.Of(home.Process) // attachMissing may have changed it
+	errs := []error{err}
 	for _, t := range p.Mounts { // before the release: a waiter blocks the new trigger
-		errs = append(errs, s.copyTrigger(ctx, home, t))
+		if err == nil {
+			errs = append(errs, s.copyTrigger(ctx, home, table, t))
+		}
 	}
 	if park.HasWaiters(result.lots) {
 		home.awaitStored(ctx, p.Mounts)
@@ -211,24 +214,19 @@ func (h daemonSpace) copyFunc(ctx context.Context, path string, device uint64) f
 	}
 }
 
-// copyTrigger copies a new trigger to the namespaces to which it has not propagated, which
-// still show the parking mount or the stale trigger.
-func (s *Session) copyTrigger(ctx context.Context, home daemonSpace, t container.ParkedTrigger) error {
-	table, err := mounts.Of(home.Process)
-	if err != nil {
-		return err
+// copyTrigger copies the trigger that table, the daemon's, shows at a path to the namespaces
+// to which it has not propagated, which still show the parking mount or the stale trigger.
+func (s *Session) copyTrigger(ctx context.Context, home daemonSpace, table *mounts.Table, t container.ParkedTrigger) error {
+	trigger := t.Successor(table)
+	if trigger == nil {
+		trigger = table.Find(t.Path, t.Stale)
 	}
-	var device uint64
-	for _, now := range table.Autofs() {
-		if now.Mountpoint == t.Path && mounts.DeviceOf(now) != t.Parking && (device == 0 || device == t.Stale) {
-			device = mounts.DeviceOf(now) // the stale one if there is no other
-		}
-	}
-	if device == 0 {
+	if trigger == nil || trigger.FSType != "autofs" {
 		return nil
 	}
+	device := mounts.DeviceOf(trigger)
 	newCopy := home.copyFunc(ctx, t.Path, device)
-	err = s.copyElsewhere(ctx, t.Path, t.Parking, device, newCopy)
+	err := s.copyElsewhere(ctx, t.Path, t.Parking, device, newCopy)
 	if device != t.Stale {
 		err = errors.Join(err, s.copyElsewhere(ctx, t.Path, t.Stale, device, newCopy))
 	}
