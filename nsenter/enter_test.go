@@ -19,7 +19,7 @@ import (
 )
 
 func TestCheckForeign(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	self, err := Open(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +47,7 @@ func TestCheckForeign(t *testing.T) {
 // TestHostRefusedFromElsewhere: a caller in another namespace may not enter that
 // of PID 1 either.
 func TestHostRefusedFromElsewhere(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	host, err := Open(1)
 	if err != nil {
 		t.Fatal(err)
@@ -214,7 +214,7 @@ func namespaceOfThread(t *testing.T) string {
 // TestCopyMountNamespace: changes reach neither from the copy to the original
 // nor back, whatever its propagation, and the copy outlives the process.
 func TestCopyMountNamespace(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	c := testenv.StartInNamespaces(t, unix.CLONE_NEWNS)
 	p := open(t, c)
 	dirs := map[string]string{"before": t.TempDir(), "copy": t.TempDir(), "original": t.TempDir()}
@@ -274,7 +274,7 @@ func tableOf(t *testing.T, ns *os.File) string {
 }
 
 func TestInNamespaceFileRefuses(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	f, err := os.Open("/dev/null")
 	if err != nil {
 		t.Fatal(err)

@@ -106,7 +106,7 @@ func methods(p *Process) map[string]func() error {
 // TestDeadProcess: nothing works on a process that has been reaped, even when
 // its number belongs to another one.
 func TestDeadProcess(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	c := testenv.StartInNamespaces(t, unix.CLONE_NEWNS)
 	p := open(t, c)
 	for name, method := range methods(p) {

@@ -14,7 +14,7 @@ import (
 
 // TestOpenInRoot: no link leads out of the container's root.
 func TestOpenInRoot(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	root := t.TempDir()
 	for _, dir := range []string{"bin", "dir", "proc"} {
 		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {

@@ -67,7 +67,7 @@ func parentOf(t *testing.T, pid int) int {
 
 // TestMembers finds a process that entered the pid namespace from outside.
 func TestMembers(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	if _, err := exec.LookPath("nsenter"); err != nil {
 		t.Skip("skipped: needs nsenter(1)")
 	}

@@ -43,7 +43,7 @@ func churn() int {
 // TestChurn takes numbers while other processes make and drop superblocks. It
 // may fail now and then (ErrTaken), but a wrong number never comes back.
 func TestChurn(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	t.Setenv(roleVariable, "churn")
 	for range 3 {
 		testenv.StartCommand(t, nil, "/proc/self/exe")

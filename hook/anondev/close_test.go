@@ -11,7 +11,7 @@ import (
 
 // TestTooHigh: a number that costs too many placeholders is refused, and they go.
 func TestTooHigh(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	before := next(t)
 	p := New([]uint64{unix.Mkdev(0, 1<<20-1)})
 	err := p.Fill(context.Background())

@@ -8,6 +8,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,7 +47,7 @@ func above(n uint64, more int) uint64 {
 // the next free one on.
 func reserve(t testing.TB, count int) (*Pool, []uint64) {
 	t.Helper()
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	for more := distance; more < 20*distance; more += distance / 2 {
 		first := above(next(t), more)
 		var wanted []uint64
@@ -122,7 +123,7 @@ func takeAll(t *testing.T) error {
 func TestTaken(t *testing.T) { undisturbed(t, func() error { return taken(t) }) }
 
 func taken(t *testing.T) error {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	other, err := newPlaceholder()
 	if err != nil {
 		t.Fatal(err)

@@ -17,8 +17,3 @@ func TestMain(m *testing.M) {
 	}
 	testenv.Main(m)
 }
-
-func requireRoot(t testing.TB) {
-	t.Helper()
-	testenv.RequireRoot(t)
-}

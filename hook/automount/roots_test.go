@@ -49,7 +49,7 @@ func lie() error {
 // daemon starts a process that reads, with a file open as /dev/autofs is.
 func daemon(t *testing.T, args ...string) *nsenter.Process {
 	t.Helper()
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	if _, err := os.Stat(autofs.ControlPath); err != nil {
 		t.Skipf("skipped: needs %s: %v", autofs.ControlPath, err)
 	}
@@ -94,7 +94,7 @@ func TestHostileBorrowDevice(t *testing.T) {
 // TestHostileBorrowLies: the process's ioctls succeed without any effect, and another
 // process writes the kernel's answer to its memory.
 func TestHostileBorrowLies(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	t.Setenv(lyingRole, "1")
 	p := daemon(t, "/proc/self/exe")
 	nothingOpened(t, p, "")

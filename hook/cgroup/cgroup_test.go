@@ -92,7 +92,7 @@ func TestMounts(t *testing.T) {
 
 // TestMoveLike moves a child into another group, and to one like a model's.
 func TestMoveLike(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	h, err := allMounts()
 	if err != nil {
 		t.Fatal(err)

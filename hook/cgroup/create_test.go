@@ -17,7 +17,7 @@ import (
 // ownGroup creates a group of the test's own in the hierarchy of version 2.
 func ownGroup(t *testing.T) (dir string, own *os.File) {
 	t.Helper()
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	mount := t.TempDir()
 	if err := unix.Mount("cgroup2", mount, "cgroup2", 0, ""); err != nil {
 		t.Fatal(err)

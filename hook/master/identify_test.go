@@ -31,7 +31,7 @@ func program(t *testing.T, name string) string {
 }
 
 func TestIdentify(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	container := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
 	for name, test := range map[string]struct {
 		name string
@@ -67,7 +67,7 @@ func TestIdentify(t *testing.T) {
 
 // TestPipes: those that are read, not those that are written, nor other files.
 func TestPipes(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	c := testenv.Start(t, nil)
 	p := open(t, c)
 	pipes, err := Pipes(p)

@@ -27,7 +27,7 @@ type house struct {
 // newHouse makes a namespace whose mount at base has the given propagation.
 func newHouse(t *testing.T, propagation uintptr) *house {
 	t.Helper()
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	_, err := os.Stat(autofs.ControlPath)
 	if err != nil {
 		if os.Getenv("REQUIRE") == "1" {

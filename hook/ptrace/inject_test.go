@@ -12,7 +12,7 @@ import (
 
 // TestHostileStack: the stack pointer of the process leads nowhere.
 func TestHostileStack(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	for _, pointer := range []uint64{0, 0x1000, 1 << 46, ^uint64(0) &^ 7, 1 << 63} {
 		p := open(t, testenv.Start(t, nil))
 		testenv.Eventually(t, "the process waits in a system call", func() bool {
@@ -50,7 +50,7 @@ func TestHostileStack(t *testing.T) {
 
 // TestHostileNoCall: a process that is not in a system call is left alone.
 func TestHostileNoCall(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	p := open(t, testenv.StartCommand(t, nil, "sh", "-c", "while :; do :; done"))
 	testenv.Eventually(t, "the process computes", func() bool {
 		stat, err := p.ReadFile("stat", 1<<12)

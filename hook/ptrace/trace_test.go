@@ -13,7 +13,7 @@ import (
 )
 
 func TestTracerStopsAndReleases(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	p := open(t, testenv.Start(t, nil))
 	testenv.OnThread(func() {
 		tr, err := Seize(t.Context(), p)
@@ -33,7 +33,7 @@ func TestTracerStopsAndReleases(t *testing.T) {
 
 // TestTracerFollowsSystemCalls looks at a write that cat makes.
 func TestTracerFollowsSystemCalls(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	c := testenv.Start(t, nil)
 	p := open(t, c)
 	testenv.Eventually(t, "cat waits for input", func() bool {
@@ -82,7 +82,7 @@ func TestTracerFollowsSystemCalls(t *testing.T) {
 // TestTracerReleasesRunning detaches from a process that is not stopped, after the
 // time is over.
 func TestTracerReleasesRunning(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	p := open(t, testenv.Start(t, nil))
 	testenv.OnThread(func() {
 		tr, err := Seize(t.Context(), p)
@@ -110,7 +110,7 @@ func TestTracerReleasesRunning(t *testing.T) {
 
 // TestTracerEnds ends the thread that traces: the kernel lets the process go.
 func TestTracerEnds(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	p := open(t, testenv.Start(t, nil))
 	testenv.OnThread(func() {
 		if _, err := Seize(t.Context(), p); err != nil {
@@ -122,7 +122,7 @@ func TestTracerEnds(t *testing.T) {
 }
 
 func TestTracerRefused(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	p := open(t, testenv.Start(t, nil))
 	testenv.OnThread(func() {
 		first, err := Seize(t.Context(), p)

@@ -66,7 +66,7 @@ func TestNothingBehindBegin(t *testing.T) {
 }
 
 func TestCredentials(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	full := open(t, testenv.Start(t, nil))
 	ours, err := full.Capabilities("CapEff")
 	if err != nil || ours == 0 {

@@ -11,11 +11,6 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-func requireRoot(t testing.TB) {
-	t.Helper()
-	testenv.RequireRoot(t)
-}
-
 // open opens a child until the end of the test.
 func open(t testing.TB, c *testenv.Child) *nsenter.Process {
 	t.Helper()

@@ -142,7 +142,7 @@ func reexecuteOnThread(ctx context.Context, p *nsenter.Process, seals bool) (edi
 }
 
 func TestReexecute(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	for _, test := range []struct {
 		manner string
 		seals  bool // as is believed
@@ -171,7 +171,7 @@ func TestReexecute(t *testing.T) {
 
 // TestReexecuteSealed: a systemd that seals its state unexpectedly gets no correction and runs on.
 func TestReexecuteSealed(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	p, _, out := startFake(t, "seals")
 	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
@@ -185,7 +185,7 @@ func TestReexecuteSealed(t *testing.T) {
 
 // TestReexecuteFails wants an error, and an untraced process.
 func TestReexecuteFails(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	for manner, reason := range map[string]string{
 		"refuses":          "wait for its next stop",
 		"executes without": "no file /memfd:systemd-state",

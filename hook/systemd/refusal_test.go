@@ -15,7 +15,7 @@ import (
 
 // TestCheckProgram looks at program files that are not the ones that run.
 func TestCheckProgram(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	dir := t.TempDir() + "/lib/systemd"
 	program := dir + "/systemd"
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -81,7 +81,7 @@ func TestCheckProgram(t *testing.T) {
 
 // TestCheckRoom has processes with a /run of their own.
 func TestCheckRoom(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	for name, test := range map[string]struct {
 		script string // in /run
 		say    string // "" for enough
@@ -109,7 +109,7 @@ func TestCheckRoom(t *testing.T) {
 
 // TestCanReexecuteTraced: a process that another one traces is left alone.
 func TestCanReexecuteTraced(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	p := open(t, testenv.Start(t, nil))
 	testenv.OnThread(func() {
 		if err := unix.PtraceSeize(p.PID()); err != nil {

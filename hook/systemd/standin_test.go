@@ -19,7 +19,7 @@ import (
 // container starts a process that is the first of a pid namespace.
 func container(t *testing.T) *nsenter.Process {
 	t.Helper()
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	return open(t, testenv.Start(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS}))
 }
 

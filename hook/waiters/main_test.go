@@ -19,10 +19,5 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-func requireRoot(t testing.TB) {
-	t.Helper()
-	testenv.RequireRoot(t)
-}
-
 // apart keeps a child out of the process group that is the automount's master.
 func apart() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -57,7 +57,7 @@ func access() int {
 // test.
 func automount(t *testing.T) string {
 	t.Helper()
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	dir := t.TempDir()
 	path := filepath.Join(dir, "auto")
 	if err := os.Mkdir(path, 0o755); err != nil {

@@ -13,7 +13,7 @@ import (
 // TestOpenEnding: the files of a helper that is ending are those of one that has
 // ended.
 func TestOpenEnding(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	bound := open(t, testenv.Start(t, nil))
 	var files []*os.File
 	for range 200 {

@@ -22,7 +22,7 @@ import (
 // hold starts a holder, bound to a child, and reaps it at the end.
 func hold(t *testing.T, lifetime time.Duration, files ...*os.File) (Ref, *testenv.Child) {
 	t.Helper()
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	bound := testenv.Start(t, nil)
 	ref, err := Start(Request{Bound: open(t, bound), Lifetime: lifetime, Files: files})
 	if err != nil {
@@ -171,7 +171,7 @@ func TestEndsWithTheBound(t *testing.T) {
 
 // TestBoundIsDead: a holder of a process that has ended already ends at once.
 func TestBoundIsDead(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	bound := testenv.Start(t, nil)
 	p := open(t, bound)
 	bound.End()
@@ -225,7 +225,7 @@ func TestStop(t *testing.T) {
 // TestOtherProcess: the start time tells a holder from a later process with its
 // number, which is neither robbed nor killed.
 func TestOtherProcess(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	c := testenv.Start(t, nil)
 	p := open(t, c)
 	for name, ref := range map[string]Ref{
@@ -247,7 +247,7 @@ func TestOtherProcess(t *testing.T) {
 
 // TestModel moves the holder to the groups of another process.
 func TestModel(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	bound := open(t, testenv.Start(t, nil))
 	ref, err := Start(Request{Bound: bound, Model: bound, Lifetime: time.Minute})
 	if err != nil && !errors.Is(err, ErrNotMoved) {
@@ -291,7 +291,7 @@ func TestManyFiles(t *testing.T) {
 // TestUnrecorded: a holder that is not recorded ends with who started it; one
 // that is goes on.
 func TestUnrecorded(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	bound := open(t, testenv.Start(t, nil))
 	r, recorded, err := StartUncommitted(Request{Bound: bound, Lifetime: time.Minute, Files: []*os.File{scratch(t, "held")}})
 	if err != nil {

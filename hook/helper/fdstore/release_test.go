@@ -55,7 +55,7 @@ func catatonic(t *testing.T, pipe *os.File, patience time.Duration) bool {
 // TestRelease: at its end by itself a helper releases the first of its files, and
 // no others; a helper that is stopped releases nothing.
 func TestRelease(t *testing.T) {
-	requireRoot(t)
+	testenv.RequireRoot(t)
 	for name, test := range map[string]struct {
 		end  func(*testenv.Child, Ref)
 		want bool
