@@ -7,10 +7,11 @@ import (
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
 
 func TestContainerName(t *testing.T) {
-	p := open(t, testenv.Start(t, nil))
+	p := testproc.Open(t, testenv.Start(t, nil))
 	r := Runner{Directory: t.TempDir()}
 	for name, test := range map[string]struct{ id, want string }{
 		"as named":  {"c1", "c1"},
@@ -66,7 +67,7 @@ func TestIDOfGroup(t *testing.T) {
 // TestFreeName: the report of a container does not replace that of another running
 // container with the same name.
 func TestFreeName(t *testing.T) {
-	p := open(t, testenv.Start(t, nil))
+	p := testproc.Open(t, testenv.Start(t, nil))
 	other := testenv.Start(t, nil)
 	r := Runner{Directory: t.TempDir()}
 	name := fileName(idOfGroups(p)) // both are in the group of the tests

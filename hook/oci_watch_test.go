@@ -13,6 +13,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -37,7 +38,7 @@ func TestWatchEvent(t *testing.T) {
 func TestWatch(t *testing.T) {
 	r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Error(err) }}
 	restoring, restored := testenv.Start(t, nil), testenv.Start(t, nil)
-	criu, init := open(t, restoring), open(t, restored)
+	criu, init := testproc.Open(t, restoring), testproc.Open(t, restored)
 	event, err := WatchEvent([]string{criu.Identity(), init.Identity(), "c1"})
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +67,7 @@ func TestWatch(t *testing.T) {
 
 	// After a failed restore the first process is a zombie.
 	failing := testenv.Start(t, nil)
-	zombie := open(t, failing)
+	zombie := testproc.Open(t, failing)
 	if event, err = WatchEvent([]string{criu.Identity(), zombie.Identity(), "c1"}); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func TestWatch(t *testing.T) {
 
 // TestRestoringProcess: a process without a tracer is not being restored.
 func TestRestoringProcess(t *testing.T) {
-	p := open(t, testenv.Start(t, nil))
+	p := testproc.Open(t, testenv.Start(t, nil))
 	if criu, err := restoringProcess(p); !errors.Is(err, fs.ErrNotExist) || criu != nil {
 		t.Errorf("%v, %v", criu, err)
 	}
@@ -93,7 +94,7 @@ func TestImageDirectory(t *testing.T) {
 	start := func(list string) *nsenter.Process {
 		t.Helper()
 		c := testenv.StartCommand(t, nil, "sh", "-c", list+" exec cat", "sh", other, images)
-		p := open(t, c)
+		p := testproc.Open(t, c)
 		testenv.Eventually(t, "a process with open directories", func() bool {
 			comm, err := p.ReadFile("comm", 100)
 			return err == nil && string(comm) == "cat\n"

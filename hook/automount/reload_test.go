@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
-	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"golang.org/x/sys/unix"
 )
 
@@ -65,7 +65,7 @@ func TestHandlesHangup(t *testing.T) {
 		"blocked": {[]string{"env", "--block-signal=HUP", "cat"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := testenv.Open(t, testenv.StartCommand(t, nil, c.args...), nsenter.Open)
+			p := testproc.Open(t, testenv.StartCommand(t, nil, c.args...))
 			deadline := time.Now().Add(testenv.Patience) // until the program has got that far
 			for {
 				handled, err := handlesHangup(p)

@@ -14,6 +14,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/ptrace"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 	"golang.org/x/sys/unix"
 )
@@ -53,7 +54,7 @@ func daemon(t *testing.T, args ...string) *nsenter.Process {
 	if _, err := os.Stat(autofs.ControlPath); err != nil {
 		t.Skipf("skipped: needs %s: %v", autofs.ControlPath, err)
 	}
-	p := open(t, testenv.StartCommand(t, nil, args...))
+	p := testproc.Open(t, testenv.StartCommand(t, nil, args...))
 	testenv.Eventually(t, "it reads", func() bool {
 		text, err := p.ReadFile("syscall", 1<<10)
 		comm, _ := p.ReadFile("comm", 1<<10)

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -98,7 +99,7 @@ func TestMoveLike(t *testing.T) {
 		t.Fatal(err)
 	}
 	model, guest := testenv.Start(t, nil), testenv.Start(t, nil)
-	m, g := open(t, model), open(t, guest)
+	m, g := testproc.Open(t, model), testproc.Open(t, guest)
 	groups, err := Of(m)
 	if err != nil {
 		t.Fatal(err)

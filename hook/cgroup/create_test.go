@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
 
 // ownGroup creates a group of the test's own in the hierarchy of version 2.
@@ -168,11 +169,11 @@ func TestOwn(t *testing.T) {
 		if err := os.WriteFile(group+"/cgroup.procs", fmtPID(init), 0); err != nil {
 			t.Fatal(err)
 		}
-		if own, err := Own(open(t, init)); err != nil || own != name {
+		if own, err := Own(testproc.Open(t, init)); err != nil || own != name {
 			t.Errorf("%s: %q, %v; want %q", group, own, err, name)
 		}
 	}
-	if err := CheckOwn(name, open(t, engine)); err != nil {
+	if err := CheckOwn(name, testproc.Open(t, engine)); err != nil {
 		t.Error(err)
 	}
 	for group, good := range map[string]bool{name: true, "/": false, "": false, "/../x": false, "/a/../b": false, "x": false} {
@@ -183,7 +184,7 @@ func TestOwn(t *testing.T) {
 	if err := os.WriteFile(dir+"/init.scope/cgroup.procs", fmtPID(engine), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckOwn(name, open(t, engine)); err == nil {
+	if err := CheckOwn(name, testproc.Open(t, engine)); err == nil {
 		t.Error("a group that holds the engine passed for a container's")
 	}
 	group, err := OpenGroup(name + "/init.scope")

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -27,7 +28,7 @@ func TestReplaceProcess(t *testing.T) {
 	if _, err := bufio.NewReader(output).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
-	init := open(t, child)
+	init := testproc.Open(t, child)
 	c, err := Open(init, false)
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +133,7 @@ func TestMountTableLimit(t *testing.T) {
 	if err := unix.Unmount(base, unix.MNT_DETACH); err != nil {
 		t.Fatal(err)
 	}
-	c, err := Open(open(t, child), false)
+	c, err := Open(testproc.Open(t, child), false)
 	if err == nil || !strings.Contains(err.Error(), "mount tables: longer than") {
 		t.Errorf("%v", err)
 	}

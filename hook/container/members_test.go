@@ -10,14 +10,15 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // TestCheckFirstProcess: a warning explains why all masters count as outside if the named
 // process is not the container's first one.
 func TestCheckFirstProcess(t *testing.T) {
-	init := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS))
-	other := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS)) // in the pid namespace of the tests
+	init := testproc.Open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS))
+	other := testproc.Open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS)) // in the pid namespace of the tests
 	served := func(p *nsenter.Process) []Mount {
 		return []Mount{{Path: "/a", Master: Master{Identity: master.Identity{Kind: master.Outside, PID: p.PID()}}}}
 	}
@@ -54,10 +55,10 @@ func TestCheckFirstProcess(t *testing.T) {
 // TestVisitors: a process that entered the container may wait on its mounts; a process of
 // another container in the same pid namespace has its own mounts.
 func TestVisitors(t *testing.T) {
-	init := open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS))
+	init := testproc.Open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS))
 	target := []string{"nsenter", "--target", strconv.Itoa(init.PID()), "--pid"}
 	enter := func(args ...string) int {
-		parent := open(t, testenv.StartCommand(t, nil, append(slices.Clone(target), args...)...))
+		parent := testproc.Open(t, testenv.StartCommand(t, nil, append(slices.Clone(target), args...)...))
 		var list []int
 		testenv.Eventually(t, "a process in the pid namespace", func() bool {
 			var err error

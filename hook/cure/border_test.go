@@ -13,6 +13,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,7 @@ func orphan(t *testing.T) *owner.Member {
 	if err != nil {
 		t.Fatal(err)
 	}
-	init := open(t, testenv.StartPrepared(t, cmd))
+	init := testproc.Open(t, testenv.StartPrepared(t, cmd))
 	buf := make([]byte, 64)
 	for strings.Count(output.String(), "\n") < 2 {
 		n, err := reader.Read(buf)

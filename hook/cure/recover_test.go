@@ -13,6 +13,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
 
 // TestRecoveryOrder: the recoveries depend on their order (recover.go).
@@ -36,7 +37,7 @@ func TestRecoveryOrder(t *testing.T) {
 // TestUnusableEntries: an entry that cannot be decoded is reported and removed; one that
 // cannot be read stays.
 func TestUnusableEntries(t *testing.T) {
-	init := open(t, testenv.Start(t, nil))
+	init := testproc.Open(t, testenv.Start(t, nil))
 	for suffix, c := range map[string]struct {
 		folder  string
 		recover func(*Session) error
@@ -74,7 +75,7 @@ func TestUnusableEntries(t *testing.T) {
 // pending.
 func TestPendingOperation(t *testing.T) {
 	s := journal.NewStore(t.TempDir())
-	init := open(t, testenv.Start(t, nil))
+	init := testproc.Open(t, testenv.Start(t, nil))
 	if err := journal.Covers.Of(s, init, 50).Save(journal.SavedCovers{}); err != nil {
 		t.Fatal(err)
 	}

@@ -12,12 +12,13 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
 
 // TestUndoReplacementEntries: an entry that cannot be decoded is reported and removed.
 func TestUndoReplacementEntries(t *testing.T) {
 	dir := t.TempDir()
-	init := open(t, testenv.Start(t, nil))
+	init := testproc.Open(t, testenv.Start(t, nil))
 	session := NewSession(&container.Container{Init: init}, journal.NewStore(dir), nil)
 	entry := filepath.Join(dir, "containers", init.Identity()+".replacing")
 	if undone, err := session.undoReplacement(context.Background(), nil); undone || err != nil {
@@ -47,7 +48,7 @@ func TestUndoReplacementEntries(t *testing.T) {
 // keeps the intent.
 func TestReplacePending(t *testing.T) {
 	s := journal.NewStore(t.TempDir())
-	init := open(t, testenv.Start(t, nil))
+	init := testproc.Open(t, testenv.Start(t, nil))
 	intent := journal.Replacements.Of(s, init)
 	if err := intent.Save(journal.Replacement{Places: []mounts.Place{{Namespace: 1, Path: "/a"}}}); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +50,7 @@ func newCovered(t *testing.T) *covered {
 	}
 	base := t.TempDir()
 	c := &covered{
-		init: open(t, testenv.Start(t, &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS})),
+		init: testproc.Open(t, testenv.Start(t, &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS})),
 		dir:  t.TempDir(), path: filepath.Join(base, "a b"),
 	}
 	c.do(t, func() error {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
-	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -161,7 +161,7 @@ func TestLocate(t *testing.T) {
 	child := testenv.StartInNamespaces(t, unix.CLONE_NEWNS)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	places, err := locate(ctx, testenv.Open(t, child, nsenter.Open), watches)
+	places, err := locate(ctx, testproc.Open(t, child), watches)
 	if err != nil {
 		t.Fatal(err)
 	}

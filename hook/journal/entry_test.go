@@ -13,6 +13,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +21,7 @@ import (
 // TestFiles: the names and forms of the entries, which other releases read.
 func TestFiles(t *testing.T) {
 	s := NewStore(t.TempDir())
-	init := open(t, testenv.Start(t, nil))
+	init := testproc.Open(t, testenv.Start(t, nil))
 	place := mounts.Place{Namespace: 1, Path: "/a", Old: 54, New: 55, Parent: 7, Kind: 1 << 18, LeavesPeers: true}
 	m := container.Mount{ID: 50, Path: "/a", Device: 54}
 	_, restart := UnitRestarts.Begin(s, init, UnitRestart{Path: "/a", Device: 54}, 50)
@@ -122,7 +123,7 @@ func loadTests() map[string]loadTest {
 // TestLoad: an entry is loaded completely or not at all. Load removes an entry that cannot
 // be decoded, and keeps one that cannot be read.
 func TestLoad(t *testing.T) {
-	init := open(t, testenv.Start(t, nil))
+	init := testproc.Open(t, testenv.Start(t, nil))
 	for name, c := range loadTests() {
 		t.Run(name, func(t *testing.T) {
 			e := testKind.Of(NewStore(t.TempDir()), init, 3)
@@ -160,7 +161,7 @@ func TestLoad(t *testing.T) {
 // TestSave: an entry replaces a file or link, but not a directory. Its removal removes
 // nothing else.
 func TestSave(t *testing.T) {
-	init := open(t, testenv.Start(t, nil))
+	init := testproc.Open(t, testenv.Start(t, nil))
 	for name, c := range map[string]struct {
 		make          func(path string) error
 		save, removed bool
@@ -206,7 +207,7 @@ func TestSave(t *testing.T) {
 // TestAll: only entries of the kind, and only about the process.
 func TestAll(t *testing.T) {
 	s := NewStore(t.TempDir())
-	init := open(t, testenv.Start(t, nil))
+	init := testproc.Open(t, testenv.Start(t, nil))
 	expect := func(want ...string) {
 		t.Helper()
 		entries, err := testKind.All(s, init)
@@ -255,7 +256,7 @@ func TestAll(t *testing.T) {
 // TestBegin: an intent does not replace another one, which is needed for a recovery.
 func TestBegin(t *testing.T) {
 	s := NewStore(t.TempDir())
-	init := open(t, testenv.Start(t, nil))
+	init := testproc.Open(t, testenv.Start(t, nil))
 	if _, err := testKind.Begin(s, init, word{"first"}, 5); err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +273,7 @@ func TestBegin(t *testing.T) {
 
 // TestLegacy: an intent of the release before is loaded.
 func TestLegacy(t *testing.T) {
-	e := WaiterParkings.Of(NewStore(t.TempDir()), open(t, testenv.Start(t, nil)))
+	e := WaiterParkings.Of(NewStore(t.TempDir()), testproc.Open(t, testenv.Start(t, nil)))
 	for text, want := range map[string]uint64{"62": 62, `{"version":1,"device":63}`: 63, "": 0, "-5": 0, "62x": 0} {
 		if err := writeFile(e.dir, e.name, []byte(text)); err != nil {
 			t.Fatal(err)

@@ -17,11 +17,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
 
 func TestHandover(t *testing.T) {
 	s := NewStore(t.TempDir())
-	criu, otherCRIU := open(t, testenv.Start(t, nil)), open(t, testenv.Start(t, nil))
+	criu, otherCRIU := testproc.Open(t, testenv.Start(t, nil)), testproc.Open(t, testenv.Start(t, nil))
 	if r, err := s.LoadHandover(criu); r != nil || err != nil {
 		t.Errorf("before: %v, %v", r, err)
 	}
@@ -59,7 +60,7 @@ func TestSweep(t *testing.T) {
 	s := NewStore(t.TempDir())
 	s.Sweep() // nothing there
 	alive, dead := testenv.Start(t, nil), testenv.Start(t, nil)
-	living, gone := open(t, alive), open(t, dead)
+	living, gone := testproc.Open(t, alive), testproc.Open(t, dead)
 	keep, drop := &Handover{}, &Handover{}
 	if err := errors.Join(s.SaveHandover(living, keep), s.SaveHandover(gone, drop)); err != nil {
 		t.Fatal(err)

@@ -11,13 +11,14 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container/containertest"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
 // TestConfirmed: a cured mount is confirmed for the next run unless it has changed.
 func TestConfirmed(t *testing.T) {
 	s := NewStore(t.TempDir())
-	init, another := open(t, testenv.Start(t, nil)), open(t, testenv.Start(t, nil))
+	init, another := testproc.Open(t, testenv.Start(t, nil)), testproc.Open(t, testenv.Start(t, nil))
 	before := &container.Snapshot{Mounts: []container.Mount{
 		at("/reexecuted", nil), at("/healthy", nil), at("/unrepaired", nil), at("/before", func(m *container.Mount) { m.Confirmed = true }),
 		at("/restarted", nil), at("/reloaded", nil), at("/preserved", nil),
@@ -99,7 +100,7 @@ func expectConfirmed(t *testing.T, s Store, init *nsenter.Process, want []string
 // TestAddConfirmed: mounts are added to the ledger once, even if it cannot be decoded.
 func TestAddConfirmed(t *testing.T) {
 	s := NewStore(t.TempDir())
-	init := open(t, testenv.Start(t, nil))
+	init := testproc.Open(t, testenv.Start(t, nil))
 	known, early := containertest.SystemdMount(nil), containertest.SystemdMount(func(m *container.Mount) { m.Path = "/early" })
 	if err := s.AddConfirmed(init, nil); err != nil || s.HasEntries(init) {
 		t.Errorf("nothing: %v", err)
@@ -135,7 +136,7 @@ func TestAddConfirmed(t *testing.T) {
 // TestLedgerVersion: a ledger of another version is ignored, with an error.
 func TestLedgerVersion(t *testing.T) {
 	s := NewStore(t.TempDir())
-	init := open(t, testenv.Start(t, nil))
+	init := testproc.Open(t, testenv.Start(t, nil))
 	m := containertest.SystemdMount(nil)
 	if err := s.SetConfirmed(init, plan.Known(&container.Snapshot{Mounts: []container.Mount{m}}, []plan.Decision{{Cure: plan.Reexecuted}})); err != nil {
 		t.Fatal(err)

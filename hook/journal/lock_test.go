@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,7 @@ import (
 // TestLock: only one goroutine at a time has the lock, although each removes the file.
 func TestLock(t *testing.T) {
 	s := NewStore(t.TempDir())
-	p, another := open(t, testenv.Start(t, nil)), open(t, testenv.Start(t, nil))
+	p, another := testproc.Open(t, testenv.Start(t, nil)), testproc.Open(t, testenv.Start(t, nil))
 	var inside, most, count atomic.Int32
 	var work sync.WaitGroup
 	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
@@ -75,7 +76,7 @@ func TestLock(t *testing.T) {
 // TestLockOfProcess: Lock waits for the lock of another process, which ends with it.
 func TestLockOfProcess(t *testing.T) {
 	s := NewStore(t.TempDir())
-	p := open(t, testenv.Start(t, nil))
+	p := testproc.Open(t, testenv.Start(t, nil))
 	path := filepath.Join(s.dir, "locks", p.Identity())
 	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
 
 // program copies cat under another name.
@@ -46,7 +47,7 @@ func TestIdentify(t *testing.T) {
 		"a name that begins the same": {"systemd-x", container, Other},
 	} {
 		path := program(t, test.name)
-		p := open(t, testenv.StartCommand(t, test.attr, path))
+		p := testproc.Open(t, testenv.StartCommand(t, test.attr, path))
 		for _, state := range []string{"", " with its program removed"} {
 			id, err := Identify(p)
 			if err != nil || id.Kind != test.kind || id.PID != p.PID() {
@@ -58,7 +59,7 @@ func TestIdentify(t *testing.T) {
 		}
 	}
 	c := testenv.Start(t, nil)
-	p := open(t, c)
+	p := testproc.Open(t, c)
 	c.End()
 	if id, err := Identify(p); err == nil {
 		t.Errorf("a dead process: %+v", id)
@@ -69,7 +70,7 @@ func TestIdentify(t *testing.T) {
 func TestPipes(t *testing.T) {
 	testenv.RequireRoot(t)
 	c := testenv.Start(t, nil)
-	p := open(t, c)
+	p := testproc.Open(t, c)
 	pipes, err := Pipes(p)
 	if err != nil || len(pipes) != 1 {
 		t.Fatalf("%v, %v", pipes, err)
@@ -89,7 +90,7 @@ func TestPipes(t *testing.T) {
 	defer write.Close()
 	writer := exec.Command("cat")
 	writer.Stdout, writer.ExtraFiles = write, []*os.File{read}
-	w := open(t, testenv.StartPrepared(t, writer))
+	w := testproc.Open(t, testenv.StartPrepared(t, writer))
 	if err := unix.Fstat(int(read.Fd()), &st); err != nil {
 		t.Fatal(err)
 	}

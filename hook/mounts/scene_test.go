@@ -15,6 +15,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -35,7 +36,7 @@ func newHouse(t *testing.T, propagation uintptr) *house {
 		}
 		t.Skipf("skipped: %v", err)
 	}
-	h := &house{process: open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS)), base: t.TempDir()}
+	h := &house{process: testproc.Open(t, testenv.StartInNamespaces(t, unix.CLONE_NEWNS)), base: t.TempDir()}
 	h.do(t, func() error {
 		return errors.Join(unix.Mount("base", h.base, "tmpfs", 0, "size=1m"), unix.Mount("", h.base, "", propagation, ""))
 	})
@@ -50,7 +51,7 @@ func (h *house) neighbour(t *testing.T, propagation uintptr) *house {
 	// os/exec would make the mounts private: the namespace is copied by unshare.
 	c := testenv.StartCommand(t, nil, "nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", h.process.PID()),
 		"unshare", "--mount", "--propagation", "unchanged", "cat")
-	p := open(t, c)
+	p := testproc.Open(t, c)
 	testenv.Eventually(t, "a copied mount namespace", func() bool {
 		here, err := h.process.Namespace("mnt")
 		there, err2 := p.Namespace("mnt")

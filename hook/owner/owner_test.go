@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -31,7 +32,7 @@ func start(t *testing.T, script string, flags uintptr) *nsenter.Process {
 	cmd := exec.Command("sh", "-c", script+"\ncat")
 	cmd.ExtraFiles = []*os.File{host}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags &^ unix.CLONE_NEWNS, Unshareflags: flags & unix.CLONE_NEWNS}
-	return testenv.Open(t, testenv.StartPrepared(t, cmd), nsenter.Open)
+	return testproc.Open(t, testenv.StartPrepared(t, cmd))
 }
 
 const own = unix.CLONE_NEWPID | unix.CLONE_NEWNS
@@ -163,7 +164,7 @@ func TestSignal(t *testing.T) {
 // container.
 func TestAdmitNumber(t *testing.T) {
 	child := testenv.StartInNamespaces(t, unix.CLONE_NEWNS)
-	init := testenv.Open(t, child, nsenter.Open)
+	init := testproc.Open(t, child)
 	child.End()
 	last := []byte(strconv.Itoa(init.PID() - 1))
 	for range 20 {
@@ -175,7 +176,7 @@ func TestAdmitNumber(t *testing.T) {
 			stranger.End()
 			continue
 		}
-		if _, err := Of(init).Admit(testenv.Open(t, stranger, nsenter.Open)); !errors.Is(err, ErrOutside) {
+		if _, err := Of(init).Admit(testproc.Open(t, stranger)); !errors.Is(err, ErrOutside) {
 			t.Errorf("%v", err)
 		}
 		return

@@ -8,13 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
 
 // TestHostileStack: the stack pointer of the process leads nowhere.
 func TestHostileStack(t *testing.T) {
 	testenv.RequireRoot(t)
 	for _, pointer := range []uint64{0, 0x1000, 1 << 46, ^uint64(0) &^ 7, 1 << 63} {
-		p := open(t, testenv.Start(t, nil))
+		p := testproc.Open(t, testenv.Start(t, nil))
 		testenv.Eventually(t, "the process waits in a system call", func() bool {
 			call, err := p.ReadFile("syscall", 1<<10)
 			return err == nil && !strings.HasPrefix(string(call), "running")
@@ -51,7 +52,7 @@ func TestHostileStack(t *testing.T) {
 // TestHostileNoCall: a process that is not in a system call is left alone.
 func TestHostileNoCall(t *testing.T) {
 	testenv.RequireRoot(t)
-	p := open(t, testenv.StartCommand(t, nil, "sh", "-c", "while :; do :; done"))
+	p := testproc.Open(t, testenv.StartCommand(t, nil, "sh", "-c", "while :; do :; done"))
 	testenv.Eventually(t, "the process computes", func() bool {
 		stat, err := p.ReadFile("stat", 1<<12)
 		fields := strings.Fields(string(stat))

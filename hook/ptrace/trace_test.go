@@ -10,11 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
 
 func TestTracerStopsAndReleases(t *testing.T) {
 	testenv.RequireRoot(t)
-	p := open(t, testenv.Start(t, nil))
+	p := testproc.Open(t, testenv.Start(t, nil))
 	testenv.OnThread(func() {
 		tr, err := Seize(t.Context(), p)
 		if err != nil {
@@ -35,7 +36,7 @@ func TestTracerStopsAndReleases(t *testing.T) {
 func TestTracerFollowsSystemCalls(t *testing.T) {
 	testenv.RequireRoot(t)
 	c := testenv.Start(t, nil)
-	p := open(t, c)
+	p := testproc.Open(t, c)
 	testenv.Eventually(t, "cat waits for input", func() bool {
 		text, err := p.ReadFile("syscall", 1<<10)
 		return err == nil && strings.HasPrefix(string(text), "0 ")
@@ -83,7 +84,7 @@ func TestTracerFollowsSystemCalls(t *testing.T) {
 // time is over.
 func TestTracerReleasesRunning(t *testing.T) {
 	testenv.RequireRoot(t)
-	p := open(t, testenv.Start(t, nil))
+	p := testproc.Open(t, testenv.Start(t, nil))
 	testenv.OnThread(func() {
 		tr, err := Seize(t.Context(), p)
 		if err != nil {
@@ -111,7 +112,7 @@ func TestTracerReleasesRunning(t *testing.T) {
 // TestTracerEnds ends the thread that traces: the kernel lets the process go.
 func TestTracerEnds(t *testing.T) {
 	testenv.RequireRoot(t)
-	p := open(t, testenv.Start(t, nil))
+	p := testproc.Open(t, testenv.Start(t, nil))
 	testenv.OnThread(func() {
 		if _, err := Seize(t.Context(), p); err != nil {
 			t.Error(err)
@@ -123,7 +124,7 @@ func TestTracerEnds(t *testing.T) {
 
 func TestTracerRefused(t *testing.T) {
 	testenv.RequireRoot(t)
-	p := open(t, testenv.Start(t, nil))
+	p := testproc.Open(t, testenv.Start(t, nil))
 	testenv.OnThread(func() {
 		first, err := Seize(t.Context(), p)
 		if err != nil {
@@ -142,7 +143,7 @@ func TestTracerRefused(t *testing.T) {
 	testenv.CheckUntraced(t, p.PID())
 
 	gone := testenv.Start(t, nil)
-	process := open(t, gone)
+	process := testproc.Open(t, gone)
 	gone.End()
 	testenv.OnThread(func() {
 		if _, err := Seize(t.Context(), process); !errors.Is(err, unix.ESRCH) {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -67,7 +68,7 @@ func TestNothingBehindBegin(t *testing.T) {
 
 func TestCredentials(t *testing.T) {
 	testenv.RequireRoot(t)
-	full := open(t, testenv.Start(t, nil))
+	full := testproc.Open(t, testenv.Start(t, nil))
 	ours, err := full.Capabilities("CapEff")
 	if err != nil || ours == 0 {
 		t.Fatalf("%#x, %v", ours, err)
@@ -76,7 +77,7 @@ func TestCredentials(t *testing.T) {
 	if err != nil || !bytes.Contains(status, fmt.Appendf(nil, "CapEff:\t%016x\n", ours)) {
 		t.Errorf("capabilities %#x are not those of\n%s%v", ours, status, err)
 	}
-	none := open(t, testenv.Start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}))
+	none := testproc.Open(t, testenv.Start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}))
 	for name, test := range map[string]struct {
 		p    *nsenter.Process
 		want uint64

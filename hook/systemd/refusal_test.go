@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
 
 // TestCheckProgram looks at program files that are not the ones that run.
@@ -38,7 +39,7 @@ func TestCheckProgram(t *testing.T) {
 	if err := write(program, text, 0o755)(); err != nil {
 		t.Fatal(err)
 	}
-	p := open(t, testenv.StartCommand(t, nil, program))
+	p := testproc.Open(t, testenv.StartCommand(t, nil, program))
 	testenv.Eventually(t, "the program runs", func() bool { return checkProgram(p, false) == nil })
 
 	rename := func(from, to string) func() error { return func() error { return os.Rename(from, to) } }
@@ -97,7 +98,7 @@ func TestCheckRoom(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ready := filepath.Join(t.TempDir(), "ready")
 			script := "mount --make-rprivate / && cd /run && " + test.script + " && touch " + ready + " && exec cat"
-			p := open(t, testenv.StartCommand(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}, "sh", "-c", script))
+			p := testproc.Open(t, testenv.StartCommand(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}, "sh", "-c", script))
 			testenv.Eventually(t, "its /run is ready", func() bool { _, err := os.Stat(ready); return err == nil })
 			err := checkRoom(p)
 			if (err == nil) != (test.say == "") || err != nil && !strings.Contains(err.Error(), test.say) {
@@ -110,7 +111,7 @@ func TestCheckRoom(t *testing.T) {
 // TestCanReexecuteTraced: a process that another one traces is left alone.
 func TestCanReexecuteTraced(t *testing.T) {
 	testenv.RequireRoot(t)
-	p := open(t, testenv.Start(t, nil))
+	p := testproc.Open(t, testenv.Start(t, nil))
 	testenv.OnThread(func() {
 		if err := unix.PtraceSeize(p.PID()); err != nil {
 			t.Error(err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +21,7 @@ import (
 func container(t *testing.T) *nsenter.Process {
 	t.Helper()
 	testenv.RequireRoot(t)
-	return open(t, testenv.Start(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS}))
+	return testproc.Open(t, testenv.Start(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS}))
 }
 
 // checkHarmless: it has nothing that the container's own processes have not.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"golang.org/x/sys/unix"
 )
 
@@ -14,7 +15,7 @@ import (
 // ended.
 func TestOpenEnding(t *testing.T) {
 	testenv.RequireRoot(t)
-	bound := open(t, testenv.Start(t, nil))
+	bound := testproc.Open(t, testenv.Start(t, nil))
 	var files []*os.File
 	for range 200 {
 		files = append(files, scratch(t, "held"))

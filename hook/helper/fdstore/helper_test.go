@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -24,7 +25,7 @@ func hold(t *testing.T, lifetime time.Duration, files ...*os.File) (Ref, *testen
 	t.Helper()
 	testenv.RequireRoot(t)
 	bound := testenv.Start(t, nil)
-	ref, err := Start(Request{Bound: open(t, bound), Lifetime: lifetime, Files: files})
+	ref, err := Start(Request{Bound: testproc.Open(t, bound), Lifetime: lifetime, Files: files})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +174,7 @@ func TestEndsWithTheBound(t *testing.T) {
 func TestBoundIsDead(t *testing.T) {
 	testenv.RequireRoot(t)
 	bound := testenv.Start(t, nil)
-	p := open(t, bound)
+	p := testproc.Open(t, bound)
 	bound.End()
 	ref, err := Start(Request{Bound: p, Lifetime: time.Minute})
 	if err != nil {
@@ -227,7 +228,7 @@ func TestStop(t *testing.T) {
 func TestOtherProcess(t *testing.T) {
 	testenv.RequireRoot(t)
 	c := testenv.Start(t, nil)
-	p := open(t, c)
+	p := testproc.Open(t, c)
 	for name, ref := range map[string]Ref{
 		"another": {PID: p.PID(), StartTime: p.StartTime() - 1, Files: 1},
 		"none":    {Files: 1},
@@ -248,7 +249,7 @@ func TestOtherProcess(t *testing.T) {
 // TestModel moves the holder to the groups of another process.
 func TestModel(t *testing.T) {
 	testenv.RequireRoot(t)
-	bound := open(t, testenv.Start(t, nil))
+	bound := testproc.Open(t, testenv.Start(t, nil))
 	ref, err := Start(Request{Bound: bound, Model: bound, Lifetime: time.Minute})
 	if err != nil && !errors.Is(err, ErrNotMoved) {
 		t.Fatal(err)
@@ -292,7 +293,7 @@ func TestManyFiles(t *testing.T) {
 // that is goes on.
 func TestUnrecorded(t *testing.T) {
 	testenv.RequireRoot(t)
-	bound := open(t, testenv.Start(t, nil))
+	bound := testproc.Open(t, testenv.Start(t, nil))
 	r, recorded, err := StartUncommitted(Request{Bound: bound, Lifetime: time.Minute, Files: []*os.File{scratch(t, "held")}})
 	if err != nil {
 		t.Fatal(err)

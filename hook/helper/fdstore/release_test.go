@@ -11,6 +11,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
 
 // trigger makes an autofs mount that is attached nowhere, and returns its root and
@@ -67,7 +68,7 @@ func TestRelease(t *testing.T) {
 			first, firstPipe := trigger(t)
 			second, secondPipe := trigger(t)
 			bound := testenv.Start(t, nil)
-			ref, err := Start(Request{Bound: open(t, bound), Lifetime: time.Minute, Files: []*os.File{first, second}, Release: 1})
+			ref, err := Start(Request{Bound: testproc.Open(t, bound), Lifetime: time.Minute, Files: []*os.File{first, second}, Release: 1})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
-	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
 
 func TestMain(m *testing.M) {
@@ -61,7 +61,7 @@ func start(t *testing.T) restore {
 	}
 	defer own.Close()
 	r := restore{criu: testenv.Start(t, nil), init: testenv.Start(t, nil), dir: dir}
-	criu, init := testenv.Open(t, r.criu, nsenter.Open), testenv.Open(t, r.init, nsenter.Open)
+	criu, init := testproc.Open(t, r.criu), testproc.Open(t, r.init)
 	if err := Start(criu, init, nil, own, []string{"a", "a/b"}); err != nil {
 		t.Fatal(err)
 	}
