@@ -11,25 +11,34 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-func TestTracerStopsAndReleases(t *testing.T) {
-	testenv.RequireRoot(t)
-	p := testproc.Open(t, testenv.Start(t, nil))
+// traced calls f on a thread that traces p, and releases p.
+func traced(t *testing.T, p *nsenter.Process, f func(*Tracer)) {
+	t.Helper()
 	testenv.OnThread(func() {
 		tr, err := Seize(t.Context(), p)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		if state := testenv.StatusField(t, p.PID(), "State"); state[0] != 't' {
-			t.Errorf("state %q, want a stop by its tracer", state)
-		}
+		f(tr)
 		if err := tr.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})
 	testenv.CheckUntraced(t, p.PID())
+}
+
+func TestTracerStopsAndReleases(t *testing.T) {
+	testenv.RequireRoot(t)
+	p := testproc.Open(t, testenv.Start(t, nil))
+	traced(t, p, func(*Tracer) {
+		if state := testenv.StatusField(t, p.PID(), "State"); state[0] != 't' {
+			t.Errorf("state %q, want a stop by its tracer", state)
+		}
+	})
 }
 
 // TestTracerFollowsSystemCalls looks at a write that cat makes.
@@ -41,14 +50,9 @@ func TestTracerFollowsSystemCalls(t *testing.T) {
 		text, err := p.ReadFile("syscall", 1<<10)
 		return err == nil && strings.HasPrefix(string(text), "0 ")
 	})
-	testenv.OnThread(func() {
+	traced(t, p, func(tr *Tracer) {
 		ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 		defer cancel()
-		tr, err := Seize(ctx, p)
-		if err != nil {
-			t.Error(err)
-			return
-		}
 		if _, _, entered := tr.Entry(); entered {
 			t.Error("the first stop is taken for the entry of a system call")
 		}
@@ -73,11 +77,7 @@ func TestTracerFollowsSystemCalls(t *testing.T) {
 				t.Errorf("write with arguments %v, want file 1 and 12 bytes", args)
 			}
 		}
-		if err := tr.Release(t.Context()); err != nil {
-			t.Error(err)
-		}
 	})
-	testenv.CheckUntraced(t, p.PID())
 }
 
 // TestTracerReleasesRunning detaches from a process that is not stopped, after the
@@ -85,15 +85,11 @@ func TestTracerFollowsSystemCalls(t *testing.T) {
 func TestTracerReleasesRunning(t *testing.T) {
 	testenv.RequireRoot(t)
 	p := testproc.Open(t, testenv.Start(t, nil))
-	testenv.OnThread(func() {
-		tr, err := Seize(t.Context(), p)
-		if err != nil {
-			t.Error(err)
-			return
-		}
+	traced(t, p, func(tr *Tracer) {
 		cause := errors.New("out of time")
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, cause)
 		defer cancel()
+		var err error
 		for err == nil {
 			if err = tr.ToSystemCall(0); err == nil {
 				_, err = tr.Wait(ctx)
@@ -102,11 +98,7 @@ func TestTracerReleasesRunning(t *testing.T) {
 		if !errors.Is(err, cause) {
 			t.Errorf("error %v, want %v", err, cause)
 		}
-		if err := tr.Release(t.Context()); err != nil {
-			t.Error(err)
-		}
 	})
-	testenv.CheckUntraced(t, p.PID())
 }
 
 // TestTracerEnds ends the thread that traces: the kernel lets the process go.
@@ -125,22 +117,13 @@ func TestTracerEnds(t *testing.T) {
 func TestTracerRefused(t *testing.T) {
 	testenv.RequireRoot(t)
 	p := testproc.Open(t, testenv.Start(t, nil))
-	testenv.OnThread(func() {
-		first, err := Seize(t.Context(), p)
-		if err != nil {
-			t.Error(err)
-			return
-		}
+	traced(t, p, func(*Tracer) {
 		testenv.OnThread(func() {
 			if _, err := Seize(t.Context(), p); !errors.Is(err, unix.EPERM) {
 				t.Errorf("a second tracer: %v, want %v", err, unix.EPERM)
 			}
 		})
-		if err := first.Release(t.Context()); err != nil {
-			t.Error(err)
-		}
 	})
-	testenv.CheckUntraced(t, p.PID())
 
 	gone := testenv.Start(t, nil)
 	process := testproc.Open(t, gone)
