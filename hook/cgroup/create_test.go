@@ -18,33 +18,8 @@ import (
 // ownGroup creates a group of the test's own in the hierarchy of version 2.
 func ownGroup(t *testing.T) (dir string, own *os.File) {
 	t.Helper()
-	testenv.RequireRoot(t)
-	mount := t.TempDir()
-	if err := unix.Mount("cgroup2", mount, "cgroup2", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp(mount, "autofs-restore-hook-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		var dirs []string
-		_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return err
-		})
-		for _, d := range slices.Backward(dirs) {
-			if err := unix.Rmdir(d); err != nil {
-				t.Errorf("%s: %v", d, err)
-			}
-		}
-		if err := unix.Unmount(mount, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	own, err = os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	dir = testenv.Cgroup(t)
+	own, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

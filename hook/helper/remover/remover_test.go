@@ -1,8 +1,6 @@
 package remover
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -33,25 +31,7 @@ type restore struct {
 // start starts a remover of a/b, but not of the group c in it.
 func start(t *testing.T) restore {
 	t.Helper()
-	testenv.RequireRoot(t)
-	mount := t.TempDir()
-	if err := unix.Mount("cgroup2", mount, "cgroup2", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp(mount, "autofs-restore-hook-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		for _, rel := range []string{"a/b/c", "a/b", "a", ""} {
-			if err := unix.Rmdir(filepath.Join(dir, rel)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				t.Error(err)
-			}
-		}
-		if err := unix.Unmount(mount, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := testenv.Cgroup(t)
 	if err := os.MkdirAll(dir+"/a/b", 0o755); err != nil {
 		t.Fatal(err)
 	}
