@@ -68,7 +68,7 @@ func spread(accesses []lab.Access, count int) []lab.Access {
 // (LIMITS_AUTOMOUNTS). CRIU does not restore 300 in this laboratory.
 func TestMemory(t *testing.T) {
 	requireHook(t)
-	count := fromEnvironment(t, "LIMITS_AUTOMOUNTS", 120)
+	count := lab.IntFromEnvironment(t, "LIMITS_AUTOMOUNTS", 1, 120)
 	const bound = 16 << 10 // KiB
 	s, accesses := takeMany(t, count)
 	for _, stage := range []string{"pre-restore", "pre-resume", "post-resume"} {

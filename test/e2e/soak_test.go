@@ -5,27 +5,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
-
-// fromEnvironment reads a number from the environment.
-func fromEnvironment(t *testing.T, name string, otherwise int) int {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("%s=%q: want a positive number", name, text)
-	}
-	return n
-}
 
 // soakCure is a way to repair.
 type soakCure struct {
@@ -50,7 +35,7 @@ var soakCures = []soakCure{
 // after.
 func TestSoak(t *testing.T) {
 	requireHook(t)
-	cycles := fromEnvironment(t, "SOAK_CYCLES", len(soakCures))
+	cycles := lab.IntFromEnvironment(t, "SOAK_CYCLES", 1, len(soakCures))
 	free := lab.FreeNumber(t)
 	c := lab.Start(t, lab.Options{})
 	c.Populate(t)
@@ -191,7 +176,7 @@ func countAll(t *testing.T, c *lab.Container, r *lab.Restored) counts {
 // Without SOAK_SECONDS it kills at random calls, which can be.
 func TestSoakKills(t *testing.T) {
 	requireHook(t)
-	limit := time.Duration(fromEnvironment(t, "SOAK_SECONDS", 8)) * time.Second
+	limit := time.Duration(lab.IntFromEnvironment(t, "SOAK_SECONDS", 1, 8)) * time.Second
 	timed := os.Getenv("SOAK_SECONDS") != ""
 	private, seed := checkpoint(t), uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
