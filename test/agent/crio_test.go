@@ -54,7 +54,7 @@ func TestCRIO(t *testing.T) {
 		c.checkIdentical(t)
 		c.CheckAnswers(t, lab.Accesses)
 		m := p.counted(t, 1)
-		if m.sum("restores_total", "by=agent,outcome=repaired") != 1 || m.sum("mounts_total", "outcome=reexecuted") != c.mounts.systemd ||
+		if m.Sum("restores_total", "by=agent,outcome=repaired") != 1 || m.Sum("mounts_total", "outcome=reexecuted") != c.mounts.systemd ||
 			m["missed_restores_total"] != 0 || m["engine_connected"] != 1 || m["reaction_seconds"] != 1 {
 			t.Errorf("%v", m)
 		}
@@ -71,7 +71,7 @@ func TestCRIO(t *testing.T) {
 		p.start(t)
 		p.ready(t)
 		m := p.counted(t, 1)
-		if m.sum("restores_total", "by=agent,outcome=repaired") != 1 || m["missed_restores_total"] != 1 {
+		if m.Sum("restores_total", "by=agent,outcome=repaired") != 1 || m["missed_restores_total"] != 1 {
 			t.Errorf("%v", m)
 		}
 		c.CheckAnswers(t, lab.Accesses)
@@ -88,7 +88,7 @@ func TestCRIO(t *testing.T) {
 		before := p.metrics(t)
 		c.restoreAs(t, s)
 		s.Listen(t)
-		m := p.counted(t, before.sum("restores_total", "")+1)
+		m := p.counted(t, before.Sum("restores_total", "")+1)
 		if m["missed_restores_total"] != before["missed_restores_total"]+1 || m["engine_reconnects_total"] != 1 {
 			t.Errorf("%v", m)
 		}
@@ -107,7 +107,7 @@ func TestCRIOActionScript(t *testing.T) {
 	lab.InstallActionScript(t, lab.Hook())
 	c.restoreAs(t, s)
 	m := p.counted(t, 1)
-	if m.sum("restores_total", "by=action-script,outcome=repaired") != 1 || m.sum("mounts_total", "outcome=preserved") != c.mounts.systemd {
+	if m.Sum("restores_total", "by=action-script,outcome=repaired") != 1 || m.Sum("mounts_total", "outcome=preserved") != c.mounts.systemd {
 		t.Errorf("%v", m)
 	}
 	c.checkIdentical(t)

@@ -50,7 +50,7 @@ func TestInstall(t *testing.T) {
 	c := checkpointed(t, d)
 	c.restore(t)
 	s := p.counted(t, 1)
-	if s.sum("restores_total", "by=action-script,outcome=repaired") != 1 || s["reaction_seconds"] != 0 {
+	if s.Sum("restores_total", "by=action-script,outcome=repaired") != 1 || s["reaction_seconds"] != 0 {
 		t.Errorf("%v", s)
 	}
 	c.CheckAnswers(t, lab.Accesses)

@@ -32,7 +32,7 @@ func checkIdle(t *testing.T, p *pod) {
 			t.Errorf("%s is %v", name, s[name])
 		}
 	}
-	if got := s.sum("restores_total", ""); got != 0 {
+	if got := s.Sum("restores_total", ""); got != 0 {
 		t.Errorf("%v restores are counted: %v", got, s)
 	}
 }

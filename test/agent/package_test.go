@@ -57,7 +57,7 @@ func TestPackageStays(t *testing.T) {
 	same("while the agent runs")
 	c := checkpointed(t, d)
 	c.restore(t)
-	if s := p.counted(t, 1); s.sum("restores_total", "by=action-script,outcome=repaired") != 1 {
+	if s := p.counted(t, 1); s.Sum("restores_total", "by=action-script,outcome=repaired") != 1 {
 		t.Errorf("%v", s)
 	}
 	c.CheckAnswers(t, lab.Accesses)

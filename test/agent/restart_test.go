@@ -69,7 +69,7 @@ func restartAgent(t *testing.T, p *pod, c *container) {
 	p.start(t)
 	p.ready(t)
 	s := p.counted(t, 1)
-	if s["missed_restores_total"] != 1 || s.sum("restores_total", "by=agent,outcome=repaired") != 1 {
+	if s["missed_restores_total"] != 1 || s.Sum("restores_total", "by=agent,outcome=repaired") != 1 {
 		t.Errorf("%v", s)
 	}
 	c.CheckAnswers(t, lab.Accesses)
@@ -90,7 +90,7 @@ func restartAgentActionScript(t *testing.T, p *pod, c *container) {
 	p.start(t)
 	p.ready(t)
 	s := p.counted(t, 1)
-	if s["missed_restores_total"] != 0 || s.sum("restores_total", "by=action-script,outcome=repaired") != 1 {
+	if s["missed_restores_total"] != 0 || s.Sum("restores_total", "by=action-script,outcome=repaired") != 1 {
 		t.Errorf("%v", s)
 	}
 	c.end(t)
@@ -107,7 +107,7 @@ func killAgentAtWork(t *testing.T, p *pod, c *container) {
 	p.ready(t)
 	c.waitRepaired(t)
 	c.CheckAnswers(t, lab.Accesses)
-	if s := p.metrics(t); s.sum("restores_total", "") > 1 || s["failed_runs_total"] != 0 {
+	if s := p.metrics(t); s.Sum("restores_total", "") > 1 || s["failed_runs_total"] != 0 {
 		t.Errorf("%v", s)
 	}
 	c.end(t)

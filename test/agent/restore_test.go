@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/metrics"
 )
 
 // How soon after the start event a container must be repaired: the agent waits
@@ -36,16 +37,16 @@ func checkpointed(t *testing.T, d *daemon) *container {
 
 // counted waits for the agent to have counted so many restores in all, and
 // returns its metrics.
-func (p *pod) counted(t *testing.T, restores float64) samples {
+func (p *pod) counted(t *testing.T, restores float64) metrics.Samples {
 	t.Helper()
-	var s samples
+	var s metrics.Samples
 	eventually(t, 30*time.Second, "the restores are counted", func() bool {
 		s = p.metrics(t)
-		return s.sum("restores_total", "") >= restores
+		return s.Sum("restores_total", "") >= restores
 	})
 	time.Sleep(200 * time.Millisecond) // for one too many
-	if s = p.metrics(t); s.sum("restores_total", "") != restores {
-		t.Errorf("%v restores are counted, want %v: %v", s.sum("restores_total", ""), restores, s)
+	if s = p.metrics(t); s.Sum("restores_total", "") != restores {
+		t.Errorf("%v restores are counted, want %v: %v", s.Sum("restores_total", ""), restores, s)
 	}
 	return s
 }
@@ -94,14 +95,14 @@ func TestRepair(t *testing.T) {
 			for name, want := range map[string]float64{
 				"restores_total": 1, "reaction_seconds": 1, "repair_duration_seconds": 1, "mounts_total": c.mounts.all(),
 			} {
-				if got := s.sum(name, "") - before.sum(name, ""); got != want {
+				if got := s.Sum(name, "") - before.Sum(name, ""); got != want {
 					t.Errorf("%s grew by %v, want %v", name, got, want)
 				}
 			}
-			if got := s.sum("mounts_total", "outcome="+test.cure) - before.sum("mounts_total", "outcome="+test.cure); got != c.mounts.systemd {
+			if got := s.Sum("mounts_total", "outcome="+test.cure) - before.Sum("mounts_total", "outcome="+test.cure); got != c.mounts.systemd {
 				t.Errorf("%v mounts are counted as %s, want %v: %v", got, test.cure, c.mounts.systemd, s)
 			}
-			if got := s.sum("restores_total", "by=agent,outcome=repaired"); got != float64(i+1) {
+			if got := s.Sum("restores_total", "by=agent,outcome=repaired"); got != float64(i+1) {
 				t.Errorf("%v restores repaired by the agent, want %d", got, i+1)
 			}
 		})
@@ -142,7 +143,7 @@ func TestActionScript(t *testing.T) {
 	lab.InstallActionScript(t, lab.Hook())
 	c.restore(t)
 	s := p.counted(t, 1)
-	for name, want := range map[string]float64{
+	s.Expect(t, map[string]float64{
 		"restores_total{by=action-script,outcome=repaired}": 1,
 		"mounts_total{master=systemd,outcome=preserved}":    c.mounts.systemd,
 		"mounts_total{master=automount,outcome=reloaded}":   c.mounts.direct,
@@ -151,11 +152,7 @@ func TestActionScript(t *testing.T) {
 		"reaction_seconds":   0,
 		"repairs_queued":     0,
 		"waiters_left_total": 0,
-	} {
-		if s[name] != want {
-			t.Errorf("%s is %v, want %v", name, s[name], want)
-		}
-	}
+	})
 	if age := time.Since(time.Unix(0, int64(s["last_success_timestamp_seconds"]*1e9))); age < 0 || age > time.Minute {
 		t.Errorf("the last success was %s ago", age)
 	}
@@ -189,7 +186,7 @@ func TestAtOnce(t *testing.T) {
 	}
 	group.Wait()
 	s := p.counted(t, float64(len(containers)))
-	if got := s.sum("restores_total", "by=agent,outcome=repaired"); got != float64(len(containers)) || s["reaction_seconds"] != got {
+	if got := s.Sum("restores_total", "by=agent,outcome=repaired"); got != float64(len(containers)) || s["reaction_seconds"] != got {
 		t.Errorf("%v", s)
 	}
 	want := 0.0
@@ -197,7 +194,7 @@ func TestAtOnce(t *testing.T) {
 		c.CheckAnswers(t, lab.Accesses)
 		want += c.mounts.all()
 	}
-	if got := s.sum("mounts_total", ""); got != want {
+	if got := s.Sum("mounts_total", ""); got != want {
 		t.Errorf("%v mounts are counted, want %v: %v", got, want, s)
 	}
 }
@@ -227,14 +224,14 @@ func TestUnrepaired(t *testing.T) {
 		t.Errorf("event: %+v", e)
 	}
 	t.Log(e.Message)
-	if s := p.metrics(t); s["last_success_timestamp_seconds"] != 0 || s.sum("restores_total", "") != 0 {
+	if s := p.metrics(t); s["last_success_timestamp_seconds"] != 0 || s.Sum("restores_total", "") != 0 {
 		t.Errorf("it counts already: %v", s)
 	}
 	if err := syscall.Kill(c.PID, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	s := p.counted(t, 1)
-	if s.sum("mounts_total", "outcome=unrepaired") != 0 || s.sum("mounts_total", "outcome=reexecuted") != c.mounts.systemd {
+	if s.Sum("mounts_total", "outcome=unrepaired") != 0 || s.Sum("mounts_total", "outcome=reexecuted") != c.mounts.systemd {
 		t.Errorf("not all was repaired: %v", s)
 	}
 	c.CheckAnswers(t, lab.Accesses)

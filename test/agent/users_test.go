@@ -35,8 +35,8 @@ func TestOtherUsers(t *testing.T) {
 	p.start(t)
 	p.ready(t)
 	s := p.counted(t, 1)
-	if s.sum("restores_total", "by=agent,outcome=repaired") != 1 || s["missed_restores_total"] != 1 ||
-		s.sum("mounts_total", "outcome=unrepaired") != 0 {
+	if s.Sum("restores_total", "by=agent,outcome=repaired") != 1 || s["missed_restores_total"] != 1 ||
+		s.Sum("mounts_total", "outcome=unrepaired") != 0 {
 		t.Errorf("%v", s)
 	}
 	c.checkIdentical(t)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/install"
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
+	"github.com/autofs-restore-hook/autofs-restore-hook/test/metrics"
 )
 
 // hookSpec has the program as a hook of every container, as it installs itself.
@@ -53,21 +54,17 @@ func baseSpec(path string) string { return fmt.Sprintf("base_runtime_spec = %q",
 // the watcher, and counts it.
 func TestHookFirst(t *testing.T) {
 	lab.RequireNode(t)
-	c, _ := lab.Prepare(t, lab.Options{})
-	r := serve(t)
-	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
-	k := startContainerd(t, r, hookSpec(t))
-	p := start(t, k, c, k.pull(t, r.host+"/base:1"), false)
+	p := startBase(t, hookSpec(t), false)
 	p.checkpoint(t)
 	listen := startAgent(t)
 	for i := range 5 {
 		p.restore(t)
 		eventually(t, 15*time.Second, "the restore is counted", func() bool {
-			m := metrics(t, listen)
-			if n := m[`autofs_restore_restores_total{by="agent",outcome="repaired"}`] + m[`autofs_restore_restores_total{by="agent",outcome="nothing-to-do"}`]; n > 0 {
+			m := metrics.Get(t, listen)
+			if n := m["restores_total{by=agent,outcome=repaired}"] + m["restores_total{by=agent,outcome=nothing-to-do}"]; n > 0 {
 				t.Fatalf("restore %d: the agent has repaired, too", i+1)
 			}
-			return m[`autofs_restore_restores_total{by="oci-hook",outcome="repaired"}`] == float64(i+1)
+			return m["restores_total{by=oci-hook,outcome=repaired}"] == float64(i+1)
 		})
 		p.remove(t)
 	}

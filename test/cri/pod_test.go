@@ -104,6 +104,17 @@ func start(t *testing.T, k *kubelet, c *lab.Container, image string, privileged 
 	return p
 }
 
+// startBase starts a pod whose container is of the base image, in a containerd of its own.
+// handler is a line of the runtime handler's configuration, or empty.
+func startBase(t *testing.T, handler string, privileged bool) *pod {
+	t.Helper()
+	c, _ := lab.Prepare(t, lab.Options{})
+	r := serve(t)
+	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
+	k := startContainerd(t, r, handler)
+	return start(t, k, c, k.pull(t, r.host+"/base:1"), privileged)
+}
+
 // hasOwnGroups reports whether the container has a cgroup namespace.
 func (p *pod) hasOwnGroups(t *testing.T) bool {
 	t.Helper()

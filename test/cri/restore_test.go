@@ -107,11 +107,7 @@ func (s scene) run(t *testing.T) {
 // TestHangs shows that accesses hang without a repair.
 func TestHangs(t *testing.T) {
 	lab.RequireNode(t)
-	c, _ := lab.Prepare(t, lab.Options{})
-	r := serve(t)
-	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
-	k := startContainerd(t, r, "")
-	p := start(t, k, c, k.pull(t, r.host+"/base:1"), false)
+	p := startBase(t, "", false)
 	p.checkpoint(t)
 	groupsOnly(t, p)
 	p.restore(t)
@@ -128,11 +124,7 @@ func TestHangs(t *testing.T) {
 // exist, and the program creates none outside of the restored container's own.
 func TestPrivilegedFails(t *testing.T) {
 	lab.RequireNode(t)
-	c, _ := lab.Prepare(t, lab.Options{})
-	r := serve(t)
-	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
-	k := startContainerd(t, r, "")
-	p := start(t, k, c, k.pull(t, r.host+"/base:1"), true)
+	p := startBase(t, "", true)
 	p.checkpoint(t)
 	lab.InstallActionScript(t, lab.Hook())
 	err := p.create(t, p.archive)
