@@ -19,7 +19,7 @@ const noopRounds = 60
 // BenchmarkNoop measures the calls at which there is nothing to do.
 func BenchmarkNoop(b *testing.B) {
 	lab.RequireNode(b)
-	empty, script, called := tool(b, "bench-empty"), installedScript(b), actionScript(b)
+	empty, script, called := tool(b, "bench-empty"), lab.CRIUScript(b), actionScript(b)
 	fmt.Print("\n" + machine() + "\nCalls with nothing to do: microseconds, medians; system calls with those of children.\n\n")
 
 	foreign := "CRTOOLS_SCRIPT_ACTION=network-unlock"
@@ -79,18 +79,6 @@ func withoutAutomounts(b testing.TB) (restored *lab.Restored, stage func(name st
 			"CRTOOLS_IMAGE_DIR=" + checkpoint.Images,
 		}
 	}
-}
-
-// installedScript returns the unchanged script of the package criu.
-func installedScript(b testing.TB) string {
-	b.Helper()
-	for _, path := range scriptPlaces() {
-		if _, err := os.Stat(path); err == nil {
-			return path
-		}
-	}
-	b.Fatal("the package criu has no systemd-autofs-restart.sh")
-	return ""
 }
 
 // printRace prints one table; ratios are to the first contestant, and to the

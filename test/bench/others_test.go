@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,7 +19,7 @@ import (
 func (r *row) withScript(b *testing.B, checkpoint *lab.Checkpoint, limit time.Duration) time.Duration {
 	restored := r.restorePlain(b, checkpoint)
 	defer end(b, restored)
-	cmd := exec.Command(criuScript(b, r.size))
+	cmd := exec.Command(lab.CRIUScriptFor(b, units(r.size)))
 	cmd.Env = append(os.Environ(), "CRTOOLS_SCRIPT_ACTION=post-resume", fmt.Sprintf("CRTOOLS_INIT_PID=%d", restored.PID))
 	took, output := run(b, cmd, limit)
 	if done := strings.Count(output, " restarted"); done < r.size {
@@ -77,37 +75,4 @@ func run(b *testing.B, cmd *exec.Cmd, limit time.Duration) (time.Duration, strin
 		b.Fatal(err)
 	}
 	return took, string(text)
-}
-
-var unitList = regexp.MustCompile(`(?m)^AUTOFS_SERVICES=.*$`)
-
-// scriptPlaces returns the paths where packages install CRIU's script.
-func scriptPlaces() []string {
-	return []string{"/usr/libexec/criu/scripts/systemd-autofs-restart.sh", "/usr/lib/criu/scripts/systemd-autofs-restart.sh"}
-}
-
-// criuScript copies the script of the installed package, with the laboratory's units
-// instead of the script's.
-func criuScript(b *testing.B, size int) string {
-	b.Helper()
-	for _, place := range scriptPlaces() {
-		text, err := os.ReadFile(place)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			b.Fatal(err)
-		}
-		if !unitList.Match(text) {
-			b.Fatalf("%s: the script has another form", place)
-		}
-		text = unitList.ReplaceAll(text, []byte(`AUTOFS_SERVICES="`+strings.Join(units(size), " ")+`"`))
-		path := filepath.Join(lab.Scratch(b, "criu-script"), fmt.Sprint(size))
-		if err := os.WriteFile(path, text, 0o755); err != nil {
-			b.Fatal(err)
-		}
-		return path
-	}
-	b.Fatal("the package criu has no systemd-autofs-restart.sh")
-	return ""
 }
