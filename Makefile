@@ -148,7 +148,7 @@ lint: ## gofmt, go vet, and golangci-lint where it is installed
 	go vet -C test/rules ./...
 	go vet -C packaging ./...
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/$(PROGRAM)
-	@if command -v golangci-lint >/dev/null; then golangci-lint run --allow-parallel-runners ./... && for module in test packaging; do (cd $$module && golangci-lint run --allow-parallel-runners --config ../.golangci.yml ./...); done; \
+	@if command -v golangci-lint >/dev/null; then golangci-lint run --allow-parallel-runners ./... && for module in test test/rules packaging; do (cd $$module && golangci-lint run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done; \
 	else echo "golangci-lint is not installed: only gofmt and go vet ran"; fi
 	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter test/vm/build test/vm/run test/vm/guest manifests/kubernetes/image/build .ci/run packaging/build packaging/version packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/rpm/{posttrans,preun,postun,rpmlint}; \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
