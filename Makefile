@@ -21,7 +21,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-cri test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size accept-size check-packages dist release check-release clean
+.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-apiserver test-cri test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size accept-size check-packages dist release check-release clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,6 +99,10 @@ test-cri: build agent ## Tests of restores through containerd's CRI, on Debian s
 	@test/node/build node-sid >/dev/null
 	NODE_SUITE=sid go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '$(RUN)' ./cri/...
 
+test-apiserver: ## Apply the manifests to a real API server, built from its module (the first time 11 minutes of processor time)
+	@CGO_ENABLED=0 go build -C test/apiserver -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/apiserver/ tool
+	go test -C test/apiserver -count=1 -v -run '$(RUN)' .
+
 test-agent-soak: image lab ## 200 restores in a row through containerd (root, 4 minutes)
 	SOAK=$${SOAK:-200} go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '^TestSoak$$' ./agent/...
 
@@ -146,9 +150,10 @@ lint: ## gofmt, go vet, and golangci-lint where it is installed
 	go vet ./...
 	go vet -C test ./...
 	go vet -C test/rules ./...
+	go vet -C test/apiserver ./...
 	go vet -C packaging ./...
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/$(PROGRAM)
-	@if command -v golangci-lint >/dev/null; then golangci-lint run --allow-parallel-runners ./... && for module in test test/rules packaging; do (cd $$module && golangci-lint run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done; \
+	@if command -v golangci-lint >/dev/null; then golangci-lint run --allow-parallel-runners ./... && for module in test test/rules test/apiserver packaging; do (cd $$module && golangci-lint run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done; \
 	else echo "golangci-lint is not installed: only gofmt and go vet ran"; fi
 	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter test/vm/build test/vm/run test/vm/guest manifests/kubernetes/image/build .ci/run packaging/build packaging/version packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/rpm/{posttrans,preun,postun,rpmlint}; \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi

@@ -1,9 +1,9 @@
 // Package kube posts Kubernetes Events.
 //
 // One POST of one small object is all that the agent asks of the API server, so
-// this is net/http and not client-go with its hundreds of packages; test/agent
-// decodes the object strictly with Kubernetes' own type. It needs the verb
-// "create" on events and nothing else.
+// this is net/http and not client-go with its hundreds of packages; test/apiserver
+// posts it to a real API server. It needs the verb "create" on events and nothing
+// else.
 package kube
 
 import (
