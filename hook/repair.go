@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"sync"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
@@ -63,8 +64,9 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) err
 	if criu != nil {
 		defer criu.Close()
 	}
-	if handover != nil {
-		r.protect(init)
+	protect := sync.OnceFunc(func() { r.protect(init) })
+	if handover != nil && !handover.Quiet() {
+		protect()
 	}
 	lock, err := r.journal().Lock(ctx, init)
 	if err != nil {
@@ -83,11 +85,12 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) err
 		return err
 	}
 	defer c.Close()
+	c.Protect = protect
 	if handover == nil {
 		if !c.HasAutofs() && !r.journal().HasEntries(init) {
 			return nil
 		}
-		r.protect(init)
+		protect()
 		r.journal().Sweep() // Reserve has swept if there is a handover
 	}
 	return r.repairContainer(ctx, e, c, criu, handover, rep)
@@ -110,9 +113,13 @@ func (r Runner) repairContainer(ctx context.Context, e Event, c *container.Conta
 	if err != nil {
 		return err
 	}
-	repair := session.NewRepair(snapshot, plan.New(snapshot), e.KillWaiters)
+	decisions, asleep := plan.New(snapshot), c.Asleep(snapshot, known.Awake)
+	if len(asleep) > 0 || plan.CallsSystemd(decisions) {
+		c.Protect() // not later: a re-execution is like an interrupted run
+	}
+	repair := session.NewRepair(snapshot, decisions, e.KillWaiters)
 	repair.Apply(ctx)
-	if err := c.WakeSystemd(ctx, snapshot); err != nil {
+	if err := c.Wake(ctx, asleep); err != nil {
 		r.Warn(err)
 	}
 	rep.Describe(snapshot, repair.Plan)

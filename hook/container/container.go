@@ -40,6 +40,9 @@ type Container struct {
 	own map[RootKey]bool
 	// Members are the pids of the container's processes.
 	Members []int
+	// Protect, if not nil, is called before a process of this program is in the
+	// container's pid namespace. It may re-execute the program.
+	Protect func()
 }
 
 // Space is one of the container's mount namespaces.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -20,20 +21,45 @@ func NameUnits(list []Mount) {
 	}
 }
 
-// WakeSystemd pings every restored systemd that serves a mount. A systemd that was
-// checkpointed while its rate limit for mount events was in effect (src/core/mount.c)
-// is not woken by the timer of that limit after the restore, and would process no mount
-// event until its next wakeup. The error joins those of all systemds.
-func (c *Container) WakeSystemd(ctx context.Context, snapshot *Snapshot) error {
+// DelayTimers corrects the timers of each systemd that serves a mount, while all processes
+// are stopped, and returns the identifiers of those that need no call after the resume:
+// see [systemd.DelayTimers].
+func (c *Container) DelayTimers(list []Mount) (awake []string, err error) {
 	var errs []error
 	seen := map[int]bool{}
-	for i := range snapshot.Mounts {
-		m := &snapshot.Mounts[i].Master
-		if m.Kind != master.Systemd || seen[m.PID] || !snapshot.Restore && !m.Restored {
+	for i := range list {
+		m := &list[i].Master
+		if m.Kind != master.Systemd || seen[m.PID] {
 			continue
 		}
 		seen[m.PID] = true
-		manager, err := c.Manager(ctx, m.PID)
+		call, err := systemd.DelayTimers(c.Masters[m.PID].Process)
+		errs = append(errs, err)
+		if !call {
+			awake = append(awake, m.Identifier())
+		}
+	}
+	return awake, errors.Join(errs...)
+}
+
+// Asleep returns the pids of the restored systemds that serve a mount and must be called:
+// their timers may have expired without effect. awake are the identifiers of others.
+func (c *Container) Asleep(snapshot *Snapshot, awake []string) []int {
+	var pids []int
+	for i := range snapshot.Mounts {
+		m := &snapshot.Mounts[i].Master
+		if m.Kind == master.Systemd && !slices.Contains(pids, m.PID) && !slices.Contains(awake, m.Identifier()) && (snapshot.Restore || m.Restored) {
+			pids = append(pids, m.PID)
+		}
+	}
+	return pids
+}
+
+// Wake calls each of the given systemds. The error joins those of all.
+func (c *Container) Wake(ctx context.Context, pids []int) error {
+	var errs []error
+	for _, pid := range pids {
+		manager, err := c.Manager(ctx, pid)
 		if err == nil {
 			err = manager.Ping(ctx)
 		}
@@ -65,6 +91,9 @@ func (c *Container) Manager(ctx context.Context, pid int) (*systemd.Manager, err
 	}
 	if p == nil {
 		return nil, fmt.Errorf("process %d: %w", pid, owner.ErrOutside)
+	}
+	if c.Protect != nil {
+		c.Protect()
 	}
 	m, err := systemd.Connect(ctx, p)
 	for end := time.Now().Add(socketTime); systemd.IsReexecuting(err) && time.Now().Before(end) && ctx.Err() == nil; {

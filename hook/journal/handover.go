@@ -30,6 +30,9 @@ type Handover struct {
 	// NotPreserved are the reasons why others have not, by path.
 	Preserved    []string          `json:"preserved"`
 	NotPreserved map[string]string `json:"not_preserved"`
+	// Awake are the identifiers of the systemds whose timers Preserve has corrected, so
+	// that they need no call after the resume.
+	Awake []string `json:"awake,omitempty"`
 	// Unmounted are the paths of offset triggers whose map entries were unmounted.
 	Unmounted []string `json:"unmounted,omitempty"`
 	// Reports are the results of Repair, for a second call at the same stage.
@@ -101,6 +104,12 @@ func OldDevices(set *criuimage.Set) []OldDevice {
 		found = append(found, d)
 	}
 	return found
+}
+
+// Quiet reports whether Repair probably needs no systemd: Preserve left none of its mounts
+// to Repair.
+func (h *Handover) Quiet() bool {
+	return h.Stage == stage.Preserve && len(h.Awake) > 0 && len(h.NotPreserved) == 0
 }
 
 // SystemdDevices returns the device numbers that a systemd remembers.

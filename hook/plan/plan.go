@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
@@ -166,6 +167,11 @@ func decideAutomount(s *container.Snapshot, m *container.Mount) (Cure, string) {
 		return Healthy, "its daemon was started here, not restored"
 	}
 	return Reloaded, stale
+}
+
+// CallsSystemd reports whether a cure needs a connection to systemd.
+func CallsSystemd(decisions []Decision) bool {
+	return slices.ContainsFunc(decisions, func(d Decision) bool { return d.Cure == Reexecuted || d.Cure == Restarted })
 }
 
 // Known returns the mounts that their masters know: the cured ones, and healthy ones

@@ -1,0 +1,97 @@
+package systemd
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// earliness is by how much CRIU restores timers too early.
+const earliness = time.Second
+
+// DelayTimers corrects the timers of a restored systemd, whose processes must be stopped.
+// It reports whether systemd must be called after the resume.
+//
+// CRIU restores an absolute timer with its remaining time, to which it adds the whole
+// seconds of the clock only (timerfd_arm in criu/pie/restorer.c): it expires up to a second
+// early. systemd then finds nothing to do, and sets the timer again only when another timer
+// changes (flush_timer and event_arm_timer in libsystemd/sd-event): meanwhile it ignores
+// mount events, if it was checkpointed while their rate limit was in effect
+// (src/core/mount.c), expires no automount and starts no timer unit.
+//
+// So each timer gets another second. One of the monotonic clock that has expired already,
+// as that of the rate limit, is left: a new client of the bus, which has a time limit,
+// makes systemd set this timer to the right time at once.
+func DelayTimers(p *nsenter.Process) (call bool, err error) {
+	files, err := p.Descriptors()
+	if err != nil {
+		return true, err
+	}
+	for _, number := range files {
+		if target, err := p.Readlink("fd/" + strconv.Itoa(number)); err != nil || target != "anon_inode:[timerfd]" {
+			continue
+		}
+		timer, err := readTimer(p, number)
+		if err != nil {
+			return true, err
+		}
+		if timer.flags != unix.TFD_TIMER_ABSTIME || timer.ticks == 0 && timer.left == 0 {
+			continue // a watch on clock changes, another program's, or disarmed
+		}
+		if timer.ticks > 0 && timer.clock == unix.CLOCK_MONOTONIC {
+			call = true
+			continue
+		}
+		if err := timer.delay(p, number); err != nil {
+			return true, err
+		}
+	}
+	return call, nil
+}
+
+// timer is what fdinfo says about a timerfd (proc_pid_fdinfo(5)).
+type timer struct {
+	clock, flags, ticks int
+	left, interval      time.Duration
+}
+
+func readTimer(p *nsenter.Process, number int) (t timer, err error) {
+	text, err := p.ReadFile("fdinfo/"+strconv.Itoa(number), 1<<16)
+	if err != nil {
+		return t, err
+	}
+	var left, interval unix.Timespec
+	_, rest, _ := strings.Cut(string(text), "\nclockid:")
+	_, err = fmt.Sscanf("clockid:"+rest, "clockid: %d\nticks: %d\nsettime flags: %o\nit_value: (%d, %d)\nit_interval: (%d, %d)",
+		&t.clock, &t.ticks, &t.flags, &left.Sec, &left.Nsec, &interval.Sec, &interval.Nsec)
+	if err != nil {
+		return t, fmt.Errorf("process %d: /proc/%d/fdinfo/%d: timer: %w", p.PID(), p.PID(), number, err)
+	}
+	t.left, t.interval = time.Duration(left.Nano()), time.Duration(interval.Nano())
+	return t, nil
+}
+
+// delay sets the timer, which the process shares with this one for a moment.
+func (t timer) delay(p *nsenter.Process, number int) error {
+	fd, err := sys.PidfdGetfd(p.Pidfd(), number)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var now unix.Timespec
+	if err := unix.ClockGettime(int32(t.clock), &now); err != nil {
+		return os.NewSyscallError("clock_gettime", err)
+	}
+	value := unix.ItimerSpec{
+		Interval: unix.NsecToTimespec(int64(t.interval)),
+		Value:    unix.NsecToTimespec(now.Nano() + int64(t.left+earliness)),
+	}
+	return os.NewSyscallError("timerfd_settime", unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME, &value, nil))
+}

@@ -1,0 +1,78 @@
+package systemd
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
+)
+
+// newTimer makes a timer that expires after a time from now.
+func newTimer(t *testing.T, clock int, after time.Duration, flags int) (fd int) {
+	t.Helper()
+	fd, err := unix.TimerfdCreate(clock, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	value := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(after))}
+	if flags&unix.TFD_TIMER_ABSTIME != 0 {
+		var now unix.Timespec
+		if err := unix.ClockGettime(int32(clock), &now); err != nil {
+			t.Fatal(err)
+		}
+		value.Value = unix.NsecToTimespec(now.Nano() + int64(after))
+	}
+	if after != 0 {
+		if err := unix.TimerfdSettime(fd, flags, &value, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fd
+}
+
+// TestDelayTimers has the timers of a systemd that CRIU has restored.
+func TestDelayTimers(t *testing.T) {
+	self, err := nsenter.Open(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	const absolute = unix.TFD_TIMER_ABSTIME
+	for name, test := range map[string]struct {
+		clock int
+		after time.Duration
+		flags int
+		want  time.Duration // what is left afterwards
+		call  bool
+	}{
+		"disarmed":                  {unix.CLOCK_MONOTONIC, 0, absolute, 0, false},
+		"in a minute":               {unix.CLOCK_MONOTONIC, time.Minute, absolute, time.Minute + earliness, false},
+		"at a date":                 {unix.CLOCK_REALTIME, time.Hour, absolute, time.Hour + earliness, false},
+		"expired":                   {unix.CLOCK_MONOTONIC, -time.Millisecond, absolute, 0, true},
+		"expired, since the boot":   {unix.CLOCK_BOOTTIME, -time.Millisecond, absolute, earliness, false},
+		"relative":                  {unix.CLOCK_MONOTONIC, time.Minute, 0, time.Minute, false},
+		"a watch for clock changes": {unix.CLOCK_REALTIME, time.Hour, absolute | unix.TFD_TIMER_CANCEL_ON_SET, time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fd := newTimer(t, test.clock, test.after, test.flags)
+			if call, err := DelayTimers(self); err != nil || call != test.call {
+				t.Errorf("call %v, %v; want %v", call, err, test.call)
+			}
+			var now unix.ItimerSpec
+			if err := unix.TimerfdGettime(fd, &now); err != nil {
+				t.Fatal(err)
+			}
+			left := time.Duration(now.Value.Nano())
+			if left > test.want || left < test.want-time.Second/2 {
+				t.Errorf("%v is left, want %v", left, test.want)
+			}
+			if _, err := unix.Read(fd, make([]byte, 8)); (err == nil) != (test.after < 0 && !(test.want > 0)) {
+				t.Errorf("read: %v", err)
+			}
+		})
+	}
+}
