@@ -73,24 +73,30 @@ func (p *Process) CheckForeign() error {
 // (ErrOwnNamespace). If ctx ends first, InMountNamespace returns its error while f
 // still runs: f must not write to variables that the caller reads then.
 func (p *Process) InMountNamespace(ctx context.Context, f func(*Thread) error) error {
-	if err := p.CheckForeign(); err != nil {
-		return err
-	}
-	ns, err := p.OpenProc("ns/mnt")
+	ns, err := p.OpenMountNamespace()
 	if err != nil {
 		return err
 	}
-	return onOwnThread(ctx, func(t *Thread) error {
+	return OnThread(ctx, func(t *Thread) error {
 		defer ns.Close()
-		if err := enter(ns); err != nil {
+		if err := t.Enter(ns); err != nil {
 			return fmt.Errorf("process %d: %w", p.pid, err)
 		}
 		return f(t)
 	})
 }
 
-// enter moves the calling thread to a mount namespace.
-func enter(ns *os.File) error {
+// OpenMountNamespace opens the process's mount namespace, for [Thread.Enter]. It refuses
+// the host's own (ErrOwnNamespace). The calling thread must be in the host's.
+func (p *Process) OpenMountNamespace() (*os.File, error) {
+	if err := p.CheckForeign(); err != nil {
+		return nil, err
+	}
+	return p.OpenProc("ns/mnt")
+}
+
+// Enter moves the thread to a mount namespace.
+func (t *Thread) Enter(ns *os.File) error {
 	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("enter a mount namespace: %w", os.NewSyscallError("setns", err))
 	}
@@ -121,6 +127,17 @@ func (t *Thread) CopyMountNamespace() error {
 	return nil
 }
 
+// CopyPrivately is [Thread.CopyMountNamespace] for a copy without propagation.
+func (t *Thread) CopyPrivately() error {
+	if err := t.CopyMountNamespace(); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make a copy of mounts private: %w", os.NewSyscallError("mount", err))
+	}
+	return nil
+}
+
 // GoThread runs f on a thread that ends with it, so that f may change the state of the
 // thread. It is never the main thread, which cannot end.
 func GoThread(f func()) {
@@ -140,9 +157,10 @@ func GoThread(f func()) {
 	}()
 }
 
-// onOwnThread runs f on a thread that shares its file system state with no other thread
-// and ends when f returns.
-func onOwnThread(ctx context.Context, f func(*Thread) error) error {
+// OnThread runs f on a thread that shares its file system state with no other thread
+// and ends when f returns: see [Process.InMountNamespace] for ctx. The thread begins in the
+// mount namespace of this process.
+func OnThread(ctx context.Context, f func(*Thread) error) error {
 	done := make(chan error, 1)
 	GoThread(func() {
 		defer func() {
@@ -194,11 +212,8 @@ func (p *Process) OpenInRoot(path string, flags int) (*os.File, error) {
 func (p *Process) CopyMountNamespace(ctx context.Context) (*os.File, error) {
 	copied := make(chan *os.File, 1)
 	err := p.InMountNamespace(ctx, func(t *Thread) error {
-		if err := t.CopyMountNamespace(); err != nil {
+		if err := t.CopyPrivately(); err != nil {
 			return fmt.Errorf("process %d: %w", p.pid, err)
-		}
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			return fmt.Errorf("process %d: make the copy of its mounts private: %w", p.pid, os.NewSyscallError("mount", err))
 		}
 		f, err := t.OpenProc("ns/mnt")
 		if err != nil {
@@ -216,8 +231,8 @@ func (p *Process) CopyMountNamespace(ctx context.Context) (*os.File, error) {
 // InNamespace is InMountNamespace for an open mount namespace, such as one that
 // CopyMountNamespace made.
 func InNamespace(ctx context.Context, ns *os.File, f func(*Thread) error) error {
-	return onOwnThread(ctx, func(t *Thread) error {
-		if err := enter(ns); err != nil {
+	return OnThread(ctx, func(t *Thread) error {
+		if err := t.Enter(ns); err != nil {
 			return err
 		}
 		return f(t)

@@ -85,98 +85,42 @@ func (w *workspace) replace(ctx context.Context) error {
 		return err
 	}
 	defer control.Close()
-	var errs []error
-	for i := range w.spaces {
-		if w.mountsIn(i) {
-			errs = append(errs, w.spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
-				w.prepare(i)
-				return nil
-			}))
+	return nsenter.OnThread(ctx, func(t *nsenter.Thread) error {
+		if err := w.open(); err != nil {
+			return err
 		}
-	}
-	if err = errors.Join(errs...); err == nil {
-		err = w.swap(ctx)
-	}
-	for i := range w.spaces {
-		if w.changesIn(i) {
-			err = errors.Join(err, w.spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
-				return w.restore(i, control)
-			}))
+		err := w.prepareAll(t)
+		if err == nil {
+			err = w.swap(t)
 		}
-	}
-	return err
-}
-
-// workspace is the state of one Replace.
-type workspace struct {
-	spaces []Space
-	list   []*Replacement
-	// shown are all places of old mounts; targets are those where the new ones are
-	// mounted.
-	shown, targets []*target
-	parents        map[parentKey]*parent
-	clones         map[cloneKey]*clone
-}
-
-// target is a place where a new mount is mounted; from there it propagates.
-type target struct {
-	space       int
-	replacement *Replacement
-	old, parent *Mount
-	clone       *clone
-	peer        *os.File // the copy of the new mount that is mounted here
-	origin      bool     // a target
-}
-
-type parentKey struct{ space, mount int }
-
-// parent is a mount that others are mounted on.
-type parent struct {
-	mount *Mount
-	root  *os.File
-	// changed is set while it is shared and was not before.
-	changed bool
-}
-
-type cloneKey struct {
-	space, mount int
-	directory    string
-}
-
-// clone is a detached peer of a parent, of one directory of it.
-type clone struct {
-	tree    *os.File
-	mounted bool // on the scratch file system
-}
-
-// locate finds the old mounts, and the targets.
-func (w *workspace) locate() {
-	for _, r := range w.list {
-		var shown []*target
-		var parents []Propagation
-		for i, s := range w.spaces {
-			old := s.find(r.Path, r.Old)
-			if old == nil {
-				continue
+		for i := range w.spaces {
+			if w.changesIn(i) {
+				enterErr := t.Enter(w.namespaces[i])
+				if enterErr == nil {
+					enterErr = w.restore(i, control)
+				}
+				err = errors.Join(err, enterErr)
 			}
-			p := s.Table.ByID(old.Parent)
-			if p == nil {
-				r.fail(fmt.Errorf("%q: the mount it lies on is not in the mount table", r.Path))
-				continue
-			}
-			shown = append(shown, &target{space: i, replacement: r, old: old, parent: p})
-			parents = append(parents, PropagationOf(p))
 		}
-		if len(shown) == 0 {
-			r.fail(fmt.Errorf("%q: no autofs mount %s: %w", r.Path, DeviceString(r.Old), ErrChanged))
+		return err
+	})
+}
+
+// open opens the namespaces in which something changes, and the first one. A thread must do
+// that before it enters one of them. One thread does all the work: to start another takes
+// longer than what it has to do.
+func (w *workspace) open() error {
+	w.namespaces = make([]*os.File, len(w.spaces))
+	for i := range w.spaces {
+		if i > 0 && !w.changesIn(i) {
 			continue
 		}
-		w.shown = append(w.shown, shown...)
-		for _, i := range Origins(parents) {
-			shown[i].origin = true
-			w.targets = append(w.targets, shown[i])
+		var err error
+		if w.namespaces[i], err = w.spaces[i].Process.OpenMountNamespace(); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 func (s Space) find(path string, device uint64) *Mount {
@@ -221,6 +165,20 @@ func (w *workspace) changesIn(space int) bool {
 func (w *workspace) leavesPeers(t *target) bool {
 	p := PropagationOf(t.old)
 	return p.Shared == 0 && (p.Master == 0 || t.origin)
+}
+
+// prepareAll calls prepare in each namespace in which something is mounted.
+func (w *workspace) prepareAll(t *nsenter.Thread) error {
+	for i := range w.spaces {
+		if !w.mountsIn(i) {
+			continue
+		}
+		if err := t.Enter(w.namespaces[i]); err != nil {
+			return err
+		}
+		w.prepare(i)
+	}
+	return nil
 }
 
 // prepare runs in one of the namespaces: it makes the parents shared, and clones them.
@@ -303,6 +261,9 @@ func (w *workspace) restore(space int, control *autofs.Control) error {
 }
 
 func (w *workspace) close() {
+	for _, f := range w.namespaces {
+		f.Close() // nil for some
+	}
 	for _, p := range w.parents {
 		p.root.Close()
 	}

@@ -1,7 +1,6 @@
 package mounts
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,43 +13,33 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// swap replaces the mounts, in a private copy of the first namespace that ends with
-// the call.
-func (w *workspace) swap(ctx context.Context) error {
-	scratch, err := sys.NewRamfs("scratch")
+// swap replaces the mounts, in a private copy of the first namespace that ends when the
+// thread leaves it.
+func (w *workspace) swap(t *nsenter.Thread) error {
+	scratch, err := enterScratch(t, w.namespaces[0])
 	if err != nil {
 		return err
 	}
 	defer scratch.Close()
-	ns, err := w.spaces[0].Process.CopyMountNamespace(ctx)
-	if err != nil {
-		return err
+	for _, batch := range w.batches() {
+		if err := w.swapBatch(scratch, batch); err != nil {
+			for _, i := range batch {
+				w.list[i].fail(err)
+			}
+		}
 	}
-	defer ns.Close()
-	return nsenter.InNamespace(ctx, ns, func(*nsenter.Thread) error {
-		if err := mountScratch(scratch); err != nil {
-			return err
+	// Clones of parents leave their peer group before anything on them is
+	// unmounted, which would propagate.
+	var errs []error
+	for _, c := range w.clones {
+		errs = append(errs, sys.SetPropagation(c.tree, unix.MS_PRIVATE))
+	}
+	for _, t := range w.targets {
+		if t.peer != nil && !t.replacement.remove {
+			errs = append(errs, sys.SetPropagation(t.peer, unix.MS_PRIVATE))
 		}
-		for _, batch := range w.batches() {
-			if err := w.swapBatch(scratch, batch); err != nil {
-				for _, i := range batch {
-					w.list[i].fail(err)
-				}
-			}
-		}
-		// Clones of parents leave their peer group before anything on them is
-		// unmounted, which would propagate.
-		var errs []error
-		for _, c := range w.clones {
-			errs = append(errs, sys.SetPropagation(c.tree, unix.MS_PRIVATE))
-		}
-		for _, t := range w.targets {
-			if t.peer != nil && !t.replacement.remove {
-				errs = append(errs, sys.SetPropagation(t.peer, unix.MS_PRIVATE))
-			}
-		}
-		return errors.Join(errs...)
-	})
+	}
+	return errors.Join(errs...)
 }
 
 // batches splits the list so that no mount of a batch lies at or below another one in
@@ -175,15 +164,32 @@ func (t *target) mountPeer(scratch *os.File, number int) error {
 	return sys.MoveMount(peer, t.clone.tree, path.Base(t.replacement.Path))
 }
 
-// mountScratch mounts the scratch file system over the root of a namespace that no
-// other process is in.
-func mountScratch(scratch *os.File) error {
+// enterScratch moves the thread to a private copy of a namespace, and mounts an empty file
+// system over its root.
+func enterScratch(t *nsenter.Thread, ns *os.File) (scratch *os.File, err error) {
+	if scratch, err = sys.NewRamfs("scratch"); err != nil {
+		return nil, err
+	}
+	if err = t.Enter(ns); err == nil {
+		err = t.CopyPrivately()
+	}
+	if err == nil {
+		err = mountOverRoot(scratch)
+	}
+	if err != nil {
+		scratch.Close()
+		return nil, err
+	}
+	return scratch, nil
+}
+
+func mountOverRoot(tree *os.File) error {
 	root, err := openRoot("/")
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	return sys.MoveMount(scratch, root, "")
+	return sys.MoveMount(tree, root, "")
 }
 
 // mountIn mounts a tree on a new directory.

@@ -3,6 +3,7 @@ package mounts
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -36,24 +37,19 @@ func abandon(t *testing.T, spaces []Space, r *Replacement, stop until) []Place {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range spaces {
-		if w.mountsIn(i) {
-			err := spaces[i].Process.InMountNamespace(ctx, func(*nsenter.Thread) error {
-				w.prepare(i)
-				return r.Err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+	err = nsenter.OnThread(ctx, func(thread *nsenter.Thread) error {
+		if err := errors.Join(w.open(), w.prepareAll(thread), r.Err); err != nil {
+			return err
 		}
-	}
-	switch stop {
-	case beneath:
-		err = mountBeneathOnly(ctx, w, r)
-	case swapped:
-		err = w.swap(ctx)
-	case shared:
-	}
+		switch stop {
+		case beneath:
+			return mountBeneathOnly(thread, w, r)
+		case swapped:
+			return w.swap(thread)
+		case shared:
+		}
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,34 +57,24 @@ func abandon(t *testing.T, spaces []Space, r *Replacement, stop until) []Place {
 }
 
 // mountBeneathOnly is swap without unmounting the old mount.
-func mountBeneathOnly(ctx context.Context, w *workspace, r *Replacement) error {
-	scratch, err := sys.NewRamfs("scratch")
+func mountBeneathOnly(thread *nsenter.Thread, w *workspace, r *Replacement) error {
+	scratch, err := enterScratch(thread, w.namespaces[0])
 	if err != nil {
 		return err
 	}
 	defer scratch.Close()
-	ns, err := w.spaces[0].Process.CopyMountNamespace(ctx)
-	if err != nil {
+	if err := mountIn(scratch, "new", r.New); err != nil {
 		return err
 	}
-	defer ns.Close()
-	return nsenter.InNamespace(ctx, ns, func(*nsenter.Thread) error {
-		if err := mountScratch(scratch); err != nil {
+	if err := sys.SetPropagation(r.New, unix.MS_SHARED); err != nil {
+		return err
+	}
+	for i, t := range w.targets {
+		if err := t.mountPeer(scratch, i); err != nil {
 			return err
 		}
-		if err := mountIn(scratch, "new", r.New); err != nil {
-			return err
-		}
-		if err := sys.SetPropagation(r.New, unix.MS_SHARED); err != nil {
-			return err
-		}
-		for i, t := range w.targets {
-			if err := t.mountPeer(scratch, i); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // TestUndo abandons a Replace at each of its steps, in namespaces of each kind,
