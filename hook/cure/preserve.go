@@ -112,7 +112,8 @@ func fillPool(ctx context.Context, h *journal.Handover, list []container.Mount, 
 		}
 	}
 	// A number becomes free only after the helper's copy is closed, too.
-	errs = append(errs, h.Helper.Stop(ctx), pool.Fill(ctx))
+	ended := h.Helper.Kill()
+	errs = append(errs, pool.Fill(ctx), ended(ctx))
 	h.Helper = fdstore.Ref{}
 	if err := errors.Join(errs...); err != nil {
 		pool.Close()

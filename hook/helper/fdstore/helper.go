@@ -185,23 +185,32 @@ const maxFiles = 1 << 16
 
 // Stop ends the helper without releasing anything, and returns when its files are closed.
 // A helper that has ended already is no error.
-func (r Ref) Stop(ctx context.Context) error {
+func (r Ref) Stop(ctx context.Context) error { return r.Kill()(ctx) }
+
+// Kill begins to stop the helper; call wait for the rest of [Ref.Stop].
+func (r Ref) Kill() (wait func(context.Context) error) {
 	p, err := r.process()
-	if errors.Is(err, ErrGone) {
-		return nil
+	if err == nil {
+		if err = p.Signal(unix.SIGKILL); errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
 	}
-	if err != nil {
-		return err
+	return func(ctx context.Context) error {
+		if p != nil {
+			defer p.Close()
+		}
+		if errors.Is(err, ErrGone) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		// A process closes its files before it has ended. It does so soon, also at the
+		// deadline of ctx: a caller would take it for one that goes on.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		defer cancel()
+		return p.WaitEnd(ctx)
 	}
-	defer p.Close()
-	if err := p.Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	// A process closes its files before it has ended. It does so soon, also at the deadline
-	// of ctx: a caller would take it for one that goes on.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
-	defer cancel()
-	return p.WaitEnd(ctx)
 }
 
 func (r Ref) process() (*nsenter.Process, error) {
