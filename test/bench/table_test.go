@@ -32,6 +32,14 @@ func (s series) String() string {
 	return milliseconds(s.median())
 }
 
+// withLeast is the median and the least.
+func (s series) withLeast() string {
+	if len(s) == 0 {
+		return "-"
+	}
+	return s.String() + " (" + milliseconds(slices.Min(s)) + ")"
+}
+
 func milliseconds(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d.Microseconds())/1000) }
 
 func printTable(rows []row) {
