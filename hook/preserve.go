@@ -11,6 +11,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -52,6 +53,7 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 		return nil // called twice for this stage
 	}
 	r.Warn = report.CollectWarnings(r.Warn, &handover.Warnings)
+	sys.ExpandFiles(filesOfRun + filesOfMount*len(handover.Devices))
 	c, err := container.Open(init, false)
 	if err != nil {
 		return errors.Join(e.unlessHost(err), handover.Helper.Stop(ctx))
@@ -62,6 +64,13 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	}
 	return r.preserveContainer(ctx, c, criu, handover)
 }
+
+// Preserve has these files open at once: those of the run and of filled device numbers; and
+// for each mount its root, its placeholder, and the new mount with a copy.
+const (
+	filesOfRun   = 128
+	filesOfMount = 4
+)
 
 // repairsTime is how long Preserve waits for another run on the container, while the
 // container's processes are stopped.

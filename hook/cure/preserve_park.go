@@ -53,6 +53,9 @@ func (s *Session) parkTriggers(ctx context.Context, criu *nsenter.Process, list 
 			byDaemon[m.Master.PID] = append(byDaemon[m.Master.PID], m)
 		}
 	}
+	if len(byDaemon) == 0 {
+		return nil
+	}
 	engine := container.OpenEngine(criu)
 	if engine != nil {
 		defer engine.Close()
