@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/anondev"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
@@ -19,6 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// soon is the time within which a timer of the checkpoint may expire before the end of the
+// restore.
+const soon = 10 * time.Second
+
 // reserve runs before the restored processes exist. It reads the images and reserves the
 // free device numbers that a systemd remembers, so that no new mount, of the container
 // or another one, gets them.
@@ -30,12 +35,15 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 	if err != nil {
 		return err
 	}
+	handover := &journal.Handover{Stage: stage.Reserve, Devices: journal.OldDevices(set)}
 	if watched, err := readWatches(e.ImageDir); err != nil {
 		r.Warn(err)
-	} else if text := imageProblems(set, watched); text != "" {
-		r.note(text)
+	} else {
+		handover.NoTimerSoon = watched.Timer == 0 || watched.Timer > soon
+		if text := imageProblems(set, watched); text != "" {
+			r.note(text)
+		}
 	}
-	handover := &journal.Handover{Stage: stage.Reserve, Devices: journal.OldDevices(set)}
 	r.Warn = report.CollectWarnings(r.Warn, &handover.Warnings)
 	criu, err := nsenter.Open(e.CRIU)
 	if err != nil {

@@ -19,6 +19,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(image(autofsHead, superblock(field{1, -1}, field{7, 1000}, field{9, nil})))
 	f.Add(append(image(mountsHead), 0xff, 0xff, 0xff, 0x7f))
 	f.Add(image(filesHead, fileEntry(watch("/sys/fs/cgroup/a/cgroup.events", 301), watch("", 0))))
+	f.Add(image(filesHead, timerEntry(1, 1, 1)))
 	f.Add(image(mountsHead, groupMount()))
 	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -36,6 +37,11 @@ func FuzzDecode(f *testing.F) {
 			if len(w.Path) > maxPath || strings.IndexByte(w.Path, 0) >= 0 {
 				t.Errorf("accepted %+v", w)
 			}
+		}
+		timer, err := img.decodeTimers()
+		refused(t, err)
+		if timer < 0 {
+			t.Errorf("accepted %v", timer)
 		}
 		groups := make(map[uint32]GroupMount)
 		refused(t, img.decodeGroupMounts(groups))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 )
 
 // GroupMount is a mount of the cgroup v2 hierarchy in a checkpoint.
@@ -25,6 +26,8 @@ type Watched struct {
 	Watches []Watch
 	// Groups are the mounts of cgroup v2, by their old mount id.
 	Groups map[uint32]GroupMount
+	// Timer is the least time that was left on an absolute timer, 0 if none was set.
+	Timer time.Duration
 }
 
 // ReadWatches reads the inotify watches of the checkpointed processes. Its errors are
@@ -56,7 +59,9 @@ func ReadWatches(dir *os.File) (*Watched, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.Watches, err = f.decodeWatches()
+	if w.Watches, err = f.decodeWatches(); err == nil {
+		w.Timer, err = f.decodeTimers()
+	}
 	return w, err
 }
 

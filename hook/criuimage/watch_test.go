@@ -2,11 +2,13 @@ package criuimage
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 var filesHead = []uint32{magicCommon, magicFiles}
@@ -88,6 +90,36 @@ func TestRealWatches(t *testing.T) {
 	} {
 		if !strings.Contains(strings.Join(paths, "\n")+"\n", want+"\n") {
 			t.Errorf("%s is not among %q", want, paths)
+		}
+	}
+}
+
+// timerEntry is the file_entry of a timer.
+func timerEntry(flags, seconds, nanoseconds int) []byte {
+	return encode(field{1, typeTimer}, field{2, 6}, field{12, string(encode(
+		field{1, 6}, field{2, 0x800}, field{3, ""}, field{4, 1}, field{5, 0}, field{6, flags}, field{7, seconds}, field{8, nanoseconds}, field{9, 0}, field{10, 0}))})
+}
+
+func TestDecodeTimers(t *testing.T) {
+	real, err := os.ReadFile(filepath.Join("testdata", "files.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const watchesClock = 3 // systemd's watch on clock changes
+	for name, test := range map[string]struct {
+		data []byte
+		want time.Duration
+	}{
+		"none":                     {image(filesHead, fileEntry()), 0},
+		"the least":                {image(filesHead, timerEntry(1, 90, 0), timerEntry(1, 2, 5e8), timerEntry(1, 3, 0)), 2500 * time.Millisecond},
+		"not set":                  {image(filesHead, timerEntry(1, 0, 0)), 0},
+		"others":                   {image(filesHead, timerEntry(watchesClock, 1, 0), timerEntry(0, 1, 0)), 0},
+		"for ever":                 {image(filesHead, timerEntry(1, math.MaxInt64, 0)), (math.MaxInt64/time.Second - 1) * time.Second},
+		"a limit for mount events": {real, 815197209},
+	} {
+		f := file{name: "files.img", data: test.data}
+		if got, err := f.decodeTimers(); err != nil || got != test.want {
+			t.Errorf("%s: %v, %v; want %v", name, got, err, test.want)
 		}
 	}
 }

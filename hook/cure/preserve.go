@@ -32,7 +32,7 @@ func (s *Session) Preserve(ctx context.Context, criu *nsenter.Process, h *journa
 		s.warn(err)
 	}
 	h.Describe(list, s.container.Main().ID)
-	if h.Awake, err = s.container.DelayTimers(list); err != nil {
+	if h.Awake, err = s.container.DelayTimers(list, !h.NoTimerSoon); err != nil {
 		s.warn(err) // Repair calls that systemd
 	}
 	if err := s.container.OpenRoots(ctx, container.EveryRoot); err != nil {

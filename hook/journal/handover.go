@@ -30,6 +30,8 @@ type Handover struct {
 	// NotPreserved are the reasons why others have not, by path.
 	Preserved    []string          `json:"preserved"`
 	NotPreserved map[string]string `json:"not_preserved"`
+	// NoTimerSoon is whether, by the images, no timer expires during the restore.
+	NoTimerSoon bool `json:"no_timer_soon,omitempty"`
 	// Awake are the identifiers of the systemds whose timers Preserve has corrected, so
 	// that they need no call after the resume.
 	Awake []string `json:"awake,omitempty"`

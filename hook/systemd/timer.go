@@ -17,19 +17,21 @@ import (
 const earliness = time.Second
 
 // DelayTimers corrects the timers of a restored systemd, whose processes must be stopped.
-// It reports whether systemd must be called after the resume.
+// It reports whether systemd must be called after the resume. soon is whether a timer of the
+// checkpoint may have expired by now.
 //
-// CRIU restores an absolute timer with its remaining time, to which it adds the whole
+// CRIU restores an absolute timer with the time that was left, to which it adds the whole
 // seconds of the clock only (timerfd_arm in criu/pie/restorer.c): it expires up to a second
-// early. systemd then finds nothing to do, and sets the timer again only when another timer
+// early. systemd then finds nothing due, and sets the timer again only when another timer
 // changes (flush_timer and event_arm_timer in libsystemd/sd-event): meanwhile it ignores
 // mount events, if it was checkpointed while their rate limit was in effect
 // (src/core/mount.c), expires no automount and starts no timer unit.
 //
-// So each timer gets another second. One of the monotonic clock that has expired already,
-// as that of the rate limit, is left: a new client of the bus, which has a time limit,
-// makes systemd set this timer to the right time at once.
-func DelayTimers(p *nsenter.Process) (call bool, err error) {
+// So each timer gets another second. One of the monotonic clock that has expired, as that of
+// the rate limit, is left: a new client of the bus, which has a time limit, makes systemd
+// set this timer to the right time at once. If no timer can have expired, it was not set at
+// the checkpoint: CRIU sets these, too, and systemd ignores the expiry.
+func DelayTimers(p *nsenter.Process, soon bool) (call bool, err error) {
 	files, err := p.Descriptors()
 	if err != nil {
 		return true, err
@@ -42,10 +44,11 @@ func DelayTimers(p *nsenter.Process) (call bool, err error) {
 		if err != nil {
 			return true, err
 		}
-		if timer.flags != unix.TFD_TIMER_ABSTIME || timer.ticks == 0 && timer.left == 0 {
-			continue // a watch on clock changes, another program's, or disarmed
-		}
-		if timer.ticks > 0 && timer.clock == unix.CLOCK_MONOTONIC {
+		expired := timer.ticks > 0
+		switch {
+		case timer.flags != unix.TFD_TIMER_ABSTIME, !expired && timer.left == 0, expired && !soon:
+			continue // a watch on clock changes, another program's, or not set
+		case expired && timer.clock == unix.CLOCK_MONOTONIC:
 			call = true
 			continue
 		}

@@ -46,20 +46,22 @@ func TestDelayTimers(t *testing.T) {
 		clock int
 		after time.Duration
 		flags int
+		soon  bool
 		want  time.Duration // what is left afterwards
 		call  bool
 	}{
-		"disarmed":                  {unix.CLOCK_MONOTONIC, 0, absolute, 0, false},
-		"in a minute":               {unix.CLOCK_MONOTONIC, time.Minute, absolute, time.Minute + earliness, false},
-		"at a date":                 {unix.CLOCK_REALTIME, time.Hour, absolute, time.Hour + earliness, false},
-		"expired":                   {unix.CLOCK_MONOTONIC, -time.Millisecond, absolute, 0, true},
-		"expired, since the boot":   {unix.CLOCK_BOOTTIME, -time.Millisecond, absolute, earliness, false},
-		"relative":                  {unix.CLOCK_MONOTONIC, time.Minute, 0, time.Minute, false},
-		"a watch for clock changes": {unix.CLOCK_REALTIME, time.Hour, absolute | unix.TFD_TIMER_CANCEL_ON_SET, time.Hour, false},
+		"disarmed":                  {unix.CLOCK_MONOTONIC, 0, absolute, true, 0, false},
+		"in a minute":               {unix.CLOCK_MONOTONIC, time.Minute, absolute, true, time.Minute + earliness, false},
+		"at a date":                 {unix.CLOCK_REALTIME, time.Hour, absolute, false, time.Hour + earliness, false},
+		"expired":                   {unix.CLOCK_MONOTONIC, -time.Millisecond, absolute, true, 0, true},
+		"expired, since the boot":   {unix.CLOCK_BOOTTIME, -time.Millisecond, absolute, true, earliness, false},
+		"expired, not set before":   {unix.CLOCK_MONOTONIC, -time.Millisecond, absolute, false, 0, false},
+		"relative":                  {unix.CLOCK_MONOTONIC, time.Minute, 0, true, time.Minute, false},
+		"a watch for clock changes": {unix.CLOCK_REALTIME, time.Hour, absolute | unix.TFD_TIMER_CANCEL_ON_SET, true, time.Hour, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fd := newTimer(t, test.clock, test.after, test.flags)
-			if call, err := DelayTimers(self); err != nil || call != test.call {
+			if call, err := DelayTimers(self, test.soon); err != nil || call != test.call {
 				t.Errorf("call %v, %v; want %v", call, err, test.call)
 			}
 			var now unix.ItimerSpec
