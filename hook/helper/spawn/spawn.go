@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -38,21 +40,20 @@ func StartSelf(args []string, files []*os.File, model *nsenter.Process, capabili
 	if model != nil {
 		group, _ = cgroup.Open(model)
 	}
-	child, err := start(args, files, group, capabilities)
+	pid, err := start(args, files, group, capabilities)
 	if err != nil && group != nil { // the group of another user, after CAP_DAC_OVERRIDE was dropped
-		child, err = start(args, files, nil, capabilities)
+		pid, err = start(args, files, nil, capabilities)
 	}
 	group.Close()
 	if err != nil {
 		return nil, err
 	}
-	p, err := nsenter.Open(child.Pid)
-	if err != nil {
-		_ = child.Kill()
-		_, _ = child.Wait()
+	p, err := nsenter.Open(pid)
+	if err != nil { // it is not reaped: the number is still its own
+		_ = unix.Kill(pid, unix.SIGKILL)
+		_, _ = sys.Retry(func() (int, error) { return unix.Wait4(pid, nil, 0, nil) })
 		return nil, err
 	}
-	_ = child.Release() // closes its own pidfd
 	if model == nil {
 		return p, nil
 	}
@@ -63,17 +64,19 @@ func StartSelf(args []string, files []*os.File, model *nsenter.Process, capabili
 }
 
 // start starts the program, in group unless that is nil, with CLONE_INTO_CGROUP: moving a
-// process takes milliseconds.
-func start(args []string, files []*os.File, group *os.File, capabilities uint64) (child *os.Process, err error) {
+// process takes milliseconds. It does not use os.StartProcess, which starts another process
+// first, to see what the kernel can do.
+func start(args []string, files []*os.File, group *os.File, capabilities uint64) (pid int, err error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer null.Close()
-	attr := &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: append([]*os.File{null, null, null}, files...),
-		Sys: &syscall.SysProcAttr{Setsid: true},
+	attr := &syscall.ProcAttr{Dir: "/", Env: []string{}, Sys: &syscall.SysProcAttr{Setsid: true}}
+	for _, f := range append([]*os.File{null, null, null}, files...) {
+		attr.Files = append(attr.Files, f.Fd())
 	}
+	defer runtime.KeepAlive(files)
 	if group != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
 	}
@@ -82,9 +85,10 @@ func start(args []string, files []*os.File, group *os.File, capabilities uint64)
 	nsenter.GoThread(func() { // capabilities are those of a thread, and are inherited
 		defer close(started)
 		if err = restrict(capabilities); err == nil {
-			child, err = os.StartProcess(self, append([]string{self}, args...), attr)
+			pid, _, err = syscall.StartProcess(self, append([]string{self}, args...), attr)
+			err = os.NewSyscallError("fork and exec", err)
 		}
 	})
 	<-started
-	return child, err
+	return pid, err
 }
