@@ -27,12 +27,13 @@ func tracedStages(b *testing.B, checkpoint *lab.Checkpoint, program string, size
 	}
 	for range 5 {
 		var names []string
+		counts := false
 		events := record(b, func() {
 			waitAlone()
 			installTimed(b, program)
 			restored := checkpoint.Restore(b, lab.RestoreOptions{})
 			defer end(b, restored)
-			preserved(b, restored.ReadOldReport(b), size)
+			counts = preserved(b, restored.ReadOldReport(b), size)
 			names = stageNames(restored.Log)
 		})
 		stages := map[string]timeline{}
@@ -41,7 +42,12 @@ func tracedStages(b *testing.B, checkpoint *lab.Checkpoint, program string, size
 				stages[names[i]] = t
 			}
 		}
-		all = append(all, stages)
+		if counts {
+			all = append(all, stages)
+		}
+	}
+	if len(all) == 0 {
+		return nil
 	}
 	slices.SortFunc(all, func(a, b map[string]timeline) int { return int(total(a) - total(b)) })
 	return all[len(all)/2]
@@ -107,7 +113,8 @@ func picture(stages map[string]timeline, title string) string {
 		fmt.Fprintf(&s, `<text x="%.1f" y="%d">%s ms</text>`+"\n", at(stages[name].took())+6, y+bar/2+5, milliseconds(stages[name].took()))
 	}
 	y := top + len(workStages)*(bar+gap)
-	for tick := time.Duration(0); tick <= most; tick += time.Millisecond * time.Duration(1+most/(20*time.Millisecond)) {
+	step := time.Millisecond * (1 + most/(20*time.Millisecond))
+	for tick := time.Duration(0); tick <= most; tick += step {
 		fmt.Fprintf(&s, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#aaa"/><text x="%.1f" y="%d" font-size="11" text-anchor="middle">%d</text>`+"\n",
 			at(tick), top-8, at(tick), y, at(tick), y+14, tick.Milliseconds())
 	}
