@@ -87,6 +87,25 @@ func printTimelines(b *testing.B, stages map[string]timeline, program string, si
 
 var colours = [classes]string{"#9e9e9e", "#c7a76c", "#2e7d32", "#8e44ad", "#c0392b", "#2980b9", "#ecf0f1", "#616161"}
 
+// blur divides a timeline into steps, each of the class that takes most of it.
+func (t timeline) blur(step time.Duration) timeline {
+	var blurred timeline
+	for from := time.Duration(0); from < t.took(); from += step {
+		to := min(from+step, t.took())
+		var within [classes]time.Duration
+		for _, s := range t {
+			within[s.class] += max(0, min(s.to, to)-max(s.from, from))
+		}
+		kind := class(slices.Index(within[:], slices.Max(within[:])))
+		if n := len(blurred); n > 0 && blurred[n-1].class == kind {
+			blurred[n-1].to = to
+		} else {
+			blurred = append(blurred, stretch{kind, from, to})
+		}
+	}
+	return blurred
+}
+
 // picture draws the timelines as SVG, one above the other.
 func picture(stages map[string]timeline, title string) string {
 	const left, width, bar, gap, top = 170, 900, 34, 26, 64
@@ -107,8 +126,8 @@ func picture(stages map[string]timeline, title string) string {
 	for i, name := range workStages {
 		y := top + i*(bar+gap)
 		fmt.Fprintf(&s, `<text x="10" y="%d">%s</text>`+"\n", y+bar/2+5, name)
-		for _, part := range stages[name] {
-			fmt.Fprintf(&s, `<rect x="%.2f" y="%d" width="%.2f" height="%d" fill="%s"/>`+"\n", at(part.from), y, (part.to-part.from).Seconds()*scale, bar, colours[part.class])
+		for _, part := range stages[name].blur(most / width) {
+			fmt.Fprintf(&s, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"/>`+"\n", at(part.from), y, (part.to-part.from).Seconds()*scale, bar, colours[part.class])
 		}
 		fmt.Fprintf(&s, `<text x="%.1f" y="%d">%s ms</text>`+"\n", at(stages[name].took())+6, y+bar/2+5, milliseconds(stages[name].took()))
 	}
