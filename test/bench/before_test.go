@@ -28,6 +28,7 @@ func BenchmarkStages(b *testing.B) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "automounts\t"+strings.Join(workStages, "\t")+"\tother stages\tadded\tbuild\t")
 	var pictures []func()
+	scale := map[int]time.Duration{} // that of both builds, to compare them
 	for _, size := range []int{4, 100} {
 		checkpoint := settledCheckpoint(b, size)
 		measured := map[string]*stageSeries{}
@@ -47,7 +48,8 @@ func BenchmarkStages(b *testing.B) {
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t\n", m.others.withLeast(), m.added.withLeast(), program)
 			stages := tracedStages(b, checkpoint, program, size)
-			pictures = append(pictures, func() { printTimelines(b, stages, program, size) })
+			scale[size] = max(scale[size], longest(stages))
+			pictures = append(pictures, func() { printTimelines(b, stages, program, size, scale[size]) })
 		}
 		if list := builds(); len(list) > 1 {
 			fmt.Fprintf(w, "\t\t\t\t\t\t%.2f\tbefore/now\t\n", quotient(measured[list[1]].added, measured[list[0]].added))

@@ -65,7 +65,7 @@ func stageNames(log string) (names []string) {
 
 // printTimelines prints what the time of each stage is spent on, and writes the picture of
 // it beside the program.
-func printTimelines(b *testing.B, stages map[string]timeline, program string, size int) {
+func printTimelines(b *testing.B, stages map[string]timeline, program string, size int, most time.Duration) {
 	b.Helper()
 	fmt.Printf("\n%s, %d automounts: where the time goes, in one restore with the kernel's trace on\n\n", program, size)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -79,7 +79,7 @@ func printTimelines(b *testing.B, stages map[string]timeline, program string, si
 	}
 	w.Flush()
 	path := filepath.Join(lab.Checkout(), "bin", fmt.Sprintf("timeline-%s-%d.svg", filepath.Base(program), size))
-	if err := os.WriteFile(path, []byte(picture(stages, fmt.Sprintf("%s, %d automounts", filepath.Base(program), size))), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(picture(stages, most, fmt.Sprintf("%s, %d automounts", filepath.Base(program), size))), 0o644); err != nil {
 		b.Error(err)
 	}
 	fmt.Println(path)
@@ -106,13 +106,17 @@ func (t timeline) blur(step time.Duration) timeline {
 	return blurred
 }
 
-// picture draws the timelines as SVG, one above the other.
-func picture(stages map[string]timeline, title string) string {
-	const left, width, bar, gap, top = 170, 900, 34, 26, 64
-	var most time.Duration
+// longest is the duration of the longest stage.
+func longest(stages map[string]timeline) (most time.Duration) {
 	for _, t := range stages {
 		most = max(most, t.took())
 	}
+	return most
+}
+
+// picture draws the timelines as SVG, one above the other; most is the width of all.
+func picture(stages map[string]timeline, most time.Duration, title string) string {
+	const left, width, bar, gap, top = 170, 900, 34, 26, 64
 	scale := width / most.Seconds()
 	at := func(d time.Duration) float64 { return left + d.Seconds()*scale }
 	var s strings.Builder
