@@ -8,7 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenAt opens a path relative to dir, or an absolute one if dir is nil.
+// OpenAt opens a path relative to dir, or an absolute one if dir is nil. O_NONBLOCK in flags
+// is for the open alone: with it the runtime would watch the file, which wakes a thread, and
+// takes longer than what is done with most files.
 func OpenAt(dir *os.File, name string, flags int) (*os.File, error) {
 	var fd int
 	err := onPath("open", dir, name, func(dirfd int) (err error) {
@@ -17,6 +19,12 @@ func OpenAt(dir *os.File, name string, flags int) (*os.File, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if flags&unix.O_NONBLOCK != 0 {
+		if err := unix.SetNonblock(fd, false); err != nil {
+			unix.Close(fd)
+			return nil, os.NewSyscallError("fcntl", err)
+		}
 	}
 	return os.NewFile(uintptr(fd), join(dir, name)), nil
 }
