@@ -32,6 +32,9 @@ func (s *Session) TakeRoots(h *journal.Handover) {
 // Preserve, and sets h.Roots in their order.
 func (s *Session) RootsToKeep(h *journal.Handover) ([]*os.File, error) {
 	h.Roots = nil
+	if len(s.container.Roots) == 0 {
+		return nil, nil // all were preserved
+	}
 	list, err := s.container.ListAutofs()
 	if err == nil {
 		err = s.container.FindMasters(list) // all processes are stopped: known masters have the same files

@@ -31,13 +31,17 @@ type Place struct {
 // places lists what the workspace will change.
 func (w *workspace) places() ([]Place, error) {
 	var list []Place
+	inodes := map[int]uint64{} // by the index of a space
 	for _, t := range w.shown {
-		id, err := w.spaces[t.space].Process.Namespace("mnt")
-		if err != nil {
-			return nil, err
+		if inodes[t.space] == 0 {
+			id, err := w.spaces[t.space].Process.Namespace("mnt")
+			if err != nil {
+				return nil, err
+			}
+			inodes[t.space] = id.Inode
 		}
 		p := Place{
-			Namespace: id.Inode, Path: t.replacement.Path, Old: t.replacement.Old, New: t.replacement.Device,
+			Namespace: inodes[t.space], Path: t.replacement.Path, Old: t.replacement.Old, New: t.replacement.Device,
 			Parent: t.parent.ID, LeavesPeers: w.leavesPeers(t),
 		}
 		if propagation := PropagationOf(t.parent); propagation.Shared == 0 {
