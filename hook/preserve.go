@@ -65,11 +65,12 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	return r.preserveContainer(ctx, c, criu, handover)
 }
 
-// Preserve has these files open at once: those of the run and of filled device numbers; and
-// for each mount its root, its placeholder, and the new mount with a copy.
+// Preserve has these files open at once, those of filled device numbers apart: its own, and
+// for each mount its root, the new mount and a copy of that. More would make a short run
+// wait at its end.
 const (
-	filesOfRun   = 128
-	filesOfMount = 4
+	filesOfRun   = 32
+	filesOfMount = 3
 )
 
 // repairsTime is how long Preserve waits for another run on the container, while the
