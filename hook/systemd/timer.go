@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -36,13 +37,15 @@ func DelayTimers(p *nsenter.Process, soon bool) (call bool, err error) {
 	if err != nil {
 		return true, err
 	}
+	var errs []error
 	for _, number := range files {
 		if target, err := p.Readlink("fd/" + strconv.Itoa(number)); err != nil || target != "anon_inode:[timerfd]" {
 			continue
 		}
 		timer, err := readTimer(p, number)
 		if err != nil {
-			return true, err
+			errs = append(errs, err)
+			continue
 		}
 		expired := timer.ticks > 0
 		switch {
@@ -52,11 +55,10 @@ func DelayTimers(p *nsenter.Process, soon bool) (call bool, err error) {
 			call = true
 			continue
 		}
-		if err := timer.delay(p, number); err != nil {
-			return true, err
-		}
+		errs = append(errs, timer.delay(p, number))
 	}
-	return call, nil
+	err = errors.Join(errs...)
+	return call || err != nil, err
 }
 
 // timer is what fdinfo says about a timerfd (proc_pid_fdinfo(5)).
