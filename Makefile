@@ -21,7 +21,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-apiserver test-cri test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size accept-size check-packages dist release check-release clean
+.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-apiserver test-cri containerd-next test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size accept-size check-packages dist release check-release clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,9 +95,34 @@ test-chaos: lab-all build ## Kill the program at each call that changes somethin
 test-agent: image lab ## Tests of the Kubernetes node agent with containerd (root)
 	go test -C test -count=1 -v -timeout 10m -exec $(NODE) -run '$(RUN)' ./agent/...
 
+# The engines of test-cri: containerd is that of Debian sid, containerd-next that of
+# test/engines.
+ENGINES ?= containerd
+# The document that gets the table of what ran; empty: it is printed.
+TABLE ?=
+
 test-cri: build agent ## Tests of restores through containerd's CRI, on Debian sid (root)
 	@test/node/build node-sid >/dev/null
-	NODE_SUITE=sid go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '$(RUN)' ./cri/...
+	$(if $(filter containerd-next,$(ENGINES)),@$(MAKE) containerd-next)
+	@rm -rf bin/cri; mkdir -p bin/cri; failed=; n=0; \
+	for engine in $(ENGINES); do \
+		case $$engine in \
+		containerd) path= ;; \
+		containerd-next) path=$(CURDIR)/bin/engines ;; \
+		*) echo "no engine $$engine"; exit 2 ;; \
+		esac; \
+		NODE_SUITE=sid ENGINE_PATH=$$path MATRIX=$(CURDIR)/bin/cri/$$((++n))-$$engine.json \
+			go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '$(RUN)' ./cri/... || failed="$$failed $$engine"; \
+	done; \
+	if compgen -G 'bin/cri/*.json' >/dev/null; then \
+		go run -C test ./matrix/render $(CURDIR)/bin/cri $(if $(TABLE),$(abspath $(TABLE))); \
+	fi; \
+	if [[ -n $$failed ]]; then echo "FAILED:$$failed"; exit 1; fi
+
+# A module of its own: its dependencies are many. About 3 minutes the first time.
+containerd-next: ## Build bin/engines, a containerd newer than that of Debian sid
+	@mkdir -p bin/engines
+	@CGO_ENABLED=0 go build -C test/engines -trimpath -ldflags '-s -w' -tags 'no_btrfs no_devmapper no_zfs' -o $(CURDIR)/bin/engines/ tool
 
 test-apiserver: ## Apply the manifests to a real API server, built from its module (the first time 11 minutes of processor time)
 	@CGO_ENABLED=0 go build -C test/apiserver -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/apiserver/ tool

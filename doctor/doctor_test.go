@@ -59,6 +59,13 @@ func TestJudge(t *testing.T) {
 	crun := func(v ...int) func(*Facts) {
 		return func(f *Facts) { copy(f.Survey.Programs[2].Version[:], append(v, 0, 0)) }
 	}
+	engine := func(name, off string, v ...int) func(*Facts) {
+		return func(f *Facts) {
+			p := install.Program{Name: name, Path: "/usr/bin/" + name, RestoreOff: off}
+			copy(p.Version[:], v)
+			f.Survey.Programs = append(f.Survey.Programs, p)
+		}
+	}
 	target := func(change func(*install.Target)) func(*Facts) {
 		return func(f *Facts) { change(&f.Survey.Targets[0]) }
 	}
@@ -125,6 +132,11 @@ func TestJudge(t *testing.T) {
 		"a broken hook":      {hook(install.Hook{File: "/h.json", Problem: "unexpected end"}), 2, []string{"FAIL hook file: start no container"}},
 		"a hook to nowhere":  {hook(install.Hook{File: "/h.json", Program: "x"}), 2, []string{"FAIL hook file: containers with this hook do not start"}},
 		"an engine, unknown": {func(f *Facts) { f.Survey.Programs[3].Problem = "exit status 2" }, 0, []string{"OK podman: exit status 2"}},
+		"restore is off":     {engine("containerd", "enable_criu = false", 2, 3, 4), 1, []string{"WARN containerd: restore is switched off by its configuration (enable_criu = false)"}},
+		"CRI-O's is off":     {engine("crio", "enable_criu_support = false", 1, 37), 1, []string{"WARN crio: switched off"}},
+		"restore is on":      {engine("containerd", "", 2, 3, 4), 0, []string{"OK containerd: it restores containers with runc or crun"}},
+		"containerd 2.0":     {engine("containerd", "", 2, 0, 5), 0, []string{"OK containerd: but not those of pods"}},
+		"containerd 2.4":     {engine("containerd", "", 2, 4), 0, []string{"OK containerd: but not those of pods"}},
 		"good reports":       {func(f *Facts) { f.Reports = []Report{{Outcome: "repaired"}, {Outcome: "nothing-to-do"}} }, 0, []string{"OK reports: 2 of the last 2"}},
 		"a bad report": {
 			func(f *Facts) {

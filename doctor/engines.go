@@ -17,6 +17,9 @@ var (
 	// singleCgroupRunc restores the processes of a container without a cgroup namespace
 	// into one control group; 1.1.15 does not, 1.3.6 does.
 	singleCgroupRunc = install.Version{1, 3}
+	// restoringContainerd is the first whose CRI restores containers, and
+	// removedContainerd the first whose CRI does not any more.
+	restoringContainerd, removedContainerd = install.Version{2, 1}, install.Version{2, 4}
 )
 
 // oldestCRIU returns the version of the oldest CRIU of the machine; false if none is known.
@@ -102,7 +105,7 @@ func (j *judgement) runtimes() {
 			continue
 		case "runc", "crun", "lxc-checkpoint", "incus":
 		default:
-			j.add(OK, p.Name, text+"; it restores containers with runc or crun", "")
+			j.engine(p, text)
 			continue
 		}
 		if p.Name == "crun" || p.Name == "runc" && p.Problem == "" && !p.Version.Less(singleCgroupRunc) {
@@ -125,6 +128,26 @@ func (j *judgement) runtimes() {
 			j.add(Fail, p.Name, text+"; nothing calls the program", "autofs-restore-hook install")
 		}
 	}
+}
+
+// engine tells whether an engine restores containers.
+func (j *judgement) engine(p install.Program, text string) {
+	switch {
+	case p.RestoreOff != "":
+		j.add(Warn, p.Name, fmt.Sprintf("%s; restore is switched off by its configuration (%s): no container of a pod is restored", text, p.RestoreOff), restoreOn[p.Name])
+	case p.Name == "containerd" && p.Problem == "" && (p.Version.Less(restoringContainerd) || !p.Version.Less(removedContainerd)):
+		j.add(OK, p.Name, text+"; it restores containers with runc, but not those of pods", "")
+	default:
+		j.add(OK, p.Name, text+"; it restores containers with runc or crun", "")
+	}
+}
+
+// restoreOn says how restore is switched on.
+var restoreOn = map[string]string{
+	"containerd": "where pods are to be restored, set enable_experimental_restore_via_create = true for the plugin io.containerd.cri.v1.runtime " +
+		"(manifests/containerd/restore.toml), not enable_criu = false, and restart containerd",
+	"crio": `where pods are to be restored, set enable_criu_support = true and, if this release knows it, container_level_enabled = "checkpoint_restore" ` +
+		"(manifests/crio/10-checkpoint-restore.conf), and restart CRI-O",
 }
 
 // countCalls returns how often CRIU calls the program at a stage when p starts it.

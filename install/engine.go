@@ -93,8 +93,11 @@ func isHook(name string, data []byte) bool {
 	})
 }
 
-// baseSpec returns the base specification for containerd: its default with the hooks
-// added. It has to be complete, since it replaces the default.
+// baseSpec returns the base specification for containerd: its default with the hooks,
+// and with a cgroup namespace where control groups are of version 2. It has to be
+// complete, since it replaces the default. containerd's CRI gives that namespace to
+// containers that are not privileged only; a privileged systemd without one watches its
+// control groups by the container's id, and CRIU cannot restore it under another.
 func (t *tree) baseSpec(ctx context.Context, program string) ([]byte, error) {
 	ctr := t.lookPath("ctr")
 	if len(ctr) == 0 {
@@ -110,6 +113,12 @@ func (t *tree) baseSpec(ctx context.Context, program string) ([]byte, error) {
 	}
 	if process, ok := spec["process"].(map[string]any); ok {
 		delete(process, "rlimits") // containers of Kubernetes do not have these
+	}
+	if linux, ok := spec["linux"].(map[string]any); ok && t.hasCgroup2() {
+		list, _ := linux["namespaces"].([]any)
+		if !slices.ContainsFunc(list, isCgroupNamespace) {
+			linux["namespaces"] = append(list, map[string]any{"type": cgroupNamespace})
+		}
 	}
 	hooks, _ := spec["hooks"].(map[string]any)
 	if hooks == nil {
@@ -129,8 +138,30 @@ func (t *tree) baseSpec(ctx context.Context, program string) ([]byte, error) {
 	return append(data, '\n'), nil
 }
 
+// cgroupNamespace is the type of that namespace in a specification.
+const cgroupNamespace = "cgroup"
+
+func isCgroupNamespace(entry any) bool {
+	n, _ := entry.(map[string]any)
+	return n["type"] == cgroupNamespace
+}
+
+// hasCgroup2 reports whether control groups are of version 2 in the tree, as far as it
+// has them mounted.
+func (t *tree) hasCgroup2() bool {
+	dir, err := t.openDir("/sys/fs/cgroup")
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	_, err = dir.Stat("cgroup.controllers") // in each directory of version 2
+	return err == nil
+}
+
 // containerdNote returns what the administrator adds to containerd's configuration,
-// whose format depends on its version.
+// whose format depends on its version. The handler is that of manifests/containerd: as
+// that of every pod the specification would change privileged pods that look at the
+// control groups of the host, as monitoring does.
 func (t *tree) containerdNote(ctx context.Context) string {
 	plugin := "'io.containerd.cri.v1.runtime'"
 	if found := t.lookPath("containerd"); len(found) > 0 {
@@ -139,7 +170,8 @@ func (t *tree) containerdNote(ctx context.Context) string {
 		}
 	}
 	return fmt.Sprintf("containerd: add to /etc/containerd/config.toml, and restart it:\n"+
-		"  [plugins.%s.containerd.runtimes.runc]\n    base_runtime_spec = %q", plugin, BaseSpec)
+		"  [plugins.%s.containerd.runtimes.autofs]\n    runtime_type = \"io.containerd.runc.v2\"\n    base_runtime_spec = %q\n"+
+		"Pods choose it with runtimeClassName: a RuntimeClass with the handler autofs.", plugin, BaseSpec)
 }
 
 // engines lists the engines of the machine, without CRIU.

@@ -32,6 +32,9 @@ type Program struct {
 	Name, Path string
 	Version    Version
 	Problem    string // why the version is unknown
+	// RestoreOff is the setting that keeps a container engine from restoring containers
+	// of pods; "" for none, and where that is unknown.
+	RestoreOff string
 }
 
 // Script is one action-script line.
@@ -79,6 +82,7 @@ func NewSurvey(ctx context.Context, root string) (*Survey, error) {
 			if p.Version, err = t.programVersion(ctx, found); err != nil {
 				p.Problem = err.Error()
 			}
+			p.RestoreOff = t.restoreOff(ctx, p)
 			s.Programs = append(s.Programs, p)
 		}
 	}

@@ -41,7 +41,7 @@ func TestSurvey(t *testing.T) {
 	}
 	got := fmt.Sprintf("%+v", *s)
 	for _, want := range []string{
-		"{Name:criu Path:/usr/sbin/criu Version:4.1.1 Problem:}",
+		"{Name:criu Path:/usr/sbin/criu Version:4.1.1 Problem: RestoreOff:}",
 		"{Name:runc Path:/usr/bin/runc Version:0.0 Problem:",
 		"{File:/etc/criu/default.conf Program:/absent}", "Program:rel}",
 		"{File:/etc/criu/runc.conf Program:/usr/libexec/oci/hooks.d/autofs-restore-hook}",

@@ -2,10 +2,10 @@ package cri
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -17,33 +17,31 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-const socket = "/run/containerd/containerd.sock"
+// start starts containerd. setting is a further line of the runtime handler's
+// configuration.
+func start(t *testing.T, r *registry, setting string) *kubelet {
+	t.Helper()
+	k := &kubelet{registry: r, dir: lab.Scratch(t, "containerd")}
+	k.restart = func() { k.startContainerd(t, setting) }
+	k.restart()
+	t.Cleanup(func() { k.end() }) // before the sandboxes' own: they end first
+	return k
+}
 
-// config is containerd's. A container that is not privileged has its control
-// groups writable, as systemd needs. The virtual machine's root may lack
-// CAP_SYS_RESOURCE, without which the pause container's oom_score_adj is refused.
-const config = `version = 3
-root = %q
-state = "/run/containerd"
-[grpc]
-  address = %q
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = "%s/pause:1"
-[plugins.'io.containerd.cri.v1.runtime']
-  disable_apparmor = true
-  restrict_oom_score_adj = true
-  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    cgroup_writable = true
-    %s
-    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-      BinaryName = %q
-`
+// kubelet is a client of containerd's CRI, as the kubelet is one.
+type kubelet struct {
+	runtime.RuntimeServiceClient
+	images   runtime.ImageServiceClient
+	registry *registry
+	dir      string
+	end      func() // ends the engine; its containers stay
+	restart  func()
+}
 
-// runc takes limits of processor time and memory out of a container's configuration:
+// wrapper takes limits of processor time and memory out of a container's configuration:
 // where the host has a hybrid hierarchy, version 2 has no controllers for them. It
 // also keeps CRIU's log of a failed restore, which containerd deletes.
-const runc = `#!/bin/sh
+const wrapper = `#!/bin/sh
 for word; do
 	case $before in
 	--bundle) jq '.linux.resources |= {devices}' "$word/config.json" >"$word/config.new" && mv "$word/config.new" "$word/config.json" ;;
@@ -58,32 +56,25 @@ runc "$@" || {
 }
 `
 
-// kubelet is a client of containerd's CRI, as the kubelet is one.
-type kubelet struct {
-	runtime.RuntimeServiceClient
-	images   runtime.ImageServiceClient
-	registry *registry
-	dir      string
+// wrap writes the wrapper of runc, and returns its path.
+func (k *kubelet) wrap(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(k.dir, "runc")
+	if err := os.WriteFile(path, []byte(wrapper), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
-// startContainerd starts containerd with its CRI. It ends with the test. handler
-// is a further line of the runtime handler's configuration.
-func startContainerd(t *testing.T, r *registry, handler string) *kubelet {
+// start starts an engine process, and a client of its CRI. end ends both.
+func (k *kubelet) start(t *testing.T, socket, program string, arguments ...string) {
 	t.Helper()
-	k := &kubelet{registry: r, dir: lab.Scratch(t, "containerd")}
-	path, runtimePath := filepath.Join(k.dir, "config.toml"), filepath.Join(k.dir, "runc")
-	if err := os.WriteFile(runtimePath, []byte(runc), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, fmt.Appendf(nil, config, filepath.Join(k.dir, "root"), socket, r.host, handler, runtimePath), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	log, err := os.Create(filepath.Join(k.dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	process := exec.Command("containerd", "--config", path)
+	process := exec.Command(program, arguments...)
 	process.Stdout, process.Stderr = log, log
 	process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := process.Start(); err != nil {
@@ -93,17 +84,17 @@ func startContainerd(t *testing.T, r *registry, handler string) *kubelet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	k.end = sync.OnceFunc(func() {
 		connection.Close()
 		_ = process.Process.Kill()
 		_ = process.Wait() // says that it was killed
 		if t.Failed() {
 			text, _ := os.ReadFile(log.Name())
-			t.Logf("the end of containerd's log:\n%s", text[max(0, len(text)-6000):])
+			t.Logf("the end of %s's log:\n%s", program, text[max(0, len(text)-6000):])
 		}
 	})
 	k.RuntimeServiceClient, k.images = runtime.NewRuntimeServiceClient(connection), runtime.NewImageServiceClient(connection)
-	eventually(t, 20*time.Second, "containerd's CRI answers", func() bool {
+	eventually(t, 20*time.Second, program+"'s CRI answers", func() bool {
 		r, err := k.Status(t.Context(), &runtime.StatusRequest{})
 		if err != nil {
 			return false
@@ -115,7 +106,6 @@ func startContainerd(t *testing.T, r *registry, handler string) *kubelet {
 		}
 		return false
 	})
-	return k
 }
 
 // pull pulls an image, and returns its name.
@@ -148,6 +138,10 @@ func (k *kubelet) sandbox(t *testing.T, name, group string, namespaces *runtime.
 		t.Fatalf("sandbox %s: %v", name, err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			text, _ := os.ReadFile(filepath.Join(config.LogDirectory, "legacy.log"))
+			t.Logf("the container's log:\n%s", text)
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		if _, err := k.RemovePodSandbox(ctx, &runtime.RemovePodSandboxRequest{PodSandboxId: r.GetPodSandboxId()}); err != nil {

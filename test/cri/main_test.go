@@ -7,7 +7,7 @@
 // needed. Images come from a registry of the test on loopback: containerd pulls
 // the base image again at a restore.
 //
-// Run it with `make test-cri`.
+// Run it with `make test-cri`; ENGINES has the versions of containerd.
 package cri
 
 import (

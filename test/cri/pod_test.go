@@ -88,8 +88,8 @@ func (p *pod) pid(t *testing.T) int {
 	return info.PID
 }
 
-// start starts a pod with a systemd container that has automounts of every kind.
-func start(t *testing.T, k *kubelet, c *lab.Container, image string, privileged bool) *pod {
+// startPod starts a pod with a systemd container that has automounts of every kind.
+func startPod(t *testing.T, k *kubelet, c *lab.Container, image string, privileged bool) *pod {
 	t.Helper()
 	p := &pod{Container: c, kubelet: k, privileged: privileged}
 	group := "/" + c.ID
@@ -105,14 +105,14 @@ func start(t *testing.T, k *kubelet, c *lab.Container, image string, privileged 
 }
 
 // startBase starts a pod whose container is of the base image, in a containerd of its own.
-// handler is a line of the runtime handler's configuration, or empty.
-func startBase(t *testing.T, handler string, privileged bool) *pod {
+// setting is a line of the runtime handler's configuration, or empty.
+func startBase(t *testing.T, setting string, privileged bool) *pod {
 	t.Helper()
 	c, _ := lab.Prepare(t, lab.Options{})
 	r := serve(t)
 	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
-	k := startContainerd(t, r, handler)
-	return start(t, k, c, k.pull(t, r.host+"/base:1"), privileged)
+	k := start(t, r, setting)
+	return startPod(t, k, c, k.pull(t, r.host+"/base:1"), privileged)
 }
 
 // hasOwnGroups reports whether the container has a cgroup namespace.
@@ -184,8 +184,8 @@ func (p *pod) restore(t *testing.T) time.Time {
 }
 
 // checkIdentical wants every unit and every daemon as at the checkpoint, but some
-// units. Nothing may have been accessed since: an access starts a mount unit.
-func (p *pod) checkIdentical(t *testing.T, but ...string) {
+// units, and returns their number. Nothing may have been accessed since: an access starts a mount unit.
+func (p *pod) checkIdentical(t *testing.T, but ...string) (units int) {
 	t.Helper()
 	after := p.Settle(t)
 	for _, unit := range but {
@@ -199,6 +199,7 @@ func (p *pod) checkIdentical(t *testing.T, but ...string) {
 		t.Errorf("%d automount daemons, before the checkpoint %d", now, p.daemons)
 	}
 	t.Logf("%d units are as before the checkpoint", len(after))
+	return len(after)
 }
 
 // criuLog is CRIU's log of a dump or a failed restore, as far as it has errors and

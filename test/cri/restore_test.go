@@ -1,7 +1,7 @@
 package cri
 
 import (
-	"path/filepath"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -11,17 +11,45 @@ import (
 
 // scene is a container of a pod, and what repairs it.
 type scene struct {
-	privileged bool
+	name       string
+	row        string // of the table, behind the engine's name
+	column     string
 	repairer   func(t *testing.T, p *pod)
+	privileged bool
 	busy       bool // the old device numbers are in use
-	// handler returns a line of the runtime handler's configuration; nil if it has
-	// none beyond those that all have.
-	handler func(t *testing.T) string
+	// setting returns a line of the runtime handler's configuration; nil for none.
+	setting func(t *testing.T) string
 	image   bool // restored from an image, not from an archive
 	// changed are units that are not as before, for another reason than the repair.
 	changed []string
 	cure    string
 }
+
+const (
+	byScript  = "action script"
+	byAgent   = "agent alone"
+	byHook    = "OCI hook"
+	ownSpec   = ", privileged, base spec with a cgroup namespace"
+	oldGroups = ", privileged, groups of the former container created by hand"
+)
+
+var scenes = []scene{
+	{name: "action script", column: byScript, repairer: actionScript, cure: "preserved"},
+	{name: "action script, busy", column: byScript + ", device numbers in use", repairer: actionScript, busy: true, cure: "reexecuted"},
+	{name: "action script, image", column: byScript + ", from an image", repairer: actionScript, image: true, cure: "preserved"},
+	{name: "agent alone", column: byAgent, repairer: agentAlone, cure: "reexecuted"},
+	{name: "agent as its DaemonSet", column: byAgent + ", as its DaemonSet", repairer: agentPod, cure: "reexecuted"},
+	{name: "OCI hook", column: byHook, repairer: noRepairer, cure: "reexecuted", setting: hookSpec},
+	{name: "privileged, own groups", row: ownSpec, column: byScript, privileged: true, repairer: actionScript, cure: "preserved", setting: hookSpec},
+	{name: "privileged, own groups, agent alone", row: ownSpec, column: byAgent, privileged: true, repairer: agentAlone, cure: "reexecuted", setting: cgroupSpec},
+	{name: "privileged, action script", row: oldGroups, column: byScript, privileged: true, repairer: actionScript, cure: "preserved"},
+	// Without a cgroup namespace systemd looks for its own scope under the name of
+	// the former container when it re-executes itself, whatever the reason: the
+	// group is empty.
+	{name: "privileged, agent alone", row: oldGroups, column: byAgent, privileged: true, repairer: agentAlone, cure: "reexecuted", changed: []string{"init.scope"}},
+}
+
+func noRepairer(*testing.T, *pod) {}
 
 // actionScript makes the program CRIU's action script.
 func actionScript(t *testing.T, p *pod) {
@@ -51,46 +79,53 @@ func agentAlone(t *testing.T, p *pod) {
 // without a repair. Every unit and every daemon is as before.
 func TestRestore(t *testing.T) {
 	lab.RequireNode(t)
-	for name, s := range map[string]scene{
-		"action script":             {repairer: actionScript, cure: "preserved"},
-		"action script, busy":       {repairer: actionScript, busy: true, cure: "reexecuted"},
-		"action script, image":      {repairer: actionScript, image: true, cure: "preserved"},
-		"agent alone":               {repairer: agentAlone, cure: "reexecuted"},
-		"agent as its DaemonSet":    {repairer: agentPod, cure: "reexecuted"},
-		"privileged, action script": {privileged: true, repairer: actionScript, cure: "preserved"},
-		"OCI hook":                  {repairer: func(*testing.T, *pod) {}, cure: "reexecuted", handler: hookSpec},
-		"privileged, own groups":    {privileged: true, repairer: actionScript, cure: "preserved", handler: cgroupSpec},
-		// Without a cgroup namespace systemd looks for its own scope under the name of
-		// the former container when it re-executes itself, whatever the reason: the
-		// group is empty.
-		"privileged, agent alone": {privileged: true, repairer: agentAlone, cure: "reexecuted", changed: []string{"init.scope"}},
-	} {
-		t.Run(name, func(t *testing.T) { s.run(t) })
+	for _, s := range scenes {
+		t.Run(s.name, func(t *testing.T) { s.run(t) })
 	}
 }
 
 func (s scene) run(t *testing.T) {
 	t.Helper()
-	c, _ := lab.Prepare(t, lab.Options{})
-	r := serve(t)
-	r.addRoot(t, filepath.Join(c.Bundle, "rootfs"))
-	handler := ""
-	if s.handler != nil {
-		handler = s.handler(t)
+	cell := addCell(t, s.row, s.column)
+	setting := ""
+	if s.setting != nil {
+		setting = s.setting(t)
 	}
-	k := startContainerd(t, r, handler)
-	p := start(t, k, c, k.pull(t, r.host+"/base:1"), s.privileged)
+	p := startBase(t, setting, s.privileged)
+	if s.row == ownSpec && !p.ownGroups {
+		t.Fatal("the container has no cgroup namespace")
+	}
 	p.checkpoint(t)
 	s.repairer(t, p)
 	if s.image {
-		p.archive = k.pull(t, r.addArchive(t, p.archive))
+		p.archive = p.kubelet.pull(t, p.kubelet.registry.addArchive(t, p.archive))
 	}
 	if s.busy {
 		lab.HoldNumbersUpTo(t, p.highest)
 	}
 	started := p.restore(t)
 	eventually(t, 10*time.Second, "a report", p.HasReport)
-	t.Logf("a report %s after the start", time.Since(started).Round(time.Millisecond))
+	took := time.Since(started).Round(time.Millisecond)
+	t.Logf("a report %s after the start", took)
+	cell.Text = s.served(s.check(t, p))
+	if s.cure != "preserved" && !s.busy {
+		cell.Text += fmt.Sprintf(", %.1f s after the start", took.Seconds())
+	}
+}
+
+// served is the text of a cell.
+func (s scene) served(units int) string {
+	but := ""
+	if len(s.changed) > 0 {
+		but = " but " + strings.Join(s.changed, ", ")
+	}
+	return fmt.Sprintf("all served, %d units identical%s: `%s`", units, but, s.cure)
+}
+
+// check checks the report, the units and the accesses. It returns the number of units
+// that are as before.
+func (s scene) check(t *testing.T, p *pod) int {
+	t.Helper()
 	report := p.ReadReport(t)
 	if report.Outcome != "repaired" {
 		t.Errorf("outcome %s", report.Outcome)
@@ -100,30 +135,39 @@ func (s scene) run(t *testing.T) {
 			t.Errorf("%s is %s (%s), want %s", m.Path, m.Outcome, m.Reason, s.cure)
 		}
 	}
-	p.checkIdentical(t, s.changed...)
-	p.CheckAnswers(t, accesses(s.privileged))
+	units := p.checkIdentical(t, s.changed...)
+	p.CheckAnswers(t, accesses(p.privileged))
+	return units
 }
 
 // TestHangs shows that accesses hang without a repair.
 func TestHangs(t *testing.T) {
 	lab.RequireNode(t)
+	cell := addCell(t, "", control)
 	p := startBase(t, "", false)
 	p.checkpoint(t)
 	groupsOnly(t, p)
 	p.restore(t)
-	list := accesses(false)
+	list, hung, stale := accesses(p.privileged), 0, 0
 	for i, touch := range p.TouchAccesses(t, list, time.Second) {
 		if touch.Hung != list[i].Stale {
 			t.Errorf("%s (%s): %s", list[i].Path, list[i].About, touch)
 		}
+		if touch.Hung {
+			hung++
+		}
+		if list[i].Stale {
+			stale++
+		}
 	}
+	cell.Text = fmt.Sprintf("%d of %d accesses hang", hung, stale)
 }
 
-// TestPrivilegedFails: containerd gives a privileged container no cgroup namespace.
-// Its systemd watches control groups of the former container, which no longer
+// TestPrivilegedFails: containerd gives a privileged container no cgroup namespace. Its systemd watches control groups of the former container, which no longer
 // exist, and the program creates none outside of the restored container's own.
 func TestPrivilegedFails(t *testing.T) {
 	lab.RequireNode(t)
+	cell := addCell(t, ", privileged", byScript)
 	p := startBase(t, "", true)
 	p.checkpoint(t)
 	lab.InstallActionScript(t, lab.Hook())
@@ -131,6 +175,7 @@ func TestPrivilegedFails(t *testing.T) {
 	if log := p.criuLog(); err == nil || !strings.Contains(log, "fsnotify: Unable to open /sys/fs/cgroup/") {
 		t.Errorf("%v\n%s", err, log)
 	}
+	cell.Text = "CRIU fails: no cgroup namespace"
 }
 
 // accesses are those of the container. One that is not privileged has /proc/sys

@@ -157,9 +157,9 @@ func notes(rows []Row) []string {
 	return order
 }
 
-// The lines before and after the table.
+// The lines before and after the table; the first goes on with what makes it.
 const (
-	begin = "<!-- matrix: begin (made by make test-matrix) -->"
+	begin = "<!-- matrix: begin"
 	end   = "<!-- matrix: end -->"
 )
 
@@ -168,13 +168,14 @@ var ErrNoPlace = errors.New("there are no lines between which the table belongs"
 
 // Insert replaces the table in a text.
 func Insert(text, table string) (string, error) {
-	before, rest, ok := strings.Cut(text, begin+"\n")
+	before, rest, ok := strings.Cut(text, begin)
 	if !ok {
 		return "", fmt.Errorf("%w: %q is missing", ErrNoPlace, begin)
 	}
+	by, rest, _ := strings.Cut(rest, "\n")
 	_, after, ok := strings.Cut(rest, end+"\n")
 	if !ok {
 		return "", fmt.Errorf("%w: %q is missing", ErrNoPlace, end)
 	}
-	return before + begin + "\n\n" + table + "\n" + end + "\n" + after, nil
+	return before + begin + by + "\n\n" + table + "\n" + end + "\n" + after, nil
 }

@@ -35,9 +35,9 @@ runc; crun: n
 }
 
 func TestInsert(t *testing.T) {
-	text := "before\n" + begin + "\nold\n" + end + "\nafter\n"
+	text := "before\n" + begin + " (by x) -->\nold\n" + end + "\nafter\n"
 	got, err := Insert(text, "new\n")
-	if want := "before\n" + begin + "\n\nnew\n\n" + end + "\nafter\n"; err != nil || got != want {
+	if want := "before\n" + begin + " (by x) -->\n\nnew\n\n" + end + "\nafter\n"; err != nil || got != want {
 		t.Errorf("%q (%v), want %q", got, err, want)
 	}
 	if again, err := Insert(got, "new\n"); err != nil || again != got {

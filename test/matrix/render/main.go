@@ -1,6 +1,6 @@
-// Command render inserts the table of a run into a text.
+// Command render inserts the table of a run into a text, or prints it.
 //
-//	render RESULTS-FOLDER FILE
+//	render RESULTS-FOLDER [FILE]
 package main
 
 import (
@@ -11,21 +11,26 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: render RESULTS-FOLDER FILE")
+	if len(os.Args) != 2 && len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: render RESULTS-FOLDER [FILE]")
 		os.Exit(2)
 	}
-	if err := render(os.Args[1], os.Args[2]); err != nil {
+	if err := render(os.Args[1], os.Args[2:]); err != nil {
 		fmt.Fprintf(os.Stderr, "render: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func render(dir, file string) error {
+func render(dir string, files []string) error {
 	rows, err := matrix.Load(dir)
 	if err != nil {
 		return err
 	}
+	if len(files) == 0 {
+		fmt.Print(matrix.Markdown(rows))
+		return nil
+	}
+	file := files[0]
 	before, err := os.ReadFile(file)
 	if err != nil {
 		return err
