@@ -62,6 +62,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) err
 	criu, handover := r.loadHandover(e)
 	if criu != nil {
 		defer criu.Close()
+		defer r.journal().LeavePlace(criu)
 	}
 	if handover != nil {
 		r.protect(init)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/anondev"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
@@ -51,6 +52,11 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 		return nil // called twice for this stage
 	}
 	r.journal().Sweep()
+	// The restores in progress use the processor. A restore that begins later stops its
+	// processes for a shorter time than one that shares the processor with many.
+	if err := r.journal().TakePlace(ctx, criu, runtime.NumCPU()); err != nil {
+		r.Warn(err)
+	}
 	pool := r.reserveNumbers(ctx, handover)
 	defer pool.Close()
 	var files []*os.File

@@ -5,12 +5,16 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // inOwnGroup runs a command in a control group, whose name is the first argument, as the
 // root of all that it sees.
 const inOwnGroup = `mkdir -p "/sys/fs/cgroup/$1" && echo $$ >"/sys/fs/cgroup/$1/cgroup.procs" && shift &&
 exec unshare --cgroup --mount --propagation private sh -c 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"' restore "$@"`
+
+// cloneLimit is the time limit of a restore among a hundred.
+const cloneLimit = 100 * time.Second
 
 // Clones returns the checkpoint under other names of containers, to be restored at the
 // same time. They share its images and its root folder. runc 1.1 restores a container into

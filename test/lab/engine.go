@@ -113,7 +113,11 @@ func (e oci) run(c *Container, args ...string) error {
 	if c.ownGroup {
 		cmd = command("sh", append([]string{"-c", inOwnGroup, "restore", c.ID}, cmd.Args...)...)
 	}
-	if err := runLimited(cmd, commandLimit); err != nil {
+	limit := commandLimit
+	if c.ownGroup {
+		limit = cloneLimit
+	}
+	if err := runLimited(cmd, limit); err != nil {
 		text, _ := os.ReadFile(log)
 		return fmt.Errorf("%s %s: %w: %s", e.runtime, strings.Join(args, " "), err, text)
 	}
