@@ -57,35 +57,46 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 	if err := r.journal().TakePlace(ctx, criu, runtime.NumCPU()); err != nil {
 		r.Warn(err)
 	}
-	pool := r.reserveNumbers(ctx, handover)
+	pool, lower := r.reserveNumbers(ctx, handover)
 	defer pool.Close()
 	var files []*os.File
 	for _, f := range pool.Placeholders() {
 		files = append(files, f)
 	}
 	if err := r.startHelper(criu, handover, files); err != nil {
+		handover.Reserved = false
 		r.Warn(err)
 	}
-	if err := r.journal().SaveHandover(criu, handover); err != nil {
-		return errors.Join(err, handover.Helper.Stop(ctx))
+	if len(lower) > 0 && len(files) > 0 {
+		handover.Lower, err = r.startHolder(criu, lower)
+		if err != nil {
+			r.Warn(err) // Preserve takes the numbers again
+		}
 	}
-	return nil
+	if err := r.journal().SaveHandover(criu, handover); err != nil {
+		return errors.Join(err, handover.Helper.Stop(ctx), handover.Lower.Stop(ctx))
+	}
+	return nil // the end of this process closes the lower ones
 }
 
-// reserveNumbers takes the wanted device numbers that are free.
-func (r Runner) reserveNumbers(ctx context.Context, handover *journal.Handover) *anondev.Pool {
-	pool := anondev.New(handover.SystemdDevices())
+// reserveNumbers takes the wanted device numbers that are free. lower are the placeholders
+// of lower numbers if these are many.
+func (r Runner) reserveNumbers(ctx context.Context, handover *journal.Handover) (pool *anondev.Pool, lower []*os.File) {
+	pool = anondev.New(handover.SystemdDevices())
 	lock, err := r.journal().LockDevices(ctx)
 	if err != nil {
 		r.Warn(err)
-		return pool
+		return pool, nil
 	}
 	defer lock.Close()
-	if err := pool.Fill(ctx); err != nil {
+	err = pool.Fill(ctx)
+	if err != nil {
 		r.Warn(err)
 	}
+	handover.Reserved = err == nil
+	lower = pool.TakeOthers()
 	pool.Trim()
-	return pool
+	return pool, lower
 }
 
 // startHelper starts a helper that keeps the files open, and sets handover.Helper. It
@@ -95,17 +106,23 @@ func (r Runner) startHelper(criu *nsenter.Process, handover *journal.Handover, f
 	if len(files) == 0 {
 		return nil
 	}
+	var err error
+	handover.Helper, err = r.startHolder(criu, files)
+	return err
+}
+
+// startHolder starts a helper that keeps the files open until the restore ends.
+func (r Runner) startHolder(criu *nsenter.Process, files []*os.File) (fdstore.Ref, error) {
 	engine := container.OpenEngine(criu)
 	if engine != nil {
 		defer engine.Close()
 	}
-	var err error
-	handover.Helper, err = fdstore.Start(fdstore.Request{Bound: criu, Model: engine, Lifetime: restoreTime, Files: files})
+	helper, err := fdstore.Start(fdstore.Request{Bound: criu, Model: engine, Lifetime: restoreTime, Files: files})
 	if errors.Is(err, fdstore.ErrNotMoved) {
 		r.Warn(err)
-		return nil
+		err = nil
 	}
-	return err
+	return helper, err
 }
 
 // hasAutofs reports, by the names of the images alone, whether autofs mounts were
