@@ -155,7 +155,7 @@ lab-all: ## The same with containers of other versions of systemd
 # Only the benchmarks that match, in small letters: make bench BENCH=noop.
 BENCH ?= .
 
-bench: build lab bench-tools ## Measure the program in the laboratory (root, 5 minutes)
+bench: build lab bench-tools ## Measure the program in the laboratory (root, 10 minutes)
 	go test -C test -run '^$$' -bench '(?i)$(BENCH)' -benchtime 1x -timeout 20m -exec $(NODE) ./bench/...
 
 # What the benchmarks compare with: an empty Go program, and system calls alone

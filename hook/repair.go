@@ -63,6 +63,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) err
 	criu, handover := r.loadHandover(e)
 	if criu != nil {
 		defer criu.Close()
+		defer r.journal().LeavePlace(criu)
 	}
 	protect := sync.OnceFunc(func() { r.protect(init) })
 	if handover != nil && !handover.Quiet() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/anondev"
@@ -59,35 +60,61 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 		return nil // called twice for this stage
 	}
 	r.journal().Sweep()
-	pool := r.reserveNumbers(ctx, handover)
+	// The restores in progress use the processor. A restore that begins later stops its
+	// processes for a shorter time than one that shares the processor with many.
+	if err := r.journal().TakePlace(ctx, criu, processors()); err != nil {
+		r.Warn(err)
+	}
+	pool, lower := r.reserveNumbers(ctx, handover)
 	defer pool.Close()
 	var files []*os.File
 	for _, f := range pool.Placeholders() {
 		files = append(files, f)
 	}
 	if err := r.startHelper(criu, handover, files); err != nil {
+		handover.Reserved = false
 		r.Warn(err)
 	}
-	if err := r.journal().SaveHandover(criu, handover); err != nil {
-		return errors.Join(err, handover.Helper.Stop(ctx))
+	if len(lower) > 0 && len(files) > 0 {
+		handover.Lower, err = r.startHolder(criu, lower)
+		if err != nil {
+			r.Warn(err) // Preserve takes the numbers again
+		}
 	}
-	return nil
+	if err := r.journal().SaveHandover(criu, handover); err != nil {
+		return errors.Join(err, handover.Helper.Stop(ctx), handover.Lower.Stop(ctx))
+	}
+	return nil // the end of this process closes the lower ones
 }
 
-// reserveNumbers takes the wanted device numbers that are free.
-func (r Runner) reserveNumbers(ctx context.Context, handover *journal.Handover) *anondev.Pool {
-	pool := anondev.New(handover.SystemdDevices())
+// processors returns how many processors the machine's first process may use. This one may
+// have fewer: runc starts CRIU in the container's control group.
+func processors() int {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(1, &set); err != nil {
+		return runtime.NumCPU()
+	}
+	return set.Count()
+}
+
+// reserveNumbers takes the wanted device numbers that are free. lower are the placeholders
+// of lower numbers if these are many.
+func (r Runner) reserveNumbers(ctx context.Context, handover *journal.Handover) (pool *anondev.Pool, lower []*os.File) {
+	pool = anondev.New(handover.SystemdDevices())
 	lock, err := r.journal().LockDevices(ctx)
 	if err != nil {
 		r.Warn(err)
-		return pool
+		return pool, nil
 	}
 	defer lock.Close()
-	if err := pool.Fill(ctx); err != nil {
+	err = pool.Fill(ctx)
+	if err != nil {
 		r.Warn(err)
 	}
+	handover.Reserved = err == nil
+	lower = pool.TakeOthers()
 	pool.Trim()
-	return pool
+	return pool, lower
 }
 
 // startHelper starts a helper that keeps the files open, and sets handover.Helper. It
@@ -97,17 +124,23 @@ func (r Runner) startHelper(criu *nsenter.Process, handover *journal.Handover, f
 	if len(files) == 0 {
 		return nil
 	}
+	var err error
+	handover.Helper, err = r.startHolder(criu, files)
+	return err
+}
+
+// startHolder starts a helper that keeps the files open until the restore ends.
+func (r Runner) startHolder(criu *nsenter.Process, files []*os.File) (fdstore.Ref, error) {
 	engine := container.OpenEngine(criu)
 	if engine != nil {
 		defer engine.Close()
 	}
-	var err error
-	handover.Helper, err = fdstore.Start(fdstore.Request{Bound: criu, Model: engine, Lifetime: restoreTime, Files: files})
+	helper, err := fdstore.Start(fdstore.Request{Bound: criu, Model: engine, Lifetime: restoreTime, Files: files})
 	if errors.Is(err, fdstore.ErrNotMoved) {
 		r.Warn(err)
-		return nil
+		err = nil
 	}
-	return err
+	return helper, err
 }
 
 // hasAutofs reports, by the names of the images alone, whether autofs mounts were

@@ -17,6 +17,15 @@ import (
 // file.
 const Deadline = 8 * time.Second
 
+// Limit is the time limit of the run for the event. Reserve may also wait for other
+// restores.
+func (e Event) Limit() time.Duration {
+	if e.Stage == stage.Reserve && e.PID == 0 && !e.Watch {
+		return Deadline + journal.QueueTime
+	}
+	return Deadline
+}
+
 // restoreTime is the time limit of a restore, and of the helpers that work for it.
 const restoreTime = 10 * time.Minute
 
@@ -72,7 +81,8 @@ func (r Runner) Run(ctx context.Context, e Event) (*report.Report, error) {
 	if e.Watch {
 		return r.watch(ctx, e)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
+	limit := e.Limit()
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not finished within %s", limit))
 	defer cancel()
 	switch e.Stage {
 	case stage.Reserve:

@@ -113,7 +113,7 @@ func actionScript() int {
 // ociHook handles a call by an OCI runtime.
 func ociHook(name string) int {
 	log := newLogger()
-	log.limit(name)
+	log.limit(name, hook.Deadline)
 	state, err := hook.ReadState(os.Stdin)
 	if err != nil {
 		log.Errorf("%s: %v", name, err)
@@ -174,7 +174,7 @@ func unknown(word string) int {
 func run(log *logger, event hook.Event, input []byte) *report.Report {
 	if !event.Watch {
 		// It starts before anything is logged. The output of a command does not count.
-		defer log.limit(event.Trigger).Stop()
+		defer log.limit(event.Trigger, event.Limit()).Stop()
 	}
 	log.named(event.ContainerID)
 	if event.Watch || !spawn.Sealed() {
@@ -208,15 +208,15 @@ const lastWords = 100 * time.Millisecond
 
 // limit ends the program soon after its deadline, also when its threads are blocked in
 // the kernel.
-func (l *logger) limit(what string) *time.Timer {
-	return time.AfterFunc(hook.Deadline+time.Second/4, func() {
+func (l *logger) limit(what string, deadline time.Duration) *time.Timer {
+	return time.AfterFunc(deadline+time.Second/4, func() {
 		status := exitFailed
 		if config, _ := hook.ReadConfig(hook.ConfigFile); !config.Strict && !strings.HasPrefix(what, "command:") {
 			status = exitDone
 		}
 		// The reader of the log may be the reason for the delay.
 		time.AfterFunc(lastWords, func() { os.Exit(status) })
-		l.Errorf("%s: not finished within %s, given up", what, hook.Deadline)
+		l.Errorf("%s: not finished within %s, given up", what, deadline)
 		os.Exit(status)
 	})
 }

@@ -169,7 +169,7 @@ func repair(event hook.Event, asJSON bool) int {
 
 func inspect(event hook.Event, asJSON bool) int {
 	log := newCommandLogger(asJSON)
-	defer log.limit(event.Trigger).Stop()
+	defer log.limit(event.Trigger, event.Limit()).Stop()
 	protectProcess(log)
 	runner := hook.Runner{Version: versionNumber, Directory: journal.Directory, Warn: func(err error) { log.Warn(err) }, Named: log.named, Machine: machine(log), Protect: sealed(nil)}
 	rep, err := runner.Inspect(context.Background(), event)

@@ -2,6 +2,7 @@ package anondev
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ func TestTooHigh(t *testing.T) {
 	before := next(t)
 	p := New([]uint64{unix.Mkdev(0, 1<<20-1)})
 	err := p.Fill(context.Background())
-	if err == nil || len(p.others) != maxPlaceholders {
+	if n := len(p.others); err == nil || n < maxPlaceholders || n > maxPlaceholders+many {
 		t.Errorf("%v with %d placeholders", err, len(p.others))
 	}
 	p.Close()
@@ -37,4 +38,112 @@ func TestClosed(t *testing.T) {
 		again.Trim()
 		return len(again.Placeholders()) == len(wanted)
 	})
+}
+
+// TestTakeOthers: many lower numbers stay taken while their placeholders are open, so
+// that another pool creates few, and are free after that.
+func TestTakeOthers(t *testing.T) {
+	testenv.RequireRoot(t)
+	lowest := next(t)
+	wanted := above(lowest, worthKeeping+many)
+	p := New([]uint64{wanted})
+	if err := p.Fill(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	others := p.TakeOthers()
+	if len(others) < worthKeeping {
+		t.Fatalf("%d lower numbers are taken", len(others))
+	}
+	p.Close()
+	again := New([]uint64{wanted})
+	if err := again.Fill(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(again.others); n >= many {
+		t.Errorf("the second pool needed %d placeholders, the first one kept those of the lower numbers", n)
+	}
+	f, err := again.Create(context.Background(), wanted, create)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	again.Close()
+	for _, f := range others {
+		f.Close()
+	}
+	testenv.Eventually(t, "the numbers are free again", func() bool { return unix.Minor(next(t)) <= unix.Minor(lowest)+distance })
+}
+
+// TestFarApart: wanted numbers with many free ones between them.
+func TestFarApart(t *testing.T) {
+	testenv.RequireRoot(t)
+	lowest := next(t)
+	var wanted []uint64
+	for i := range 5 {
+		wanted = append(wanted, above(lowest, distance+i*(many+many/2)))
+	}
+	p := New(wanted)
+	defer p.Close()
+	if err := p.Fill(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	held := p.Placeholders()
+	for _, w := range wanted {
+		if f := held[w]; f == nil || number(t, f) != w {
+			t.Errorf("number %s is held by %v", formatDevice(w), f)
+		}
+	}
+}
+
+// TestPassed: a wanted number that Fill passes with superblocks whose numbers it does not
+// know, because others are taken in between.
+func TestPassed(t *testing.T) {
+	testenv.RequireRoot(t)
+	lowest := next(t)
+	wanted := above(lowest, 3*many)
+	// All numbers from the next many on are taken up to a little below the wanted one.
+	taken := New([]uint64{above(wanted, -many/2)})
+	if err := taken.Fill(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	free := taken.others[:many/4]
+	taken.others = taken.others[many/4:]
+	for _, f := range free {
+		f.Close()
+	}
+	p := New([]uint64{wanted})
+	defer p.Close()
+	if err := p.Fill(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if f := p.Placeholders()[wanted]; f == nil || number(t, f) != wanted {
+		t.Errorf("number %s is held by %v", formatDevice(wanted), f)
+	}
+}
+
+// TestRestrict: a pool that gives up the numbers that it does not hold creates no
+// placeholders for them.
+func TestRestrict(t *testing.T) {
+	p, wanted := reserve(t, 2)
+	low, high := wanted[0], wanted[1]
+	placeholder := p.held[low]
+	p.held[low] = nil
+	p.Close()
+	again := New(wanted)
+	defer again.Close()
+	if err := again.Adopt(placeholder); err != nil {
+		t.Fatal(err)
+	}
+	again.Restrict()
+	if err := again.Fill(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if len(again.Placeholders()) != 1 || again.limit != low {
+		t.Errorf("it holds %d numbers, the highest is %s", len(again.Placeholders()), formatDevice(again.limit))
+	}
+	if f, err := again.Create(context.Background(), high, create); !errors.Is(err, ErrTaken) {
+		f.Close()
+		t.Errorf("a number that was given up: %v", err)
+	}
 }

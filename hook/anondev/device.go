@@ -75,15 +75,40 @@ func (p *Pool) add(number uint64, placeholder *os.File) {
 	p.others = append(p.others, placeholder)
 }
 
+// Restrict drops the wanted numbers that the pool does not hold.
+func (p *Pool) Restrict() {
+	p.limit = 0
+	for number, f := range p.held {
+		if f == nil {
+			delete(p.held, number)
+		} else {
+			p.limit = max(p.limit, number)
+		}
+	}
+}
+
+// Taken is the error that another superblock has the number.
+func Taken(number uint64) error {
+	return fmt.Errorf("device number %s: %w", formatDevice(number), ErrTaken)
+}
+
 // Fill takes every free number up to the highest wanted one. The pool then holds all
 // wanted numbers that no other superblock has.
+//
+// A placeholder whose number is known has a mount, and costs more than the superblock
+// alone. So far below the next wanted number Fill creates superblocks without a mount.
 func (p *Pool) Fill(ctx context.Context) error {
 	if len(p.held) == 0 {
 		return nil
 	}
-	var created []*os.File
-	defer func() { detachTogether(created) }()
-	for range maxPlaceholders {
+	var mounted []*os.File
+	var unknown []*sys.FSContext // since the last placeholder with a known number
+	var last uint64              // that number
+	defer func() {
+		p.keep(unknown)
+		detachTogether(mounted)
+	}()
+	for created := 0; created < maxPlaceholders; created++ {
 		if ctx.Err() != nil {
 			return fmt.Errorf("reserve device numbers: %w", context.Cause(ctx))
 		}
@@ -96,17 +121,104 @@ func (p *Pool) Fill(ctx context.Context) error {
 			f.Close()
 			return err
 		}
+		if p.wants(last, number) {
+			mounted = append(mounted, p.identify(unknown)...)
+		} else {
+			p.keep(unknown)
+		}
+		unknown, last = nil, number
 		if number > p.limit {
 			f.Close()
 			return nil
 		}
 		p.add(number, f)
-		created = append(created, f)
+		mounted = append(mounted, f)
 		if number == p.limit {
 			return nil
 		}
+		if next := unix.Mkdev(0, unix.Minor(last)+many); next < p.limit && !p.wants(last, next) {
+			if unknown, err = newContexts(many); err != nil {
+				return err
+			}
+			created += many
+		}
 	}
 	return fmt.Errorf("reserve device numbers up to %s: more than %d lower ones are free", formatDevice(p.limit), maxPlaceholders)
+}
+
+// many is how many superblocks Fill creates without a mount before it looks at a number.
+const many = 64
+
+// wants reports whether a wanted number above from and up to to is not held.
+func (p *Pool) wants(from, to uint64) bool {
+	for number, f := range p.held {
+		if f == nil && number > from && number <= to {
+			return true
+		}
+	}
+	return false
+}
+
+// keep adds superblocks without a mount, which have no wanted number.
+func (p *Pool) keep(list []*sys.FSContext) {
+	for _, c := range list {
+		p.others = append(p.others, c.File())
+	}
+}
+
+// identify adds superblocks of which one may have a wanted number, and returns their
+// mounts.
+func (p *Pool) identify(list []*sys.FSContext) []*os.File {
+	var mounted []*os.File
+	for _, c := range list {
+		root, err := c.Root("placeholder")
+		if err != nil {
+			p.others = append(p.others, c.File())
+			continue
+		}
+		c.Close()
+		if number, err := numberOf(root); err == nil {
+			p.add(number, root)
+		} else {
+			p.others = append(p.others, root)
+		}
+		mounted = append(mounted, root)
+	}
+	return mounted
+}
+
+// newContexts creates superblocks without a mount.
+func newContexts(count int) ([]*sys.FSContext, error) {
+	var list []*sys.FSContext
+	for range count {
+		c, err := sys.OpenFSContext("ramfs")
+		if err == nil {
+			list = append(list, c)
+			err = c.Create()
+		}
+		if err != nil {
+			for _, c := range list {
+				c.Close()
+			}
+			return nil, fmt.Errorf("occupy a device number: %w", err)
+		}
+	}
+	return list, nil
+}
+
+// worthKeeping is how many placeholders take longer to create again, 4 ms, than a process
+// that keeps them takes to start.
+const worthKeeping = 256
+
+// TakeOthers returns the placeholders without a wanted number if they are many, so that a
+// later pool need not create them again. The caller closes them.
+func (p *Pool) TakeOthers() []*os.File {
+	if len(p.others) < worthKeeping {
+		return nil
+	}
+	list := p.others
+	p.others = nil
+	return list
 }
 
 // Trim closes the placeholders without a wanted number.
@@ -147,7 +259,7 @@ func (p *Pool) Create(ctx context.Context, wanted uint64, create func() (*os.Fil
 		f.Close() // the number is free when close returns (task work runs before)
 		p.held[wanted] = nil
 	} else {
-		return nil, fmt.Errorf("device number %s: %w", formatDevice(wanted), ErrTaken)
+		return nil, Taken(wanted)
 	}
 	for range attempts {
 		if ctx.Err() != nil {
@@ -171,10 +283,10 @@ func (p *Pool) Create(ctx context.Context, wanted uint64, create func() (*os.Fil
 			f.Close() // another process took the number, and may free it soon
 		}
 	}
-	return nil, fmt.Errorf("device number %s: %w", formatDevice(wanted), ErrTaken)
+	return nil, Taken(wanted)
 }
 
-// newPlaceholder creates an empty superblock.
+// newPlaceholder creates an empty superblock with a mount.
 func newPlaceholder() (*os.File, error) {
 	f, err := sys.NewRamfs("placeholder")
 	if err != nil {

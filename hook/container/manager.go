@@ -135,6 +135,21 @@ func (c *Container) ForgetManager(pid int) {
 	}
 }
 
+// AwaitSocket waits until a systemd that is re-executing itself has another private socket
+// than before, at most 1 s: each attempt to connect to it costs a process, and takes
+// processor time from it.
+func (c *Container) AwaitSocket(ctx context.Context, pid int, before string) {
+	p := c.Masters[pid]
+	if p == nil || before == "" {
+		return
+	}
+	for end := time.Now().Add(socketTime); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(RetryInterval) {
+		if now := systemd.SocketID(p.Process); now != "" && now != before {
+			return
+		}
+	}
+}
+
 // AwaitManager connects to a systemd that is re-executing itself, and waits until it
 // answers or ctx ends.
 func (c *Container) AwaitManager(ctx context.Context, pid int) error {

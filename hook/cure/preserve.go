@@ -62,10 +62,22 @@ func (s *Session) Preserve(ctx context.Context, criu *nsenter.Process, h *journa
 // recreateAll creates superblocks with the old device numbers for systemd's mounts.
 func (s *Session) recreateAll(ctx context.Context, h *journal.Handover, list []container.Mount) ([]*mounts.Replacement, error) {
 	picked := plan.ToPreserve(list)
+	defer func() {
+		if err := h.Lower.Abandon(); err != nil {
+			s.warn(err)
+		}
+		h.Lower = fdstore.Ref{}
+	}()
 	if len(picked) == 0 {
 		err := h.Helper.Stop(ctx)
 		h.Helper = fdstore.Ref{}
 		return nil, err
+	}
+	if h.Reserved && h.Helper.PID == 0 {
+		for _, i := range picked {
+			h.NotPreserved[list[i].Path] = anondev.Taken(list[i].DeviceBefore).Error()
+		}
+		return nil, nil
 	}
 	lock, err := s.journal.LockDevices(ctx)
 	if err != nil {
@@ -106,10 +118,14 @@ func fillPool(ctx context.Context, h *journal.Handover, list []container.Mount, 
 	if !errors.Is(err, fdstore.ErrGone) {
 		errs = append(errs, err)
 	}
+	complete := h.Reserved && err == nil
 	for _, f := range held {
 		if f != nil {
 			errs = append(errs, pool.Adopt(f))
 		}
+	}
+	if complete {
+		pool.Restrict()
 	}
 	// A number becomes free only after the helper's copy is closed, too.
 	ended := h.Helper.Kill()

@@ -60,6 +60,7 @@ func (r *Repair) reexecuteAndDecide(ctx context.Context, pid int) {
 		}
 		return
 	}
+	socket := systemd.SocketID(r.container.Masters[pid].Process)
 	edit, err := r.reexecuteManager(ctx, pid, version, served)
 	if err != nil {
 		for _, i := range list {
@@ -72,6 +73,9 @@ func (r *Repair) reexecuteAndDecide(ctx context.Context, pid int) {
 		return
 	}
 	r.container.ForgetManager(pid) // its connection is broken
+	if err == nil {
+		r.container.AwaitSocket(ctx, pid, socket)
+	}
 	if err := r.container.AwaitManager(ctx, pid); err != nil {
 		r.warn(err)
 		return

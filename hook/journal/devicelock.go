@@ -18,20 +18,31 @@ const deviceLockTime = 300 * time.Millisecond
 
 // LockDevices takes the lock of device numbers, so that only one run of the machine at a
 // time allocates them: it temporarily takes numbers that another run may want. It fails
-// after 300 ms. The kernel wakes the waiters for a lock in the order of their calls
-// (fs/locks.c, __locks_insert_block). The lock is an flock(2) of the folder of locks; it
-// ends when the returned file is closed or the process ends.
+// after 300 ms. The lock ends when the returned file is closed or the process ends.
 func (s Store) LockDevices(ctx context.Context) (*os.File, error) {
-	dir, err := s.makeFolder(locksFolder)
+	ctx, cancel := context.WithTimeoutCause(ctx, deviceLockTime, fmt.Errorf("other restores held it for %s", deviceLockTime))
+	defer cancel()
+	f, err := s.lockFolder(ctx, locksFolder)
 	if err != nil {
 		return nil, fmt.Errorf("lock of device numbers: %w", err)
+	}
+	return f, nil
+}
+
+// lockFolder takes the flock(2) of a folder. The kernel wakes the waiters for it in the
+// order of their calls (fs/locks.c, __locks_insert_block).
+func (s Store) lockFolder(ctx context.Context, name string) (*os.File, error) {
+	dir, err := s.makeFolder(name)
+	if err != nil {
+		return nil, err
 	}
 	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("lock of device numbers: %w", err)
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, deviceLockTime, fmt.Errorf("other restores held it for %s", deviceLockTime))
-	defer cancel()
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		return f, nil
+	}
 	locked := make(chan struct{})
 	var lockErr error
 	go func() {
@@ -42,7 +53,7 @@ func (s Store) LockDevices(ctx context.Context) (*os.File, error) {
 	case <-locked:
 		if lockErr != nil {
 			f.Close()
-			return nil, fmt.Errorf("lock of device numbers: %w", os.NewSyscallError("flock", lockErr))
+			return nil, os.NewSyscallError("flock", lockErr)
 		}
 		return f, nil
 	case <-ctx.Done():
@@ -51,6 +62,6 @@ func (s Store) LockDevices(ctx context.Context) (*os.File, error) {
 			<-locked
 			f.Close()
 		}()
-		return nil, fmt.Errorf("lock of device numbers: %w", context.Cause(ctx))
+		return nil, context.Cause(ctx)
 	}
 }

@@ -22,10 +22,16 @@ type Handover struct {
 	// Init is the identity of the container's first process, "" before it exists.
 	Init    string      `json:"init"`
 	Devices []OldDevice `json:"devices"`
+	// Reserved is whether Reserve has tried to reserve all numbers: those without a
+	// placeholder belonged to other file systems.
+	Reserved bool `json:"reserved,omitempty"`
 	// Helper has the placeholders of reserved device numbers open after Reserve, and
 	// roots of mounts after Preserve.
 	Helper fdstore.Ref `json:"holder"`
-	Roots  []HeldRoot  `json:"roots"`
+	// Lower is the helper that keeps many lower numbers taken between Reserve and
+	// Preserve.
+	Lower fdstore.Ref `json:"lower"`
+	Roots []HeldRoot  `json:"roots"`
 	// Preserved are the paths of mounts that have their old device numbers again;
 	// NotPreserved are the reasons why others have not, by path.
 	Preserved    []string          `json:"preserved"`

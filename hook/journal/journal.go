@@ -19,6 +19,7 @@ const (
 	coversFolder     = "covers"     // entries of saved covers, by container
 	restoresFolder   = "restores"   // handovers, by CRIU process
 	locksFolder      = "locks"
+	placesFolder     = "places" // restores in progress, by CRIU process
 	reportsFolder    = "reports"
 )
 

@@ -22,7 +22,7 @@ const (
 // Sweep removes entries about processes that have ended, reports older than 7 days, and
 // temporary files of killed runs. It ignores errors.
 func (s Store) Sweep() {
-	for _, folder := range []string{restoresFolder, coversFolder, containersFolder, locksFolder, reportsFolder} {
+	for _, folder := range []string{restoresFolder, coversFolder, containersFolder, locksFolder, placesFolder, reportsFolder} {
 		dir := filepath.Join(s.dir, folder)
 		entries, _ := os.ReadDir(dir) // the folder may not exist yet
 		for _, e := range entries {

@@ -94,9 +94,23 @@ func (c *FSContext) SetFlag(key string) error {
 // Mount creates the superblock and returns the root of a detached mount of it; name is
 // the name of that file.
 func (c *FSContext) Mount(name string) (*os.File, error) {
-	if err := OnFile(c.file, unix.FsconfigCreate); err != nil {
-		return nil, c.error("fsconfig", "FSCONFIG_CMD_CREATE", err)
+	if err := c.Create(); err != nil {
+		return nil, err
 	}
+	return c.Root(name)
+}
+
+// Create creates the superblock. It exists as long as the context or a mount of it.
+func (c *FSContext) Create() error {
+	return c.error("fsconfig", "FSCONFIG_CMD_CREATE", OnFile(c.file, unix.FsconfigCreate))
+}
+
+// File returns the context's file, which is the caller's: the context must not be used
+// after that.
+func (c *FSContext) File() *os.File { return c.file }
+
+// Root returns the root of a detached mount of the created superblock.
+func (c *FSContext) Root(name string) (*os.File, error) {
 	root, err := fromFile(c.file, func(fd int) (int, error) { return unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, 0) })
 	if err != nil {
 		return nil, c.error("fsmount", "", err)

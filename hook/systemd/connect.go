@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/sys"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -62,6 +63,22 @@ func IsReexecuting(err error) bool {
 		}
 	}
 	return false
+}
+
+// SocketID identifies the file of a systemd's private socket, "" if it has none. A systemd
+// that re-executes itself replaces the file when it listens again. It is only a hint:
+// the container can replace the file.
+func SocketID(pid1 *nsenter.Process) string {
+	f, err := pid1.OpenInRoot(privateSocket, unix.O_PATH)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	st, err := sys.Stat(f)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprint(st.Dev, st.Ino, st.Ctim.Nano())
 }
 
 func connect(ctx context.Context, pid1 *nsenter.Process) (*Manager, error) {

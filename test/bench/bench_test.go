@@ -177,13 +177,16 @@ func end(b testing.TB, restored *lab.Restored) {
 // widenSockets enlarges socket buffers, so that CRIU 4.1.1 can restore more than about
 // 140 pipes of one process: it sends their descriptors to its own datagram socket before
 // it reads any, and waits forever when that is full (criu/files.c, send_fds).
-func widenSockets(b testing.TB) {
-	const file = "/proc/sys/net/core/wmem_default"
+func widenSockets(b testing.TB) { writeSetting(b, "/proc/sys/net/core/wmem_default", "8388608") }
+
+// writeSetting changes a setting of the kernel until the end of the benchmark.
+func writeSetting(b testing.TB, file, value string) {
+	b.Helper()
 	before, err := os.ReadFile(file)
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := os.WriteFile(file, []byte("8388608"), 0); err != nil {
+	if err := os.WriteFile(file, []byte(value), 0); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {

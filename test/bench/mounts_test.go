@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -237,84 +236,4 @@ func lowestFree(b testing.TB, count int) []uint64 {
 		numbers = append(numbers, st.Dev)
 	}
 	return numbers
-}
-
-// BenchmarkGrowth measures the stages of a restore with many mounts and processes that
-// are not the container's.
-func BenchmarkGrowth(b *testing.B) {
-	lab.RequireNode(b)
-	const size, rounds = 4, 3
-	lean := tool(b, "bench-lean")
-	checkpoint := checkpointOf(b, size)
-	cases := []struct {
-		name  string
-		crowd func() (end func())
-	}{
-		{"alone", func() func() { return func() {} }},
-		{"1,000 other mounts", func() func() { return crowdOfMounts(b, 1_000) }},
-		{"10,000 other mounts", func() func() { return crowdOfMounts(b, 10_000) }},
-		{"5,000 other processes", func() func() { _, end := startHelper(b, lean, "sleep", "5000"); return end }},
-		{"100 other containers", func() func() { _, end := startHelper(b, lean, "sleep", "100", "own"); return end }},
-	}
-	rows := make([]row, len(cases))
-	for range rounds {
-		for i, c := range cases {
-			end := c.crowd()
-			rows[i].size = size
-			rows[i].withHook(b, checkpoint)
-			end()
-		}
-	}
-	crowded := row{size: size}
-	inside := checkpointOfFiles(b, size, namespaces(50))
-	for range rounds {
-		crowded.withHook(b, inside)
-	}
-	fmt.Printf("\n%s\nThe cost of the program in a restore with %d automounts, beside many mounts and processes: milliseconds, medians.\n\n", machine(), size)
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\treserve\tpreserve\trepair\tother\tadded\trestore\t")
-	print := func(name string, r row) {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", name, r.reserve, r.preserve, r.repair, r.others, r.added, r.hook)
-	}
-	for i, c := range cases {
-		print(c.name, rows[i])
-	}
-	print("50 mount namespaces in it", crowded)
-	w.Flush()
-}
-
-// crowdOfMounts makes bind mounts, which need no device numbers, in the node.
-func crowdOfMounts(b testing.TB, count int) (end func()) {
-	b.Helper()
-	dir := b.TempDir()
-	parts := []string{}
-	for i := range count {
-		path := filepath.Join(dir, strconv.Itoa(i))
-		if err := os.Mkdir(path, 0o700); err != nil {
-			b.Fatal(err)
-		}
-		if err := unix.Mount(dir, path, "", unix.MS_BIND, ""); err != nil {
-			b.Fatal(err)
-		}
-		parts = append(parts, path)
-	}
-	return func() {
-		for _, path := range parts {
-			_ = unix.Unmount(path, unix.MNT_DETACH)
-		}
-	}
-}
-
-// namespaces are services with their own mount namespaces.
-func namespaces(count int) map[string]string {
-	const dir = "/etc/systemd/system/"
-	files := map[string]string{}
-	var names []string
-	for i := range count {
-		name := fmt.Sprintf("apart-%02d.service", i)
-		names = append(names, name)
-		files[dir+name] = "[Service]\nPrivateMounts=yes\nExecStart=/bin/sleep infinity\n"
-	}
-	files[dir+"multi-user.target.d/apart.conf"] = "[Unit]\nWants=" + strings.Join(names, " ") + "\n"
-	return files
 }

@@ -10,14 +10,10 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// builds are the builds of the program to measure: the one under test, and that of
-// BEFORE=/path.
+// builds are the builds of the program to measure: the one under test, and those of
+// BEFORE="/path ...".
 func builds() []string {
-	list := []string{lab.Hook()}
-	if before := os.Getenv("BEFORE"); before != "" {
-		list = append(list, before)
-	}
-	return list
+	return append([]string{lab.Hook()}, strings.Fields(os.Getenv("BEFORE"))...)
 }
 
 // BenchmarkServed measures how long processes wait for the direct maps of automount

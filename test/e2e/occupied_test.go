@@ -95,3 +95,23 @@ func withoutAutofsOptions(f lab.Forest) []string {
 	}
 	return lines
 }
+
+// TestManyFreeNumbers restores where hundreds of lower device numbers are free, which the
+// program must take.
+func TestManyFreeNumbers(t *testing.T) {
+	requireHook(t)
+	held := lab.HoldNumbers(t, 700)
+	s := take(t, lab.Options{})
+	held.Release()
+	r := restoreWithHook(t, s, lab.RestoreOptions{})
+	report := r.ReadReport(t)
+	checkReport(t, report, r)
+	for _, m := range report.Mounts {
+		if m.Master.Kind == "systemd" && m.Outcome != "preserved" {
+			t.Errorf("report: %s: outcome %q (%s), want preserved", m.Path, m.Outcome, m.Reason)
+		}
+	}
+	checkUnits(t, s, r)
+	r.CheckAnswers(t, lab.Accesses)
+	lab.WaitNoneRunning(t, helperLimit)
+}

@@ -58,9 +58,11 @@ type Container struct {
 	numbers *Numbers
 	options Options
 	engine  engine
-	script  string   // action script of the next restore, by the engine's own means
-	work    string   // where CRIU writes its logs, if not to the bundle
-	groups  []string // its cgroups, including those that its engine creates for it, relative to the hierarchy's root
+	script  string // action script of the next restore, by the engine's own means
+	work    string // where CRIU writes its logs, if not to the bundle
+	// ownGroup is whether the runtime restores it in a control group of its name.
+	ownGroup bool
+	groups   []string // its cgroups, including those that its engine creates for it, relative to the hierarchy's root
 }
 
 const (

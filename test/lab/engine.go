@@ -109,7 +109,15 @@ func (e oci) run(c *Container, args ...string) error {
 	if err := os.WriteFile(log, nil, 0o644); err != nil {
 		return err
 	}
-	if err := runLimited(command(e.runtime, append([]string{"--log", log}, args...)...), commandLimit); err != nil {
+	cmd := command(e.runtime, append([]string{"--log", log}, args...)...)
+	if c.ownGroup {
+		cmd = command("sh", append([]string{"-c", inOwnGroup, "restore", c.ID}, cmd.Args...)...)
+	}
+	limit := commandLimit
+	if c.ownGroup {
+		limit = cloneLimit
+	}
+	if err := runLimited(cmd, limit); err != nil {
 		text, _ := os.ReadFile(log)
 		return fmt.Errorf("%s %s: %w: %s", e.runtime, strings.Join(args, " "), err, text)
 	}

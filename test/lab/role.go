@@ -13,8 +13,9 @@ const RoleProgram = "/usr/local/bin/lab-role"
 
 // roles are the functions of the test binary inside a container.
 var roles = map[string]func(args []string) error{
-	"touch": runToucher,
-	"serve": runMaster,
+	"touch":     runToucher,
+	"stopwatch": runStopwatch,
+	"serve":     runMaster,
 
 	"hostile-init": runHostileInit,
 	"hold-pipe":    runHoldPipe,

@@ -45,3 +45,16 @@ func TestOpenEnding(t *testing.T) {
 		}
 	}
 }
+
+// TestAbandon: a helper that is abandoned ends, and one that has ended is no error.
+func TestAbandon(t *testing.T) {
+	ref, _ := hold(t, time.Minute, scratch(t, "held"))
+	if err := ref.Abandon(); err != nil {
+		t.Fatal(err)
+	}
+	ended(t, ref)
+	reap(t, ref)
+	if err := ref.Abandon(); err != nil {
+		t.Errorf("a second time: %v", err)
+	}
+}

@@ -5,6 +5,8 @@
 //                                own mount namespace, until standard input ends
 //   lean preserve PID            recreates all autofs mounts of that process, and
 //                                prints the duration of each step, in microseconds
+//   lean binds PID COUNT DIRECTORY   has COUNT bind mounts below DIRECTORY, in the
+//                                mount namespace of that process
 //   lean sleep COUNT [own]       has COUNT processes, with own mount and pid namespaces
 //                                after "own", until standard input ends
 #define _GNU_SOURCE
@@ -170,6 +172,19 @@ static int preserve(int pid) {
 	return 0;
 }
 
+static int binds(int pid, int count, const char *dir) {
+	char name[4096];
+	snprintf(name, sizeof name, "/proc/%d/ns/mnt", pid);
+	int ns = open(name, O_RDONLY | O_CLOEXEC);
+	if (ns < 0 || setns(ns, CLONE_NEWNS)) err(1, "setns");
+	for (int i = 0; i < count; i++) {
+		snprintf(name, sizeof name, "%s/bind-%d", dir, i);
+		mkdir(name, 0755);
+		if (mount(name, name, NULL, MS_BIND, NULL)) err(1, "%s", name);
+	}
+	return 0;
+}
+
 static int sleepers(int count, int own) {
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	signal(SIGCHLD, SIG_IGN);
@@ -190,6 +205,7 @@ static int sleepers(int count, int own) {
 int main(int argc, char **argv) {
 	if (argc == 4 && !strcmp(argv[1], "house")) return house(atoi(argv[2]), argv[3]);
 	if (argc == 3 && !strcmp(argv[1], "preserve")) return preserve(atoi(argv[2]));
+	if (argc == 5 && !strcmp(argv[1], "binds")) return binds(atoi(argv[2]), atoi(argv[3]), argv[4]);
 	if (argc >= 3 && !strcmp(argv[1], "sleep")) return sleepers(atoi(argv[2]), argc == 4);
-	errx(2, "usage: lean house COUNT DIRECTORY | preserve PID | sleep COUNT [own]");
+	errx(2, "usage: lean house COUNT DIRECTORY | preserve PID | binds PID COUNT DIRECTORY | sleep COUNT [own]");
 }

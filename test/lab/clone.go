@@ -1,0 +1,54 @@
+package lab
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// inOwnGroup runs a command in a control group, whose name is the first argument, as the
+// root of all that it sees.
+const inOwnGroup = `mkdir -p "/sys/fs/cgroup/$1" && echo $$ >"/sys/fs/cgroup/$1/cgroup.procs" && shift &&
+exec unshare --cgroup --mount --propagation private sh -c 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"' restore "$@"`
+
+// cloneLimit is the time limit of a restore among a hundred.
+const cloneLimit = 100 * time.Second
+
+// Clones returns the checkpoint under other names of containers, to be restored at the
+// same time. They share its images and its root folder. runc 1.1 restores a container into
+// the control group of the checkpoint, whatever its name is, so each runtime runs in a
+// control group of its own. Only for runc and crun.
+func (cp *Checkpoint) Clones(t testing.TB, count int) []*Checkpoint {
+	t.Helper()
+	config, err := os.ReadFile(filepath.Join(cp.container.Bundle, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clones []*Checkpoint
+	for range count {
+		clone := *cp
+		id := newID()
+		clone.container.Bundle, clone.container.ownGroup = Scratch(t, id), true
+		if err := os.WriteFile(filepath.Join(clone.container.Bundle, "config.json"), config, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := clone.container.rename(RestoreOptions{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+		clones = append(clones, &clone)
+	}
+	return clones
+}
+
+// KillAll ends containers, all at the same time.
+func KillAll(t testing.TB, list []*Restored) {
+	t.Helper()
+	for _, r := range list {
+		_ = syscall.Kill(r.PID, syscall.SIGKILL)
+	}
+	for _, r := range list {
+		r.Kill(t)
+	}
+}
