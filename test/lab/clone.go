@@ -8,10 +8,13 @@ import (
 	"time"
 )
 
-// inOwnGroup runs a command in a control group, whose name is the first argument, as the
-// root of all that it sees.
+// inOwnGroup runs a command with a control group, whose name is the first argument, as the
+// root of all that it sees. The command is in a group below: with processes in it the root
+// could have no controllers.
 const inOwnGroup = `mkdir -p "/sys/fs/cgroup/$1" && echo $$ >"/sys/fs/cgroup/$1/cgroup.procs" && shift &&
-exec unshare --cgroup --mount --propagation private sh -c 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"' restore "$@"`
+exec unshare --cgroup --mount --propagation private sh -c '
+mount -t cgroup2 cgroup2 /sys/fs/cgroup && mkdir -p /sys/fs/cgroup/runtime &&
+echo $$ >/sys/fs/cgroup/runtime/cgroup.procs && exec "$@"' restore "$@"`
 
 // cloneLimit is the time limit of a restore among a hundred.
 const cloneLimit = 100 * time.Second
