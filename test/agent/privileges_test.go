@@ -83,7 +83,7 @@ func TestInThePod(t *testing.T) {
 		return err == nil && status.Status == client.Stopped
 	})
 	// What it wrote is copied to the file by others, who may be a little later.
-	for end := time.Now().Add(lab.TouchLimit); !said() && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(lab.AnswerLimit); !said() && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		text, _ = os.ReadFile(p.log)
 	}
 	if !said() {

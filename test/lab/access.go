@@ -6,6 +6,11 @@ import (
 	"time"
 )
 
+// AnswerLimit is how long a touch, or another event that must happen, may take on a busy
+// machine. A test that passes does not wait for it; one that expects a touch to hang waits
+// for [TouchLimit].
+var AnswerLimit = 4 * TouchLimit
+
 // Access is a path that every process of the container must be able to read.
 type Access struct {
 	Path    string // a file on the automounted file system
@@ -50,7 +55,7 @@ func (c *Container) TouchAccesses(t testing.TB, accesses []Access, limit time.Du
 // CheckAnswers reports every access that does not answer with its content.
 func (c *Container) CheckAnswers(t testing.TB, accesses []Access) {
 	t.Helper()
-	for i, o := range c.TouchAccesses(t, accesses, TouchLimit) {
+	for i, o := range c.TouchAccesses(t, accesses, AnswerLimit) {
 		if a := accesses[i]; !a.Answers(o) {
 			t.Errorf("%s (%s): %s; want %q", a.Path, a.About, o, a.Content)
 		}

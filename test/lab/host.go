@@ -97,7 +97,7 @@ func (h *Host) Mounts(t testing.TB) map[string]string {
 
 // Read reads a file beneath the host's maps, as a process of the node.
 func (h *Host) Read(path string) (string, error) {
-	text, err := output("timeout", "--kill-after=1", TouchLimit.String(), "cat", h.Root+path)
+	text, err := output("timeout", "--kill-after=1", AnswerLimit.String(), "cat", h.Root+path)
 	return strings.TrimSpace(text), err
 }
 
@@ -130,7 +130,7 @@ func (h *Host) Wait(t testing.TB, path string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for deadline := time.Now().Add(TouchLimit); waitChannel(cmd.Process.Pid) != "autofs_wait"; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(AnswerLimit); waitChannel(cmd.Process.Pid) != "autofs_wait"; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("a process of the node does not wait on %s", path)
 		}

@@ -89,7 +89,7 @@ func StartHostile(t testing.TB, style string, paths ...string) *Container {
 		Args:  append([]string{RoleProgram, "hostile-init"}, paths...),
 		Files: map[string]string{HostileStyle: style},
 	})
-	waitForFile(t, filepath.Join(c.Bundle, "rootfs", HostileReady), TouchLimit)
+	waitForFile(t, filepath.Join(c.Bundle, "rootfs", HostileReady), AnswerLimit)
 	return c
 }
 

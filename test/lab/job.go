@@ -25,7 +25,7 @@ func StartJob(t testing.TB, dir string) *Job {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(TouchLimit); !strings.HasPrefix(commandLine(cmd.Process.Pid), "sleep"); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(AnswerLimit); !strings.HasPrefix(commandLine(cmd.Process.Pid), "sleep"); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the job does not start")
 		}

@@ -21,7 +21,7 @@ type Touchers struct {
 }
 
 // TouchTime is how long touchers run.
-const TouchTime = 3 * time.Second
+const TouchTime = 2 * time.Second
 
 const (
 	touchFolder = "/touchers"
@@ -49,7 +49,7 @@ func (c *Container) StartTouchers(t testing.TB, count int) *Touchers {
 	c.Run(t, "systemctl", "start", ToucherUnit)
 	w := &Touchers{root: filepath.Join(c.Bundle, "rootfs"), count: count}
 	for n := 1; n <= count; n++ {
-		waitForFile(t, w.file(n, "ready"), TouchLimit)
+		waitForFile(t, w.file(n, "ready"), AnswerLimit)
 	}
 	return w
 }
@@ -75,7 +75,7 @@ func (w *Touchers) Release(t testing.TB) {
 func (w *Touchers) Check(t testing.TB) (slowest string) {
 	t.Helper()
 	var longest time.Duration
-	deadline := time.Now().Add(TouchTime + TouchLimit)
+	deadline := time.Now().Add(TouchTime + AnswerLimit)
 	for n := 1; n <= w.count; n++ {
 		waitForFile(t, w.file(n, "done"), time.Until(deadline))
 		text, err := os.ReadFile(w.file(n, "errors"))

@@ -37,7 +37,7 @@ func (c *Container) CheckUntouched(t testing.TB) {
 	}
 	// A child that ends leaves a signal pending for a short time; one sent by a program
 	// stays.
-	for deadline := time.Now().Add(TouchLimit); len(interrupted) > 0 && time.Now().Before(deadline); _, interrupted = c.traces(namespace) {
+	for deadline := time.Now().Add(AnswerLimit); len(interrupted) > 0 && time.Now().Before(deadline); _, interrupted = c.traces(namespace) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	for _, text := range interrupted {
@@ -88,7 +88,7 @@ func (c *Container) traces(namespace string) (traced, interrupted []string) {
 func (c *Container) WaitStuck(t testing.TB, count int) {
 	t.Helper()
 	var stuck int
-	for deadline := time.Now().Add(TouchLimit); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(AnswerLimit); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		stuck = 0
 		for _, w := range c.Waiters(t) {
 			if w.Where == "autofs_wait" {
