@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // engine starts, checkpoints and restores containers.
@@ -129,6 +130,24 @@ func command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd
+}
+
+// combinedOutput runs a command and returns its output, which goes to a file: a stuck
+// grandchild would keep a pipe open.
+func combinedOutput(cmd *exec.Cmd, limit time.Duration) (string, error) {
+	file, err := os.CreateTemp("", "output")
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	cmd.Stdout, cmd.Stderr = file, file
+	err = runLimited(cmd, limit)
+	text, readErr := os.ReadFile(file.Name())
+	if readErr != nil {
+		return "", readErr
+	}
+	return string(text), err
 }
 
 // output runs a command that must succeed and returns its standard output, which goes to

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"maps"
 	"testing"
 	"time"
 )
@@ -44,11 +45,11 @@ func (c *Container) Populate(t testing.TB) {
 // follows the kernel's with a delay.
 func (c *Container) Settle(t testing.TB) map[string]Unit {
 	t.Helper()
-	before := c.Units(t)
+	before, _ := c.unitsAndJobs(t)
 	for deadline := time.Now().Add(bootLimit); time.Now().Before(deadline); {
 		time.Sleep(50 * time.Millisecond)
-		after := c.Units(t)
-		if len(UnitChanges(before, after)) == 0 && c.Run(t, "systemctl", "list-jobs", "--no-legend") == "" {
+		after, jobs := c.unitsAndJobs(t)
+		if jobs == 0 && maps.Equal(before, after) {
 			return after
 		}
 		before = after

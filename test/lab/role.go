@@ -24,12 +24,17 @@ var roles = map[string]func(args []string) error{
 	"snoop":        runSnoop,
 	"mount-many":   runMountMany,
 	"watch-gone":   runWatchGone,
+	"units":        runUnits,
 }
 
-// RunRole carries out the role in the arguments, if there is one, and ends the process. A
-// TestMain calls it first.
-func RunRole() {
-	if filepath.Base(os.Args[0]) != filepath.Base(RoleProgram) || len(os.Args) < 2 {
+// roleVariable is in the environment of a test binary that is executed by its descriptor
+// and not as [RoleProgram].
+const roleVariable = "LAB_ROLE"
+
+// init carries out the role in the arguments, if there is one, and ends the process.
+func init() {
+	named := filepath.Base(os.Args[0]) == filepath.Base(RoleProgram) || os.Getenv(roleVariable) != ""
+	if !named || len(os.Args) < 2 {
 		return
 	}
 	role := roles[os.Args[1]]

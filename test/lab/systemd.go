@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,23 +34,9 @@ func (c *Container) Run(t testing.TB, args ...string) string {
 	return out
 }
 
-// output runs a command inside the container and returns its output, which goes to a
-// file: a stuck grandchild would keep a pipe open.
+// output runs a command inside the container and returns its output.
 func (c *Container) output(limit time.Duration, args ...string) (string, error) {
-	file, err := os.CreateTemp("", "output")
-	if err != nil {
-		return "", err
-	}
-	defer os.Remove(file.Name())
-	defer file.Close()
-	cmd := c.Command(args...)
-	cmd.Stdout, cmd.Stderr = file, file
-	err = runLimited(cmd, limit)
-	text, readErr := os.ReadFile(file.Name())
-	if readErr != nil {
-		return "", readErr
-	}
-	return string(text), err
+	return combinedOutput(c.Command(args...), limit)
 }
 
 // SystemdVersion returns the version of the container's systemd, such as 252.
@@ -86,19 +73,37 @@ type Unit struct {
 // Units returns the state of all units that the container's systemd has loaded.
 func (c *Container) Units(t testing.TB) map[string]Unit {
 	t.Helper()
-	text := c.Run(t, "systemctl", "show", "--all", "--property=Id,ActiveState,SubState,MainPID,InvocationID", "*")
-	units := make(map[string]Unit)
-	for block := range strings.SplitSeq(text, "\n\n") {
-		fields := make(map[string]string)
-		for line := range strings.Lines(block) {
-			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-			fields[key] = value
+	units, _ := c.unitsAndJobs(t)
+	return units
+}
+
+// unitsAndJobs is Units with the number of units that have a job.
+func (c *Container) unitsAndJobs(t testing.TB) (units map[string]Unit, jobs int) {
+	t.Helper()
+	program, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	cmd := c.Command("/proc/self/fd/3", "units") // the first of ExtraFiles
+	cmd.ExtraFiles = []*os.File{program}
+	cmd.Env = append(os.Environ(), roleVariable+"=1")
+	text, err := combinedOutput(cmd, commandLimit)
+	if err != nil {
+		t.Fatalf("in container %s: units: %v: %s", c.ID, err, text)
+	}
+	units = make(map[string]Unit)
+	for line := range strings.Lines(text) {
+		var u listedUnit
+		if err := json.Unmarshal([]byte(line), &u); err != nil {
+			t.Fatalf("in container %s: units: %v: %s", c.ID, err, line)
 		}
-		if id := fields["Id"]; id != "" {
-			units[id] = Unit{fields["ActiveState"], fields["SubState"], fields["MainPID"], fields["InvocationID"]}
+		units[u.Name] = u.Unit
+		if u.Job {
+			jobs++
 		}
 	}
-	return units
+	return units, jobs
 }
 
 // UnitChanges returns the units that have changed, sorted.
