@@ -58,7 +58,7 @@ type row struct {
 
 func measure(b *testing.B, size int) row {
 	r := row{size: size}
-	c := lab.Start(b, lab.Options{Plain: true, Files: automounts(size)})
+	c := lab.Start(b, lab.Options{Plain: true, Files: automounts(size), MountRateLimit: true})
 	if have := len(lab.Autofs(b, c.PID)); have != size {
 		b.Fatalf("the container has %d automounts, want %d", have, size)
 	}

@@ -191,7 +191,7 @@ func checkpointOfFiles(b testing.TB, size int, more map[string]string) *lab.Chec
 	b.Helper()
 	files := automounts(size)
 	maps.Copy(files, more)
-	c := lab.Start(b, lab.Options{Plain: true, Files: files})
+	c := lab.Start(b, lab.Options{Plain: true, Files: files, MountRateLimit: true})
 	if have := len(lab.Autofs(b, c.PID)); have != size {
 		b.Fatalf("the container has %d automounts, want %d", have, size)
 	}

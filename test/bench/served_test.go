@@ -29,7 +29,7 @@ func BenchmarkServed(b *testing.B) {
 			direct = append(direct, a)
 		}
 	}
-	c := lab.Start(b, lab.Options{Roles: true, Files: lab.ToucherFiles(processes, direct)})
+	c := lab.Start(b, lab.Options{Roles: true, Files: lab.ToucherFiles(processes, direct), MountRateLimit: true})
 	touchers := c.StartTouchers(b, processes)
 	time.Sleep(1100 * time.Millisecond) // as settledCheckpoint
 	checkpoint := c.Checkpoint(b)

@@ -23,7 +23,7 @@ func TestDemo(t *testing.T) {
 	}
 	heading("1. A container: Debian 12, systemd 252 as PID 1, the automount daemon 5.1.8")
 	fmt.Printf("   runtime %s, %s\n\n", firstLine("runc", "--version"), firstLine("criu", "--version"))
-	c := lab.Start(t, lab.Options{})
+	c := lab.Start(t, lab.Options{MountRateLimit: true})
 	c.Populate(t)
 	for _, a := range lab.Accesses {
 		fmt.Printf("   %-32s %s\n", a.Path, a.About)

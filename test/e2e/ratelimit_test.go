@@ -22,7 +22,7 @@ func TestMountMonitorAtRest(t *testing.T) {
 	requireHook(t)
 	for _, suite := range systemds {
 		t.Run("systemd "+suite, func(t *testing.T) {
-			c := lab.Start(t, lab.Options{Plain: true, Systemd: suite, Files: map[string]string{
+			c := lab.Start(t, lab.Options{Plain: true, Systemd: suite, MountRateLimit: true, Files: map[string]string{
 				unitsFolder + "mnt-only.automount":                 "[Automount]\nWhere=/mnt/only\n",
 				unitsFolder + "mnt-only.mount":                     "[Mount]\nWhat=/srv/only\nWhere=/mnt/only\nType=none\nOptions=bind\n",
 				unitsFolder + "multi-user.target.d/automount.conf": "[Unit]\nWants=mnt-only.automount\n",

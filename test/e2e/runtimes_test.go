@@ -89,7 +89,7 @@ func (r runtimeRow) restoreContainer(t *testing.T, suite string, row *matrix.Row
 		defer func() { row.Cells = append(row.Cells, *cell) }()
 
 		options := r.options
-		options.Systemd = suite
+		options.Systemd, options.MountRateLimit = suite, true // as users have it
 		c := lab.Start(t, options)
 		cell.Column = containerVersions(t, c)
 		c.Populate(t)

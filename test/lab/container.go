@@ -23,7 +23,11 @@ type Options struct {
 	Args    []string          // PID 1; default /sbin/init, which is systemd
 	Plain   bool              // no automount of any kind
 	Files   map[string]string // further files of the container, by path
-	Hooks   *specs.Hooks      // OCI hooks of the container, if its engine is not podman
+	// MountRateLimit keeps systemd's limit of mount events, 5 in a second: after them it
+	// sees no mount for up to a second. Without it systemd sees every change of the mount
+	// table at once, and a test does not wait.
+	MountRateLimit bool
+	Hooks          *specs.Hooks // OCI hooks of the container, if its engine is not podman
 	// HooksDir is a folder of podman's hooks.d files.
 	HooksDir string
 	Shared   bool // systemd starts with shared mounts, as under LXC and systemd-nspawn
@@ -186,7 +190,11 @@ for d in *; do [ "$d" = usr ] || cp -a "$d" "$2/"; done`
 			return err
 		}
 	}
-	return writeContent(root, options.Plain, options.Files)
+	files := options.Files
+	if !options.MountRateLimit {
+		files = withoutMountRateLimit(files)
+	}
+	return writeContent(root, options.Plain, files)
 }
 
 // AddRoot makes a further root folder inside the container's, for a container in the

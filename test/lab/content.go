@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -117,6 +118,13 @@ func files(plain bool) map[string]string {
 		out[source(path)+"/"+Marker] = path + "\n"
 	}
 	return out
+}
+
+// withoutMountRateLimit adds a configuration of systemd (src/core/mount.c, mount_enumerate).
+func withoutMountRateLimit(files map[string]string) map[string]string {
+	all := map[string]string{"/etc/systemd/system.conf.d/mounts.conf": "[Manager]\nManagerEnvironment=SYSTEMD_DEFAULT_MOUNT_RATE_LIMIT_BURST=100000\n"}
+	maps.Copy(all, files)
+	return all
 }
 
 // entry is a line of an automount map.
