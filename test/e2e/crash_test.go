@@ -68,11 +68,7 @@ type crashWalk struct {
 // walk kills the run at its calls, and returns a line of the table.
 func (c crashCase) walk(t *testing.T) string {
 	w := &crashWalk{crashCase: c}
-	if c.shared {
-		w.s = take(t, lab.Options{Shared: true})
-	} else {
-		w.s = checkpoint(t)
-	}
+	w.s = sharedCheckpoint(t, lab.Options{Shared: c.shared})
 	calls := w.complete(t, "to the end")
 	begin := time.Now()
 	points := crashPoints(t, calls)

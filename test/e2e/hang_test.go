@@ -51,7 +51,7 @@ func touchStale(t *testing.T, r *lab.Restored) []lab.Touch {
 		}
 	}
 	ended := make(chan []lab.Touch, 1)
-	go func() { ended <- r.TouchAccesses(t, others, lab.TouchLimit) }()
+	go func() { ended <- r.TouchAccesses(t, others, lab.AnswerLimit) }()
 	hung := r.TouchAccesses(t, stale, lab.TouchLimit/3)
 	answered := <-ended
 	touches := make([]lab.Touch, 0, len(lab.Accesses))
@@ -68,11 +68,9 @@ func touchStale(t *testing.T, r *lab.Restored) []lab.Touch {
 // TestNumbersChange checks the laboratory: a mount that gets its old number by chance
 // would look repaired.
 func TestNumbersChange(t *testing.T) {
-	lab.RequireNode(t)
-	c := lab.Start(t, lab.Options{})
-	c.Populate(t)
-	before := lab.Autofs(t, c.PID)
-	r := restoreStale(t, &snapshot{Checkpoint: c.Checkpoint(t)})
+	s := checkpoint(t)
+	before := s.autofs
+	r := restoreStale(t, s)
 	after := lab.Autofs(t, r.PID)
 	lowest := 1 << 20
 	for path, m := range before {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,20 +17,11 @@ import (
 // They all check that nothing changes outside the container, that the run ends in time,
 // and that its log has only its own lines.
 
-var (
-	hostileOnce   sync.Once
-	hostileShared *snapshot
-)
-
 // hostileCheckpoint is the standard container with the programs of attackers.
 func hostileCheckpoint(t *testing.T) *snapshot {
 	t.Helper()
 	requireHook(t)
-	hostileOnce.Do(func() { hostileShared = take(t, lab.Options{Roles: true}) })
-	if hostileShared == nil {
-		t.Fatal("the checkpoint that the tests of attacks share could not be made: see the first failure")
-	}
-	return hostileShared
+	return sharedCheckpoint(t, lab.Options{Roles: true})
 }
 
 // node has the state that no container may change: the node's own mounts.

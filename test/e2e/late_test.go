@@ -22,7 +22,8 @@ func TestLateRepair(t *testing.T) {
 	requireHook(t)
 	for _, suite := range systemdVersions {
 		t.Run(suite, func(t *testing.T) {
-			lateRepair(t, lab.Options{Systemd: suite}, systemdAccesses()[0], automountAccesses()[0])
+			s := sharedCheckpoint(t, lab.Options{Systemd: suite, MountRateLimit: true})
+			lateRepair(t, s, systemdAccesses()[0], automountAccesses()[0])
 		})
 	}
 }
@@ -31,15 +32,11 @@ func TestLateRepair(t *testing.T) {
 // automount, too.
 func TestLateRepairNested(t *testing.T) {
 	requireHook(t)
-	lateRepair(t, lab.Options{Files: nestedFiles()}, systemdAccesses()[0])
+	lateRepair(t, take(t, lab.Options{Files: nestedFiles()}), systemdAccesses()[0])
 }
 
-func lateRepair(t *testing.T, options lab.Options, waiting ...lab.Access) {
-	c := lab.Start(t, options)
-	c.Populate(t)
-	units := c.Units(t)
-	covers := nestedCovers(t, c, units)
-	s := checkpointOf(t, c)
+func lateRepair(t *testing.T, s *snapshot, waiting ...lab.Access) {
+	units := s.units
 	r := restoreStale(t, s)
 	ended := startAccesses(t, r, waiting)
 	report := repairByHand(t, r)
@@ -53,7 +50,7 @@ func lateRepair(t *testing.T, options lab.Options, waiting ...lab.Access) {
 		}
 	}
 	checkUnitsButMounted(t, s, r, waiting)
-	for _, change := range lab.Changes(covers, nestedCovers(t, r.Container, units)) {
+	for _, change := range lab.Changes(s.covers, nestedCovers(t, r.Container, units)) {
 		if !slices.ContainsFunc(waiting, func(a lab.Access) bool { return strings.Contains(change, filepath.Dir(a.Path)) }) {
 			t.Errorf("covers: %s", change)
 		}
@@ -153,7 +150,7 @@ func shiftActivation(t *testing.T, c *lab.Container, shift time.Duration) {
 		}
 	}
 	waitUntil(t, "systemd runs on", func() bool {
-		return strings.TrimSpace(c.Try(t, lab.TouchLimit, "systemctl", "is-system-running").Output) == "running"
+		return strings.TrimSpace(c.Try(t, lab.AnswerLimit, "systemctl", "is-system-running").Output) == "running"
 	})
 	text := c.Run(t, "systemctl", "show", "--timestamp=unix", "--property=ActiveEnterTimestamp", lab.UnitName(lab.Idle, "automount"))
 	if want := fmt.Sprintf("ActiveEnterTimestamp=@%d\n", at/1_000_000); text != want {
@@ -217,7 +214,7 @@ func TestNeverRestored(t *testing.T) {
 	check("fresh", "started here")
 	c.Run(t, "systemctl", "daemon-reexec")
 	waitUntil(t, "systemd has re-executed itself", func() bool {
-		o := c.Try(t, lab.TouchLimit, "stat", "-c", "%i", "/run/systemd/private")
+		o := c.Try(t, lab.AnswerLimit, "stat", "-c", "%i", "/run/systemd/private")
 		return !o.Failed && o.Output != before
 	})
 	before = listens()
@@ -253,9 +250,7 @@ func TestReexecutedBeforeRepair(t *testing.T) {
 // program: its systemd remembers numbers that the images do not have, but its state has.
 func TestCheckpointedWhileBroken(t *testing.T) {
 	requireHook(t)
-	c := lab.Start(t, lab.Options{})
-	c.Populate(t)
-	s := checkpointOf(t, c)
+	s := checkpoint(t)
 	broken := checkpointOf(t, restoreStale(t, s).Container)
 	r := restoreWithHook(t, broken, lab.RestoreOptions{})
 	waiting := systemdAccesses()[:1]

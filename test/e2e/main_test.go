@@ -6,10 +6,12 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/moby/sys/mountinfo"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
@@ -18,41 +20,57 @@ import (
 type snapshot struct {
 	*lab.Checkpoint
 	units   map[string]lab.Unit
-	highest uint32 // device number (minor) of an autofs mount
+	forest  lab.Forest
+	autofs  map[string]*mountinfo.Info // of the main namespace, by path
+	covers  []string                   // [nestedCovers], of a standard container
+	highest uint32                     // device number (minor) of an autofs mount
 }
 
 func take(t *testing.T, options lab.Options) *snapshot {
 	t.Helper()
 	c := lab.Start(t, options)
-	s := &snapshot{}
 	if options.Plain {
-		s.units = c.Settle(t)
-	} else {
-		c.Populate(t)
-		s.units = c.Units(t)
+		c.Settle(t)
+		return checkpointOf(t, c)
 	}
-	for _, m := range lab.Autofs(t, c.PID) {
-		s.highest = max(s.highest, uint32(m.Minor))
-	}
-	s.Checkpoint = c.Checkpoint(t)
+	c.Populate(t)
+	covers := nestedCovers(t, c, c.Units(t))
+	s := checkpointOf(t, c)
+	s.covers = covers
 	return s
 }
 
-var (
-	once   sync.Once
-	common *snapshot
-)
+var common = make(map[string]*snapshot)
 
-// checkpoint is shared by all tests that can use the standard container: restoring it
-// takes a tenth of a second, making it two seconds.
+// checkpoint returns the checkpoint of the standard container, which all tests share.
 func checkpoint(t *testing.T) *snapshot {
 	t.Helper()
+	return sharedCheckpoint(t, lab.Options{})
+}
+
+// sharedCheckpoint returns the checkpoint of a container that all tests with these options
+// share: restoring it takes a tenth of a second, making it two seconds. A test that
+// changes the container's files, if not only in its tmpfs, has its own ([take]).
+func sharedCheckpoint(t *testing.T, options lab.Options) *snapshot {
+	t.Helper()
 	lab.RequireNode(t)
-	once.Do(func() { common = take(t, lab.Options{}) })
-	if common == nil {
-		t.Fatal("the checkpoint that all tests share could not be made: see the first failure")
+	if options.Systemd == "bookworm" { // the default, as runc
+		options.Systemd = ""
 	}
-	return common
+	if options.Runtime == "runc" {
+		options.Runtime = ""
+	}
+	key := fmt.Sprintf("%+v", options)
+	s, made := common[key]
+	if !made {
+		common[key] = nil
+		s = take(t, options)
+		common[key] = s
+	}
+	if s == nil {
+		t.Fatal("the checkpoint that tests share could not be made: see the first failure")
+	}
+	return s
 }
 
 // requireHook fails when the program under test was not built.
@@ -94,7 +112,7 @@ func checkUncovered(t *testing.T, c *lab.Container) {
 	c.Unhide(t)
 	c.CheckAnswers(t, lab.Hidden)
 	c.Uncover(t)
-	for i, o := range c.TouchUncovered(t, lab.TouchLimit) {
+	for i, o := range c.TouchUncovered(t, lab.AnswerLimit) {
 		if !lab.UncoveredAnswers(o) {
 			t.Errorf("%s, uncovered: %s; want a new tmpfs", lab.Uncovered[i], o)
 		}
@@ -105,7 +123,7 @@ func checkUncovered(t *testing.T, c *lab.Container) {
 // mount waits only for a short time.
 func checkNoWaiters(t *testing.T, c *lab.Container) {
 	t.Helper()
-	for deadline := time.Now().Add(lab.TouchLimit); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(lab.AnswerLimit); ; time.Sleep(5 * time.Millisecond) {
 		waiters := c.Waiters(t)
 		if len(waiters) == 0 {
 			return

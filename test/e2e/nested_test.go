@@ -36,11 +36,8 @@ func nestedFiles() map[string]string {
 // before the checkpoint.
 func TestNestedNamespaces(t *testing.T) {
 	requireHook(t)
-	c := lab.Start(t, lab.Options{Files: nestedFiles()})
-	c.Populate(t)
-	units := c.Units(t)
-	covers := nestedCovers(t, c, units)
-	s := checkpointOf(t, c)
+	s := take(t, lab.Options{Files: nestedFiles()})
+	units := s.units
 
 	// The control: another container, which is not checkpointed.
 	control := lab.Start(t, lab.Options{Files: nestedFiles()})
@@ -55,7 +52,7 @@ func TestNestedNamespaces(t *testing.T) {
 			checkReport(t, r.ReadReport(t), r)
 			checkCure(t, r.ReadReport(t), cure)
 			checkOneSuperblock(t, r, units)
-			for _, change := range lab.Changes(covers, nestedCovers(t, r.Container, units)) {
+			for _, change := range lab.Changes(s.covers, nestedCovers(t, r.Container, units)) {
 				t.Errorf("covers: %s", change)
 			}
 			for _, change := range lab.Changes(want, touchNested(t, r.Container, units)) {
@@ -153,7 +150,7 @@ func touchIn(pid int, a lab.Access) string {
 	go func() { done <- cmd.Wait() }()
 	select {
 	case err = <-done:
-	case <-time.After(lab.TouchLimit):
+	case <-time.After(lab.AnswerLimit):
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-done
 		return "hangs"

@@ -11,7 +11,7 @@ import (
 func TestNewerSystemd(t *testing.T) {
 	for _, suite := range []string{"trixie", "sid"} {
 		t.Run(suite, func(t *testing.T) {
-			s := take(t, lab.Options{Systemd: suite})
+			s := sharedCheckpoint(t, lab.Options{Systemd: suite, MountRateLimit: true})
 			r := restoreWithHook(t, s, lab.RestoreOptions{})
 			checkPreserved(t, r)
 			r.CheckAnswers(t, lab.Accesses)

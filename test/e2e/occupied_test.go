@@ -13,20 +13,13 @@ import (
 // the container. Nothing may be lost or incomplete.
 func TestAllNumbersOccupied(t *testing.T) {
 	requireHook(t)
-	c := lab.Start(t, lab.Options{})
-	c.Populate(t)
-	s := &snapshot{units: c.Units(t)}
-	before := c.Forest(t)
-	for _, m := range lab.Autofs(t, c.PID) {
-		s.highest = max(s.highest, uint32(m.Minor))
-	}
-	s.Checkpoint = c.Checkpoint(t)
+	s := sharedCheckpoint(t, lab.Options{MountRateLimit: true})
 	r := restoreWithHook(t, s, lab.RestoreOptions{Before: func() { lab.HoldNumbersUpTo(t, s.highest) }})
 
 	report := r.ReadReport(t)
 	checkReport(t, report, r)
 	checkRestarted(t, report, lab.Idle, lab.Blank, lab.Binfmt, lab.Covered, lab.Stacked)
-	for _, change := range lab.Changes(withoutAutofsOptions(before), withoutAutofsOptions(r.Forest(t))) {
+	for _, change := range lab.Changes(withoutAutofsOptions(s.forest), withoutAutofsOptions(r.Forest(t))) {
 		t.Errorf("mounts: changed since the checkpoint: %s", change)
 	}
 	r.CheckAnswers(t, lab.Accesses)
@@ -39,11 +32,8 @@ func TestAllNumbersOccupied(t *testing.T) {
 // mount is restarted.
 func TestOneNumberOccupied(t *testing.T) {
 	requireHook(t)
-	c := lab.Start(t, lab.Options{})
-	c.Populate(t)
-	taken := lab.Autofs(t, c.PID)[lab.Idle].Minor
-	s := &snapshot{units: c.Units(t)}
-	s.Checkpoint = c.Checkpoint(t)
+	s := sharedCheckpoint(t, lab.Options{MountRateLimit: true})
+	taken := s.autofs[lab.Idle].Minor
 	r := restoreWithHook(t, s, lab.RestoreOptions{Before: func() {
 		lab.HoldNumbersUpTo(t, uint32(taken)).KeepOnly(t, taken)
 	}})

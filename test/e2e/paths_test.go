@@ -46,7 +46,7 @@ func restoreTo(t *testing.T, s *snapshot, cure string, before func()) *lab.Resto
 	return r
 }
 
-// checkpointOf checkpoints a container that is not the standard one.
+// checkpointOf checkpoints a container.
 func checkpointOf(t *testing.T, c *lab.Container) *snapshot {
 	t.Helper()
 	units := c.Units(t)
@@ -58,8 +58,8 @@ func checkpointOf(t *testing.T, c *lab.Container) *snapshot {
 // checkpointWithoutSystemd is checkpointOf for a container that has no units.
 func checkpointWithoutSystemd(t *testing.T, c *lab.Container) *snapshot {
 	t.Helper()
-	s := &snapshot{}
-	for _, m := range lab.Autofs(t, c.PID) {
+	s := &snapshot{forest: c.Forest(t), autofs: lab.Autofs(t, c.PID)}
+	for _, m := range s.autofs {
 		s.highest = max(s.highest, uint32(m.Minor))
 	}
 	s.Checkpoint = c.Checkpoint(t)

@@ -16,28 +16,23 @@ import (
 // with the state after CRIU's restore.
 func TestSystemdNeverNotices(t *testing.T) {
 	requireHook(t)
-	for name, options := range map[string]lab.Options{"private": {}, "shared": {Shared: true}} {
+	for name, options := range map[string]lab.Options{"private": {MountRateLimit: true}, "shared": {Shared: true}} {
 		t.Run(name, func(t *testing.T) { checkNeverNotices(t, options) })
 	}
 }
 
 func checkNeverNotices(t *testing.T, options lab.Options) {
-	c := lab.Start(t, options)
-	c.Populate(t)
-	s := &snapshot{units: c.Units(t)}
-	before := c.Forest(t)
-	s.Checkpoint = c.Checkpoint(t)
-
-	captured := lab.Scratch(t, c.ID+"-captured")
+	s := sharedCheckpoint(t, options)
+	captured := lab.Scratch(t, s.ContainerID()+"-captured-preserved")
 	lab.InstallWrappedScript(t, lab.Hook(), lab.CaptureScript("post-restore", captured))
 	r := s.Restore(t, lab.RestoreOptions{})
 	checkPreserved(t, r)
-	checkUnitsAndMounts(t, s, r, before, captured)
+	checkUnitsAndMounts(t, s, r, captured)
 }
 
 // checkUnitsAndMounts compares a repaired container with its units and mounts before the
 // checkpoint, and with the mounts after CRIU's restore.
-func checkUnitsAndMounts(t *testing.T, s *snapshot, r *lab.Restored, before lab.Forest, captured string) {
+func checkUnitsAndMounts(t *testing.T, s *snapshot, r *lab.Restored, captured string) {
 	t.Helper()
 	for _, change := range changedUnits(s.units, r.Settle(t)) {
 		t.Errorf("a unit has changed: %s", change)
@@ -46,7 +41,7 @@ func checkUnitsAndMounts(t *testing.T, s *snapshot, r *lab.Restored, before lab.
 	for _, change := range lab.Changes(criu.DescribePropagation(), after.DescribePropagation()) {
 		t.Errorf("mounts: changed since CRIU made them: %s", change)
 	}
-	for _, change := range lab.Changes(withoutFD(autofsOptions(before)), withoutFD(autofsOptions(after))) {
+	for _, change := range lab.Changes(withoutFD(autofsOptions(s.forest)), withoutFD(autofsOptions(after))) {
 		t.Errorf("options: changed since the checkpoint: %s", change)
 	}
 	checkSameCovers(t, criu, after)

@@ -62,8 +62,8 @@ func killAt(t *testing.T, s *snapshot, r *lab.Restored, call string, n int) bool
 func checkRunsOn(t *testing.T, r *lab.Restored) {
 	t.Helper()
 	var o lab.Touch
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		o = r.Try(t, lab.TouchLimit, "systemctl", "is-system-running")
+	for deadline := time.Now().Add(lab.AnswerLimit); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		o = r.Try(t, lab.AnswerLimit, "systemctl", "is-system-running")
 		if strings.TrimSpace(o.Output) == "running" {
 			r.CheckUntouched(t)
 			return
@@ -80,10 +80,7 @@ func TestReexecutedKilled(t *testing.T) {
 	requireHook(t)
 	for _, suite := range systemdVersions {
 		t.Run(suite, func(t *testing.T) {
-			s := checkpoint(t)
-			if suite != "bookworm" {
-				s = take(t, lab.Options{Systemd: suite})
-			}
+			s := sharedCheckpoint(t, lab.Options{Systemd: suite})
 			w := startWalk(t, s)
 			w.makeStale(t)
 			total, _ := countTraced(t, s, w.r, "ptrace")

@@ -85,7 +85,7 @@ func TestReexecutedFreesWaiters(t *testing.T) {
 	requireHook(t)
 	for _, suite := range systemdVersions {
 		t.Run(suite, func(t *testing.T) {
-			s := take(t, lab.Options{Systemd: suite})
+			s := sharedCheckpoint(t, lab.Options{Systemd: suite})
 			r := restoreStale(t, s)
 			accesses := systemdAccesses()
 			// Three on each, and one more that is killed: systemd has its request.

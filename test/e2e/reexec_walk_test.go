@@ -108,7 +108,7 @@ func pipeOf(t *testing.T, m *mountinfo.Info) uint64 {
 // nothing. It returns the former numbers of its units.
 func (w *walk) correct(t *testing.T, served []systemd.ServedMount) *systemd.StateEdit {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*lab.TouchLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), lab.AnswerLimit)
 	defer cancel()
 	edit, err := systemd.Reexecute(ctx, owner.Of(w.pid1).Init(), systemd.ReexecuteOptions{Version: w.version, Served: served})
 	if err != nil {
@@ -179,7 +179,7 @@ func (w *walk) unmount(t *testing.T) {
 		units = append(units, lab.UnitName(path, "mount"))
 	}
 	waitUntil(t, "systemd has seen the unmounts", func() bool {
-		o := w.r.Try(t, lab.TouchLimit, append([]string{"systemctl", "is-active"}, units...)...)
+		o := w.r.Try(t, lab.AnswerLimit, append([]string{"systemctl", "is-active"}, units...)...)
 		return !strings.Contains("\n"+o.Output, "\nactive") && !strings.Contains(o.Output, "deactivating")
 	})
 }
@@ -239,5 +239,5 @@ func (w *walk) finish(t *testing.T) {
 	checkUncovered(t, w.r.Container)
 	checkNoWaiters(t, w.r.Container)
 	checkRunsOn(t, w.r)
-	lab.WaitNoneRunning(t, lab.TouchLimit)
+	lab.WaitNoneRunning(t, lab.AnswerLimit)
 }

@@ -34,7 +34,7 @@ func TestRepairedByActionScript(t *testing.T) {
 // namespaces of systemd's services, as under LXC and systemd-nspawn.
 func TestRepairedWithSharedMounts(t *testing.T) {
 	lab.RequireNode(t)
-	s := take(t, lab.Options{Shared: true})
+	s := sharedCheckpoint(t, lab.Options{Shared: true})
 	r := restoreWithHook(t, s, lab.RestoreOptions{})
 	checkUnits(t, s, r)
 	r.CheckAnswers(t, lab.Accesses)
