@@ -82,7 +82,7 @@ test-kernels-e2e: build ## Some tests with systemd containers under these kernel
 	RUN='$(if $(filter .,$(RUN)),$(KERNELS_RUN),$(RUN))' test/vm/run e2e $(KERNELS)
 
 test-e2e: lab-all containerd-task $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),dist) ## Tests with systemd containers, CRIU and container runtimes (root)
-	go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '$(RUN)' ./e2e/...
+	go test -C test -count=1 -v -timeout 20m -parallel 4 -exec $(NODE) -run '$(RUN)' ./e2e/...
 
 test-soak: lab build ## 300 restores with alternating cures, 15 minutes of random kills (root)
 	SOAK_CYCLES=$(or $(CYCLES),300) SOAK_SECONDS=$(or $(SECONDS_OF_KILLS),900) \

@@ -144,7 +144,7 @@ func TestStuckFunction(t *testing.T) {
 		<-release
 		return nil
 	})
-	if !errors.Is(err, cause) || time.Since(begin) > time.Second {
+	if !errors.Is(err, cause) || time.Since(begin) > testenv.Patience {
 		t.Errorf("%v after %v", err, time.Since(begin))
 	}
 	select {

@@ -238,13 +238,13 @@ func TestWaitEnd(t *testing.T) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), 30*time.Millisecond, cause)
 	defer cancel()
 	begin := time.Now()
-	if err := p.WaitEnd(ctx); !errors.Is(err, cause) || time.Since(begin) > time.Second {
+	if err := p.WaitEnd(ctx); !errors.Is(err, cause) || time.Since(begin) > testenv.Patience {
 		t.Errorf("alive: %v after %v", err, time.Since(begin))
 	}
 	cancelled, stop := context.WithCancel(context.Background())
 	time.AfterFunc(20*time.Millisecond, stop)
 	begin = time.Now()
-	if err := p.WaitEnd(cancelled); !errors.Is(err, context.Canceled) || time.Since(begin) > time.Second {
+	if err := p.WaitEnd(cancelled); !errors.Is(err, context.Canceled) || time.Since(begin) > testenv.Patience {
 		t.Errorf("cancelled: %v after %v", err, time.Since(begin))
 	}
 	time.AfterFunc(20*time.Millisecond, func() { c.Input.Close() }) // cat reads the end and exits

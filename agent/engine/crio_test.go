@@ -111,10 +111,10 @@ func TestCRIORestores(t *testing.T) {
 		s.Run(id, pid)
 		took := r.want(t, fmt.Sprintf("restored %s %d", id, pid))
 		t.Logf("seen after %s", took.Round(time.Millisecond))
-		if took > 4*listSoon {
-			t.Errorf("seen after %s, want it within %s", took, 4*listSoon)
+		if took > 16*listSoon {
+			t.Errorf("seen after %s, want it within %s", took, 16*listSoon)
 		}
-		if age := time.Since(r.latest.Started); age < 0 || age > time.Second {
+		if age := time.Since(r.latest.Started); age < 0 || age > 5*time.Second {
 			t.Errorf("started %s ago", age)
 		}
 	}
@@ -159,7 +159,7 @@ func TestCRIOLists(t *testing.T) {
 	r.wantReached(t, true)
 	before := s.Lists()
 	time.Sleep(time.Second)
-	if n := s.Lists() - before; n < 5 || n > 25 {
+	if n := s.Lists() - before; n < 3 || n > 25 {
 		t.Errorf("listed %d times in a second in which a container was about to run", n)
 	}
 	s.Run("c", 0) // CRI-O has not recorded the process yet

@@ -52,7 +52,7 @@ func TestListed(t *testing.T) {
 
 // TestReportSize: the texts about mounts are shortened once they exceed the limit.
 func TestReportSize(t *testing.T) {
-	long := "/" + strings.Repeat("deep/", 20_000)
+	long := "/" + strings.Repeat("deep/", 1000)
 	s := &container.Snapshot{}
 	var decisions []plan.Decision
 	for i := range 4000 {

@@ -50,7 +50,7 @@ func TestNothingBehindBegin(t *testing.T) {
 		n, _ := unix.Read(pair[1], buf)
 		last <- string(buf[:max(n, 0)])
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
 	defer cancel()
 	m := &Manager{pid1: self, jobs: newJobResults()}
 	if m.conn, err = m.authenticate(ctx, pair[0]); err != nil {

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"strconv"
 	"testing"
 	"time"
 
@@ -85,23 +84,25 @@ func TestFirstLook(t *testing.T) {
 // TestFirstLookSlow has an agent find a container in which a process waits for a slow
 // server: nothing is known of that mount, and nothing is done until more is.
 func TestFirstLookSlow(t *testing.T) {
-	const slow = 9 * time.Second // the agent looks again after 5 s and 20 s
+	const answer = "/answer" // the server waits for this file
 	d := startContainerd(t)
 	c := start(t, d, lab.Options{Files: map[string]string{
-		"/etc/systemd/system/slow.service":                                        "[Service]\nType=oneshot\nExecStart=/bin/sleep " + strconv.Itoa(int(slow.Seconds())) + "\n",
+		"/etc/systemd/system/slow.service":                                        "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'until [ -e " + answer + " ]; do sleep 0.02; done'\n",
 		"/etc/systemd/system/" + lab.UnitName(lab.Idle, "mount") + ".d/slow.conf": "[Unit]\nRequires=slow.service\nAfter=slow.service\n",
 	}})
 	c.Populate(t)
 	unit := lab.UnitName(lab.Idle, "automount")
 	before := c.Units(t)[unit]
 	done := make(chan lab.Touch, 1)
-	go func() { done <- c.Touch(t, lab.Idle+"/"+lab.Marker, 3*slow) }()
+	go func() { done <- c.Touch(t, lab.Idle+"/"+lab.Marker, time.Minute) }()
 	eventually(t, 5*time.Second, "a process waits", func() bool { return len(c.Waiters(t)) > 0 })
 	p := agentAmong(t, d)
-	time.Sleep(time.Second)
+	time.Sleep(time.Second) // the first look; the next one is 5 s later
+	eventually(t, 10*time.Second, "the agent has found it", func() bool { return p.metrics(t)["repairs_queued"] == 1 })
 	if now := c.Units(t)[unit]; now.InvocationID != before.InvocationID {
 		t.Errorf("%s: %+v, before %+v", unit, now, before)
 	}
+	c.Run(t, "touch", answer)
 	access := lab.Access{Path: lab.Idle, Content: lab.Idle}
 	if o := <-done; !access.Answers(o) {
 		t.Errorf("the process that waits: %s", o)

@@ -222,7 +222,7 @@ func TestOddMountPoints(t *testing.T) {
 		t.Errorf("%d odd mounts after the repair, want 6", count())
 	}
 	for _, name := range []string{"two  blanks", `back\slash`, `octal\040escape`, "new\nline"} {
-		if o := r.Touch(t, lab.Covered+"/"+name+"/file", lab.TouchLimit); strings.TrimSpace(o.Output) != "odd" {
+		if o := r.Touch(t, lab.Covered+"/"+name+"/file", lab.AnswerLimit); strings.TrimSpace(o.Output) != "odd" {
 			t.Errorf("%q: %s", name, o)
 		}
 	}

@@ -40,8 +40,12 @@ func TestCRIUScript(t *testing.T) {
 		}
 	}
 	lost := []string{lab.Direct + "/" + lab.Marker, lab.Direct2 + "/" + lab.Marker, lab.Stacked + "/nested/file"}
-	for i, o := range r.TouchAccesses(t, lab.Accesses, lab.TouchLimit/3) {
-		a := lab.Accesses[i]
+	for _, a := range lab.Accesses {
+		limit := lab.AnswerLimit
+		if slices.Contains(lost, a.Path) {
+			limit = lab.TouchLimit / 3
+		}
+		o := r.Touch(t, a.Path, limit)
 		t.Logf("%s (%s): %s", a.Path, a.About, o)
 		if want := !slices.Contains(lost, a.Path); a.Answers(o) != want {
 			t.Errorf("%s answers: %v, the README says %v", a.Path, !want, want)

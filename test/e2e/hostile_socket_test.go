@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -105,27 +106,53 @@ func hostListens(t *testing.T, path string) func() string {
 // and gives false answers. They affect only the container itself.
 func TestHostileSystemd(t *testing.T) {
 	requireHook(t)
-	s := &snapshot{Checkpoint: lab.StartHostile(t, "hangs", "/mnt/fake").Checkpoint(t)}
-	c := restoreStale(t, s).Container // the program does not connect to one that was not restored
-	node := readNode(t)
-	for _, style := range lab.BusStyles {
-		t.Run(style, func(t *testing.T) {
-			c.SetStyle(t, style)
-			mounts := c.MountTable(t)
-			result, report := runAttacked(t, c.PID)
-			checkLeft(t, result, report, "")
-			if now := c.MountTable(t); now != mounts {
-				t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
-			}
-		})
+	// The styles that keep a run until its deadline, and the others, each in a container
+	// of their own.
+	slow := []string{"hangs-later", "endless-later"}
+	others := slices.DeleteFunc(slices.Clone(lab.BusStyles), func(style string) bool { return slices.Contains(slow, style) })
+	containers := make(map[string]*lab.Container)
+	const restart = "names, restart" // which accepts a restart
+	groups := map[string][]string{slow[0]: slow[:1], slow[1]: slow[1:], "others": others, restart: nil}
+	for name := range groups {
+		s := &snapshot{Checkpoint: lab.StartHostile(t, "hangs", "/mnt/fake").Checkpoint(t)}
+		containers[name] = restoreStale(t, s).Container // the program does not connect to one that was not restored
 	}
-	_ = os.Remove(filepath.Join(s.Root(), lab.HostileLog))
-	c.SetStyle(t, "names") // which accepts a restart
+	node := readNode(t)
+	t.Run("styles", func(t *testing.T) {
+		for name, styles := range groups {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				for _, style := range styles {
+					t.Run(style, func(t *testing.T) { attackByStyle(t, containers[name], style) })
+				}
+				if name == restart {
+					attackRestart(t, containers[name])
+				}
+			})
+		}
+	})
+	node.checkUnchanged(t)
+	for _, c := range containers {
+		c.CheckUntouched(t)
+	}
+}
+
+func attackRestart(t *testing.T, c *lab.Container) {
+	t.Helper()
+	c.SetStyle(t, "names")
 	result, report := runAttacked(t, c.PID, "--strategy", "restart")
 	checkLeft(t, result, report, "")
-	checkMessages(t, readFile(t, filepath.Join(s.Root(), lab.HostileLog)))
-	node.checkUnchanged(t)
-	c.CheckUntouched(t)
+	checkMessages(t, readFile(t, filepath.Join(c.Bundle, "rootfs", lab.HostileLog)))
+}
+
+func attackByStyle(t *testing.T, c *lab.Container, style string) {
+	c.SetStyle(t, style)
+	mounts := c.MountTable(t)
+	result, report := runAttacked(t, c.PID)
+	checkLeft(t, result, report, "")
+	if now := c.MountTable(t); now != mounts {
+		t.Errorf("mounts:\n%s\nbefore:\n%s", now, mounts)
+	}
 }
 
 // checkMessages checks the messages to a systemd that answers with other units' names: jobs

@@ -99,7 +99,7 @@ func TestContainerInContainer(t *testing.T) {
 			t.Error(change)
 		}
 	}
-	if o := nested.Try(t, lab.TouchLimit, "stat", "--file-system", "--format=%T", inner+"/."); !lab.UncoveredAnswers(o) {
+	if o := nested.Try(t, lab.AnswerLimit, "stat", "--file-system", "--format=%T", inner+"/."); !lab.UncoveredAnswers(o) {
 		t.Errorf("%s: %s; want a tmpfs", inner, o)
 	}
 	// If a CRIU can dump it, this test should restore it.

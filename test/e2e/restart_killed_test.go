@@ -11,15 +11,15 @@ import (
 )
 
 // TestKilledWhileSystemdRestarts kills the program after it has requested the restart of
-// a unit, which waits for a service that takes a second to stop. The next run starts at
-// once, when the mounts do not show the restart yet.
+// a unit, which waits for a service that stops slowly. The next run starts at once, when
+// the mounts do not show the restart yet.
 func TestKilledWhileSystemdRestarts(t *testing.T) {
 	requireHook(t)
 	const dir = "/etc/systemd/system/"
 	automount := lab.UnitName(lab.Stacked, "automount")
 	s := take(t, lab.Options{Files: map[string]string{
 		dir + "slow.service": "[Unit]\nRequires=" + automount + "\nAfter=" + automount + "\n" +
-			"[Service]\nExecStart=sleep infinity\nExecStop=sleep 1\n",
+			"[Service]\nExecStart=sleep infinity\nExecStop=sh -c 'until [ -e /stop ]; do sleep 0.02; done'\n",
 		dir + "multi-user.target.d/slow.conf": "[Unit]\nWants=slow.service\n",
 	}})
 	r := restoreStale(t, s)
@@ -30,7 +30,7 @@ func TestKilledWhileSystemdRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	jobs := ""
-	for end := time.Now().Add(5 * time.Second); !strings.Contains(jobs, automount) && time.Now().Before(end); {
+	for end := time.Now().Add(lab.AnswerLimit); !strings.Contains(jobs, automount) && time.Now().Before(end); {
 		jobs = r.Run(t, "systemctl", "list-jobs", "--no-legend")
 	}
 	_ = cmd.Process.Kill()
@@ -42,12 +42,13 @@ func TestKilledWhileSystemdRestarts(t *testing.T) {
 	if now := r.Run(t, "systemctl", "list-jobs", "--no-legend"); !strings.Contains(now, automount) {
 		t.Fatal("the job has finished, so the test proves nothing")
 	}
+	time.AfterFunc(500*time.Millisecond, func() { r.Try(t, lab.AnswerLimit, "touch", "/stop") })
 	result := lab.RunHook(t, nil, nil, "repair", strconv.Itoa(r.PID), "--strategy", "reexec", "--json")
 	t.Logf("the next run, exit status %d, %s:\n%s%s", result.Status, result.Took, result.Stderr, outcomes(lab.ParseReport(t, result.Stdout)))
 	if result.Status != 0 {
 		t.Errorf("exit status %d", result.Status)
 	}
-	for end := time.Now().Add(5 * time.Second); jobs != "" && time.Now().Before(end); {
+	for end := time.Now().Add(lab.AnswerLimit); jobs != "" && time.Now().Before(end); {
 		jobs = r.Run(t, "systemctl", "list-jobs", "--no-legend")
 	}
 	for _, change := range lab.Changes(before, crashCase{}.lines(r.Forest(t))) {

@@ -6,7 +6,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
 
-// TestTouchersAtResume has eight processes read from every automount, in a loop of three
+// TestTouchersAtResume has eight processes read from every automount, in a loop of two
 // seconds that starts at the resume. No read fails, or reads the folder beneath a mount.
 func TestTouchersAtResume(t *testing.T) {
 	requireHook(t)

@@ -131,7 +131,7 @@ func TestTrees(t *testing.T) {
 					t.Errorf("mounts: %s", change)
 				}
 			}
-			if now := r.Try(t, lab.TouchLimit, "ls", "/browse"); now.Output != browse {
+			if now := r.Try(t, lab.AnswerLimit, "ls", "/browse"); now.Output != browse {
 				t.Errorf("the names in /browse: %s, want %q", now, browse)
 			}
 			r.CheckAnswers(t, treeAccesses(treePaths))

@@ -34,7 +34,7 @@ func TestWatcher(t *testing.T) {
 	lab.InstallActionScript(t, "")
 	r := s.Restore(t, lab.RestoreOptions{})
 	t.Logf("restored in %s, without the hook in %s", r.Took, plain.Took)
-	if r.Took > plain.Took+time.Second {
+	if r.Took > plain.Took+lab.TouchLimit {
 		t.Errorf("the hook delayed runc: %s, without it %s", r.Took, plain.Took)
 	}
 	t.Logf("the watcher ended %s later", lab.WaitNoneRunning(t, watcherLimit))
