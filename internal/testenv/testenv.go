@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testlock"
 )
 
 const innerVariable = "TEST_IN_OWN_NAMESPACES"
@@ -33,7 +35,14 @@ func init() { runtime.LockOSThread() }
 // would close forgotten files, is off.
 func Main(m *testing.M) {
 	if os.Geteuid() == 0 && os.Getenv(innerVariable) == "" {
-		os.Exit(inOwnNamespaces())
+		lock, err := testlock.Share()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "the lock of tests:", err)
+			os.Exit(1)
+		}
+		status := inOwnNamespaces()
+		lock.Close()
+		os.Exit(status)
 	}
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(1 << 30)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testlock"
 )
 
 const (
@@ -45,7 +47,14 @@ func TestMain(m *testing.M) {
 	if os.Geteuid() != 0 || os.Getenv(namespaceVariable) != "" {
 		os.Exit(m.Run())
 	}
-	os.Exit(inOwnNamespace())
+	lock, err := testlock.Share()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "the lock of tests:", err)
+		os.Exit(1)
+	}
+	status := inOwnNamespace()
+	lock.Close()
+	os.Exit(status)
 }
 
 // inOwnNamespace runs the tests in a private mount namespace. The Go runtime makes every

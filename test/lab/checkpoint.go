@@ -107,6 +107,7 @@ func (cp *Checkpoint) Restore(t testing.TB, options RestoreOptions) *Restored {
 // TryRestore is Restore for a restore that may fail.
 func (cp *Checkpoint) TryRestore(t testing.TB, options RestoreOptions) (*Restored, error) {
 	t.Helper()
+	lockNumbers(t)
 	c := cp.container
 	t.Cleanup(func() { c.Kill(t) })
 	if err := c.rename(options); err != nil {

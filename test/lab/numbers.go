@@ -7,7 +7,35 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testlock"
 )
+
+var (
+	numbersMutex sync.Mutex
+	numbersLock  *os.File
+)
+
+// lockNumbers keeps other tests of this machine, which would take numbers, from running
+// until the end of the test. It waits for those that run.
+func lockNumbers(t testing.TB) {
+	t.Helper()
+	numbersMutex.Lock()
+	defer numbersMutex.Unlock()
+	if numbersLock != nil {
+		return
+	}
+	var err error
+	if numbersLock, err = testlock.Alone(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		numbersMutex.Lock()
+		defer numbersMutex.Unlock()
+		numbersLock.Close()
+		numbersLock = nil
+	})
+}
 
 // Numbers are anonymous device numbers that are taken, so that no other file system gets
 // them. Each is a tmpfs that is mounted nowhere.
@@ -20,6 +48,7 @@ type Numbers struct {
 // the test.
 func HoldNumbers(t testing.TB, count int) *Numbers {
 	t.Helper()
+	lockNumbers(t)
 	n := &Numbers{}
 	t.Cleanup(n.Release)
 	for range count {
@@ -33,6 +62,7 @@ func HoldNumbers(t testing.TB, count int) *Numbers {
 // HoldNumbersUpTo takes every free number up to and including the given minor.
 func HoldNumbersUpTo(t testing.TB, minor uint32) *Numbers {
 	t.Helper()
+	lockNumbers(t)
 	n := &Numbers{}
 	t.Cleanup(n.Release)
 	for {

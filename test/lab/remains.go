@@ -69,9 +69,10 @@ func RunFiles(t testing.TB) []string {
 // little later.
 func FreeNumber(t testing.TB) uint32 {
 	t.Helper()
+	lockNumbers(t)
 	last, same := lowestFree(t), 0
-	for range 100 {
-		time.Sleep(20 * time.Millisecond)
+	for range 200 {
+		time.Sleep(10 * time.Millisecond)
 		if now := lowestFree(t); now != last {
 			last, same = now, 0
 		} else if same++; same == 2 {
@@ -93,16 +94,11 @@ func lowestFree(t testing.TB) uint32 {
 }
 
 // WaitNumberFree fails the test if the lowest free number stays above a former one: a
-// superblock was left. While other nodes run on the machine, which also take and free
-// numbers, it checks nothing.
+// superblock was left.
 func WaitNumberFree(t testing.TB, former uint32, limit time.Duration) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
 	for now := lowestFree(t); now > former; now = lowestFree(t) {
-		if others := OtherNodes(); len(others) > 0 {
-			t.Logf("not checked whether a superblock is left: other nodes run: %q", others)
-			return
-		}
 		if time.Now().After(deadline) {
 			t.Errorf("the lowest free device number is 0:%d, before it was 0:%d: a superblock is left", now, former)
 			return
