@@ -11,7 +11,9 @@ import (
 )
 
 // TestTooHigh: a number that costs too many placeholders is refused, and they go.
-func TestTooHigh(t *testing.T) {
+func TestTooHigh(t *testing.T) { undisturbed(t, func() error { return tooHigh(t) }) }
+
+func tooHigh(t *testing.T) error {
 	testenv.RequireRoot(t)
 	before := next(t)
 	p := New([]uint64{unix.Mkdev(0, 1<<20-1)})
@@ -20,17 +22,19 @@ func TestTooHigh(t *testing.T) {
 		t.Errorf("%v with %d placeholders", err, len(p.others))
 	}
 	p.Close()
-	testenv.Eventually(t, "the numbers are free again", func() bool { return unix.Minor(next(t)) <= unix.Minor(before)+distance })
+	return freed(func() bool { return unix.Minor(next(t)) <= unix.Minor(before)+distance })
 }
 
 // TestClosed: what the pool held is free, and the lowest number as before.
-func TestClosed(t *testing.T) {
+func TestClosed(t *testing.T) { undisturbed(t, func() error { return closed(t) }) }
+
+func closed(t *testing.T) error {
 	p, wanted := reserve(t, 3)
 	p.Close()
 	p.Close()
 	again := New(wanted)
 	defer again.Close()
-	testenv.Eventually(t, "the numbers are free again", func() bool {
+	return freed(func() bool {
 		again.Trim()
 		if err := again.Fill(context.Background()); err != nil {
 			t.Fatal(err)
@@ -42,7 +46,9 @@ func TestClosed(t *testing.T) {
 
 // TestTakeOthers: many lower numbers stay taken while their placeholders are open, so
 // that another pool creates few, and are free after that.
-func TestTakeOthers(t *testing.T) {
+func TestTakeOthers(t *testing.T) { undisturbed(t, func() error { return takeOthers(t) }) }
+
+func takeOthers(t *testing.T) error {
 	testenv.RequireRoot(t)
 	lowest := next(t)
 	wanted := above(lowest, worthKeeping+many)
@@ -63,15 +69,15 @@ func TestTakeOthers(t *testing.T) {
 		t.Errorf("the second pool needed %d placeholders, the first one kept those of the lower numbers", n)
 	}
 	f, err := again.Create(context.Background(), wanted, create)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
 	again.Close()
 	for _, f := range others {
 		f.Close()
 	}
-	testenv.Eventually(t, "the numbers are free again", func() bool { return unix.Minor(next(t)) <= unix.Minor(lowest)+distance })
+	if err != nil {
+		return err
+	}
+	f.Close()
+	return freed(func() bool { return unix.Minor(next(t)) <= unix.Minor(lowest)+distance })
 }
 
 // TestFarApart: wanted numbers with many free ones between them.

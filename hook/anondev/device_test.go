@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
 	"golang.org/x/sys/unix"
@@ -48,7 +49,8 @@ func above(n uint64, more int) uint64 {
 func reserve(t testing.TB, count int) (*Pool, []uint64) {
 	t.Helper()
 	testenv.RequireRoot(t)
-	for more := distance; more < 20*distance; more += distance / 2 {
+	end := time.Now().Add(testenv.Patience)
+	for more := distance; more < 20*distance || time.Now().Before(end); more = more%(20*distance) + distance/2 {
 		first := above(next(t), more)
 		var wanted []uint64
 		for i := range count {
@@ -68,12 +70,13 @@ func reserve(t testing.TB, count int) (*Pool, []uint64) {
 	return nil, nil
 }
 
-// undisturbed repeats a test that lost a number to others on this machine.
+// undisturbed repeats a test that lost a number to others on this machine. A laboratory
+// takes and frees many numbers at once, but not all the time.
 func undisturbed(t *testing.T, test func() error) {
 	t.Helper()
-	for range 10 {
-		err := test()
-		if err == nil {
+	var err error
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if err = test(); err == nil {
 			return
 		}
 		if !errors.Is(err, ErrTaken) {
@@ -81,7 +84,17 @@ func undisturbed(t *testing.T, test func() error) {
 		}
 		t.Logf("disturbed: %v", err)
 	}
-	t.Error("disturbed too often")
+	t.Errorf("disturbed each time: %v", err)
+}
+
+// freed waits until closed placeholders are gone. Their numbers may be taken by others.
+func freed(condition func() bool) error {
+	for end := time.Now().Add(testenv.Patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		if condition() {
+			return nil
+		}
+	}
+	return fmt.Errorf("numbers of a closed pool are not free within %v: %w", testenv.Patience, ErrTaken)
 }
 
 // TestTake: each wanted number, and no other, in any order.

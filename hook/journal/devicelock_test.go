@@ -27,7 +27,7 @@ func TestDeviceLockTimeout(t *testing.T) {
 		f.Close()
 		t.Error("locked twice")
 	}
-	if took := time.Since(begin); took < 200*time.Millisecond || took > time.Second {
+	if took := time.Since(begin); took < 200*time.Millisecond || took > testenv.Patience {
 		t.Errorf("it waited for %v, want 300 ms", took)
 	}
 	held.Close()
@@ -39,9 +39,22 @@ func TestDeviceLockTimeout(t *testing.T) {
 	f.Close()
 }
 
-// TestDeviceLockOrder: waiters get the lock in the order of their calls.
+// TestDeviceLockOrder: waiters get the lock in the order of their calls. On a busy machine
+// some may have timed out before the last one waits: then it tries again.
 func TestDeviceLockOrder(t *testing.T) {
 	testenv.RequireRoot(t)
+	testenv.Eventually(t, "ten waiters at once", func() bool {
+		order := lockInTurn(t)
+		if !slices.IsSorted(order) {
+			t.Errorf("the order was %v", order)
+		}
+		return len(order) == 10
+	})
+}
+
+// lockInTurn has ten waiters for the lock, and returns the order in which they got it.
+func lockInTurn(t *testing.T) []int {
+	t.Helper()
 	s := NewStore(t.TempDir())
 	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
@@ -56,8 +69,7 @@ func TestDeviceLockOrder(t *testing.T) {
 		work.Go(func() {
 			f, err := s.LockDevices(ctx)
 			if err != nil {
-				t.Error(err)
-				return
+				return // timed out
 			}
 			mutex.Lock()
 			order = append(order, i)
@@ -69,9 +81,7 @@ func TestDeviceLockOrder(t *testing.T) {
 	}
 	held.Close()
 	work.Wait()
-	if !slices.IsSorted(order) || len(order) != 10 {
-		t.Errorf("the order was %v", order)
-	}
+	return order
 }
 
 // blockedLocks returns the number of waiters for locks in this pid namespace.

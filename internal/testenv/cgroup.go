@@ -33,7 +33,13 @@ func Cgroup(t testing.TB) string {
 			return nil // a process of the test may be removing groups, too
 		})
 		for _, d := range slices.Backward(dirs) {
-			if err := unix.Rmdir(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			var err error
+			// It is busy for a moment after the end of its last process.
+			Eventually(t, d+" is removed", func() bool {
+				err = unix.Rmdir(d)
+				return !errors.Is(err, unix.EBUSY)
+			})
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: %v", d, err)
 			}
 		}
