@@ -51,12 +51,14 @@ demo: build lab ## Show on a real container what the program cures (root; the fi
 test: build ## All tests, with everything they need (root)
 	@mkdir -p bin/log; failed=; \
 	for suite in unit kernel e2e agent; do \
+		begin=$$SECONDS; \
 		$(MAKE) test-$$suite 2>&1 | tee bin/log/$$suite || failed="$$failed $$suite"; \
+		echo "suite took $$((SECONDS - begin)) s" >>bin/log/$$suite; \
 	done; \
 	printf '\n'; \
 	for suite in unit kernel e2e agent; do \
-		awk -v suite=$$suite '/^ *--- PASS/ { pass++ } /^ *--- FAIL/ { fail++ } /^ *--- SKIP/ { skip++ } \
-			END { printf "%-7s %4d passed  %4d failed  %4d skipped\n", suite, pass, fail, skip }' bin/log/$$suite; \
+		awk -v suite=$$suite '/^ *--- PASS/ { pass++ } /^ *--- FAIL/ { fail++ } /^ *--- SKIP/ { skip++ } /^suite took/ { took = $$3 } \
+			END { printf "%-7s %4d passed  %4d failed  %4d skipped  %4d s\n", suite, pass, fail, skip, took }' bin/log/$$suite; \
 	done; \
 	if [[ -n $$failed ]]; then echo "FAILED:$$failed (the whole output is in bin/log/)"; exit 1; fi; \
 	echo "all tests passed"
