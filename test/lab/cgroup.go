@@ -96,6 +96,9 @@ func errorLines(log string) string {
 		if strings.Contains(line, "Error") || strings.Contains(line, "Warn") || i >= len(lines)-3 {
 			out = append(out, line)
 		}
+		if strings.Contains(line, "cpuset.cpus: Invalid argument") {
+			out = append(out, "(another control group has the processors for itself: grep 1 /sys/fs/cgroup/cpuset/*/cpuset.cpu_exclusive on the host)\n")
+		}
 	}
 	return strings.Join(out, "")
 }
