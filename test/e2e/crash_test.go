@@ -115,7 +115,7 @@ func (c *crashWalk) countCalls(t *testing.T) int {
 const crashReserve = 15 * time.Second
 
 // crashSample is the number of calls of a run at which an ordinary test kills it.
-const crashSample = 4
+const crashSample = 3
 
 // crashPoints returns the calls at which to kill: CRASH_WALK=FIRST-LAST, or FIRST-; with
 // the suffix /STEP every STEP-th of them, with /kinds those that differ from the four

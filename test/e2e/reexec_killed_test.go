@@ -105,7 +105,7 @@ func TestReexecutedKilled(t *testing.T) {
 // walked returns the calls at which to kill.
 func walkedCalls(t *testing.T, total int) []int {
 	t.Helper()
-	const sample = 15
+	const sample = 12
 	first, last, step := 1, total, max(1, float64(total-1)/(sample-1))
 	if text := os.Getenv("REEXEC_WALK"); text != "" {
 		from, to, _ := strings.Cut(text, "-")

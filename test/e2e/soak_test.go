@@ -176,7 +176,7 @@ func countAll(t *testing.T, c *lab.Container, r *lab.Restored) counts {
 // Without SOAK_SECONDS it kills at random calls, which can be.
 func TestSoakKills(t *testing.T) {
 	requireHook(t)
-	limit := time.Duration(lab.IntFromEnvironment(t, "SOAK_SECONDS", 1, 8)) * time.Second
+	limit := time.Duration(lab.IntFromEnvironment(t, "SOAK_SECONDS", 1, 5)) * time.Second
 	timed := os.Getenv("SOAK_SECONDS") != ""
 	private, seed := checkpoint(t), uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
