@@ -106,10 +106,6 @@ func TestGroups(t *testing.T) {
 					}
 					lab.InstallActionScript(t, lab.Hook())
 					r, err := s.TryRestore(t, restore.options)
-					if isCpusetTaken(t, err) {
-						s.RemoveFailed(t)
-						return
-					}
 					if err != nil {
 						t.Fatalf("%v\n%s", err, hookLines(s.RestoreLog()))
 					}
@@ -171,18 +167,6 @@ func checkGroups(t *testing.T, s *snapshot, own string) {
 	}
 }
 
-// isCpusetTaken reports whether a restore failed because another control group of the
-// host's version 1, of another engine for example, has the processors for itself
-// (cpuset.cpu_exclusive).
-func isCpusetTaken(t *testing.T, err error) bool {
-	t.Helper()
-	if err == nil || !strings.Contains(err.Error(), "cg: Failed writing") {
-		return false
-	}
-	t.Logf("CRIU cannot restore the host's version 1: %v", err)
-	return true
-}
-
 // checkCannotRestore checks that a restore fails with one of the errors in CRIU's log,
 // and leaves nothing behind.
 func checkCannotRestore(t *testing.T, s *snapshot, options lab.RestoreOptions, reason ...string) {
@@ -192,9 +176,6 @@ func checkCannotRestore(t *testing.T, s *snapshot, options lab.RestoreOptions, r
 	if err == nil {
 		defer r.Kill(t)
 		t.Errorf("restored; want the reason %q", reason)
-		return
-	}
-	if isCpusetTaken(t, err) {
 		return
 	}
 	if log := s.RestoreLog(); !slices.ContainsFunc(reason, func(text string) bool { return strings.Contains(log, text) }) {
@@ -219,9 +200,6 @@ fi
 			if err == nil {
 				r.Kill(t)
 				t.Fatal("restored although an action script failed")
-			}
-			if isCpusetTaken(t, err) {
-				return
 			}
 			if !strings.Contains(readFile(t, seen), "mnt-covered.mount") {
 				t.Error("the program created no control group: the test proves nothing")
