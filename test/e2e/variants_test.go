@@ -22,16 +22,10 @@ type variant struct {
 	criu    []string // lines of CRIU's configuration at the restore
 	rounds  int      // checkpoints, each but the first one of a repaired container
 	clones  int      // containers that are restored at once beside the running original
-	groups  string   // control groups of the node, if not version 2 alone: hybrid, or version 1
+	hybrid  bool     // the node has both versions of control groups
 	fails   []string // errors of CRIU or the runtime with which it may fail
 	short   bool     // in every run of the tests, not only in that of the matrix
 }
-
-// Control groups of the node.
-const (
-	hybrid   = "hybrid"
-	version1 = "version 1"
-)
 
 func variants() []variant {
 	var list []variant
@@ -54,11 +48,8 @@ func variants() []variant {
 		exclusive := []string{"cpuset.cpu_exclusive: Invalid argument"}
 		add(runtime, variant{name: "2 clones beside the original", clones: 2, fails: exclusive, short: runc})
 		add(runtime, variant{name: "4 clones beside the original", clones: 4, fails: exclusive})
-		add(runtime, variant{name: "host with both versions of control groups", groups: hybrid, fails: []string{"cgroups in hybrid mode not supported"}, short: runc})
+		add(runtime, variant{name: "host with both versions of control groups", hybrid: true, fails: []string{"cgroups in hybrid mode not supported"}, short: runc})
 	}
-	// Not runc: it gives the container no group in version 2, and a systemd that finds
-	// that hierarchy uses its top, which is the host's.
-	add("crun", variant{name: "host with version 1 of control groups", groups: version1, fails: []string{"File sys/fs/cgroup/systemd has bad mode 040555 (expect 040755)"}})
 	for _, oci := range []string{"crun", "runc"} {
 		add("podman", variant{name: "--systemd=always --cap-add sys_admin", options: lab.Options{OCI: oci, Bare: true}, short: oci == "crun"})
 	}
@@ -106,13 +97,13 @@ func (v variant) newRow() matrix.Variant {
 
 // run restores a container once or more, or some clones of it.
 func (v variant) run(t *testing.T, row *matrix.Variant) {
-	if v.groups != "" && !lab.HasVersion1(t) {
+	if v.hybrid && !lab.HasVersion1(t) {
 		row.Mounts = matrix.NotRun
 		t.Log("not run: this host has version 2 of control groups alone")
 		return
 	}
-	if v.groups != "" {
-		lab.UseVersion1(t, v.groups == hybrid)
+	if v.hybrid {
+		lab.UseVersion1(t)
 	}
 	c, err := lab.TryStart(t, v.options)
 	if v.refused(t, err, row) {

@@ -25,8 +25,9 @@ func HasVersion1(t testing.TB) bool {
 
 // UseVersion1 gives the node the control groups of a machine that boots with version 1,
 // until the test ends: all hierarchies of version 1 that the host has, and that of
-// version 2 only if hybrid, beside them (systemd, file-hierarchy(7)).
-func UseVersion1(t testing.TB, hybrid bool) {
+// version 2 beside them (systemd, file-hierarchy(7)). Without the latter a systemd in a
+// container uses the top of version 2, which is the host's.
+func UseVersion1(t testing.TB) {
 	t.Helper()
 	const script = `umount /sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
@@ -35,12 +36,9 @@ sed -n 's/^[1-9][0-9]*:\([^:]*\):.*/\1/p' /proc/self/cgroup | while read -r hier
 	name=${hierarchy#name=}
 	mkdir "/sys/fs/cgroup/$name" && mount -t cgroup -o "$options" cgroup "/sys/fs/cgroup/$name"
 done
-[ -z "$1" ] || { mkdir "$1" && mount -t cgroup2 cgroup2 "$1"; }
+mkdir "$1" && mount -t cgroup2 cgroup2 "$1"
 mount -o remount,ro /sys/fs/cgroup`
-	root := ""
-	if hybrid {
-		root = "/sys/fs/cgroup/unified"
-	}
+	const root = "/sys/fs/cgroup/unified"
 	pure := cgroupRoot
 	t.Cleanup(func() {
 		cgroupRoot, version1 = pure, false
