@@ -134,12 +134,12 @@ test-agent-soak: image lab ## 200 restores in a row through containerd (root, 4 
 	SOAK=$${SOAK:-200} go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '^TestSoak$$' ./agent/...
 
 # Debian 13 first: the rows stand in the order of the files' names.
-test-matrix: build containerd-task ## Every runtime, on Debian 13 and sid; writes docs/tested-with.md (root, 15 minutes)
+test-matrix: build containerd-task ## Every runtime, on Debian 13 and sid; writes docs/tested-with.md (root, 20 minutes)
 	@test/node/build trixie sid node-sid >/dev/null
 	@rm -rf bin/matrix; mkdir -p bin/matrix; failed=; \
 	for suite in trixie sid; do \
 		NODE_SUITE=$$suite MATRIX=$(CURDIR)/bin/matrix/$$([[ $$suite == trixie ]] && echo 1 || echo 2)-$$suite.json \
-			go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '^TestRuntimes$$' ./e2e/... || failed="$$failed $$suite"; \
+			go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '^Test(Runtimes|Variants)$$' ./e2e/... || failed="$$failed $$suite"; \
 	done; \
 	go run -C test ./matrix/render $(CURDIR)/bin/matrix $(CURDIR)/docs/tested-with.md; \
 	if [[ -n $$failed ]]; then echo "FAILED:$$failed"; exit 1; fi

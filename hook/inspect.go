@@ -66,9 +66,7 @@ func (r Runner) inspectInto(ctx context.Context, e Event, rep *report.Report) er
 	if r.Machine != nil {
 		rep.Checkpoint = r.checkpointProblems(ctx, c, snapshot)
 	}
-	if text := c.AllInOwnGroup(); text != "" {
-		rep.Warnings = append(rep.Warnings, text)
-	}
+	rep.Warnings = append(rep.Warnings, c.GroupWarnings()...)
 	return nil
 }
 

@@ -138,13 +138,13 @@ func (r Runner) repairContainer(ctx context.Context, e Event, c *container.Conta
 	return nil
 }
 
-// prepareSystemd warns if the runtime has restored the processes of a systemd into one
-// control group, and rearms systemd's memory pressure watch.
+// prepareSystemd warns if the runtime has restored the container into a wrong control
+// group, and rearms systemd's memory pressure watch.
 func (r Runner) prepareSystemd(c *container.Container) {
 	if !c.HasAutofs() {
 		return
 	}
-	if text := c.AllInOwnGroup(); text != "" {
+	for _, text := range c.GroupWarnings() {
 		r.Warn(errors.New(text))
 	}
 	if id, err := master.Identify(c.Init); err == nil && id.Kind == master.Systemd {

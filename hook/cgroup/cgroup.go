@@ -6,6 +6,7 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,6 +97,35 @@ func Open(p *nsenter.Process) (*os.File, error) {
 		return nil, err
 	}
 	return OpenGroup(group)
+}
+
+// maxMembers bounds what is read of a group's list of processes.
+const maxMembers = 1 << 20
+
+// Members returns the processes that are in a group of version 2 itself. The kernel lists
+// a process that the caller does not see as 0; those are left out.
+func Members(group string) ([]int, error) {
+	dir, err := OpenGroup(group)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	f, err := sys.OpenAt2(dir, "cgroup.procs", unix.O_RDONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxMembers))
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for field := range strings.FieldsSeq(string(text)) {
+		if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 // hierarchies are the cgroup mounts in the caller's namespace.

@@ -89,12 +89,18 @@ func restoreWithHook(t *testing.T, s *snapshot, options lab.RestoreOptions) *lab
 	lab.InstallActionScript(t, lab.Hook())
 	r := s.Restore(t, options)
 	t.Logf("restored in %s with %s", r.Took, lab.Hook())
+	logIfFailed(t, r)
+	return r
+}
+
+// logIfFailed prints what the program wrote at a restore, if the test fails.
+func logIfFailed(t *testing.T, r *lab.Restored) {
+	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("The program's lines in CRIU's log:\n%s", hookLines(r.Log))
 		}
 	})
-	return r
 }
 
 // restoreStale restores without the program, but with the control groups that CRIU needs:

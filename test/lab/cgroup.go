@@ -10,8 +10,6 @@ import (
 	"strings"
 )
 
-const cgroupRoot = "/sys/fs/cgroup"
-
 // listCgroups returns the cgroups of these names and all below them, parents
 // first.
 func listCgroups(names []string) ([]string, error) {

@@ -45,6 +45,11 @@ type Options struct {
 	// ManageGroups is how CRIU handles control groups, under runc and crun: "soft",
 	// "full", "strict" or "ignore"; "" is the runtime's default.
 	ManageGroups string
+	// Bare is a container without the laboratory's settings: config.json is what the
+	// command "spec" of runc or crun writes, with what systemd and autofs need in
+	// addition; podman has its defaults; checkpoint and restore have no option that they
+	// can do without. Only for these engines.
+	Bare bool
 	// Without are capabilities that the container does not have, under runc, crun
 	// and containerd.
 	Without []string
@@ -64,6 +69,7 @@ type Container struct {
 	engine  engine
 	script  string // action script of the next restore, by the engine's own means
 	work    string // where CRIU writes its logs, if not to the bundle
+	leave   bool   // whether the next checkpoint leaves it running
 	// ownGroup is whether the runtime restores it in a control group of its name.
 	ownGroup bool
 	groups   []string // its cgroups, including those that its engine creates for it, relative to the hierarchy's root
@@ -77,6 +83,16 @@ const (
 // Start starts a container and waits until its systemd has booted. It ends with
 // the test, if it was not checkpointed by then.
 func Start(t testing.TB, options Options) *Container {
+	t.Helper()
+	c, err := TryStart(t, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TryStart is Start for a container that the engine may refuse.
+func TryStart(t testing.TB, options Options) (*Container, error) {
 	t.Helper()
 	RequireNode(t)
 	tree := containerTree(options.Systemd)
@@ -111,14 +127,14 @@ func Start(t testing.TB, options Options) *Container {
 	}
 	c.numbers = HoldNumbers(t, 64)
 	t.Cleanup(func() { c.engine.remove(c) })
-	if err := c.engine.start(c); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { c.Kill(t) })
+	if err := c.engine.start(c); err != nil {
+		return nil, err
+	}
 	if systemd {
 		c.waitBooted(t)
 	}
-	return c
+	return c, nil
 }
 
 // Kill ends the container and removes all files and groups of the runtime and CRIU for
@@ -152,7 +168,7 @@ func (c *Container) Delete(t testing.TB) {
 func (c *Container) removeGroups() error {
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err := removeCgroups(c.groups)
-		if err == nil && c.usesCrun() {
+		if err == nil && (c.usesCrun() || version1) {
 			err = removeHostCgroups(c.groups)
 		}
 		if err == nil || time.Now().After(deadline) {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -71,9 +72,19 @@ func (e oci) start(c *Container) error {
 }
 
 func (e oci) checkpoint(c *Container, images string) error {
-	args := append([]string{"checkpoint"}, c.manage()...)
-	return e.run(c, append(args, "--image-path", images, "--work-path", c.Bundle,
-		"--tcp-established", "--file-locks", c.ID)...)
+	args := slices.Concat([]string{"checkpoint"}, c.manage(), c.connections())
+	if c.leave {
+		args = append(args, "--leave-running")
+	}
+	return e.run(c, append(args, "--image-path", images, "--work-path", c.Bundle, c.ID)...)
+}
+
+// connections returns the options for what CRIU refuses to dump otherwise.
+func (c *Container) connections() []string {
+	if c.options.Bare {
+		return nil
+	}
+	return []string{"--tcp-established", "--file-locks"}
 }
 
 // manage returns the option for CRIU's handling of control groups.
@@ -86,9 +97,9 @@ func (c *Container) manage() []string {
 
 func (e oci) restore(c *Container, images string) error {
 	err := withConfig(e.runtime, c.script, func() error {
-		args := append([]string{"restore"}, c.manage()...)
+		args := slices.Concat([]string{"restore"}, c.manage(), c.connections())
 		return e.run(c, append(args, "--detach", "--image-path", images, "--work-path", c.Bundle, "--bundle", c.Bundle,
-			"--pid-file", c.pidFile(), "--tcp-established", "--file-locks", c.ID)...)
+			"--pid-file", c.pidFile(), c.ID)...)
 	})
 	if err != nil {
 		return err

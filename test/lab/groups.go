@@ -96,10 +96,7 @@ func (c *Container) rename(options RestoreOptions) error {
 		return nil
 	}
 	spec.Linux.CgroupsPath = "/" + group
-	if text, err = json.MarshalIndent(spec, "", "  "); err != nil {
-		return err
-	}
-	return os.WriteFile(file, text, 0o600)
+	return saveSpec(c.Bundle, &spec)
 }
 
 // RemoveFailed removes the engine's data about a container whose restore failed: crun and

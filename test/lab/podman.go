@@ -19,17 +19,16 @@ func (e podman) start(c *Container) error {
 		args = append(args, "--hooks-dir", c.options.HooksDir)
 	}
 	args = append(args,
-		"run", "--detach", "--name", c.name(), "--hostname", "laboratory",
-		"--systemd", "always", "--network", "none", "--log-driver", "none", "--device", "/dev/autofs",
-		"--pids-limit", "0", "--ulimit", "host", "--security-opt", "unmask=ALL", "--env", "container=podman",
+		"run", "--detach", "--name", c.name(),
+		"--systemd", "always", "--network", "none", "--device", "/dev/autofs",
+		"--pids-limit", "0", // of version 1 on this host
 		"--cgroup-parent", "/", // CRIU cannot make nested ones in the host's v1 cpuset hierarchy
-		"--cap-drop", "all", "--cap-add", strings.Join(capabilities, ","),
 	)
-	profile, err := e.seccomp(c)
+	own, err := e.settings(c)
 	if err != nil {
 		return err
 	}
-	args = append(args, "--security-opt", "seccomp="+profile)
+	args = append(args, own...)
 	if e.archive {
 		// Only a container of an image can be imported.
 		if err := e.makeImage(c); err != nil {
@@ -49,6 +48,20 @@ func (e podman) start(c *Container) error {
 		return err
 	}
 	return e.inspect(c)
+}
+
+// settings are the laboratory's own. Without them, systemd and autofs need one capability
+// more than podman gives.
+func (e podman) settings(c *Container) ([]string, error) {
+	if c.options.Bare {
+		return []string{"--cap-add", "sys_admin"}, nil
+	}
+	profile, err := e.seccomp(c)
+	return []string{
+		"--hostname", "laboratory", "--log-driver", "none", "--ulimit", "host", "--env", "container=podman",
+		"--security-opt", "unmask=ALL", "--security-opt", "seccomp=" + profile,
+		"--cap-drop", "all", "--cap-add", strings.Join(capabilities, ","),
+	}, err
 }
 
 // makeImage creates an image, with the container's name, from its root folder, except
@@ -89,7 +102,7 @@ func (e podman) inspect(c *Container) error {
 }
 
 func (e podman) checkpoint(c *Container, images string) error {
-	args := []string{"container", "checkpoint", "--tcp-established", "--file-locks", "--keep"}
+	args := append([]string{"container", "checkpoint", "--keep"}, c.connections()...)
 	if e.archive {
 		args = append(args, "--export", filepath.Join(images, archive))
 	}
@@ -115,7 +128,7 @@ func (e podman) checkpoint(c *Container, images string) error {
 const archive = "checkpoint.tar.zst"
 
 func (e podman) restore(c *Container, images string) error {
-	args := []string{"container", "restore", "--tcp-established", "--file-locks", "--keep"}
+	args := append([]string{"container", "restore", "--keep"}, c.connections()...)
 	if e.archive {
 		args = append(args, "--import", filepath.Join(images, archive))
 	} else {

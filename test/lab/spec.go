@@ -46,23 +46,49 @@ func seccomp(options Options) *specs.LinuxSeccomp {
 	return nil
 }
 
-// writeSpec writes the bundle's config.json: a container in which systemd runs
-// as PID 1 and that may have autofs masters (device 10:235, CAP_SYS_ADMIN, no
-// user namespace).
+// writeSpec writes the bundle's config.json.
 func writeSpec(bundle, id string, options Options) error {
-	major, minor, mode := int64(10), int64(235), os.FileMode(0o600)
-	allow := func(kind string, major, minor *int64) specs.LinuxDeviceCgroup {
-		return specs.LinuxDeviceCgroup{Allow: true, Type: kind, Major: major, Minor: minor, Access: "rwm"}
+	spec := labSpec(options)
+	if options.Bare && options.Runtime != "podman" {
+		var err error
+		if spec, err = runtimeSpec(bundle, options); err != nil {
+			return err
+		}
 	}
+	spec.Hooks = options.Hooks
+	spec.Mounts = append(spec.Mounts, options.Mounts...)
+	spec.Linux.CgroupsPath = "/" + id
+	if options.Propagation != "" {
+		spec.Linux.RootfsPropagation = options.Propagation
+	}
+	if options.HostCgroups {
+		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
+	}
+	if filter := seccomp(options); filter != nil {
+		spec.Linux.Seccomp = filter
+	}
+	return saveSpec(bundle, spec)
+}
+
+func saveSpec(bundle string, spec *specs.Spec) error {
+	text, err := json.MarshalIndent(spec, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(bundle, "config.json"), text, 0o600)
+}
+
+// labSpec is the specification of a container in which systemd runs as PID 1 and that
+// may have autofs masters (device 10:235, CAP_SYS_ADMIN, no user namespace).
+func labSpec(options Options) *specs.Spec {
 	has := slices.DeleteFunc(slices.Clone(capabilities), func(name string) bool { return slices.Contains(options.Without, name) })
-	caps := &specs.LinuxCapabilities{Bounding: has, Effective: has, Permitted: has}
-	spec := specs.Spec{
+	return &specs.Spec{
 		Version: "1.0.2",
 		Process: &specs.Process{
 			Args:         options.Args,
 			Cwd:          "/",
 			Env:          []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "container=" + options.Runtime},
-			Capabilities: caps,
+			Capabilities: &specs.LinuxCapabilities{Bounding: has, Effective: has, Permitted: has},
 		},
 		Root:     &specs.Root{Path: options.root},
 		Hostname: "laboratory",
@@ -76,32 +102,18 @@ func writeSpec(bundle, id string, options Options) error {
 			{Destination: "/run", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=755"}},
 			{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777"}},
 		},
-		Hooks: options.Hooks,
 		Linux: &specs.Linux{
-			CgroupsPath: "/" + id,
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace},
+				{Type: specs.PIDNamespace, Path: options.PIDNamespace},
 				{Type: specs.MountNamespace},
 				{Type: specs.IPCNamespace},
 				{Type: specs.UTSNamespace},
 				{Type: specs.CgroupNamespace},
 			},
-			Devices: []specs.LinuxDevice{
-				{Path: "/dev/autofs", Type: "c", Major: major, Minor: minor, FileMode: &mode},
-			},
-			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{allow("a", nil, nil)}},
+			Devices: []specs.LinuxDevice{autofsDevice()},
+			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
+				{Allow: true, Type: "a", Access: "rwm"},
+			}},
 		},
 	}
-	spec.Mounts = append(spec.Mounts, options.Mounts...)
-	spec.Linux.RootfsPropagation = options.Propagation
-	spec.Linux.Namespaces[0].Path = options.PIDNamespace
-	if options.HostCgroups {
-		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
-	}
-	spec.Linux.Seccomp = seccomp(options)
-	text, err := json.MarshalIndent(spec, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(bundle, "config.json"), text, 0o600)
 }

@@ -32,9 +32,12 @@ type Entry struct {
 }
 
 // Save writes the rows of a node to a file.
-func Save(path string, rows []Row) error {
+func Save[R Row | Variant](path string, rows []R) error {
 	text, err := json.MarshalIndent(rows, "", "  ")
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	return os.WriteFile(path, append(text, '\n'), 0o644)
@@ -43,6 +46,15 @@ func Save(path string, rows []Row) error {
 // Load reads the rows of all nodes, in the order of the files' names. The results of
 // several runs under one runtime become one row.
 func Load(dir string) ([]Row, error) {
+	rows, err := load[Row](dir)
+	var all []Row
+	for _, r := range rows {
+		all = add(all, r)
+	}
+	return all, err
+}
+
+func load[R Row | Variant](dir string) ([]R, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
 		return nil, err
@@ -50,19 +62,17 @@ func Load(dir string) ([]Row, error) {
 	if len(files) == 0 {
 		return nil, fmt.Errorf("results of a run: %w", &fs.PathError{Op: "look for *.json", Path: dir, Err: fs.ErrNotExist})
 	}
-	var all []Row
+	var all []R
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
 		}
-		var rows []Row
+		var rows []R
 		if err := json.Unmarshal(text, &rows); err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
-		for _, r := range rows {
-			all = add(all, r)
-		}
+		all = append(all, rows...)
 	}
 	return all, nil
 }
@@ -91,22 +101,29 @@ func add(all []Row, r Row) []Row {
 // Markdown returns the table.
 func Markdown(rows []Row) string {
 	channels, cells := columns(rows, func(r Row) []Entry { return r.Channels }), columns(rows, func(r Row) []Entry { return r.Cells })
+	lines := [][]string{slices.Concat([]string{"node", "engine", "versions"}, cells, []string{"without the program"}, channels, []string{"date"})}
+	for _, r := range rows {
+		lines = append(lines, slices.Concat([]string{r.Node, r.Engine, r.Versions}, texts(r.Cells, cells),
+			[]string{r.Control}, texts(r.Channels, channels), []string{r.Date}))
+	}
+	text := table(lines)
+	for _, note := range notes(rows) {
+		text += "\n" + note + "\n"
+	}
+	return text
+}
+
+// table returns lines, of which the first is the head.
+func table(lines [][]string) string {
 	var b strings.Builder
-	line := func(fields ...string) {
+	for i, fields := range lines {
 		for _, f := range fields {
 			fmt.Fprintf(&b, "| %s ", strings.ReplaceAll(f, "|", `\|`))
 		}
 		b.WriteString("|\n")
-	}
-	head := slices.Concat([]string{"node", "engine", "versions"}, cells, []string{"without the program"}, channels, []string{"date"})
-	line(head...)
-	b.WriteString(strings.Repeat("|---", len(head)) + "|\n")
-	for _, r := range rows {
-		line(slices.Concat([]string{r.Node, r.Engine, r.Versions}, texts(r.Cells, cells),
-			[]string{r.Control}, texts(r.Channels, channels), []string{r.Date})...)
-	}
-	for _, note := range notes(rows) {
-		b.WriteString("\n" + note + "\n")
+		if i == 0 {
+			b.WriteString(strings.Repeat("|---", len(fields)) + "|\n")
+		}
 	}
 	return b.String()
 }
@@ -157,25 +174,30 @@ func notes(rows []Row) []string {
 	return order
 }
 
-// The lines before and after the table; the first goes on with what makes it.
+// Names of the tables, in the lines before and after them; the first goes on with what
+// makes it.
 const (
-	begin = "<!-- matrix: begin"
-	end   = "<!-- matrix: end -->"
+	Runtimes = "matrix"
+	Variants = "variants"
 )
+
+func begin(name string) string { return "<!-- " + name + ": begin" }
+func end(name string) string   { return "<!-- " + name + ": end -->" }
 
 // ErrNoPlace means that a text has no place for the table.
 var ErrNoPlace = errors.New("there are no lines between which the table belongs")
 
-// Insert replaces the table in a text.
-func Insert(text, table string) (string, error) {
-	before, rest, ok := strings.Cut(text, begin)
+// Insert replaces a table in a text.
+func Insert(text, name, table string) (string, error) {
+	first, last := begin(name), end(name)+"\n"
+	before, rest, ok := strings.Cut(text, first)
 	if !ok {
-		return "", fmt.Errorf("%w: %q is missing", ErrNoPlace, begin)
+		return "", fmt.Errorf("%w: %q is missing", ErrNoPlace, begin(name))
 	}
 	by, rest, _ := strings.Cut(rest, "\n")
-	_, after, ok := strings.Cut(rest, end+"\n")
+	_, after, ok := strings.Cut(rest, last)
 	if !ok {
-		return "", fmt.Errorf("%w: %q is missing", ErrNoPlace, end)
+		return "", fmt.Errorf("%w: %q is missing", ErrNoPlace, end(name))
 	}
-	return before + begin + by + "\n\n" + table + "\n" + end + "\n" + after, nil
+	return before + first + by + "\n\n" + table + "\n" + last + after, nil
 }

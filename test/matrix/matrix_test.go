@@ -35,16 +35,16 @@ runc; crun: n
 }
 
 func TestInsert(t *testing.T) {
-	text := "before\n" + begin + " (by x) -->\nold\n" + end + "\nafter\n"
-	got, err := Insert(text, "new\n")
-	if want := "before\n" + begin + " (by x) -->\n\nnew\n\n" + end + "\nafter\n"; err != nil || got != want {
+	text := "before\n" + begin(Runtimes) + " (by x) -->\nold\n" + end(Runtimes) + "\nafter\n"
+	got, err := Insert(text, Runtimes, "new\n")
+	if want := "before\n" + begin(Runtimes) + " (by x) -->\n\nnew\n\n" + end(Runtimes) + "\nafter\n"; err != nil || got != want {
 		t.Errorf("%q (%v), want %q", got, err, want)
 	}
-	if again, err := Insert(got, "new\n"); err != nil || again != got {
+	if again, err := Insert(got, Runtimes, "new\n"); err != nil || again != got {
 		t.Errorf("a second time: %q (%v)", again, err)
 	}
-	for _, text := range []string{"", begin + "\n", end + "\n"} {
-		if _, err := Insert(text, "new\n"); !errors.Is(err, ErrNoPlace) {
+	for _, text := range []string{"", begin(Runtimes) + "\n", end(Runtimes) + "\n"} {
+		if _, err := Insert(text, Runtimes, "new\n"); !errors.Is(err, ErrNoPlace) {
 			t.Errorf("%q: %v, want %v", text, err, ErrNoPlace)
 		}
 	}
@@ -53,5 +53,23 @@ func TestInsert(t *testing.T) {
 func TestLoadNothing(t *testing.T) {
 	if _, err := Load(t.TempDir()); err == nil {
 		t.Error("an empty folder is no run")
+	}
+}
+
+func TestVariantsTable(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "variants", "1.json")
+	if err := Save(file, []Variant{{Node: "a", Engine: "runc", Name: "no flags", Mounts: "1 healthy", Date: "2026-01-02"}}); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := LoadVariants(filepath.Dir(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `| node | engine | what differs | versions | mounts | accesses | units | date |
+|---|---|---|---|---|---|---|---|
+| a | runc | no flags |  | 1 healthy |  |  | 2026-01-02 |
+`
+	if got := VariantsMarkdown(rows); got != want {
+		t.Errorf("table:\n%s\nwant\n%s", got, want)
 	}
 }

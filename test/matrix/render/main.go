@@ -4,8 +4,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/matrix"
 )
@@ -35,8 +38,19 @@ func render(dir string, files []string) error {
 	if err != nil {
 		return err
 	}
-	text, err := matrix.Insert(string(before), matrix.Markdown(rows))
+	text, err := matrix.Insert(string(before), matrix.Runtimes, matrix.Markdown(rows))
 	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	variants, err := matrix.LoadVariants(filepath.Join(dir, "variants"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // a run without them
+	case err != nil:
+		return err
+	default:
+		text, err = matrix.Insert(text, matrix.Variants, matrix.VariantsMarkdown(variants))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	return os.WriteFile(file, []byte(text), 0o644)
