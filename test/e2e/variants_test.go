@@ -105,6 +105,7 @@ func (v variant) run(t *testing.T, row *matrix.Variant) {
 	if v.hybrid {
 		lab.UseVersion1(t)
 	}
+	v.options.MountRateLimit = true // as users have it
 	c, err := lab.TryStart(t, v.options)
 	if v.refused(t, err, row) {
 		return
