@@ -21,7 +21,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-apiserver test-cri containerd-next test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size accept-size check-packages dist release check-release clean
+.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-apiserver test-cri test-kubernetes containerd-next test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size accept-size check-packages dist release check-release clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -126,9 +126,19 @@ containerd-next: ## Build bin/engines, a containerd newer than that of Debian si
 	@mkdir -p bin/engines
 	@CGO_ENABLED=0 go build -C test/engines -trimpath -ldflags '-s -w' -tags 'no_btrfs no_devmapper no_zfs' -o $(CURDIR)/bin/engines/ tool
 
+# The versions are those of test/apiserver/go.mod.
+kubernetes = CGO_ENABLED=0 go build -C test/apiserver -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/apiserver/ \
+	go.etcd.io/etcd/server/v3 $(addprefix k8s.io/kubernetes/cmd/kube,-apiserver -controller-manager ctl $(1))
+
 test-apiserver: ## Apply the manifests to a real API server, built from its module (the first time 11 minutes of processor time)
-	@CGO_ENABLED=0 go build -C test/apiserver -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/apiserver/ tool
+	@$(call kubernetes,)
 	go test -C test/apiserver -count=1 -v -run '$(RUN)' .
+
+test-kubernetes: build agent ## A whole Kubernetes of one node: the agent installed, a pod restored, on Debian sid (root)
+	@test/node/build node-sid >/dev/null
+	@$(call kubernetes,-scheduler let)
+	@go test -C test -c -o $(CURDIR)/bin/cri.test ./cri
+	KUBERNETES=$(CURDIR)/bin/apiserver NODE_SUITE=sid $(NODE) unshare --net --uts bin/cri.test -test.v -test.run '^TestKubernetes$$'
 
 test-agent-soak: image lab ## 200 restores in a row through containerd (root, 4 minutes)
 	SOAK=$${SOAK:-200} go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '^TestSoak$$' ./agent/...
@@ -182,7 +192,7 @@ lint: ## gofmt, go vet, and golangci-lint where it is installed
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/$(PROGRAM)
 	@if command -v golangci-lint >/dev/null; then golangci-lint run --allow-parallel-runners ./... && for module in test test/rules test/apiserver packaging; do (cd $$module && golangci-lint run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done; \
 	else echo "golangci-lint is not installed: only gofmt and go vet ran"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter test/vm/build test/vm/run test/vm/guest manifests/kubernetes/image/build .ci/run packaging/build packaging/version packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/rpm/{posttrans,preun,postun,rpmlint}; \
+	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter test/cri/testdata/veth test/vm/build test/vm/run test/vm/guest manifests/kubernetes/image/build .ci/run packaging/build packaging/version packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/rpm/{posttrans,preun,postun,rpmlint}; \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
 check-deps: build ## The light binary stays light: no containerd, grpc or Kubernetes, and static

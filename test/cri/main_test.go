@@ -3,8 +3,8 @@
 // CheckpointContainer, and CreateContainer from the archive.
 //
 // It needs a containerd whose CRI restores (2.1 to 2.3), which Debian sid has.
-// There is no kubelet; the sandbox is on the host's network, so no CNI plugin is
-// needed. Images come from a registry of the test on loopback: containerd pulls
+// There is no kubelet, except in TestKubernetes; the sandbox is on the host's network,
+// so no CNI plugin is needed. Images come from a registry of the test on loopback: containerd pulls
 // the base image again at a restore.
 //
 // Run it with `make test-cri`; ENGINES has the versions of containerd.
