@@ -69,17 +69,20 @@ test-unit: ## Tests of the packages
 test-kernel: ## Tests with real autofs mounts and small masters (root)
 	go test -C test -count=1 -v -exec 'unshare --mount --propagation private' -run '$(RUN)' ./kernel/...
 
-# Debian 12, 13 and the newest kernel.
+# Debian 12, 13 and the newest kernel, of amd64 or arm64.
 KERNELS ?= bookworm trixie sid
+ARCH    ?= amd64
 
-test-kernels: ## The same and the tests of the packages under other kernels, in QEMU (root)
-	RUN='$(RUN)' test/vm/run unit $(KERNELS)
+test-kernels: ## The same and the tests of the packages under other kernels, in QEMU; ARCH=arm64 (root)
+	ARCH=$(ARCH) RUN='$(RUN)' test/vm/run unit $(KERNELS)
 
 # Emulated, all of them would take half an hour.
 KERNELS_RUN := TestHangsWithoutHook|TestSystemdNeverNotices|TestRepairedByActionScript
 
-test-kernels-e2e: build ## Some tests with systemd containers under these kernels, in QEMU (root)
-	RUN='$(if $(filter .,$(RUN)),$(KERNELS_RUN),$(RUN))' test/vm/run e2e $(KERNELS)
+test-kernels-e2e: ## Some tests with systemd containers under these kernels, in QEMU; ARCH=arm64 (root)
+	GOARCH=$(ARCH) $(MAKE) build BINARY=bin/$(ARCH)/$(PROGRAM)
+	ARCH=$(ARCH) HOOK='$(patsubst $(CURDIR)/$(BINARY),$(CURDIR)/bin/$(ARCH)/$(PROGRAM),$(HOOK))' \
+		RUN='$(if $(filter .,$(RUN)),$(KERNELS_RUN),$(RUN))' test/vm/run e2e $(KERNELS)
 
 test-e2e: lab-all containerd-task $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),dist) ## Tests with systemd containers, CRIU and container runtimes (root)
 	go test -C test -count=1 -v -timeout 20m -exec $(NODE) -run '$(RUN)' ./e2e/...
