@@ -39,10 +39,17 @@ HOOK_LICENSE  := $(shell sed -n 's/^license: //p' packaging/nfpm.yaml)
 AGENT_LICENSE := Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND MIT AND MPL-2.0
 bom = go run -C packaging ./bom -source .. -version $(VERSION) -license '$(2)' -notices ../$(1).notices -sbom ../$(1).cdx.json ../$(1)
 
-image: build agent ## Build bin/autofs-restore-agent.tar, the agent's image (an OCI archive)
-	$(call bom,$(BINARY),$(HOOK_LICENSE))
-	$(call bom,$(AGENT),$(AGENT_LICENSE))
-	manifests/kubernetes/image/build autofs-restore-agent:$(VERSION) $$(go env GOARCH) $(AGENT).tar $(BINARY) $(AGENT)
+# Of the image. Both were tried (docs/testing.md).
+ARCHITECTURES ?= amd64 arm64
+
+# The programs of an architecture, with what the image says about them, in bin/amd64.
+programs-%:
+	GOARCH=$* $(MAKE) build agent BINARY=bin/$*/$(PROGRAM) AGENT=bin/$*/autofs-restore-agent
+	$(call bom,bin/$*/$(PROGRAM),$(HOOK_LICENSE))
+	$(call bom,bin/$*/autofs-restore-agent,$(AGENT_LICENSE))
+
+image: build $(addprefix programs-,$(ARCHITECTURES)) ## Build bin/autofs-restore-agent.tar, the agent's image (an OCI archive) for amd64 and arm64
+	manifests/kubernetes/image/build autofs-restore-agent:$(VERSION) $(AGENT).tar autofs-restore-agent $(addprefix bin/,$(ARCHITECTURES))
 
 demo: build lab ## Show on a real container what the program cures (root; the first time about 2 minutes)
 	@go test -C test -c -o $(CURDIR)/bin/demo.test ./demo
@@ -71,17 +78,21 @@ test-unit: ## Tests of the packages
 test-kernel: ## Tests with real autofs mounts and small masters (root)
 	go test -C test -count=1 -v -exec 'unshare --mount --propagation private' -run '$(RUN)' ./kernel/...
 
-# Debian 12, 13 and the newest kernel.
+# Debian 12, 13 and the newest kernel, of amd64 or arm64; bullseye has an older kernel
+# than the program needs.
 KERNELS ?= bookworm trixie sid
+ARCH    ?= amd64
 
-test-kernels: ## The same and the tests of the packages under other kernels, in QEMU (root)
-	RUN='$(RUN)' test/vm/run unit $(KERNELS)
+test-kernels: ## The same and the tests of the packages under other kernels, in QEMU; ARCH=arm64 (root)
+	ARCH=$(ARCH) RUN='$(RUN)' test/vm/run unit $(KERNELS)
 
 # Emulated, all of them would take half an hour.
-KERNELS_RUN := TestHangsWithoutHook|TestSystemdNeverNotices|TestRepairedByActionScript
+KERNELS_RUN := TestHangsWithoutHook|TestSystemdNeverNotices|TestRepairedByActionScript|TestOldNumbersOccupied
 
-test-kernels-e2e: build ## Some tests with systemd containers under these kernels, in QEMU (root)
-	RUN='$(if $(filter .,$(RUN)),$(KERNELS_RUN),$(RUN))' test/vm/run e2e $(KERNELS)
+test-kernels-e2e: ## Some tests with systemd containers under these kernels, in QEMU; ARCH=arm64 (root)
+	GOARCH=$(ARCH) $(MAKE) build BINARY=bin/$(ARCH)/$(PROGRAM)
+	ARCH=$(ARCH) HOOK='$(patsubst $(CURDIR)/$(BINARY),$(CURDIR)/bin/$(ARCH)/$(PROGRAM),$(HOOK))' \
+		RUN='$(if $(filter .,$(RUN)),$(KERNELS_RUN),$(RUN))' test/vm/run e2e $(KERNELS)
 
 test-e2e: lab-all containerd-task $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),dist) ## Tests with systemd containers, CRIU and container runtimes (root)
 	go test -C test -count=1 -v -timeout 20m -parallel 4 -exec $(NODE) -run '$(RUN)' ./e2e/...
@@ -189,7 +200,7 @@ lint: ## gofmt, go vet, and golangci-lint where it is installed
 	go vet -C test/rules ./...
 	go vet -C test/apiserver ./...
 	go vet -C packaging ./...
-	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/$(PROGRAM)
+	GOARCH=arm64 CGO_ENABLED=0 go vet ./...
 	@if command -v golangci-lint >/dev/null; then golangci-lint run --allow-parallel-runners ./... && for module in test test/rules test/apiserver packaging; do (cd $$module && golangci-lint run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done; \
 	else echo "golangci-lint is not installed: only gofmt and go vet ran"; fi
 	@if command -v shellcheck >/dev/null; then shellcheck test/node/build test/node/enter test/cri/testdata/veth test/vm/build test/vm/run test/vm/guest manifests/kubernetes/image/build .ci/run packaging/build packaging/version packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/rpm/{posttrans,preun,postun,rpmlint}; \
@@ -226,8 +237,8 @@ release: ## Everything that a release has, with checksums, in bin/dist
 	$(MAKE) dist image
 	version=$$(packaging/version $(VERSION) $$(git rev-list --count HEAD)); arch=$$(go env GOARCH); cd bin; \
 	cp autofs-restore-hook.cdx.json dist/autofs-restore-hook-$$version-linux-$$arch.cdx.json; \
-	cp autofs-restore-agent.cdx.json dist/autofs-restore-agent-$$version-linux-$$arch.cdx.json; \
-	cp autofs-restore-agent.tar dist/autofs-restore-agent-$$version-linux-$$arch.oci.tar; \
+	for arch in $(ARCHITECTURES); do cp $$arch/autofs-restore-agent.cdx.json dist/autofs-restore-agent-$$version-linux-$$arch.cdx.json; done; \
+	cp autofs-restore-agent.tar dist/autofs-restore-agent-$$version-linux.oci.tar; \
 	cd dist; sha256sum * >SHA256SUMS; cat SHA256SUMS
 
 check-release: release ## Build the release once more elsewhere, and compare the bytes (what is not committed is not in it)

@@ -34,7 +34,7 @@ func features() []Feature {
 	try("fsopen", "fsopen of autofs (5.2)", preserved, false, useFD(unix.Fsopen("autofs", unix.FSOPEN_CLOEXEC)))
 	try("statx-mnt-id", "STATX_MNT_ID (5.8)", preserved, false, mountID())
 	try("pidfd-getfd", "pidfd_getfd (5.6)", "no open file is passed from one stage of a restore to the next", false, getFD())
-	try("close-range", "close_range (5.9)", "helper processes keep files of the caller open", false, unix.CloseRange(1<<30, 1<<30, unix.CLOSE_RANGE_CLOEXEC))
+	try("close-range", "CLOSE_RANGE_CLOEXEC (5.11)", "helper processes keep files of the caller open", false, unix.CloseRange(1<<30, 1<<30, unix.CLOSE_RANGE_CLOEXEC))
 	try("clone3", "clone3 (5.7)", "systemd cannot be contacted: its units are not repaired", false, clone3())
 	try("proc-children", "/proc/PID/task/TID/children (CONFIG_PROC_CHILDREN)", everything, true, children())
 	try("ptrace", "ptrace", reexecuted, false, ptraceAllowed())

@@ -56,9 +56,9 @@ func daemon(t *testing.T, args ...string) *nsenter.Process {
 	}
 	p := testproc.Open(t, testenv.StartCommand(t, nil, args...))
 	testenv.Eventually(t, "it reads", func() bool {
-		text, err := p.ReadFile("syscall", 1<<10)
+		text, err := p.ReadFile("syscall", 1<<10) // its standard input: the loader reads other files
 		comm, _ := p.ReadFile("comm", 1<<10)
-		return err == nil && strings.HasPrefix(string(text), "0 ") && string(comm) == "cat\n"
+		return err == nil && strings.HasPrefix(string(text), strconv.Itoa(unix.SYS_READ)+" 0x0 ") && string(comm) == "cat\n"
 	})
 	return p
 }

@@ -73,6 +73,7 @@ func startShell(t *testing.T, script string, reexec bool) *nsenter.Process {
 	if err != nil {
 		t.Fatal(err)
 	}
+	testenv.WaitExecuted(t, cmd.Process.Pid)
 	p, err := nsenter.Open(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)

@@ -2,10 +2,12 @@ package forecast
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -141,7 +143,7 @@ func TestLocate(t *testing.T) {
 	if err := os.Symlink("/etc/passwd", link); err != nil {
 		t.Fatal(err)
 	}
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,9 +156,13 @@ func TestLocate(t *testing.T) {
 	if err := unix.Rmdir(group); err != nil {
 		t.Fatal(err)
 	}
+	left := 3
+	if watchRemoved(t, fd) {
+		left--
+	}
 	watches, err := Find([]int{os.Getpid()})
-	if err != nil || len(watches) != 3 {
-		t.Fatalf("%+v, %v", watches, err)
+	if err != nil || len(watches) != left {
+		t.Fatalf("%+v, %v; want %d", watches, err, left)
 	}
 	child := testenv.StartInNamespaces(t, unix.CLONE_NEWNS)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -178,7 +184,26 @@ func TestLocate(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
-	if len(found) != 3 {
+	if len(found) != left {
 		t.Errorf("found %v of %+v", found, places)
 	}
+}
+
+// watchRemoved reports whether the kernel has removed a watch, as newer ones do with the
+// control group (Linux 7.2; not 6.18).
+func watchRemoved(t *testing.T, inotify int) bool {
+	t.Helper()
+	events := make([]byte, 1<<12)
+	n, err := unix.Read(inotify, events)
+	if err != nil && !errors.Is(err, unix.EAGAIN) {
+		t.Fatal(err)
+	}
+	for at := 0; at+unix.SizeofInotifyEvent <= n; {
+		e := (*unix.InotifyEvent)(unsafe.Pointer(&events[at]))
+		if e.Mask&unix.IN_IGNORED != 0 {
+			return true
+		}
+		at += unix.SizeofInotifyEvent + int(e.Len)
+	}
+	return false
 }

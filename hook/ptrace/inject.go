@@ -20,6 +20,7 @@ type Injector struct {
 	memory      *os.File
 	registers   unix.PtraceRegs
 	instruction uint64
+	interrupted bool // the thread is to continue its call with restart_syscall(2); arm64 only
 }
 
 // Inject stops a process, so that it can be made to call the kernel. The calling thread
@@ -99,7 +100,16 @@ func (b *Injector) Call(ctx context.Context, number uint64, args [3]uint64) erro
 	if err := b.step(ctx); err != nil {
 		return err
 	}
-	if got, _, ok := b.tracer.Entry(); !ok || got != number {
+	got, _, entered := b.tracer.Entry()
+	if entered && got == unix.SYS_RESTART_SYSCALL {
+		// arm64 only: the kernel wanted to continue the interrupted call, and
+		// has replaced the number.
+		b.interrupted, got = true, number
+		if err := b.setNumber(number); err != nil {
+			return err
+		}
+	}
+	if !entered || got != number {
 		return errors.New("it did not make the injected system call")
 	}
 	if err := b.step(ctx); err != nil {
@@ -123,7 +133,7 @@ func (b *Injector) step(ctx context.Context) error {
 // Close restores the registers and detaches from the process.
 func (b *Injector) Close(ctx context.Context) error {
 	defer b.memory.Close()
-	registers := resumed(b.registers)
+	registers := resumed(b.registers, b.interrupted)
 	err := b.tracer.stop(ctx)
 	if err == nil {
 		err = b.transfer(unix.PTRACE_SETREGSET, &registers)
@@ -134,9 +144,21 @@ func (b *Injector) Close(ctx context.Context) error {
 // transfer reads or writes the general registers.
 func (b *Injector) transfer(request int, registers *unix.PtraceRegs) error {
 	const general = 1 // NT_PRSTATUS
-	vector := unix.Iovec{Base: (*byte)(unsafe.Pointer(registers))}
-	vector.SetLen(int(unsafe.Sizeof(*registers)))
-	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(b.tracer.Process.PID()), general,
+	return b.transferSet(request, general, unsafe.Pointer(registers), unsafe.Sizeof(*registers))
+}
+
+// setNumber replaces the number of the system call that the process has just entered, on
+// arm64.
+func (b *Injector) setNumber(number uint64) error {
+	const numberOfCall = 0x404 // NT_ARM_SYSTEM_CALL
+	value := int32(number)
+	return b.transferSet(unix.PTRACE_SETREGSET, numberOfCall, unsafe.Pointer(&value), unsafe.Sizeof(value))
+}
+
+func (b *Injector) transferSet(request int, set uintptr, data unsafe.Pointer, size uintptr) error {
+	vector := unix.Iovec{Base: (*byte)(data)}
+	vector.SetLen(int(size))
+	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(b.tracer.Process.PID()), set,
 		uintptr(unsafe.Pointer(&vector)), 0, 0); errno != 0 {
 		return os.NewSyscallError("ptrace", errno)
 	}

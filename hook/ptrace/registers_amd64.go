@@ -28,7 +28,7 @@ func systemCall(r unix.PtraceRegs, instruction, number uint64, args [3]uint64) u
 
 // resumed returns the registers with which an interrupted thread continues. They restart
 // its system call, which the kernel no longer does after an injected one.
-func resumed(r unix.PtraceRegs) unix.PtraceRegs {
+func resumed(r unix.PtraceRegs, _ bool) unix.PtraceRegs {
 	switch result := int64(r.Rax); {
 	case int64(r.Orig_rax) < 0:
 	case result >= restartFirst && result <= restartLast:

@@ -19,6 +19,12 @@ func systemCall(r unix.PtraceRegs, instruction, number uint64, args [3]uint64) u
 }
 
 // resumed returns the registers with which an interrupted thread continues. The kernel
-// has already prepared them to restart its system call (arch/arm64/kernel/signal.c,
-// do_signal).
-func resumed(r unix.PtraceRegs) unix.PtraceRegs { return r }
+// has prepared them to repeat its system call; one that is to continue where it was
+// interrupted gets the number of restart_syscall(2) after that, for the first stop only
+// (arch/arm64/kernel/signal.c, do_signal).
+func resumed(r unix.PtraceRegs, interrupted bool) unix.PtraceRegs {
+	if interrupted {
+		r.Regs[8] = unix.SYS_RESTART_SYSCALL
+	}
+	return r
+}

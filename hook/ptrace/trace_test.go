@@ -3,7 +3,6 @@ package ptrace
 import (
 	"context"
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -46,10 +45,7 @@ func TestTracerFollowsSystemCalls(t *testing.T) {
 	testenv.RequireRoot(t)
 	c := testenv.Start(t, nil)
 	p := testproc.Open(t, c)
-	testenv.Eventually(t, "cat waits for input", func() bool {
-		text, err := p.ReadFile("syscall", 1<<10)
-		return err == nil && strings.HasPrefix(string(text), "0 ")
-	})
+	waitInCall(t, p, unix.SYS_READ)
 	traced(t, p, func(tr *Tracer) {
 		ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 		defer cancel()

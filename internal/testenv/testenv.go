@@ -3,6 +3,7 @@
 package testenv
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -137,17 +138,23 @@ func Eventually(t testing.TB, what string, condition func() bool) {
 }
 
 // WaitExecuted waits until a process that os/exec has started shows the name and
-// arguments of its program. Start returns a moment earlier, when execve(2) has
-// closed the descriptors (begin_new_exec() in fs/exec.c).
+// arguments of its program, which differ from those of this one, or has ended. Start
+// returns earlier: under emulation /proc still shows this program in one of twenty
+// processes.
 func WaitExecuted(t testing.TB, pid int) {
 	t.Helper()
+	own, err := os.ReadFile("/proc/self/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for end := time.Now().Add(Patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		// Written last.
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(data) > 0 {
+		ended := len(data) == 0 && strings.HasPrefix(StatusField(t, pid, "State"), "Z")
+		if ended || len(data) > 0 && !bytes.Equal(data, own) {
 			return
 		}
 	}

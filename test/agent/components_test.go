@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -131,8 +132,12 @@ func TestDaemonSetFields(t *testing.T) {
 		if len(d.Spec.Selector.MatchLabels) != 1 {
 			t.Errorf("%s: selector %v: labels in it can never change", overlay, d.Spec.Selector.MatchLabels)
 		}
-		if s.NodeSelector["kubernetes.io/arch"] != "amd64" || s.NodeSelector["kubernetes.io/os"] != "linux" {
+		if s.NodeSelector["kubernetes.io/os"] != "linux" {
 			t.Errorf("%s: nodes %v", overlay, s.NodeSelector)
+		}
+		terms := s.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+		if e := terms[0].MatchExpressions; len(terms) != 1 || len(e) != 1 || e[0].Key != "kubernetes.io/arch" || !slices.Equal(e[0].Values, slices.Sorted(maps.Keys(openImage(t)))) {
+			t.Errorf("%s: nodes %v, want those of the image", overlay, terms)
 		}
 		if image := s.Containers[0].Image; !strings.HasPrefix(image, "registry.invalid/") {
 			t.Errorf("%s: image %s may resolve to another one", overlay, image)

@@ -31,7 +31,7 @@ func TestHangsWithoutHook(t *testing.T) {
 	// A covered automount is stale, too: its cover hides that.
 	r.Unhide(t)
 	r.Uncover(t)
-	for i, o := range r.TouchUncovered(t, time.Second) {
+	for i, o := range r.TouchUncovered(t, lab.Limit(time.Second)) {
 		if !o.Waiting {
 			t.Errorf("%s, uncovered: %s; want it stuck in autofs_wait", lab.Uncovered[i], o)
 		}

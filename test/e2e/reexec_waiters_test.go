@@ -11,7 +11,7 @@ import (
 )
 
 // waiterLimit is how long a waiter from before the repair may wait.
-const waiterLimit = 15 * time.Second
+var waiterLimit = lab.Limit(15 * time.Second)
 
 // repairByHand runs the program as a person does, and returns its report.
 func repairByHand(t *testing.T, r *lab.Restored, options ...string) lab.Report {

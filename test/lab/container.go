@@ -75,9 +75,9 @@ type Container struct {
 	groups   []string // its cgroups, including those that its engine creates for it, relative to the hierarchy's root
 }
 
-const (
-	bootLimit    = 30 * time.Second
-	commandLimit = 20 * time.Second
+var (
+	bootLimit    = Limit(30 * time.Second)
+	commandLimit = Limit(20 * time.Second)
 )
 
 // Start starts a container and waits until its systemd has booted. It ends with

@@ -121,7 +121,7 @@ func runProgram(t testing.TB, program string, stdin []byte, env []string, args .
 		return len(v) > 8 && v[:8] == "CRTOOLS_"
 	}), env...)
 	started := time.Now()
-	err := runLimited(cmd, 9*time.Second)
+	err := runLimited(cmd, Limit(9*time.Second))
 	r := Result{Stdout: stdout.Bytes(), Stderr: stderr.String(), Took: time.Since(started)}
 	var exit *exec.ExitError
 	switch {

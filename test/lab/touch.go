@@ -10,15 +10,16 @@ import (
 )
 
 // TouchLimit is how long a touch may take. A healthy automount needs a few milliseconds;
-// the rest is for a busy machine. With LAB_EMULATED=1 the processor is emulated, some
-// twenty times slower.
-var TouchLimit = touchLimit()
+// the rest is for a busy machine.
+var TouchLimit = Limit(3 * time.Second)
 
-func touchLimit() time.Duration {
+// Limit is d, or four times as long with LAB_EMULATED=1: then the processor is emulated,
+// some twenty times slower.
+func Limit(d time.Duration) time.Duration {
 	if os.Getenv("LAB_EMULATED") == "1" {
-		return 12 * time.Second
+		return 4 * d
 	}
-	return 3 * time.Second
+	return d
 }
 
 // Touch is the outcome of one access to a path of the container.

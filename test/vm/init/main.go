@@ -17,9 +17,9 @@ const (
 	rootDisk  = "/dev/vda"
 	testsDisk = "/dev/vdb" // a tar archive, with all paths below machine/
 	newRoot   = "/root"
-	// A bash as process 1 reaps orphans. /dev/ttyS1 is the tests' output;
-	// /dev/console is the kernel's, too.
-	start = `stty -F /dev/ttyS1 raw; exec </dev/null >/dev/ttyS1 2>&1; tar -C / -xf ` + testsDisk + ` && exec /machine/test/vm/guest`
+	// A bash as process 1 reaps orphans. The tests' output has a port of its own, named
+	// in the kernel's command line; /dev/console is the kernel's, too.
+	start = `stty -F $TESTS_TTY raw; exec </dev/null >$TESTS_TTY 2>&1; tar -C / -xf ` + testsDisk + ` && exec /machine/test/vm/guest`
 )
 
 func main() {
@@ -76,7 +76,7 @@ func run() error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	environment := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb"}
+	environment := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb", "TESTS_TTY=" + os.Getenv("TESTS_TTY")}
 	return fmt.Errorf("bash: %w", unix.Exec("/bin/bash", []string{"bash", "-c", start}, environment))
 }
 
