@@ -21,7 +21,7 @@ RACE := $(if $(shell command -v gcc),-race)
 # Only the tests that match: make test-e2e RUN='Hangs|Inspect'.
 RUN ?= .
 
-.PHONY: help build agent image demo test test-unit test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-apiserver test-cri test-kubernetes containerd-next test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size accept-size check-packages dist release check-release clean
+.PHONY: help build agent image demo test test-unit strace test-kernel test-kernels test-kernels-e2e test-e2e test-agent test-agent-soak test-apiserver test-cri test-kubernetes containerd-next test-chaos test-soak test-matrix containerd-task lab lab-all bench bench-tools check-budget lint check-deps check-size accept-size check-packages dist release check-release clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,10 +70,15 @@ test: build ## All tests, with everything they need (root)
 	if [[ -n $$failed ]]; then echo "FAILED:$$failed (the whole output is in bin/log/)"; exit 1; fi; \
 	echo "all tests passed"
 
-test-unit: ## Tests of the packages
+test-unit: strace ## Tests of the packages
 	go test $(RACE) -count=1 -v -run '$(RUN)' ./...
 	go test -C test -count=1 -v -run '$(RUN)' ./matrix/... ./lab
 	go test -C test/rules -count=1 -v -run '$(RUN)' .
+
+# Two tests count system calls.
+strace:
+	@command -v strace >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends strace >/dev/null; } || \
+		echo "strace could not be installed: tests that need it are skipped"
 
 test-kernel: ## Tests with real autofs mounts and small masters (root)
 	go test -C test -count=1 -v -exec 'unshare --mount --propagation private' -run '$(RUN)' ./kernel/...
