@@ -56,11 +56,11 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	sys.ExpandFiles(filesOfRun + filesOfMount*len(handover.Devices))
 	c, err := container.Open(init, false)
 	if err != nil {
-		return errors.Join(e.unlessHost(err), handover.Helper.Stop(ctx))
+		return errors.Join(e.unlessHost(err), handover.StopHelpers(ctx))
 	}
 	defer c.Close()
 	if !c.HasAutofs() {
-		return handover.Helper.Stop(ctx)
+		return handover.StopHelpers(ctx)
 	}
 	return r.preserveContainer(ctx, c, criu, handover)
 }

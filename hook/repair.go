@@ -131,7 +131,7 @@ func (r Runner) repairContainer(ctx context.Context, e Event, c *container.Conta
 	}
 	if handover != nil {
 		handover.Stage, handover.Reports, handover.Roots = stage.Repair, rep.Mounts, nil
-		if err := errors.Join(handover.Helper.Stop(ctx), r.journal().SaveHandover(criu, handover)); err != nil {
+		if err := errors.Join(handover.StopHelpers(ctx), r.journal().SaveHandover(criu, handover)); err != nil {
 			r.Warn(err)
 		}
 	}

@@ -21,9 +21,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// soon is the time within which a timer of the checkpoint may expire before the end of the
-// restore.
-const soon = 10 * time.Second
+// early is by how much a timer may expire before the time that the images say: CRIU restores
+// it up to a second early (see [systemd.DelayTimers]).
+const early = 2 * time.Second
 
 // reserve runs before the restored processes exist. It reads the images and reserves the
 // free device numbers that a systemd remembers, so that no new mount, of the container
@@ -37,13 +37,11 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 		return err
 	}
 	handover := &journal.Handover{Stage: stage.Reserve, Devices: journal.OldDevices(set)}
-	if watched, err := readWatches(e.ImageDir); err != nil {
-		r.Warn(err)
-	} else {
-		handover.NoTimerSoon = watched.Timer == 0 || watched.Timer > soon
-		if text := imageProblems(set, watched); text != "" {
-			r.note(text)
-		}
+	watched, watchedErr := readWatches(e.ImageDir)
+	if watchedErr != nil {
+		r.Warn(watchedErr)
+	} else if text := imageProblems(set, watched); text != "" {
+		r.note(text)
 	}
 	r.Warn = report.CollectWarnings(r.Warn, &handover.Warnings)
 	criu, err := nsenter.Open(e.CRIU)
@@ -63,28 +61,65 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 	// The restores in progress use the processor. A restore that begins later stops its
 	// processes for a shorter time than one that shares the processor with many.
 	if err := r.journal().TakePlace(ctx, criu, processors()); err != nil {
+		if criu.Ended() {
+			return err
+		}
 		r.Warn(err)
 	}
-	pool, lower := r.reserveNumbers(ctx, handover)
+	if watchedErr == nil {
+		handover.NoTimerBefore = noTimerBefore(watched.Timer)
+	}
+	// Until the handover says who keeps which numbers, no other restore looks for its own.
+	devices, err := r.journal().LockDevices(ctx)
+	if err != nil {
+		r.Warn(err)
+	} else {
+		defer devices.Close()
+	}
+	return r.reserveNumbers(ctx, criu, handover, devices != nil)
+}
+
+// noTimerBefore returns the time before which no timer expires of which the next one had
+// some time left at the checkpoint, or none if left is 0.
+func noTimerBefore(left time.Duration) time.Time {
+	if left == 0 {
+		left = restoreTime
+	}
+	return time.Now().Add(left - early)
+}
+
+// reserveNumbers takes the wanted device numbers that are free, if the machine's lock of
+// them is held, and saves the handover.
+func (r Runner) reserveNumbers(ctx context.Context, criu *nsenter.Process, handover *journal.Handover, locked bool) error {
+	pool := anondev.New(handover.SystemdDevices())
 	defer pool.Close()
+	var lower []*os.File // the end of this process closes them
+	if locked {
+		if err := pool.Fill(ctx); err != nil {
+			r.Warn(err)
+		} else if !r.journal().OthersKeepLower(criu) {
+			handover.Taken = pool.Missing()
+		}
+		lower = pool.TakeOthers()
+		pool.Trim()
+	}
 	var files []*os.File
 	for _, f := range pool.Placeholders() {
 		files = append(files, f)
 	}
 	if err := r.startHelper(criu, handover, files); err != nil {
-		handover.Reserved = false
 		r.Warn(err)
 	}
 	if len(lower) > 0 && len(files) > 0 {
-		handover.Lower, err = r.startHolder(criu, lower)
-		if err != nil {
+		var err error
+		if handover.Lower, err = r.startHolder(criu, lower); err != nil {
 			r.Warn(err) // Preserve takes the numbers again
 		}
 	}
 	if err := r.journal().SaveHandover(criu, handover); err != nil {
-		return errors.Join(err, handover.Helper.Stop(ctx), handover.Lower.Stop(ctx))
+		return errors.Join(err, handover.StopHelpers(ctx))
 	}
-	return nil // the end of this process closes the lower ones
+	return nil
 }
 
 // processors returns how many processors the machine's first process may use. This one may
@@ -95,26 +130,6 @@ func processors() int {
 		return runtime.NumCPU()
 	}
 	return set.Count()
-}
-
-// reserveNumbers takes the wanted device numbers that are free. lower are the placeholders
-// of lower numbers if these are many.
-func (r Runner) reserveNumbers(ctx context.Context, handover *journal.Handover) (pool *anondev.Pool, lower []*os.File) {
-	pool = anondev.New(handover.SystemdDevices())
-	lock, err := r.journal().LockDevices(ctx)
-	if err != nil {
-		r.Warn(err)
-		return pool, nil
-	}
-	defer lock.Close()
-	err = pool.Fill(ctx)
-	if err != nil {
-		r.Warn(err)
-	}
-	handover.Reserved = err == nil
-	lower = pool.TakeOthers()
-	pool.Trim()
-	return pool, lower
 }
 
 // startHelper starts a helper that keeps the files open, and sets handover.Helper. It

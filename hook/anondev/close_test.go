@@ -2,7 +2,6 @@ package anondev
 
 import (
 	"context"
-	"errors"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -125,31 +124,5 @@ func TestPassed(t *testing.T) {
 	}
 	if f := p.Placeholders()[wanted]; f == nil || number(t, f) != wanted {
 		t.Errorf("number %s is held by %v", formatDevice(wanted), f)
-	}
-}
-
-// TestRestrict: a pool that gives up the numbers that it does not hold creates no
-// placeholders for them.
-func TestRestrict(t *testing.T) {
-	p, wanted := reserve(t, 2)
-	low, high := wanted[0], wanted[1]
-	placeholder := p.held[low]
-	p.held[low] = nil
-	p.Close()
-	again := New(wanted)
-	defer again.Close()
-	if err := again.Adopt(placeholder); err != nil {
-		t.Fatal(err)
-	}
-	again.Restrict()
-	if err := again.Fill(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	if len(again.Placeholders()) != 1 || again.limit != low {
-		t.Errorf("it holds %d numbers, the highest is %s", len(again.Placeholders()), formatDevice(again.limit))
-	}
-	if f, err := again.Create(context.Background(), high, create); !errors.Is(err, ErrTaken) {
-		f.Close()
-		t.Errorf("a number that was given up: %v", err)
 	}
 }

@@ -75,16 +75,15 @@ func (p *Pool) add(number uint64, placeholder *os.File) {
 	p.others = append(p.others, placeholder)
 }
 
-// Restrict drops the wanted numbers that the pool does not hold.
-func (p *Pool) Restrict() {
-	p.limit = 0
+// Missing returns the wanted numbers that the pool does not hold.
+func (p *Pool) Missing() []uint64 {
+	var missing []uint64
 	for number, f := range p.held {
 		if f == nil {
-			delete(p.held, number)
-		} else {
-			p.limit = max(p.limit, number)
+			missing = append(missing, number)
 		}
 	}
+	return missing
 }
 
 // Taken is the error that another superblock has the number.
@@ -121,7 +120,7 @@ func (p *Pool) Fill(ctx context.Context) error {
 			f.Close()
 			return err
 		}
-		if p.wants(last, number) {
+		if number < last || p.wants(last, number) {
 			mounted = append(mounted, p.identify(unknown)...)
 		} else {
 			p.keep(unknown)

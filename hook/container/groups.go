@@ -27,8 +27,12 @@ func (c *Container) sharedGroup() string {
 	if err != nil {
 		return ""
 	}
+	mine := make(map[int]bool, len(c.Members))
+	for _, pid := range c.Members {
+		mine[pid] = true
+	}
 	for _, pid := range members {
-		if pid == 1 || slices.Contains(c.Members, pid) {
+		if pid == 1 || mine[pid] {
 			continue
 		}
 		p, err := nsenter.Open(pid)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/anondev"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
@@ -32,7 +34,7 @@ func (s *Session) Preserve(ctx context.Context, criu *nsenter.Process, h *journa
 		s.warn(err)
 	}
 	h.Describe(list, s.container.Main().ID)
-	if h.Awake, err = s.container.DelayTimers(list, !h.NoTimerSoon); err != nil {
+	if h.Awake, err = s.container.DelayTimers(list, time.Now().After(h.NoTimerBefore)); err != nil {
 		s.warn(err) // Repair calls that systemd
 	}
 	if err := s.container.OpenRoots(ctx, container.EveryRoot); err != nil {
@@ -68,16 +70,17 @@ func (s *Session) recreateAll(ctx context.Context, h *journal.Handover, list []c
 		}
 		h.Lower = fdstore.Ref{}
 	}()
+	picked = slices.DeleteFunc(picked, func(i int) bool {
+		taken := slices.Contains(h.Taken, list[i].DeviceBefore)
+		if taken {
+			h.NotPreserved[list[i].Path] = anondev.Taken(list[i].DeviceBefore).Error()
+		}
+		return taken
+	})
 	if len(picked) == 0 {
 		err := h.Helper.Stop(ctx)
 		h.Helper = fdstore.Ref{}
 		return nil, err
-	}
-	if h.Reserved && h.Helper.PID == 0 {
-		for _, i := range picked {
-			h.NotPreserved[list[i].Path] = anondev.Taken(list[i].DeviceBefore).Error()
-		}
-		return nil, nil
 	}
 	lock, err := s.journal.LockDevices(ctx)
 	if err != nil {
@@ -118,14 +121,10 @@ func fillPool(ctx context.Context, h *journal.Handover, list []container.Mount, 
 	if !errors.Is(err, fdstore.ErrGone) {
 		errs = append(errs, err)
 	}
-	complete := h.Reserved && err == nil
 	for _, f := range held {
 		if f != nil {
 			errs = append(errs, pool.Adopt(f))
 		}
-	}
-	if complete {
-		pool.Restrict()
 	}
 	// A number becomes free only after the helper's copy is closed, too.
 	ended := h.Helper.Kill()

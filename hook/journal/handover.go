@@ -1,8 +1,13 @@
 package journal
 
 import (
+	"context"
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
@@ -22,9 +27,9 @@ type Handover struct {
 	// Init is the identity of the container's first process, "" before it exists.
 	Init    string      `json:"init"`
 	Devices []OldDevice `json:"devices"`
-	// Reserved is whether Reserve has tried to reserve all numbers: those without a
-	// placeholder belonged to other file systems.
-	Reserved bool `json:"reserved,omitempty"`
+	// Taken are device numbers that Reserve could not reserve, because other file systems
+	// have them.
+	Taken []uint64 `json:"taken,omitempty"`
 	// Helper has the placeholders of reserved device numbers open after Reserve, and
 	// roots of mounts after Preserve.
 	Helper fdstore.Ref `json:"holder"`
@@ -36,8 +41,9 @@ type Handover struct {
 	// NotPreserved are the reasons why others have not, by path.
 	Preserved    []string          `json:"preserved"`
 	NotPreserved map[string]string `json:"not_preserved"`
-	// NoTimerSoon is whether, by the images, no timer expires during the restore.
-	NoTimerSoon bool `json:"no_timer_soon,omitempty"`
+	// NoTimerBefore is the time before which, by the images, no timer of the checkpoint
+	// expires; zero if that is not known.
+	NoTimerBefore time.Time `json:"no_timer_before,omitzero"`
 	// Awake are the identifiers of the systemds whose timers Preserve has corrected, so
 	// that they need no call after the resume.
 	Awake []string `json:"awake,omitempty"`
@@ -86,6 +92,33 @@ func (s Store) LoadHandover(criu *nsenter.Process) (*Handover, error) {
 		return nil, err
 	}
 	return &h, nil
+}
+
+// StopHelpers ends the helpers.
+func (h *Handover) StopHelpers(ctx context.Context) error {
+	return errors.Join(h.Helper.Stop(ctx), h.Lower.Stop(ctx))
+}
+
+// OthersKeepLower reports whether another restore keeps lower device numbers taken, or may
+// do so: they become free when it has preserved its mounts.
+func (s Store) OthersKeepLower(criu *nsenter.Process) bool {
+	entries, _ := os.ReadDir(filepath.Join(s.dir, restoresFolder))
+	for _, e := range entries {
+		pid, start, err := nsenter.ParseIdentity(strings.TrimSuffix(e.Name(), handovers.suffix))
+		if err != nil || pid == criu.PID() {
+			continue
+		}
+		p, err := nsenter.OpenIdentity(pid, start)
+		if err != nil {
+			continue // it has ended
+		}
+		h, err := s.LoadHandover(p)
+		p.Close()
+		if err != nil || h != nil && h.Lower.PID != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // OldDevices returns the old device numbers from the images, one for each path. If mount

@@ -31,6 +31,18 @@ const (
 func (s Store) TakePlace(ctx context.Context, criu *nsenter.Process, count int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, QueueTime, fmt.Errorf("other restores were in progress for %s", QueueTime))
 	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	watched, err := nsenter.Open(criu.PID()) // not criu: it may be closed before the wait ends
+	if err != nil {
+		return fmt.Errorf("wait for other restores: %w", err)
+	}
+	go func() {
+		defer watched.Close()
+		if watched.WaitEnd(ctx) == nil {
+			end(errors.New("the restoring process has ended"))
+		}
+	}()
 	turn, err := s.lockFolder(ctx, placesFolder)
 	if err != nil {
 		return fmt.Errorf("wait for other restores: %w", err)
