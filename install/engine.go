@@ -170,7 +170,9 @@ func (t *tree) containerdNote(ctx context.Context) string {
 		}
 	}
 	return fmt.Sprintf("containerd: add to /etc/containerd/config.toml, and restart it:\n"+
-		"  [plugins.%s.containerd.runtimes.autofs]\n    runtime_type = \"io.containerd.runc.v2\"\n    base_runtime_spec = %q\n"+
+		"  [plugins.%[1]s.containerd.runtimes.autofs]\n    runtime_type = \"io.containerd.runc.v2\"\n    base_runtime_spec = %[2]q\n"+
+		"Give it the options of your handler runc. Where the kubelet uses systemd for control groups, as with kubeadm, these are at least\n"+
+		"  [plugins.%[1]s.containerd.runtimes.autofs.options]\n    SystemdCgroup = true\n"+
 		"Pods choose it with runtimeClassName: a RuntimeClass with the handler autofs.", plugin, BaseSpec)
 }
 
