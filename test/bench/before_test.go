@@ -74,7 +74,6 @@ func settledCheckpoint(b *testing.B, size int) *lab.Checkpoint {
 // add restores once with a build.
 func (m *stageSeries) add(b *testing.B, checkpoint *lab.Checkpoint, program string, size int) {
 	b.Helper()
-	waitAlone()
 	installTimed(b, program)
 	restored := checkpoint.Restore(b, lab.RestoreOptions{})
 	defer end(b, restored)

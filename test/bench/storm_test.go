@@ -86,7 +86,6 @@ automount by a process of the clone from the resume on. The processor time is th
 // restoreAll restores all clones at once.
 func (m *storm) restoreAll(b *testing.B, checkpoint *lab.Checkpoint, clones []*lab.Checkpoint, program string) {
 	b.Helper()
-	waitAlone()
 	if program == withoutProgram {
 		checkpoint.InstallGroupsOnly(b)
 	} else {
