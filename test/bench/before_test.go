@@ -18,6 +18,15 @@ type stageSeries struct {
 	others, added series
 }
 
+// newStageSeries returns empty measurements of each build.
+func newStageSeries() map[string]*stageSeries {
+	measured := map[string]*stageSeries{}
+	for _, program := range builds() {
+		measured[program] = &stageSeries{stages: map[string]series{}}
+	}
+	return measured
+}
+
 // BenchmarkStages compares how long CRIU waits for the program at each stage with another
 // build, BEFORE=/path, measured in the same rounds. Then it shows what the time is spent on.
 func BenchmarkStages(b *testing.B) {
@@ -31,12 +40,9 @@ func BenchmarkStages(b *testing.B) {
 	scale := map[int]time.Duration{} // that of both builds, to compare them
 	for _, size := range []int{4, 100} {
 		checkpoint := settledCheckpoint(b, size)
-		measured := map[string]*stageSeries{}
+		measured := newStageSeries()
 		for range rounds {
 			for _, program := range builds() {
-				if measured[program] == nil {
-					measured[program] = &stageSeries{stages: map[string]series{}}
-				}
 				measured[program].add(b, checkpoint, program, size)
 			}
 		}

@@ -41,9 +41,6 @@ func BenchmarkGrowth(b *testing.B) {
 				end = c.crowd()
 			}
 			for _, program := range builds() {
-				if c.measured[program] == nil {
-					c.measured[program] = &stageSeries{stages: map[string]series{}}
-				}
 				c.measured[program].add(b, c.checkpoint, program, size)
 			}
 			end()
@@ -89,7 +86,7 @@ func growthCases(b *testing.B, lean string, size int) []*crowded {
 		cases = slices.DeleteFunc(cases, func(c *crowded) bool { return c != cases[0] && !strings.Contains(c.name, pattern) })
 	}
 	for _, c := range cases {
-		c.checkpoint, c.measured = cases[0].checkpoint, map[string]*stageSeries{}
+		c.checkpoint, c.measured = cases[0].checkpoint, newStageSeries()
 		if c.make != nil {
 			c.checkpoint = c.make()
 		}

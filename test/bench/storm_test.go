@@ -64,12 +64,12 @@ automount by a process of the clone from the resume on. The processor time is th
 		}
 		programs := append(builds(), withoutProgram)
 		measured := map[string]*storm{}
+		for _, program := range programs {
+			measured[program] = &storm{stages: map[string]series{}, outcomes: map[string]int{}}
+		}
 		clones := checkpoint.Clones(b, count)
 		for range rounds {
 			for _, program := range programs {
-				if measured[program] == nil {
-					measured[program] = &storm{stages: map[string]series{}, outcomes: map[string]int{}}
-				}
 				measured[program].restoreAll(b, checkpoint, clones, program)
 			}
 		}
