@@ -67,15 +67,18 @@ func BenchmarkStages(b *testing.B) {
 	}
 }
 
-// settledCheckpoint is checkpointOf after a second without mount events: for that time
-// systemd ignores them, and a restored one must be called.
-func settledCheckpoint(b *testing.B, size int) *lab.Checkpoint {
+// settledCheckpoint is checkpointOf for a systemd that is not to be called after the
+// restore.
+func settledCheckpoint(b testing.TB, size int) *lab.Checkpoint {
 	b.Helper()
-	c := lab.Start(b, lab.Options{Plain: true, Files: automounts(size)})
-	c.Settle(b)
-	time.Sleep(1100 * time.Millisecond)
+	c := startAutomounts(b, size, nil)
+	waitRateLimit()
 	return c.Checkpoint(b)
 }
+
+// waitRateLimit waits until systemd does not ignore mount events any more: it does so for
+// a second after five of them (mount.c, sd_event_source_set_ratelimit).
+func waitRateLimit() { time.Sleep(1100 * time.Millisecond) }
 
 // add restores once with a build.
 func (m *stageSeries) add(b *testing.B, checkpoint *lab.Checkpoint, program string, size int) {

@@ -58,15 +58,7 @@ type row struct {
 
 func measure(b *testing.B, size int) row {
 	r := row{size: size}
-	c := lab.Start(b, lab.Options{Plain: true, Files: automounts(size), MountRateLimit: true})
-	if have := len(lab.Autofs(b, c.PID)); have != size {
-		b.Fatalf("the container has %d automounts, want %d", have, size)
-	}
-	c.Settle(b)
-	// After five mount events systemd ignores them for a second (mount.c,
-	// sd_event_source_set_ratelimit). The measurement starts after that.
-	time.Sleep(1100 * time.Millisecond)
-	checkpoint := c.Checkpoint(b)
+	checkpoint := settledCheckpoint(b, size)
 	rounds, err := strconv.Atoi(setting("BENCH_ROUNDS", "3"))
 	if err != nil || rounds < 1 {
 		b.Fatalf("BENCH_ROUNDS: %v", err)

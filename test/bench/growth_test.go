@@ -97,7 +97,7 @@ func growthCases(b *testing.B, lean string, size int) []*crowded {
 // checkpointOfMounts is checkpointOf for a container with bind mounts.
 func checkpointOfMounts(b testing.TB, lean string, size, count int) *lab.Checkpoint {
 	b.Helper()
-	c := lab.Start(b, lab.Options{Plain: true, Files: automounts(size)})
+	c := startAutomounts(b, size, nil)
 	out, err := exec.Command(lean, "binds", strconv.Itoa(c.PID), strconv.Itoa(count), "/srv").CombinedOutput()
 	if err != nil {
 		b.Fatalf("%v\n%s", err, out)

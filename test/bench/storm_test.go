@@ -44,7 +44,7 @@ func BenchmarkStorm(b *testing.B) {
 	access := lastAccess(automountsOfEach)[0]
 	files := automounts(automountsOfEach)
 	maps.Copy(files, lab.StopwatchFiles(access))
-	c := lab.Start(b, lab.Options{Plain: true, Roles: true, Files: files})
+	c := lab.Start(b, lab.Options{Plain: true, Roles: true, Files: files, MountRateLimit: true})
 	c.StartStopwatch(b)
 	c.Settle(b)
 	checkpoint := c.Checkpoint(b)
