@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -92,24 +91,16 @@ func (m *storm) restoreAll(b *testing.B, checkpoint *lab.Checkpoint, clones []*l
 		installTimed(b, program)
 	}
 	checkpoint.ReleaseStopwatches(b, program != withoutProgram)
-	restored, errs := make([]*lab.Restored, len(clones)), make([]error, len(clones))
-	var all sync.WaitGroup
 	begin, busy := time.Now(), busyTime(b)
-	for i, clone := range clones {
-		all.Go(func() { restored[i], errs[i] = clone.TryRestore(b, lab.RestoreOptions{}) })
-	}
-	all.Wait()
+	restored, err := lab.RestoreAll(b, clones)
 	m.wall.add(time.Since(begin))
 	m.busy.add((busyTime(b) - busy) / time.Duration(len(clones)))
-	restored = slices.DeleteFunc(restored, func(r *lab.Restored) bool { return r == nil })
 	defer func() {
 		lab.KillAll(b, restored)
 		time.Sleep(time.Second) // their superblocks are freed a little later
 	}()
-	for _, err := range errs {
-		if err != nil {
-			b.Error(err)
-		}
+	if err != nil {
+		b.Error(err)
 	}
 	m.look(b, restored, program)
 }

@@ -1,8 +1,11 @@
 package lab
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -61,6 +64,19 @@ func (cp *Checkpoint) rename(t testing.TB) *Checkpoint {
 		t.Fatal(err)
 	}
 	return &renamed
+}
+
+// RestoreAll restores checkpoints at the same time. It returns the containers that were
+// restored, and joins the errors of the others.
+func RestoreAll(t testing.TB, list []*Checkpoint) ([]*Restored, error) {
+	t.Helper()
+	restored, errs := make([]*Restored, len(list)), make([]error, len(list))
+	var all sync.WaitGroup
+	for i, cp := range list {
+		all.Go(func() { restored[i], errs[i] = cp.TryRestore(t, RestoreOptions{}) })
+	}
+	all.Wait()
+	return slices.DeleteFunc(restored, func(r *Restored) bool { return r == nil }), errors.Join(errs...)
 }
 
 // KillAll ends containers, all at the same time.
