@@ -71,7 +71,7 @@ func TestTimersGoOn(t *testing.T) {
 				before := count(name)
 				for deadline := time.Now().Add(8 * time.Second); count(name) < before+2; time.Sleep(100 * time.Millisecond) {
 					if time.Now().After(deadline) {
-						t.Errorf("%s.timer starts its service no more", name)
+						t.Errorf("%s.timer no longer starts its service", name)
 						break
 					}
 				}
