@@ -130,7 +130,7 @@ func (j *judgement) runtimes() {
 	}
 }
 
-// engine tells whether an engine restores containers.
+// engine adds the check whether an engine restores containers.
 func (j *judgement) engine(p install.Program, text string) {
 	switch {
 	case p.RestoreOff != "":

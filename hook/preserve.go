@@ -97,7 +97,7 @@ func (r Runner) preserveContainer(ctx context.Context, c *container.Container, c
 	if err != nil {
 		r.Warn(err)
 	}
-	if err := r.startHelper(criu, handover, roots); err != nil {
+	if handover.Helper, err = r.startHelper(criu, roots); err != nil {
 		r.Warn(err)
 		handover.Roots = nil
 	}

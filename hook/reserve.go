@@ -107,12 +107,12 @@ func (r Runner) reserveNumbers(ctx context.Context, criu *nsenter.Process, hando
 	for _, f := range pool.Placeholders() {
 		files = append(files, f)
 	}
-	if err := r.startHelper(criu, handover, files); err != nil {
+	var err error
+	if handover.Helper, err = r.startHelper(criu, files); err != nil {
 		r.Warn(err)
 	}
-	if len(lower) > 0 && len(files) > 0 {
-		var err error
-		if handover.Lower, err = r.startHolder(criu, lower); err != nil {
+	if len(files) > 0 {
+		if handover.Lower, err = r.startHelper(criu, lower); err != nil {
 			r.Warn(err) // Preserve takes the numbers again
 		}
 	}
@@ -132,20 +132,12 @@ func processors() int {
 	return set.Count()
 }
 
-// startHelper starts a helper that keeps the files open, and sets handover.Helper. It
-// starts none without files.
-func (r Runner) startHelper(criu *nsenter.Process, handover *journal.Handover, files []*os.File) error {
-	handover.Helper = fdstore.Ref{}
+// startHelper starts a helper that keeps the files open until the restore ends. It starts
+// none without files.
+func (r Runner) startHelper(criu *nsenter.Process, files []*os.File) (fdstore.Ref, error) {
 	if len(files) == 0 {
-		return nil
+		return fdstore.Ref{}, nil
 	}
-	var err error
-	handover.Helper, err = r.startHolder(criu, files)
-	return err
-}
-
-// startHolder starts a helper that keeps the files open until the restore ends.
-func (r Runner) startHolder(criu *nsenter.Process, files []*os.File) (fdstore.Ref, error) {
 	engine := container.OpenEngine(criu)
 	if engine != nil {
 		defer engine.Close()

@@ -16,23 +16,9 @@ const (
 // decodeTimers returns the least time that was left on an absolute timer of a files image
 // (timerfd_entry of images/timerfd.proto), 0 if none was set.
 func (f *file) decodeTimers() (least time.Duration, err error) {
-	err = f.recordsUpTo(maxFilesFile, magicFiles, func(offset int, record []byte) error {
-		var kind uint64
-		var timer []byte
-		err := f.fields(offset, record, func(v *easyproto.FieldContext) error {
-			switch v.FieldNum {
-			case 1:
-				kind, _ = v.Uint64()
-			case 12:
-				timer, _ = v.MessageData()
-			}
-			return nil
-		})
-		if err != nil || kind != typeTimer {
-			return err
-		}
+	err = f.entries(typeTimer, 12, func(offset int, timer []byte) error {
 		var flags, seconds, nanoseconds uint64
-		err = f.fields(offset, timer, func(v *easyproto.FieldContext) error {
+		err := f.fields(offset, timer, func(v *easyproto.FieldContext) error {
 			switch v.FieldNum {
 			case 6:
 				flags, _ = v.Uint64()

@@ -39,24 +39,32 @@ const (
 	maxFilesFile = 64 << 20
 )
 
-// decodeWatches returns the inotify watches of a files image. It skips other files.
-func (f *file) decodeWatches() ([]Watch, error) {
-	var watches []Watch
-	err := f.recordsUpTo(maxFilesFile, magicFiles, func(offset int, record []byte) error {
-		var kind uint64
-		var inotify []byte
+// entries calls each for every file of a kind in a files image, with the message that
+// describes it, field number of file_entry (images/fdinfo.proto).
+func (f *file) entries(kind uint64, number uint32, each func(offset int, entry []byte) error) error {
+	return f.recordsUpTo(maxFilesFile, magicFiles, func(offset int, record []byte) error {
+		var have uint64
+		var entry []byte
 		err := f.fields(offset, record, func(v *easyproto.FieldContext) error {
 			switch v.FieldNum {
 			case 1:
-				kind, _ = v.Uint64()
-			case 13:
-				inotify, _ = v.MessageData()
+				have, _ = v.Uint64()
+			case number:
+				entry, _ = v.MessageData()
 			}
 			return nil
 		})
-		if err != nil || kind != typeInotify {
+		if err != nil || have != kind {
 			return err
 		}
+		return each(offset, entry)
+	})
+}
+
+// decodeWatches returns the inotify watches of a files image. It skips other files.
+func (f *file) decodeWatches() ([]Watch, error) {
+	var watches []Watch
+	err := f.entries(typeInotify, 13, func(offset int, inotify []byte) error {
 		return f.fields(offset, inotify, func(v *easyproto.FieldContext) error {
 			entry, isMessage := v.MessageData()
 			if v.FieldNum != 5 || !isMessage {

@@ -36,14 +36,7 @@ func init() { runtime.LockOSThread() }
 // would close forgotten files, is off.
 func Main(m *testing.M) {
 	if os.Geteuid() == 0 && os.Getenv(innerVariable) == "" {
-		lock, err := testlock.Share()
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "the lock of tests:", err)
-			os.Exit(1)
-		}
-		status := inOwnNamespaces()
-		lock.Close()
-		os.Exit(status)
+		os.Exit(testlock.Main(inOwnNamespaces))
 	}
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(1 << 30)

@@ -2,7 +2,7 @@
 // system, also one in a namespace of its own, takes the lowest free device number of the
 // machine. It is imported by tests only.
 //
-// Files below [Dir] are locked with flock(2):
+// Files in /run/autofs-restore-hook-tests are locked with flock(2):
 //
 //	laboratory   by each node of the laboratory (test/node/enter), alone
 //	superblocks  by the tests of each package that mounts, shared; by each test of the
@@ -20,10 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is the folder of the locks. Nodes of the laboratory show it at the same path.
-const Dir = "/run/autofs-restore-hook-tests"
-
-var dir = Dir
+// dir is the folder of the locks. Nodes of the laboratory show it at the same path.
+var dir = "/run/autofs-restore-hook-tests"
 
 // patience is how long a test waits for others.
 var patience = 5 * time.Minute
@@ -31,6 +29,18 @@ var patience = 5 * time.Minute
 // Share takes the lock of superblocks as one of many. It needs root. Closing the file
 // releases the lock.
 func Share() (*os.File, error) { return take(unix.LOCK_SH) }
+
+// Main is for TestMain: it returns the exit status of run, during which it has the lock as
+// [Share] takes it.
+func Main(run func() int) int {
+	lock, err := Share()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "the lock of tests:", err)
+		return 1
+	}
+	defer lock.Close()
+	return run()
+}
 
 // Alone takes the lock of superblocks alone. It needs root. Closing the file releases the
 // lock.

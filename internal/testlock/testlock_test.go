@@ -18,8 +18,9 @@ func must(t *testing.T, take func() (*os.File, error)) *os.File {
 // TestTurns: one that wants the lock alone gets it when those have ended that had it
 // before, and others that come later wait.
 func TestTurns(t *testing.T) {
+	before := dir
 	dir = t.TempDir()
-	t.Cleanup(func() { dir = Dir })
+	t.Cleanup(func() { dir = before })
 	one, two := must(t, Share), must(t, Share)
 	order := make(chan string, 2)
 	start := func(name string, take func() (*os.File, error)) {
@@ -46,8 +47,9 @@ func TestTurns(t *testing.T) {
 }
 
 func TestPatience(t *testing.T) {
+	before, standard := dir, patience
 	dir, patience = t.TempDir(), 50*time.Millisecond
-	t.Cleanup(func() { dir, patience = Dir, 5*time.Minute })
+	t.Cleanup(func() { dir, patience = before, standard })
 	defer must(t, Alone).Close()
 	if _, err := Share(); err == nil {
 		t.Error("shared beside one that has it alone")

@@ -55,7 +55,7 @@ func (d *daemon) start(t *testing.T) {
 	if err := d.process.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "containerd answers (its log: "+log.Name()+")", func() bool {
+	lab.Eventually(t, 20*time.Second, "containerd answers (its log: "+log.Name()+")", func() bool {
 		if d.client == nil {
 			d.client, err = client.New(socket, client.WithTimeout(time.Second))
 			if err != nil {

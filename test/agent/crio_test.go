@@ -81,7 +81,7 @@ func TestCRIO(t *testing.T) {
 
 	t.Run("CRI-O away", func(t *testing.T) {
 		s.Stop()
-		eventually(t, 10*time.Second, "the agent notices that CRI-O is gone", func() bool {
+		lab.Eventually(t, 10*time.Second, "the agent notices that CRI-O is gone", func() bool {
 			status, body := p.get("/readyz")
 			return status == http.StatusServiceUnavailable && strings.Contains(body, "[-] engine")
 		})

@@ -64,7 +64,7 @@ func TestInstall(t *testing.T) {
 		if err := spoil(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 5*time.Second, what+", and written again", installed)
+		lab.Eventually(t, 5*time.Second, what+", and written again", installed)
 	}
 
 	p.stop(t, syscall.SIGTERM)

@@ -16,7 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 
@@ -28,19 +27,6 @@ var kubelet = namespaces.WithNamespace(context.Background(), "k8s.io")
 
 // runDirectory is that of the light binary.
 const runDirectory = "/run/autofs-restore-hook"
-
-// eventually waits until a condition is met, and says how long that took.
-func eventually(t *testing.T, limit time.Duration, what string, met func() bool) time.Duration {
-	t.Helper()
-	started := time.Now()
-	for !met() {
-		if time.Since(started) > limit {
-			t.Fatalf("not within %s: %s", limit, what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return time.Since(started)
-}
 
 // archive is the agent's image.
 func archive(t *testing.T) string {

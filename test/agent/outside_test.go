@@ -65,7 +65,7 @@ func TestFirstLook(t *testing.T) {
 	host.Wait(t, lab.HostIndirect+"/slow/"+lab.Marker)
 	units, mounts := a.Units(t), host.Mounts(t)
 	p := agentAmong(t, d)
-	eventually(t, 10*time.Second, "it has looked at both", func() bool {
+	lab.Eventually(t, 10*time.Second, "it has looked at both", func() bool {
 		s := p.metrics(t)
 		return s["repairs_queued"] == 0
 	})
@@ -95,10 +95,10 @@ func TestFirstLookSlow(t *testing.T) {
 	before := c.Units(t)[unit]
 	done := make(chan lab.Touch, 1)
 	go func() { done <- c.Touch(t, lab.Idle+"/"+lab.Marker, time.Minute) }()
-	eventually(t, 5*time.Second, "a process waits", func() bool { return len(c.Waiters(t)) > 0 })
+	lab.Eventually(t, 5*time.Second, "a process waits", func() bool { return len(c.Waiters(t)) > 0 })
 	p := agentAmong(t, d)
 	time.Sleep(time.Second) // the first look; the next one is 5 s later
-	eventually(t, 10*time.Second, "the agent has found it", func() bool { return p.metrics(t)["repairs_queued"] == 1 })
+	lab.Eventually(t, 10*time.Second, "the agent has found it", func() bool { return p.metrics(t)["repairs_queued"] == 1 })
 	if now := c.Units(t)[unit]; now.InvocationID != before.InvocationID {
 		t.Errorf("%s: %+v, before %+v", unit, now, before)
 	}
@@ -107,7 +107,7 @@ func TestFirstLookSlow(t *testing.T) {
 	if o := <-done; !access.Answers(o) {
 		t.Errorf("the process that waits: %s", o)
 	}
-	eventually(t, 30*time.Second, "the agent has looked again", func() bool { return p.metrics(t)["repairs_queued"] == 0 })
+	lab.Eventually(t, 30*time.Second, "the agent has looked again", func() bool { return p.metrics(t)["repairs_queued"] == 0 })
 	if now := c.Units(t)[unit]; now.InvocationID != before.InvocationID {
 		t.Errorf("%s: %+v, before %+v", unit, now, before)
 	}

@@ -77,7 +77,7 @@ func TestInThePod(t *testing.T) {
 	said := func() bool { // in lines of 100 columns
 		return strings.Contains(strings.Join(strings.Fields(string(text)), " "), says)
 	}
-	eventually(t, 10*time.Second, "the program ends", func() bool {
+	lab.Eventually(t, 10*time.Second, "the program ends", func() bool {
 		status, err := p.task.Status(kubelet)
 		text, _ = os.ReadFile(p.log)
 		return err == nil && status.Status == client.Stopped

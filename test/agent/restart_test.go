@@ -30,7 +30,7 @@ func TestRestarts(t *testing.T) {
 func restartContainerd(t *testing.T, d *daemon, p *pod, c *container) {
 	t.Helper()
 	d.kill(t)
-	eventually(t, 5*time.Second, "the agent notices that containerd is gone", func() bool {
+	lab.Eventually(t, 5*time.Second, "the agent notices that containerd is gone", func() bool {
 		status, body := p.get("/readyz")
 		return status == http.StatusServiceUnavailable && strings.Contains(body, "[-] engine")
 	})
@@ -38,7 +38,7 @@ func restartContainerd(t *testing.T, d *daemon, p *pod, c *container) {
 		t.Errorf("a containerd that is gone makes the agent unhealthy: %d %s", status, body)
 	}
 	d.start(t)
-	took := eventually(t, 10*time.Second, "the agent is ready again", func() bool {
+	took := lab.Eventually(t, 10*time.Second, "the agent is ready again", func() bool {
 		status, _ := p.get("/readyz")
 		return status == http.StatusOK
 	})
@@ -123,7 +123,7 @@ func (c *container) staleAccess(t *testing.T) (lab.Touch, bool) {
 // waitRepaired waits until a report says so.
 func (c *container) waitRepaired(t *testing.T) {
 	t.Helper()
-	eventually(t, 10*time.Second, "the container is repaired", func() bool {
+	lab.Eventually(t, 10*time.Second, "the container is repaired", func() bool {
 		if !c.HasReport() {
 			return false
 		}

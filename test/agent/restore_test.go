@@ -40,7 +40,7 @@ func checkpointed(t *testing.T, d *daemon) *container {
 func (p *pod) counted(t *testing.T, restores float64) metrics.Samples {
 	t.Helper()
 	var s metrics.Samples
-	eventually(t, 30*time.Second, "the restores are counted", func() bool {
+	lab.Eventually(t, 30*time.Second, "the restores are counted", func() bool {
 		s = p.metrics(t)
 		return s.Sum("restores_total", "") >= restores
 	})
@@ -117,7 +117,7 @@ func TestRepair(t *testing.T) {
 func (c *container) awaitReport(t *testing.T, started time.Time) time.Duration {
 	t.Helper()
 	path := runDirectory + "/reports/" + c.ID + ".json"
-	eventually(t, 10*time.Second, "a report", func() bool {
+	lab.Eventually(t, 10*time.Second, "a report", func() bool {
 		info, err := os.Stat(path)
 		return err == nil && info.ModTime().After(started.Add(-100*time.Millisecond))
 	})

@@ -29,7 +29,7 @@ func TestSoak(t *testing.T) {
 			lab.InstallGroupsOnly(t, c.groups)
 		}
 		c.restore(t)
-		eventually(t, 15*time.Second, "the restore is counted", func() bool {
+		lab.Eventually(t, 15*time.Second, "the restore is counted", func() bool {
 			return p.metrics(t).Sum("restores_total", "") > float64(i)
 		})
 		if i == rounds-1 {

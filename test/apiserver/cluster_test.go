@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -153,11 +154,11 @@ func (c *cluster) logs() string {
 	return all.String()
 }
 
-// stop ends what was started last first.
+// stop ends the programs, the last one first.
 func (c *cluster) stop() {
-	for i := len(c.started) - 1; i >= 0; i-- {
-		_ = c.started[i].Process.Kill()
-		_ = c.started[i].Wait()
+	for _, cmd := range slices.Backward(c.started) {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
 	}
 }
 

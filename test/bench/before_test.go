@@ -18,6 +18,15 @@ type stageSeries struct {
 	others, added series
 }
 
+// newStageSeries returns empty measurements of each build.
+func newStageSeries() map[string]*stageSeries {
+	measured := map[string]*stageSeries{}
+	for _, program := range builds() {
+		measured[program] = &stageSeries{stages: map[string]series{}}
+	}
+	return measured
+}
+
 // BenchmarkStages compares how long CRIU waits for the program at each stage with another
 // build, BEFORE=/path, measured in the same rounds. Then it shows what the time is spent on.
 func BenchmarkStages(b *testing.B) {
@@ -31,12 +40,9 @@ func BenchmarkStages(b *testing.B) {
 	scale := map[int]time.Duration{} // that of both builds, to compare them
 	for _, size := range []int{4, 100} {
 		checkpoint := settledCheckpoint(b, size)
-		measured := map[string]*stageSeries{}
+		measured := newStageSeries()
 		for range rounds {
 			for _, program := range builds() {
-				if measured[program] == nil {
-					measured[program] = &stageSeries{stages: map[string]series{}}
-				}
 				measured[program].add(b, checkpoint, program, size)
 			}
 		}
@@ -61,20 +67,22 @@ func BenchmarkStages(b *testing.B) {
 	}
 }
 
-// settledCheckpoint is checkpointOf after a second without mount events: for that time
-// systemd ignores them, and a restored one must be called.
-func settledCheckpoint(b *testing.B, size int) *lab.Checkpoint {
+// settledCheckpoint is checkpointOf for a systemd that is not to be called after the
+// restore.
+func settledCheckpoint(b testing.TB, size int) *lab.Checkpoint {
 	b.Helper()
-	c := lab.Start(b, lab.Options{Plain: true, Files: automounts(size)})
-	c.Settle(b)
-	time.Sleep(1100 * time.Millisecond)
+	c := startAutomounts(b, size, nil)
+	waitRateLimit()
 	return c.Checkpoint(b)
 }
+
+// waitRateLimit waits until systemd does not ignore mount events any more: it does so for
+// a second after five of them (mount.c, sd_event_source_set_ratelimit).
+func waitRateLimit() { time.Sleep(1100 * time.Millisecond) }
 
 // add restores once with a build.
 func (m *stageSeries) add(b *testing.B, checkpoint *lab.Checkpoint, program string, size int) {
 	b.Helper()
-	waitAlone()
 	installTimed(b, program)
 	restored := checkpoint.Restore(b, lab.RestoreOptions{})
 	defer end(b, restored)

@@ -58,15 +58,7 @@ type row struct {
 
 func measure(b *testing.B, size int) row {
 	r := row{size: size}
-	c := lab.Start(b, lab.Options{Plain: true, Files: automounts(size), MountRateLimit: true})
-	if have := len(lab.Autofs(b, c.PID)); have != size {
-		b.Fatalf("the container has %d automounts, want %d", have, size)
-	}
-	c.Settle(b)
-	// After five mount events systemd ignores them for a second (mount.c,
-	// sd_event_source_set_ratelimit). The measurement starts after that.
-	time.Sleep(1100 * time.Millisecond)
-	checkpoint := c.Checkpoint(b)
+	checkpoint := settledCheckpoint(b, size)
 	rounds, err := strconv.Atoi(setting("BENCH_ROUNDS", "3"))
 	if err != nil || rounds < 1 {
 		b.Fatalf("BENCH_ROUNDS: %v", err)
@@ -77,7 +69,6 @@ func measure(b *testing.B, size int) row {
 	}
 	var spent time.Duration // by CRIU's script
 	for range rounds {
-		waitAlone()
 		r.withHook(b, checkpoint)
 		r.withCommand(b, checkpoint)
 		if !r.stopped && spent <= limit {
@@ -86,13 +77,6 @@ func measure(b *testing.B, size int) row {
 		r.withRestart(b, checkpoint)
 	}
 	return r
-}
-
-// waitAlone waits for other nodes on the machine to end, but not forever.
-func waitAlone() {
-	for deadline := time.Now().Add(time.Minute); len(lab.OtherNodes()) > 0 && time.Now().Before(deadline); {
-		time.Sleep(time.Second)
-	}
 }
 
 // withHook restores with the program as CRIU's action script.
@@ -139,19 +123,15 @@ func (r *row) restorePlain(b *testing.B, checkpoint *lab.Checkpoint) *lab.Restor
 	return restored
 }
 
-// preserved checks that the mounts were really preserved. While other nodes run on the
-// machine, they may have taken a wanted number: such a run does not count.
+// preserved checks that the mounts were really preserved. A run in which they were not
+// fails the benchmark, and does not count.
 func preserved(b *testing.B, report lab.Report, size int) bool {
 	count := countPreserved(b, report)
 	// A mount is reported once for each mount namespace that shows it.
 	if count >= size && count == len(report.Mounts) {
 		return true
 	}
-	if others := lab.OtherNodes(); len(others) > 0 {
-		fmt.Printf("a run does not count: %d of %d automounts were preserved, and other nodes run: %q\n", count, size, others)
-	} else {
-		b.Errorf("%d of %d automounts were preserved", count, size)
-	}
+	b.Errorf("%d of %d automounts were preserved", count, size)
 	return false
 }
 

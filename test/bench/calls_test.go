@@ -189,6 +189,12 @@ func checkpointOf(b testing.TB, size int) *lab.Checkpoint {
 // checkpointOfFiles is checkpointOf for a container with further files.
 func checkpointOfFiles(b testing.TB, size int, more map[string]string) *lab.Checkpoint {
 	b.Helper()
+	return startAutomounts(b, size, more).Checkpoint(b)
+}
+
+// startAutomounts starts a container with that many automounts and further files.
+func startAutomounts(b testing.TB, size int, more map[string]string) *lab.Container {
+	b.Helper()
 	files := automounts(size)
 	maps.Copy(files, more)
 	c := lab.Start(b, lab.Options{Plain: true, Files: files, MountRateLimit: true})
@@ -196,5 +202,5 @@ func checkpointOfFiles(b testing.TB, size int, more map[string]string) *lab.Chec
 		b.Fatalf("the container has %d automounts, want %d", have, size)
 	}
 	c.Settle(b)
-	return c.Checkpoint(b)
+	return c
 }

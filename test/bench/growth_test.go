@@ -41,9 +41,6 @@ func BenchmarkGrowth(b *testing.B) {
 				end = c.crowd()
 			}
 			for _, program := range builds() {
-				if c.measured[program] == nil {
-					c.measured[program] = &stageSeries{stages: map[string]series{}}
-				}
 				c.measured[program].add(b, c.checkpoint, program, size)
 			}
 			end()
@@ -89,7 +86,7 @@ func growthCases(b *testing.B, lean string, size int) []*crowded {
 		cases = slices.DeleteFunc(cases, func(c *crowded) bool { return c != cases[0] && !strings.Contains(c.name, pattern) })
 	}
 	for _, c := range cases {
-		c.checkpoint, c.measured = cases[0].checkpoint, map[string]*stageSeries{}
+		c.checkpoint, c.measured = cases[0].checkpoint, newStageSeries()
 		if c.make != nil {
 			c.checkpoint = c.make()
 		}
@@ -100,7 +97,7 @@ func growthCases(b *testing.B, lean string, size int) []*crowded {
 // checkpointOfMounts is checkpointOf for a container with bind mounts.
 func checkpointOfMounts(b testing.TB, lean string, size, count int) *lab.Checkpoint {
 	b.Helper()
-	c := lab.Start(b, lab.Options{Plain: true, Files: automounts(size)})
+	c := startAutomounts(b, size, nil)
 	out, err := exec.Command(lean, "binds", strconv.Itoa(c.PID), strconv.Itoa(count), "/srv").CombinedOutput()
 	if err != nil {
 		b.Fatalf("%v\n%s", err, out)

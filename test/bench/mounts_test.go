@@ -36,7 +36,6 @@ func BenchmarkMounts(b *testing.B) {
 	const count, rounds = 100, 5
 	hook, inLean := make([]series, len(stepNames)), make([]series, len(stepNames))
 	for range rounds {
-		waitAlone()
 		withHouse(b, lean, count, func(pid int) { addSteps(hook, inProcess(b, pid, count)) })
 		withHouse(b, lean, count, func(pid int) { addSteps(inLean, inC(b, lean, pid)) })
 	}

@@ -29,7 +29,6 @@ func tracedStages(b *testing.B, checkpoint *lab.Checkpoint, program string, size
 		var names []string
 		counts := false
 		events := record(b, func() {
-			waitAlone()
 			installTimed(b, program)
 			restored := checkpoint.Restore(b, lab.RestoreOptions{})
 			defer end(b, restored)

@@ -31,7 +31,7 @@ func BenchmarkServed(b *testing.B) {
 	}
 	c := lab.Start(b, lab.Options{Roles: true, Files: lab.ToucherFiles(processes, direct), MountRateLimit: true})
 	touchers := c.StartTouchers(b, processes)
-	time.Sleep(1100 * time.Millisecond) // as settledCheckpoint
+	waitRateLimit()
 	checkpoint := c.Checkpoint(b)
 	longest := make([]series, len(programs))
 	for range rounds {

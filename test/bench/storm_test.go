@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -44,7 +43,7 @@ func BenchmarkStorm(b *testing.B) {
 	access := lastAccess(automountsOfEach)[0]
 	files := automounts(automountsOfEach)
 	maps.Copy(files, lab.StopwatchFiles(access))
-	c := lab.Start(b, lab.Options{Plain: true, Roles: true, Files: files})
+	c := lab.Start(b, lab.Options{Plain: true, Roles: true, Files: files, MountRateLimit: true})
 	c.StartStopwatch(b)
 	c.Settle(b)
 	checkpoint := c.Checkpoint(b)
@@ -64,12 +63,12 @@ automount by a process of the clone from the resume on. The processor time is th
 		}
 		programs := append(builds(), withoutProgram)
 		measured := map[string]*storm{}
+		for _, program := range programs {
+			measured[program] = &storm{stages: map[string]series{}, outcomes: map[string]int{}}
+		}
 		clones := checkpoint.Clones(b, count)
 		for range rounds {
 			for _, program := range programs {
-				if measured[program] == nil {
-					measured[program] = &storm{stages: map[string]series{}, outcomes: map[string]int{}}
-				}
 				measured[program].restoreAll(b, checkpoint, clones, program)
 			}
 		}
@@ -86,31 +85,22 @@ automount by a process of the clone from the resume on. The processor time is th
 // restoreAll restores all clones at once.
 func (m *storm) restoreAll(b *testing.B, checkpoint *lab.Checkpoint, clones []*lab.Checkpoint, program string) {
 	b.Helper()
-	waitAlone()
 	if program == withoutProgram {
 		checkpoint.InstallGroupsOnly(b)
 	} else {
 		installTimed(b, program)
 	}
 	checkpoint.ReleaseStopwatches(b, program != withoutProgram)
-	restored, errs := make([]*lab.Restored, len(clones)), make([]error, len(clones))
-	var all sync.WaitGroup
 	begin, busy := time.Now(), busyTime(b)
-	for i, clone := range clones {
-		all.Go(func() { restored[i], errs[i] = clone.TryRestore(b, lab.RestoreOptions{}) })
-	}
-	all.Wait()
+	restored, err := lab.RestoreAll(b, clones)
 	m.wall.add(time.Since(begin))
 	m.busy.add((busyTime(b) - busy) / time.Duration(len(clones)))
-	restored = slices.DeleteFunc(restored, func(r *lab.Restored) bool { return r == nil })
 	defer func() {
 		lab.KillAll(b, restored)
 		time.Sleep(time.Second) // their superblocks are freed a little later
 	}()
-	for _, err := range errs {
-		if err != nil {
-			b.Error(err)
-		}
+	if err != nil {
+		b.Error(err)
 	}
 	m.look(b, restored, program)
 }

@@ -47,7 +47,7 @@ func startAgent(t *testing.T) (listen string) {
 // waitReady waits until the agent is ready.
 func waitReady(t *testing.T, listen string) {
 	t.Helper()
-	eventually(t, 15*time.Second, "the agent is ready", func() bool {
+	lab.Eventually(t, 15*time.Second, "the agent is ready", func() bool {
 		r, err := http.Get("http://" + listen + "/readyz")
 		if err != nil {
 			return false

@@ -178,7 +178,7 @@ func (c *cluster) kubectl(t *testing.T, args ...string) string {
 // await waits until a call of kubectl succeeds.
 func (c *cluster) await(t *testing.T, what string, args ...string) {
 	t.Helper()
-	eventually(t, time.Minute, what, func() bool { return c.command(args...).Run() == nil })
+	lab.Eventually(t, time.Minute, what, func() bool { return c.command(args...).Run() == nil })
 }
 
 // serviceAccountKey signs the tokens of service accounts.

@@ -94,7 +94,7 @@ func (k *kubelet) start(t *testing.T, socket, program string, arguments ...strin
 		}
 	})
 	k.RuntimeServiceClient, k.images = runtime.NewRuntimeServiceClient(connection), runtime.NewImageServiceClient(connection)
-	eventually(t, 20*time.Second, program+"'s CRI answers", func() bool {
+	lab.Eventually(t, 20*time.Second, program+"'s CRI answers", func() bool {
 		r, err := k.Status(t.Context(), &runtime.StatusRequest{})
 		if err != nil {
 			return false

@@ -59,7 +59,7 @@ func TestHookFirst(t *testing.T) {
 	listen := startAgent(t)
 	for i := range 5 {
 		p.restore(t)
-		eventually(t, 15*time.Second, "the restore is counted", func() bool {
+		lab.Eventually(t, 15*time.Second, "the restore is counted", func() bool {
 			m := metrics.Get(t, listen)
 			if n := m["restores_total{by=agent,outcome=repaired}"] + m["restores_total{by=agent,outcome=nothing-to-do}"]; n > 0 {
 				t.Fatalf("restore %d: the agent has repaired, too", i+1)

@@ -46,7 +46,7 @@ func TestKubernetes(t *testing.T) {
 	k.apply(t, example(t, "legacy-restored.yaml", "localhost/legacy-checkpoint:latest", image))
 	k.kubectl(t, "wait", "--for=condition=Ready", "pod/legacy-restored", "--timeout=60s")
 	p.Started(t, k.container(t, p, "legacy-restored"), true)
-	eventually(t, 10*time.Second, "a report", p.HasReport)
+	lab.Eventually(t, 10*time.Second, "a report", p.HasReport)
 	for _, m := range p.ReadReport(t).Mounts {
 		if m.Master.Kind == "systemd" && m.Outcome != "preserved" {
 			t.Errorf("%s is %s (%s)", m.Path, m.Outcome, m.Reason)
@@ -147,7 +147,7 @@ func (c *cluster) checkpoint(t *testing.T, pod string) string {
 func (c *cluster) checkAgent(t *testing.T) {
 	t.Helper()
 	agent := strings.TrimSpace(c.kubectl(t, "-n", "autofs-restore", "get", "pods", "--output=jsonpath={.items[0].metadata.name}"))
-	eventually(t, 10*time.Second, "the agent counts the restore", func() bool {
+	lab.Eventually(t, 10*time.Second, "the agent counts the restore", func() bool {
 		out, _ := c.command("get", "--raw", "/api/v1/namespaces/autofs-restore/pods/"+agent+":9808/proxy/metrics").Output()
 		return strings.Contains(string(out), `autofs_restore_restores_total{by="action-script",outcome="repaired"} 1`)
 	})

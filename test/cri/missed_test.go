@@ -20,7 +20,7 @@ func TestMissed(t *testing.T) {
 	p.kubelet.end()
 	p.kubelet.restart()
 	listen := startAgent(t)
-	eventually(t, 15*time.Second, "the restore is counted", func() bool {
+	lab.Eventually(t, 15*time.Second, "the restore is counted", func() bool {
 		return metrics.Get(t, listen)["restores_total{by=agent,outcome=repaired}"] == 1
 	})
 	if n := metrics.Get(t, listen)["missed_restores_total"]; n != 1 {

@@ -183,8 +183,9 @@ func (p *pod) restore(t *testing.T) time.Time {
 	return started
 }
 
-// checkIdentical wants every unit and every daemon as at the checkpoint, but some
-// units, and returns their number. Nothing may have been accessed since: an access starts a mount unit.
+// checkIdentical wants every unit and every daemon as at the checkpoint, but some units.
+// It returns the number of the others. Nothing may have been accessed since: an access
+// starts a mount unit.
 func (p *pod) checkIdentical(t *testing.T, but ...string) (units int) {
 	t.Helper()
 	after := p.Settle(t)

@@ -104,7 +104,7 @@ func (s scene) run(t *testing.T) {
 		lab.HoldNumbersUpTo(t, p.highest)
 	}
 	started := p.restore(t)
-	eventually(t, 10*time.Second, "a report", p.HasReport)
+	lab.Eventually(t, 10*time.Second, "a report", p.HasReport)
 	took := time.Since(started).Round(time.Millisecond)
 	t.Logf("a report %s after the start", took)
 	cell.Text = s.served(s.check(t, p))
@@ -163,8 +163,9 @@ func TestHangs(t *testing.T) {
 	cell.Text = fmt.Sprintf("%d of %d accesses hang", hung, stale)
 }
 
-// TestPrivilegedFails: containerd gives a privileged container no cgroup namespace. Its systemd watches control groups of the former container, which no longer
-// exist, and the program creates none outside of the restored container's own.
+// TestPrivilegedFails: containerd gives a privileged container no cgroup namespace. Its
+// systemd watches control groups of the former container, which no longer exist, and the
+// program creates none outside of the restored container's own.
 func TestPrivilegedFails(t *testing.T) {
 	lab.RequireNode(t)
 	cell := addCell(t, ", privileged", byScript)

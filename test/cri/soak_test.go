@@ -22,7 +22,7 @@ func TestSoak(t *testing.T) {
 	began := time.Now()
 	for i := range rounds {
 		p.restore(t)
-		eventually(t, 15*time.Second, "the restore is counted", func() bool {
+		lab.Eventually(t, 15*time.Second, "the restore is counted", func() bool {
 			return metrics.Get(t, listen)["restores_total{by=agent,outcome=repaired}"] == float64(i+1)
 		})
 		if i == rounds-1 {

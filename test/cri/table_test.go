@@ -1,8 +1,6 @@
 package cri
 
 import (
-	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -14,25 +12,6 @@ import (
 
 // rows are the results, in the order in which the tests ran.
 var rows []*matrix.Row
-
-// TestMain writes the results to the file that MATRIX in the environment names.
-func TestMain(m *testing.M) {
-	if path := os.Getenv("ENGINE_PATH"); path != "" {
-		os.Setenv("PATH", path+":"+os.Getenv("PATH"))
-	}
-	status := m.Run()
-	if file := os.Getenv("MATRIX"); file != "" && len(rows) > 0 {
-		var list []matrix.Row
-		for _, r := range rows {
-			list = append(list, *r)
-		}
-		if err := matrix.Save(file, list); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			status = 1
-		}
-	}
-	os.Exit(status)
-}
 
 // control is the column of a restore without the program.
 const control = "without the program"

@@ -94,13 +94,7 @@ func TestManyFreeNumbers(t *testing.T) {
 	s := take(t, lab.Options{})
 	held.Release()
 	r := restoreWithHook(t, s, lab.RestoreOptions{})
-	report := r.ReadReport(t)
-	checkReport(t, report, r)
-	for _, m := range report.Mounts {
-		if m.Master.Kind == "systemd" && m.Outcome != "preserved" {
-			t.Errorf("report: %s: outcome %q (%s), want preserved", m.Path, m.Outcome, m.Reason)
-		}
-	}
+	checkPreserved(t, r)
 	checkUnits(t, s, r)
 	r.CheckAnswers(t, lab.Accesses)
 	lab.WaitNoneRunning(t, helperLimit)

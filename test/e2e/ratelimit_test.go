@@ -10,9 +10,15 @@ import (
 
 const unitsFolder = "/etc/systemd/system/"
 
-// systemds are the trees of containers with different versions of systemd: 252, 257 and
-// the newest.
-var systemds = []string{"", "trixie", "sid"}
+// oneAutomount are the files of a container with one automount, on /mnt/only.
+func oneAutomount() map[string]string {
+	return map[string]string{
+		unitsFolder + "mnt-only.automount":                 "[Automount]\nWhere=/mnt/only\n",
+		unitsFolder + "mnt-only.mount":                     "[Mount]\nWhat=/srv/only\nWhere=/mnt/only\nType=none\nOptions=bind\n",
+		unitsFolder + "multi-user.target.d/automount.conf": "[Unit]\nWants=mnt-only.automount\n",
+		"/srv/only/" + lab.Marker:                          "/mnt/only\n",
+	}
+}
 
 // TestMountMonitorAtRest checkpoints a systemd that ignores mount events: after five of
 // them within a second it waits for a timer (mount.c, sd_event_source_set_ratelimit).
@@ -20,14 +26,9 @@ var systemds = []string{"", "trixie", "sid"}
 // again. It answers no automount until another event wakes it.
 func TestMountMonitorAtRest(t *testing.T) {
 	requireHook(t)
-	for _, suite := range systemds {
-		t.Run("systemd "+suite, func(t *testing.T) {
-			c := lab.Start(t, lab.Options{Plain: true, Systemd: suite, MountRateLimit: true, Files: map[string]string{
-				unitsFolder + "mnt-only.automount":                 "[Automount]\nWhere=/mnt/only\n",
-				unitsFolder + "mnt-only.mount":                     "[Mount]\nWhat=/srv/only\nWhere=/mnt/only\nType=none\nOptions=bind\n",
-				unitsFolder + "multi-user.target.d/automount.conf": "[Unit]\nWants=mnt-only.automount\n",
-				"/srv/only/" + lab.Marker:                          "/mnt/only\n",
-			}})
+	for _, suite := range systemdVersions {
+		t.Run(suite, func(t *testing.T) {
+			c := lab.Start(t, lab.Options{Plain: true, Systemd: suite, MountRateLimit: true, Files: oneAutomount()})
 			c.Settle(t)
 			c.Run(t, "sh", "-ec", "for i in 1 2 3 4 5 6 7 8; do mount -t tmpfs -o size=1m rest /mnt; sleep 0.02; umount /mnt; sleep 0.02; done")
 			s := &snapshot{Checkpoint: c.Checkpoint(t)}
@@ -46,14 +47,10 @@ func TestMountMonitorAtRest(t *testing.T) {
 // no connection to systemd.
 func TestTimersGoOn(t *testing.T) {
 	requireHook(t)
-	for _, suite := range systemds {
-		t.Run("systemd "+suite, func(t *testing.T) {
-			files := map[string]string{
-				unitsFolder + "mnt-only.automount":             "[Automount]\nWhere=/mnt/only\n",
-				unitsFolder + "mnt-only.mount":                 "[Mount]\nWhat=/srv/only\nWhere=/mnt/only\nType=none\nOptions=bind\n",
-				unitsFolder + "multi-user.target.d/timer.conf": "[Unit]\nWants=mnt-only.automount monotonic.timer calendar.timer\n",
-				"/srv/only/" + lab.Marker:                      "/mnt/only\n",
-			}
+	for _, suite := range systemdVersions {
+		t.Run(suite, func(t *testing.T) {
+			files := oneAutomount()
+			files[unitsFolder+"multi-user.target.d/timer.conf"] = "[Unit]\nWants=monotonic.timer calendar.timer\n"
 			timers := map[string]string{"monotonic": "OnActiveSec=1s\nOnUnitInactiveSec=2s", "calendar": "OnCalendar=*:*:0/2"}
 			for name, when := range timers {
 				files[unitsFolder+name+".timer"] = "[Timer]\n" + when + "\nAccuracySec=10ms\n"
@@ -71,7 +68,7 @@ func TestTimersGoOn(t *testing.T) {
 				before := count(name)
 				for deadline := time.Now().Add(8 * time.Second); count(name) < before+2; time.Sleep(100 * time.Millisecond) {
 					if time.Now().After(deadline) {
-						t.Errorf("%s.timer starts its service no more", name)
+						t.Errorf("%s.timer no longer starts its service", name)
 						break
 					}
 				}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
 )
@@ -203,11 +202,7 @@ func tracer(t *testing.T, pid int) string {
 
 func waitUntil(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(lab.AnswerLimit); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", lab.AnswerLimit, what)
-		}
-	}
+	lab.Eventually(t, lab.AnswerLimit, what, condition)
 }
 
 // impostor is a PID 1 with the name systemd that serves an automount without answering,

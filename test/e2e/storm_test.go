@@ -1,13 +1,11 @@
 package e2e
 
 import (
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,21 +27,12 @@ func TestClonesAtOnce(t *testing.T) {
 	c.Settle(t)
 	checkpoint := c.Checkpoint(t)
 	checkpoint.ReleaseStopwatches(t, true)
-	clones := checkpoint.Clones(t, 3*runtime.NumCPU())
-	restored, errs := make([]*lab.Restored, len(clones)), make([]error, len(clones))
-	var all sync.WaitGroup
-	for i, clone := range clones {
-		all.Go(func() { restored[i], errs[i] = clone.TryRestore(t, lab.RestoreOptions{}) })
-	}
-	all.Wait()
-	restored = slices.DeleteFunc(restored, func(r *lab.Restored) bool { return r == nil })
+	restored, err := lab.RestoreAll(t, checkpoint.Clones(t, 3*runtime.NumCPU()))
 	defer lab.KillAll(t, restored)
-	outcomes := map[string]int{}
-	for _, err := range errs {
-		if err != nil {
-			t.Error(err)
-		}
+	if err != nil {
+		t.Error(err)
 	}
+	outcomes := map[string]int{}
 	for _, r := range restored {
 		for _, m := range r.ReadReport(t).Mounts {
 			outcomes[m.Outcome]++
@@ -55,9 +44,9 @@ func TestClonesAtOnce(t *testing.T) {
 		t.Logf("container %s, restored in %s: the longest read took %s", r.ID, r.Took, longest)
 	}
 	known := []string{"healthy", "preserved", "reexecuted", "reloaded"}
-	for outcome := range maps.Keys(outcomes) {
+	for outcome, count := range outcomes {
 		if !slices.Contains(known, outcome) {
-			t.Errorf("%d mounts: %s", outcomes[outcome], outcome)
+			t.Errorf("%d mounts: %s", count, outcome)
 		}
 	}
 	if outcomes["preserved"] == 0 || outcomes["reexecuted"] == 0 {

@@ -1,13 +1,11 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/lab"
@@ -140,14 +138,12 @@ func (v variant) restoreClones(t *testing.T, c *lab.Container, row *matrix.Varia
 	units, mounts := c.Units(t), c.MountTable(t)
 	cp := c.CheckpointRunning(t)
 	v.install(t)
-	restored, errs := make([]*lab.Restored, v.clones), make([]error, v.clones)
-	var running sync.WaitGroup
-	for i := range restored {
-		clone := cp.Clone(t)
-		running.Go(func() { restored[i], errs[i] = clone.TryRestore(t, lab.RestoreOptions{}) })
+	var clones []*lab.Checkpoint
+	for range v.clones {
+		clones = append(clones, cp.Clone(t))
 	}
-	running.Wait()
-	if v.refused(t, errors.Join(errs...), row) {
+	restored, err := lab.RestoreAll(t, clones)
+	if v.refused(t, err, row) {
 		return
 	}
 	if now := c.MountTable(t); now != mounts || c.HasReport() {

@@ -47,14 +47,7 @@ func TestMain(m *testing.M) {
 	if os.Geteuid() != 0 || os.Getenv(namespaceVariable) != "" {
 		os.Exit(m.Run())
 	}
-	lock, err := testlock.Share()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "the lock of tests:", err)
-		os.Exit(1)
-	}
-	status := inOwnNamespace()
-	lock.Close()
-	os.Exit(status)
+	os.Exit(testlock.Main(inOwnNamespace))
 }
 
 // inOwnNamespace runs the tests in a private mount namespace. The Go runtime makes every

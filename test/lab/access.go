@@ -11,6 +11,19 @@ import (
 // for [TouchLimit].
 var AnswerLimit = 4 * TouchLimit
 
+// Eventually waits until a condition is met, and returns how long that took.
+func Eventually(t testing.TB, limit time.Duration, what string, met func() bool) time.Duration {
+	t.Helper()
+	for started := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		if met() {
+			return time.Since(started)
+		}
+		if time.Since(started) > limit {
+			t.Fatalf("not within %s: %s", limit, what)
+		}
+	}
+}
+
 // Access is a path that every process of the container must be able to read.
 type Access struct {
 	Path    string // a file on the automounted file system

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Checkpoint is a container in files. It can be restored many times, one after
@@ -76,31 +73,6 @@ func (c *Container) CheckpointRunning(t testing.TB) *Checkpoint {
 	c.leave = true
 	defer func() { c.leave = false }()
 	return c.Checkpoint(t)
-}
-
-// Clone returns the checkpoint with another name and bundle, to be restored beside other
-// containers as users do it: unlike those of [Checkpoint.Clones], into the control group
-// that the runtime takes. Only for runc and crun.
-func (cp *Checkpoint) Clone(t testing.TB) *Checkpoint {
-	t.Helper()
-	clone := *cp
-	c := &clone.container
-	c.ID = newID()
-	c.groups, c.leave = []string{c.ID}, false
-	text, err := os.ReadFile(filepath.Join(c.Bundle, "config.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Bundle = Scratch(t, c.ID)
-	var spec specs.Spec
-	if err := json.Unmarshal(text, &spec); err != nil {
-		t.Fatal(err)
-	}
-	spec.Linux.CgroupsPath = "/" + c.ID
-	if err := saveSpec(c.Bundle, &spec); err != nil {
-		t.Fatal(err)
-	}
-	return &clone
 }
 
 // ContainerID returns the name of the container, which is also that of its control group.

@@ -121,13 +121,9 @@ func (e oci) run(c *Container, args ...string) error {
 	if err := os.WriteFile(log, nil, 0o644); err != nil {
 		return err
 	}
-	cmd := command(e.runtime, append([]string{"--log", log}, args...)...)
+	cmd, limit := command(e.runtime, append([]string{"--log", log}, args...)...), commandLimit
 	if c.ownGroup {
-		cmd = command("sh", append([]string{"-c", inOwnGroup, "restore", c.ID}, cmd.Args...)...)
-	}
-	limit := commandLimit
-	if c.ownGroup {
-		limit = cloneLimit
+		cmd, limit = command("sh", append([]string{"-c", inOwnGroup, "restore", c.ID}, cmd.Args...)...), cloneLimit
 	}
 	if err := runLimited(cmd, limit); err != nil {
 		text, _ := os.ReadFile(log)

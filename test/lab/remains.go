@@ -107,18 +107,6 @@ func WaitNumberFree(t testing.TB, former uint32, limit time.Duration) {
 	}
 }
 
-// OtherNodes returns the names of other nodes on the machine.
-func OtherNodes() []string {
-	entries, _ := os.ReadDir(filepath.Dir(os.Getenv("LAB_SCRATCH")))
-	var names []string
-	for _, e := range entries {
-		if e.Name() != os.Getenv("LAB_ID") {
-			names = append(names, e.Name())
-		}
-	}
-	return names
-}
-
 // KeepOnly releases all numbers but the one with the given minor.
 func (n *Numbers) KeepOnly(t testing.TB, minor int) {
 	t.Helper()

@@ -14,14 +14,14 @@ import (
 )
 
 // Touchers are processes of the container that read every access repeatedly for
-// [TouchTime], after [Touchers.Release].
+// touchTime, after [Touchers.Release].
 type Touchers struct {
 	root  string // the container's root folder
 	count int
 }
 
-// TouchTime is how long touchers run.
-const TouchTime = 2 * time.Second
+// touchTime is how long touchers run.
+const touchTime = 2 * time.Second
 
 const (
 	touchFolder = "/touchers"
@@ -75,7 +75,7 @@ func (w *Touchers) Release(t testing.TB) {
 func (w *Touchers) Check(t testing.TB) (slowest string) {
 	t.Helper()
 	var longest time.Duration
-	deadline := time.Now().Add(TouchTime + AnswerLimit)
+	deadline := time.Now().Add(touchTime + AnswerLimit)
 	for n := 1; n <= w.count; n++ {
 		waitForFile(t, w.file(n, "done"), time.Until(deadline))
 		text, err := os.ReadFile(w.file(n, "errors"))
@@ -154,7 +154,7 @@ func (w *Touchers) touch(number int, accesses []Access) error {
 	var slowest time.Duration
 	var where string
 	rounds := 0
-	for ; time.Since(begin) < TouchTime; rounds++ {
+	for ; time.Since(begin) < touchTime; rounds++ {
 		for i := range accesses {
 			a := accesses[(i+number)%len(accesses)]
 			before := time.Now()

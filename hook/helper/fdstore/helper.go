@@ -187,30 +187,46 @@ const maxFiles = 1 << 16
 // A helper that has ended already is no error.
 func (r Ref) Stop(ctx context.Context) error { return r.Kill()(ctx) }
 
+// Abandon is Stop without waiting: the files are closed a little later.
+func (r Ref) Abandon() error {
+	p, err := r.kill()
+	if p != nil {
+		p.Close()
+	}
+	return err
+}
+
 // Kill begins to stop the helper; call wait for the rest of [Ref.Stop].
 func (r Ref) Kill() (wait func(context.Context) error) {
-	p, err := r.process()
-	if err == nil {
-		if err = p.Signal(unix.SIGKILL); errors.Is(err, os.ErrNotExist) {
-			err = nil
-		}
-	}
+	p, err := r.kill()
 	return func(ctx context.Context) error {
-		if p != nil {
-			defer p.Close()
-		}
-		if errors.Is(err, ErrGone) {
-			return nil
-		}
-		if err != nil {
+		if p == nil {
 			return err
 		}
+		defer p.Close()
 		// A process closes its files before it has ended. It does so soon, also at the
 		// deadline of ctx: a caller would take it for one that goes on.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 		defer cancel()
 		return p.WaitEnd(ctx)
 	}
+}
+
+// kill returns the killed process, nil if the helper has ended already or there is an
+// error.
+func (r Ref) kill() (*nsenter.Process, error) {
+	p, err := r.process()
+	if errors.Is(err, ErrGone) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrNotExist) {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
 }
 
 func (r Ref) process() (*nsenter.Process, error) {

@@ -48,10 +48,9 @@ func render(dir string, files []string) error {
 	case err != nil:
 		return err
 	default:
-		text, err = matrix.Insert(text, matrix.Variants, matrix.VariantsMarkdown(variants))
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", file, err)
+		if text, err = matrix.Insert(text, matrix.Variants, matrix.VariantsMarkdown(variants)); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
 	}
 	return os.WriteFile(file, []byte(text), 0o644)
 }
