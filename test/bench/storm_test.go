@@ -55,7 +55,10 @@ automount by a process of the clone from the resume on. The processor time is th
 
 `, machine(), automountsOfEach, rounds)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "clones\treserve\tprepare\tpreserve\tslowest\trepair\tread\tslowest\trestore\tslowest\tall restored\tprocessor\tbuild\toutcomes\t")
+	fmt.Fprintln(w, strings.Join([]string{
+		"clones", "reserve", "prepare", "preserve", "slowest", "repair", "read", "slowest",
+		"restore", "slowest", "all restored", "processor", "build", "outcomes", "",
+	}, "\t"))
 	for word := range strings.FieldsSeq(setting("STORM_SIZES", "1 16")) {
 		count, err := strconv.Atoi(word)
 		if err != nil || count < 1 {
