@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -148,10 +149,13 @@ func TestLocate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
+	descriptors := map[string]int{}
 	for path, mask := range map[string]uint32{"/etc/passwd": unix.IN_MODIFY, link: unix.IN_ATTRIB | unix.IN_DONT_FOLLOW, group + "/cgroup.events": unix.IN_MODIFY} {
-		if _, err := unix.InotifyAddWatch(fd, path, mask); err != nil {
+		wd, err := unix.InotifyAddWatch(fd, path, mask)
+		if err != nil {
 			t.Fatal(err)
 		}
+		descriptors[path] = wd
 	}
 	if err := unix.Rmdir(group); err != nil {
 		t.Fatal(err)
@@ -186,6 +190,24 @@ func TestLocate(t *testing.T) {
 	}
 	if len(found) != left {
 		t.Errorf("found %v of %+v", found, places)
+	}
+	if !found["gone"] {
+		return
+	}
+	// A watch that stays is a problem, one that is closed soon is none.
+	gone := func() bool {
+		problems, err := Watches(ctx, testproc.Open(t, child), []int{os.Getpid()}, "", Machine{})
+		if err != nil {
+			t.Error(err)
+		}
+		return slices.ContainsFunc(problems, func(p Problem) bool { return strings.Contains(p.What, "does not exist any more") })
+	}
+	if !gone() {
+		t.Error("no problem with a watch on a group that is gone")
+	}
+	time.AfterFunc(settleTime/4, func() { _, _ = unix.InotifyRmWatch(fd, uint32(descriptors[group+"/cgroup.events"])) })
+	if gone() {
+		t.Error("a problem with a watch that was closed soon")
 	}
 }
 

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -176,10 +178,22 @@ func locateOne(t *nsenter.Thread, w Watch, list []*mounts.Mount) place {
 // the container's first process, and own its control group if it has no cgroup
 // namespace.
 func Watches(ctx context.Context, init *nsenter.Process, pids []int, own string, m Machine) ([]Problem, error) {
-	list, err := Find(pids)
-	places, locateErr := locate(ctx, init, list)
-	return judge(places, own, m), errors.Join(err, locateErr)
+	for end := time.Now().Add(settleTime); ; time.Sleep(settleInterval) {
+		list, err := Find(pids)
+		places, locateErr := locate(ctx, init, list)
+		gone := slices.ContainsFunc(places, func(p place) bool { return p.gone && p.kind == "cgroup2" })
+		if err = errors.Join(err, locateErr); err != nil || !gone || ctx.Err() != nil || time.Now().After(end) {
+			return judge(places, own, m), err
+		}
+	}
 }
+
+// A systemd that has removed a control group closes its watch on it some milliseconds
+// later: only a watch that stays is a problem.
+const (
+	settleTime     = 500 * time.Millisecond
+	settleInterval = 20 * time.Millisecond
+)
 
 // judge returns the problems of watches.
 func judge(places []place, own string, m Machine) []Problem {
