@@ -68,6 +68,9 @@ type Keeper struct {
 const (
 	// poll is the pause between two looks for a report.
 	poll = 10 * time.Millisecond
+	// settle is how long a run may be without the container's lock: it saves its report
+	// after it has released the lock, and has none while it re-executes itself.
+	settle = 30 * time.Millisecond
 	// attempts bounds how often a repair that crashes is started.
 	attempts = 3
 	// longest is how long a run may take: it ends after 8 s by itself, and is
@@ -231,6 +234,7 @@ func (k *Keeper) again(n engine.Notice, r *report.Report, p *nsenter.Process) bo
 // awaitReport is known, for the grace, and for as long as another run of
 // autofs-restore-hook is at work on the container.
 func (k *Keeper) awaitReport(n engine.Notice, p *nsenter.Process) bool {
+	var lastLocked time.Time
 	for began := time.Now(); ; {
 		select {
 		case <-time.After(poll):
@@ -241,7 +245,11 @@ func (k *Keeper) awaitReport(n engine.Notice, p *nsenter.Process) bool {
 		if k.known(n, p) {
 			return true
 		}
-		if age := time.Since(began); age > k.Grace && !locked || age > longest {
+		now := time.Now()
+		if locked {
+			lastLocked = now
+		}
+		if now.Sub(began) > k.Grace && now.Sub(lastLocked) > settle || now.Sub(began) > longest {
 			return false
 		}
 	}
