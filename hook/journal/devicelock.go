@@ -32,17 +32,27 @@ func (s Store) LockDevices(ctx context.Context) (*os.File, error) {
 // lockFolder takes the flock(2) of a folder. The kernel wakes the waiters for it in the
 // order of their calls (fs/locks.c, __locks_insert_block).
 func (s Store) lockFolder(ctx context.Context, name string) (*os.File, error) {
+	f, taken, err := s.tryLockFolder(name)
+	if err != nil || taken {
+		return f, err
+	}
+	return awaitFlock(ctx, f)
+}
+
+// tryLockFolder opens a folder, and takes its lock if no other run has it.
+func (s Store) tryLockFolder(name string) (f *os.File, taken bool, err error) {
 	dir, err := s.makeFolder(name)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, err
+	if f, err = os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
+		return nil, false, err
 	}
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-		return f, nil
-	}
+	return f, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil, nil
+}
+
+// awaitFlock waits for the lock of a file, which it closes if ctx ends.
+func awaitFlock(ctx context.Context, f *os.File) (*os.File, error) {
 	locked := make(chan struct{})
 	var lockErr error
 	go func() {

@@ -44,16 +44,3 @@ func TestOthersKeepLower(t *testing.T) {
 	testenv.Eventually(t, "it has ended", keeper.Ended)
 	check("it has ended", false)
 }
-
-// TestPlaceOfEnded: a restore that waits for a place gives up when its process ends.
-func TestPlaceOfEnded(t *testing.T) {
-	s := NewStore(t.TempDir())
-	child := testenv.Start(t, nil)
-	ended := make(chan error, 1)
-	criu := testproc.Open(t, child)
-	go func() { ended <- s.TakePlace(t.Context(), criu, 0) }()
-	child.End()
-	if err := <-ended; err == nil || !criu.Ended() {
-		t.Errorf("a place: %v", err)
-	}
-}

@@ -31,19 +31,10 @@ const (
 func (s Store) TakePlace(ctx context.Context, criu *nsenter.Process, count int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, QueueTime, fmt.Errorf("other restores were in progress for %s", QueueTime))
 	defer cancel()
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	watched, err := nsenter.Open(criu.PID()) // not criu: it may be closed before the wait ends
-	if err != nil {
-		return fmt.Errorf("wait for other restores: %w", err)
+	turn, first, err := s.tryLockFolder(placesFolder)
+	if err == nil && !first {
+		turn, err = awaitTurn(ctx, criu, turn)
 	}
-	go func() {
-		defer watched.Close()
-		if watched.WaitEnd(ctx) == nil {
-			end(errors.New("the restoring process has ended"))
-		}
-	}()
-	turn, err := s.lockFolder(ctx, placesFolder)
 	if err != nil {
 		return fmt.Errorf("wait for other restores: %w", err)
 	}
@@ -54,8 +45,32 @@ func (s Store) TakePlace(ctx context.Context, criu *nsenter.Process, count int) 
 		case <-ctx.Done():
 			return fmt.Errorf("wait for other restores: %w", context.Cause(ctx))
 		}
+		if criu.Ended() {
+			return fmt.Errorf("wait for other restores: %w", errEnded)
+		}
 	}
 	return writeFile(filepath.Join(s.dir, placesFolder), criu.Identity(), nil)
+}
+
+var errEnded = errors.New("the restoring process has ended")
+
+// awaitTurn waits behind other restores for the lock of a file, which it closes if the CRIU
+// process or ctx ends.
+func awaitTurn(ctx context.Context, criu *nsenter.Process, turn *os.File) (*os.File, error) {
+	watched, err := nsenter.Open(criu.PID()) // not criu: it may be closed before the wait ends
+	if err != nil {
+		turn.Close()
+		return nil, err
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() {
+		defer watched.Close()
+		if watched.WaitEnd(ctx) == nil {
+			end(errEnded)
+		}
+	}()
+	return awaitFlock(ctx, turn)
 }
 
 // LeavePlace gives the place of a restore to the next one.

@@ -54,3 +54,28 @@ func age(path string, by time.Duration) error {
 	at := time.Now().Add(-by)
 	return os.Chtimes(path, at, at)
 }
+
+// TestPlaceOfEnded: a restore that waits for a place, as the first one or behind another,
+// gives up when its process ends.
+func TestPlaceOfEnded(t *testing.T) {
+	for name, behind := range map[string]bool{"first": false, "behind another": true} {
+		t.Run(name, func(t *testing.T) {
+			s := NewStore(t.TempDir())
+			if behind {
+				turn, err := s.lockFolder(t.Context(), placesFolder)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer turn.Close()
+			}
+			child := testenv.Start(t, nil)
+			criu := testproc.Open(t, child)
+			result := make(chan error, 1)
+			go func() { result <- s.TakePlace(t.Context(), criu, 0) }()
+			child.End()
+			if err := <-result; err == nil || !criu.Ended() {
+				t.Errorf("a place: %v", err)
+			}
+		})
+	}
+}
