@@ -39,13 +39,16 @@ HOOK_LICENSE  := $(shell sed -n 's/^license: //p' packaging/nfpm.yaml)
 AGENT_LICENSE := Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND MIT AND MPL-2.0
 bom = go run -C packaging ./bom -source .. -version $(VERSION) -license '$(2)' -notices ../$(1).notices -sbom ../$(1).cdx.json ../$(1)
 
-# Of the image. Both were tried (docs/testing.md).
+# Of the packages and the image. Both were tried (docs/testing.md).
 ARCHITECTURES ?= amd64 arm64
 
-# The programs of an architecture, with what the image says about them, in bin/amd64.
-programs-%:
-	GOARCH=$* $(MAKE) build agent BINARY=bin/$*/$(PROGRAM) AGENT=bin/$*/autofs-restore-agent
+# The programs of an architecture, with what packages and image say about them, in bin/amd64.
+hook-%:
+	GOARCH=$* $(MAKE) build BINARY=bin/$*/$(PROGRAM)
 	$(call bom,bin/$*/$(PROGRAM),$(HOOK_LICENSE))
+
+programs-%: hook-%
+	GOARCH=$* $(MAKE) agent AGENT=bin/$*/autofs-restore-agent
 	$(call bom,bin/$*/autofs-restore-agent,$(AGENT_LICENSE))
 
 image: build $(addprefix programs-,$(ARCHITECTURES)) ## Build bin/autofs-restore-agent.tar, the agent's image (an OCI archive) for amd64 and arm64
@@ -99,7 +102,8 @@ test-kernels-e2e: ## Some tests with systemd containers under these kernels, in 
 	ARCH=$(ARCH) HOOK='$(patsubst $(CURDIR)/$(BINARY),$(CURDIR)/bin/$(ARCH)/$(PROGRAM),$(HOOK))' \
 		RUN='$(if $(filter .,$(RUN)),$(KERNELS_RUN),$(RUN))' test/vm/run e2e $(KERNELS)
 
-test-e2e: lab-all containerd-task $(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),dist) ## Tests with systemd containers, CRIU and container runtimes (root)
+test-e2e: lab-all containerd-task ## Tests with systemd containers, CRIU and container runtimes (root)
+	$(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),$(MAKE) build dist ARCHITECTURES="$$(go env GOARCH)")
 	go test -C test -count=1 -v -timeout 20m -parallel 4 -exec $(NODE) -run '$(RUN)' ./e2e/...
 
 test-soak: lab build ## 300 restores with alternating cures, 15 minutes of random kills (root)
@@ -233,16 +237,15 @@ check-size: build ## The light binary is at most 6 MiB, and has not grown by 128
 accept-size: build ## Record the size of the light binary (at each release, and where growth is accepted)
 	stat --format=%s $(BINARY) >packaging/size
 
-dist: build ## Packages in bin/dist: tar.gz, deb, rpm
-	$(call bom,$(BINARY),$(HOOK_LICENSE))
-	packaging/build $(VERSION) bin/dist
+dist: $(addprefix hook-,$(ARCHITECTURES)) ## Packages in bin/dist: tar.gz, deb and rpm for amd64 and arm64
+	packaging/build $(VERSION) bin/dist $(ARCHITECTURES)
 
 release: ## Everything that a release has, with checksums, in bin/dist
 	rm -rf bin/dist
 	$(MAKE) dist image
-	version=$$(packaging/version $(VERSION) $$(git rev-list --count HEAD)); arch=$$(go env GOARCH); cd bin; \
-	cp autofs-restore-hook.cdx.json dist/autofs-restore-hook-$$version-linux-$$arch.cdx.json; \
-	for arch in $(ARCHITECTURES); do cp $$arch/autofs-restore-agent.cdx.json dist/autofs-restore-agent-$$version-linux-$$arch.cdx.json; done; \
+	version=$$(packaging/version $(VERSION) $$(git rev-list --count HEAD)); cd bin; \
+	for arch in $(ARCHITECTURES); do for program in $(PROGRAM) autofs-restore-agent; do \
+		cp $$arch/$$program.cdx.json dist/$$program-$$version-linux-$$arch.cdx.json; done; done; \
 	cp autofs-restore-agent.tar dist/autofs-restore-agent-$$version-linux.oci.tar; \
 	cd dist; sha256sum * >SHA256SUMS; cat SHA256SUMS
 

@@ -3,9 +3,13 @@
 package packaging
 
 import (
+	"debug/elf"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -43,18 +47,86 @@ func TestVersionsSort(t *testing.T) {
 	}
 }
 
-// packageFile returns the one package of a kind in bin/dist.
-func packageFile(t *testing.T, kind string) string {
+// architectures are those of a release, by Go's names, which Debian has, too.
+var architectures = map[string]struct {
+	rpm     string
+	machine elf.Machine
+}{
+	"amd64": {"x86_64", elf.EM_X86_64},
+	"arm64": {"aarch64", elf.EM_AARCH64},
+}
+
+// kinds says where a package has the program and the licences of the linked modules.
+var kinds = map[string]struct{ program, notices string }{
+	"deb":    {"usr/libexec/oci/hooks.d/autofs-restore-hook", "usr/share/doc/autofs-restore-hook/THIRD-PARTY-NOTICES"},
+	"rpm":    {"usr/libexec/oci/hooks.d/autofs-restore-hook", "usr/share/licenses/autofs-restore-hook/THIRD-PARTY-NOTICES"},
+	"tar.gz": {"autofs-restore-hook", "THIRD-PARTY-NOTICES"},
+}
+
+// packageFile returns the one package of a kind for an architecture in bin/dist.
+func packageFile(t *testing.T, kind, architecture string) string {
 	t.Helper()
-	found, err := filepath.Glob("../bin/dist/*." + kind)
+	if kind == "rpm" {
+		architecture = architectures[architecture].rpm
+	}
+	found, err := filepath.Glob("../bin/dist/*" + architecture + "." + kind)
 	if err != nil || len(found) != 1 {
-		t.Fatalf("want one %s in bin/dist, found %q, %v: run make dist", kind, found, err)
+		t.Fatalf("want one %s for %s in bin/dist, found %q, %v: run make dist", kind, architecture, found, err)
 	}
 	return found[0]
 }
 
+// eachPackage runs a test on the files of each package of some kinds.
+func eachPackage(t *testing.T, kinds []string, test func(t *testing.T, kind, architecture, dir string)) {
+	unpack := map[string]string{
+		"deb":    `dpkg-deb --raw-extract "$0" "$1"`,
+		"rpm":    `rpm2cpio "$0" | cpio --extract --make-directories --no-absolute-filenames --quiet --directory="$1"`,
+		"tar.gz": `tar --extract --file "$0" --directory "$1" --strip-components=1`,
+	}
+	for architecture := range architectures {
+		for _, kind := range kinds {
+			t.Run(architecture+"."+kind, func(t *testing.T) {
+				dir := t.TempDir()
+				run(t, "sh", "-c", unpack[kind], packageFile(t, kind, architecture), dir)
+				test(t, kind, architecture, dir)
+			})
+		}
+	}
+}
+
+// TestArchitectures: a package has the program of its architecture, the one that the
+// bill of materials is about.
+func TestArchitectures(t *testing.T) {
+	eachPackage(t, slices.Collect(maps.Keys(kinds)), func(t *testing.T, kind, architecture, dir string) {
+		want := architectures[architecture]
+		program := filepath.Join(dir, kinds[kind].program)
+		f, err := elf.Open(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if f.Machine != want.machine {
+			t.Errorf("the program is for %v, want %v", f.Machine, want.machine)
+		}
+		sum, _, _ := strings.Cut(run(t, "sha256sum", program), " ")
+		if bom, err := os.ReadFile("../bin/" + architecture + "/autofs-restore-hook.cdx.json"); err != nil || !strings.Contains(string(bom), sum) {
+			t.Errorf("the bill of materials is of another program, not of %s: %v", sum, err)
+		}
+		switch file := packageFile(t, kind, architecture); kind {
+		case "deb":
+			if got := strings.TrimSpace(run(t, "dpkg-deb", "--field", file, "Architecture")); got != architecture {
+				t.Errorf("the package is for %s", got)
+			}
+		case "rpm":
+			if got := run(t, "rpm", "-qp", "--queryformat", "%{ARCH}", file); got != want.rpm {
+				t.Errorf("the package is for %s", got)
+			}
+		}
+	})
+}
+
 // TestContents looks for each manual page, completion and document of the checkout,
-// and for the licences, in both packages.
+// and for the licences, in the packages that get installed.
 func TestContents(t *testing.T) {
 	const doc = "/usr/share/doc/autofs-restore-hook/"
 	want := map[string]string{ // where a package has it, by file of the checkout
@@ -75,57 +147,43 @@ func TestContents(t *testing.T) {
 		return "/usr/share/bash-completion/completions/" + strings.TrimSuffix(base, ".bash")
 	})
 	add("completion/*.fish", func(base string) string { return "/usr/share/fish/vendor_completions.d/" + base })
-	for kind, more := range map[string][]string{
-		"deb": {doc + "copyright", doc + "THIRD-PARTY-NOTICES", doc + "changelog.gz", doc + "changelog.Debian.gz"},
-		"rpm": {"/usr/share/licenses/autofs-restore-hook/LICENSE", "/usr/share/licenses/autofs-restore-hook/THIRD-PARTY-NOTICES"},
-	} {
-		t.Run(kind, func(t *testing.T) {
-			var listed string
-			if kind == "deb" {
-				listed = run(t, "sh", "-c", `dpkg-deb --fsys-tarfile "$0" | tar t | sed 's,^\.,,'`, packageFile(t, kind))
-			} else {
-				listed = run(t, "rpm", "-qpl", packageFile(t, kind))
-			}
-			has := map[string]bool{}
-			for line := range strings.Lines(listed) {
-				has[strings.TrimSuffix(strings.TrimSpace(line), "/")] = true
-			}
-			for file, path := range want {
-				if !has[path] {
-					t.Errorf("%s: %s (from %s) is missing", kind, path, file)
-				}
-			}
-			for _, path := range more {
-				if !has[path] {
-					t.Errorf("%s: %s is missing", kind, path)
-				}
-			}
-		})
+	more := map[string][]string{
+		"deb": {doc + "copyright", doc + "changelog.gz", doc + "changelog.Debian.gz"},
+		"rpm": {"/usr/share/licenses/autofs-restore-hook/LICENSE"},
 	}
+	eachPackage(t, []string{"deb", "rpm"}, func(t *testing.T, kind, _, dir string) {
+		for _, path := range slices.Concat(slices.Collect(maps.Values(want)), more[kind]) {
+			if _, err := os.Lstat(filepath.Join(dir, path)); err != nil {
+				t.Errorf("%s is missing: %v", path, err)
+			}
+		}
+	})
 }
 
 // TestNotices looks for copyright lines of linked modules in the notices.
 func TestNotices(t *testing.T) {
-	text, err := os.ReadFile("../bin/autofs-restore-hook.notices")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range []string{"Copyright (c) 2014 Simon Eskildsen", "Copyright 2009 The Go Authors", "Georg Reinke"} {
-		if !strings.Contains(string(text), line) {
-			t.Errorf("the notices have no %q", line)
+	eachPackage(t, slices.Collect(maps.Keys(kinds)), func(t *testing.T, kind, _, dir string) {
+		text, err := os.ReadFile(filepath.Join(dir, kinds[kind].notices))
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
+		for _, line := range []string{"Copyright (c) 2014 Simon Eskildsen", "Copyright 2009 The Go Authors", "Georg Reinke"} {
+			if !strings.Contains(string(text), line) {
+				t.Errorf("the notices have no %q", line)
+			}
+		}
+	})
 }
 
 // TestSums: dpkg -V can verify each file.
 func TestSums(t *testing.T) {
-	dir := t.TempDir()
-	run(t, "dpkg-deb", "--raw-extract", packageFile(t, "deb"), dir)
-	sums := run(t, "sh", "-c", `cd "$0" && md5sum --check --strict DEBIAN/md5sums`, dir)
-	files := run(t, "find", dir, "-path", dir+"/DEBIAN", "-prune", "-o", "-type", "f", "-print")
-	if a, b := strings.Count(sums, ": OK"), strings.Count(files, "\n"); a != b {
-		t.Errorf("%d sums for %d files", a, b)
-	}
+	eachPackage(t, []string{"deb"}, func(t *testing.T, _, _, dir string) {
+		sums := run(t, "sh", "-c", `cd "$0" && md5sum --check --strict DEBIAN/md5sums`, dir)
+		files := run(t, "find", dir, "-path", dir+"/DEBIAN", "-prune", "-o", "-type", "f", "-print")
+		if a, b := strings.Count(sums, ": OK"), strings.Count(files, "\n"); a != b {
+			t.Errorf("%d sums for %d files", a, b)
+		}
+	})
 }
 
 // rpmScript installs, upgrades and removes the package in a copy of this system,
@@ -164,12 +222,12 @@ test ! -e "$root/var/lib/autofs-restore-hook"
 test ! -e "$root/usr/share/doc/autofs-restore-hook"
 `
 
-// TestRPM runs the scripts of the RPM package. The Debian package has tests in
+// TestRPM runs the scripts of the RPM package for this machine. The Debian package has tests in
 // test/e2e, with real restores.
 func TestRPM(t *testing.T) {
 	if os.Geteuid() != 0 && os.Getenv("REQUIRE") == "" {
 		t.Skip("mounts a copy of this system: needs root")
 	}
 	t.Logf("\n%s", run(t, "unshare", "--mount", "--pid", "--fork", "--propagation", "private",
-		"sh", "-c", rpmScript, "sh", t.TempDir(), packageFile(t, "rpm")))
+		"sh", "-c", rpmScript, "sh", t.TempDir(), packageFile(t, "rpm", runtime.GOARCH)))
 }

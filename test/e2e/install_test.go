@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -179,10 +180,10 @@ func TestPackageWithoutCRIU(t *testing.T) {
 	checkNodeFiles(t, before)
 }
 
-// packageFile is the Debian package that make dist has made.
+// packageFile is the Debian package for this machine that make dist has made.
 func packageFile(t *testing.T) string {
 	t.Helper()
-	packages, _ := filepath.Glob(filepath.Join(lab.Checkout(), "bin/dist/*.deb"))
+	packages, _ := filepath.Glob(filepath.Join(lab.Checkout(), "bin/dist/*_"+runtime.GOARCH+".deb"))
 	lab.Require(t, len(packages) == 1, "no package in bin/dist: run make dist")
 	return packages[0]
 }
