@@ -93,7 +93,7 @@ func (r Runner) preserveContainer(ctx context.Context, c *container.Container, c
 	if err := session.Preserve(ctx, criu, handover); err != nil {
 		r.Warn(err)
 	}
-	roots, err := session.RootsToKeep(handover)
+	roots, err := session.RootsToKeep(ctx, handover)
 	if err != nil {
 		r.Warn(err)
 	}

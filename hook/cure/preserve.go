@@ -37,14 +37,12 @@ func (s *Session) Preserve(ctx context.Context, criu *nsenter.Process, h *journa
 	if h.Awake, err = s.container.DelayTimers(list, time.Now().After(h.NoTimerBefore)); err != nil {
 		s.warn(err) // Repair calls that systemd
 	}
-	if err := s.container.OpenRoots(ctx, container.EveryRoot); err != nil {
-		s.warn(err)
-	}
 	replacements, err := s.recreateAll(ctx, h, list)
 	if err != nil {
 		s.warn(err)
 	}
 	defer closeTrees(replacements)
+	s.openOneRoot(ctx, list) // when the placeholders are closed: see filesOfMount in package hook
 	s.detachStaleKeys(ctx, h, list)
 	parked := s.parkTriggers(ctx, criu, list)
 	if len(replacements)+len(parked) == 0 {

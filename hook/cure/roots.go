@@ -1,6 +1,8 @@
 package cure
 
 import (
+	"context"
+	"errors"
 	"os"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
@@ -28,12 +30,39 @@ func (s *Session) TakeRoots(h *journal.Handover) {
 	}
 }
 
-// RootsToKeep returns the open roots of the mounts that still need a repair at the end of
-// Preserve, and sets h.Roots in their order.
-func (s *Session) RootsToKeep(h *journal.Handover) ([]*os.File, error) {
+// openOneRoot opens one root of each superblock of a trigger: the one that recreateAll
+// replaces, or all others if another mount hides that one. A container may show each mount
+// in dozens of namespaces, and to enter one takes longer than to open its roots.
+func (s *Session) openOneRoot(ctx context.Context, list []container.Mount) {
+	chosen := map[uint64]*container.Mount{} // by device number
+	for i := range list {
+		m := &list[i]
+		if first := chosen[m.Device]; m.Options.Type.Trigger() && (first == nil || m.Main && !first.Main) {
+			chosen[m.Device] = m
+		}
+	}
+	wanted := map[container.RootKey]bool{}
+	for _, m := range chosen {
+		wanted[m.Key()] = true
+	}
+	err := s.container.OpenRoots(ctx, func(key container.RootKey) bool { return wanted[key] })
+	clear(wanted)
+	for i := range list {
+		key, m := list[i].Key(), chosen[list[i].Device]
+		wanted[key] = m != nil && key != m.Key() && s.container.Roots[m.Key()] == nil
+	}
+	err = errors.Join(err, s.container.OpenRoots(ctx, func(key container.RootKey) bool { return wanted[key] }))
+	if err != nil {
+		s.warn(err)
+	}
+}
+
+// RootsToKeep opens and returns the roots of the mounts that still need a repair at the end
+// of Preserve, and sets h.Roots in their order.
+func (s *Session) RootsToKeep(ctx context.Context, h *journal.Handover) ([]*os.File, error) {
 	h.Roots = nil
 	if len(s.container.Roots) == 0 {
-		return nil, nil // all were preserved
+		return nil, nil // all were preserved, or none could be opened
 	}
 	list, err := s.container.ListAutofs()
 	if err == nil {
@@ -43,10 +72,17 @@ func (s *Session) RootsToKeep(h *journal.Handover) ([]*os.File, error) {
 		return nil, err
 	}
 	h.Describe(list, s.container.Main().ID)
+	stale := map[container.RootKey]bool{}
+	for i := range list {
+		stale[list[i].Key()] = plan.NeedsRepair(&list[i])
+	}
+	if err := s.container.OpenRoots(ctx, func(key container.RootKey) bool { return stale[key] }); err != nil {
+		s.warn(err)
+	}
 	var files []*os.File
 	for i := range list {
 		key := list[i].Key()
-		if f := s.container.Roots[key]; f != nil && plan.NeedsRepair(&list[i]) {
+		if f := s.container.Roots[key]; f != nil && stale[key] {
 			h.Roots = append(h.Roots, journal.HeldRoot{Namespace: key.Namespace, Mount: key.Mount, Index: len(files)})
 			files = append(files, f)
 		}
