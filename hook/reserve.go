@@ -67,7 +67,7 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 		r.Warn(err)
 	}
 	if watchedErr == nil {
-		handover.NoTimerBefore = noTimerBefore(watched.Timer)
+		handover.NoTimerBefore, handover.Fractions = noTimerBefore(watched.Timer), watched.Fractions
 	}
 	// Until the handover says who keeps which numbers, no other restore looks for its own.
 	devices, err := r.journal().LockDevices(ctx)

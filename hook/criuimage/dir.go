@@ -23,6 +23,7 @@ const maxEntries = 1 << 20
 type names struct {
 	mounts      map[uint32]string // by CRIU's namespace id
 	superblocks map[uint32]string // by device, as in the image
+	clocks      []string
 }
 
 // list reads the directory through a descriptor of its own, so that an O_PATH descriptor
@@ -41,10 +42,12 @@ func list(dir *os.File) (names, error) {
 				n.mounts[id] = name
 			} else if id, ok := number(name, "autofs-"); ok {
 				n.superblocks[id] = name
+			} else if _, ok := number(name, "timens-"); ok {
+				n.clocks = append(n.clocks, name)
 			}
 		}
 		count += len(batch)
-		if count > maxEntries || len(n.mounts) > maxFiles || len(n.superblocks) > maxFiles {
+		if count > maxEntries || len(n.mounts) > maxFiles || len(n.superblocks) > maxFiles || len(n.clocks) > maxFiles {
 			return n, fmt.Errorf("image directory %s: %w: too many files", dir.Name(), ErrTooLarge)
 		}
 		if errors.Is(err, io.EOF) {

@@ -48,6 +48,7 @@ func image(magics []uint32, records ...[]byte) []byte {
 var (
 	mountsHead = []uint32{magicCommon, magicMounts}
 	autofsHead = []uint32{magicCommon, magicAutofs}
+	clocksHead = []uint32{magicCommon, magicClocks}
 )
 
 const systemdOptions = "fd=9,pgrp=80,timeout=0,minproto=5,maxproto=5,direct,pipe_ino=156810"

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 )
@@ -20,6 +21,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(append(image(mountsHead), 0xff, 0xff, 0xff, 0x7f))
 	f.Add(image(filesHead, fileEntry(watch("/sys/fs/cgroup/a/cgroup.events", 301), watch("", 0))))
 	f.Add(image(filesHead, timerEntry(1, 1, 1)))
+	f.Add(image(clocksHead, clocks(1, 999_999_999)))
 	f.Add(image(mountsHead, groupMount()))
 	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -42,6 +44,13 @@ func FuzzDecode(f *testing.F) {
 		refused(t, err)
 		if timer < 0 {
 			t.Errorf("accepted %v", timer)
+		}
+		fractions := map[int]time.Duration{}
+		refused(t, img.decodeClocks(fractions))
+		for _, f := range fractions {
+			if f < 0 || f >= time.Second {
+				t.Errorf("accepted %v", f)
+			}
 		}
 		groups := make(map[uint32]GroupMount)
 		refused(t, img.decodeGroupMounts(groups))

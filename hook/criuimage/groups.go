@@ -28,6 +28,9 @@ type Watched struct {
 	Groups map[uint32]GroupMount
 	// Timer is the least time that was left on an absolute timer, 0 if none was set.
 	Timer time.Duration
+	// Fractions are the fractions of a second that CLOCK_MONOTONIC and CLOCK_BOOTTIME
+	// showed at the end of the checkpoint. CRIU before 3.14 saves none.
+	Fractions map[int]time.Duration
 }
 
 // ReadWatches reads the inotify watches of the checkpointed processes. Its errors are
@@ -40,7 +43,7 @@ func ReadWatches(dir *os.File) (*Watched, error) {
 	if len(names.mounts) == 0 {
 		return nil, fmt.Errorf("%s: %w", dir.Name(), ErrNoImages)
 	}
-	w := &Watched{Groups: make(map[uint32]GroupMount)}
+	w := &Watched{Groups: make(map[uint32]GroupMount), Fractions: make(map[int]time.Duration)}
 	total := 0
 	for _, name := range names.mounts {
 		f, err := load(dir, name, min(maxMountsFile, maxTotal-total))
@@ -49,6 +52,15 @@ func ReadWatches(dir *os.File) (*Watched, error) {
 		}
 		total += len(f.data)
 		if err := f.decodeGroupMounts(w.Groups); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range names.clocks {
+		f, err := load(dir, name, maxClocksFile)
+		if err == nil {
+			err = f.decodeClocks(w.Fractions)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -14,6 +14,7 @@ const (
 	magicMounts = 0x55563928 // MNTS_MAGIC
 	magicAutofs = 0x49353943 // AUTOFS_MAGIC
 	magicFiles  = 0x56303138 // FILES_MAGIC
+	magicClocks = 0x43114433 // TIMENS_MAGIC
 )
 
 // maxRecord bounds one protobuf message. A mount entry is two or three paths and options

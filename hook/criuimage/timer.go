@@ -1,10 +1,12 @@
 package criuimage
 
 import (
+	"fmt"
 	"math"
 	"time"
 
 	"github.com/VictoriaMetrics/easyproto"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -37,4 +39,36 @@ func (f *file) decodeTimers() (least time.Duration, err error) {
 		return err
 	})
 	return least, err
+}
+
+// maxClocksFile bounds an image of the clocks, which has two.
+const maxClocksFile = 4096
+
+// decodeClocks sets the fractions of a second of the clocks in an image of a time namespace
+// (timens_entry of images/timens.proto). Where there are several it sets the greatest.
+func (f *file) decodeClocks(fractions map[int]time.Duration) error {
+	return f.records(magicClocks, func(offset int, record []byte) error {
+		return f.fields(offset, record, func(v *easyproto.FieldContext) error {
+			clock := unix.CLOCK_MONOTONIC
+			switch v.FieldNum {
+			case 1:
+			case 2:
+				clock = unix.CLOCK_BOOTTIME
+			default:
+				return nil
+			}
+			message, _ := v.MessageData()
+			return f.fields(offset, message, func(v *easyproto.FieldContext) error {
+				if v.FieldNum != 2 {
+					return nil
+				}
+				n, isNumber := v.Uint64()
+				if !isNumber || n >= uint64(time.Second) {
+					return f.fail(offset, "tv_nsec", fmt.Errorf("%w: %d", ErrRange, n))
+				}
+				fractions[clock] = max(fractions[clock], time.Duration(n))
+				return nil
+			})
+		})
+	})
 }

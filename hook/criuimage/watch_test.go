@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var filesHead = []uint32{magicCommon, magicFiles}
@@ -48,6 +50,8 @@ func TestReadWatches(t *testing.T) {
 		"files.img": image(filesHead, regular,
 			fileEntry(watch("/sys/fs/cgroup/init.scope/cgroup.events", 302), watch("/etc/localtime", 300)),
 			fileEntry(watch("", 0, field{2, 1 << 40})), fileEntry()),
+		"timens-0.img": image(clocksHead, clocks(6e8, 7e8)),
+		"timens-9.img": image(clocksHead, clocks(5e8, 8e8)),
 	}))
 	want := &Watched{
 		Watches: []Watch{
@@ -55,7 +59,8 @@ func TestReadWatches(t *testing.T) {
 			{Path: "/etc/localtime", MountID: 300, Device: 38, Inode: 4711},
 			{Device: 38, Inode: 1 << 40},
 		},
-		Groups: map[uint32]GroupMount{302: {MountPoint: "/sys/fs/cgroup", Root: "/"}, 402: {MountPoint: "/groups", Root: "/sub"}},
+		Groups:    map[uint32]GroupMount{302: {MountPoint: "/sys/fs/cgroup", Root: "/"}, 402: {MountPoint: "/groups", Root: "/sub"}},
+		Fractions: map[int]time.Duration{unix.CLOCK_MONOTONIC: 600 * time.Millisecond, unix.CLOCK_BOOTTIME: 800 * time.Millisecond},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v\nwant %+v", got, err, want)
@@ -120,6 +125,31 @@ func TestDecodeTimers(t *testing.T) {
 		f := file{name: "files.img", data: test.data}
 		if got, err := f.decodeTimers(); err != nil || got != test.want {
 			t.Errorf("%s: %v, %v; want %v", name, got, err, test.want)
+		}
+	}
+}
+
+// clocks is a timens_entry with these nanoseconds of the clocks.
+func clocks(monotonic, boottime int) []byte {
+	timespec := func(nanoseconds int) string { return string(encode(field{1, 4711}, field{2, nanoseconds})) }
+	return encode(field{1, timespec(monotonic)}, field{2, timespec(boottime)})
+}
+
+func TestDecodeClocksErrors(t *testing.T) {
+	for name, test := range map[string]struct {
+		data  []byte
+		want  error
+		field string
+	}{
+		"other kind":           {image(filesHead), ErrMagic, ""},
+		"more than a second":   {image(clocksHead, clocks(1e9, 0)), ErrRange, "tv_nsec"},
+		"not a number":         {image(clocksHead, encode(field{1, string(encode(field{2, "x"}))})), ErrRange, "tv_nsec"},
+		"an entry that is cut": {image(clocksHead, encode(field{2, "\xff"})), ErrEncoding, ""},
+	} {
+		f := file{name: "timens-0.img", data: test.data}
+		var format *FormatError
+		if err := f.decodeClocks(map[int]time.Duration{}); !errors.Is(err, test.want) || !errors.As(err, &format) || format.Field != test.field {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -34,7 +34,7 @@ func (s *Session) Preserve(ctx context.Context, criu *nsenter.Process, h *journa
 		s.warn(err)
 	}
 	h.Describe(list, s.container.Main().ID)
-	if h.Awake, err = s.container.DelayTimers(list, time.Now().After(h.NoTimerBefore)); err != nil {
+	if h.Awake, err = s.container.DelayTimers(list, time.Now().After(h.NoTimerBefore), h.Fractions); err != nil {
 		s.warn(err) // Repair calls that systemd
 	}
 	replacements, err := s.recreateAll(ctx, h, list)

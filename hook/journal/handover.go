@@ -44,6 +44,8 @@ type Handover struct {
 	// NoTimerBefore is the time before which, by the images, no timer of the checkpoint
 	// expires; zero if that is not known.
 	NoTimerBefore time.Time `json:"no_timer_before,omitzero"`
+	// Fractions are those of [criuimage.Watched].
+	Fractions map[int]time.Duration `json:"fractions,omitempty"`
 	// Awake are the identifiers of the systemds whose timers Preserve has corrected, so
 	// that they need no call after the resume.
 	Awake []string `json:"awake,omitempty"`

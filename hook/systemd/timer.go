@@ -14,12 +14,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// earliness is by how much CRIU restores timers too early.
-const earliness = time.Second
-
 // DelayTimers corrects the timers of a restored systemd, whose processes must be stopped.
 // It reports whether systemd must be called after the resume. soon is whether a timer of the
-// checkpoint may have expired by now.
+// checkpoint may have expired by now; fractions are those of criuimage.Watched.
 //
 // CRIU restores an absolute timer with the time that was left, to which it adds the whole
 // seconds of the clock only (timerfd_arm in criu/pie/restorer.c): it expires up to a second
@@ -28,11 +25,14 @@ const earliness = time.Second
 // mount events, if it was checkpointed while their rate limit was in effect
 // (src/core/mount.c), expires no automount and starts no timer unit.
 //
-// So each timer gets another second. One of the monotonic clock that has expired, as that of
-// the rate limit, is left: a new client of the bus, which has a time limit, makes systemd
-// set this timer to the right time at once. If no timer can have expired, it was not set at
-// the checkpoint: CRIU sets these, too, and systemd ignores the expiry.
-func DelayTimers(p *nsenter.Process, soon bool) (call bool, err error) {
+// So each timer gets another fraction of a second: that of its clock at the checkpoint,
+// because CRIU gives the container that time again before it restores the timers
+// (prepare_timens in criu/timens.c). If the fraction is unknown it is a second. A timer of
+// the monotonic clock that has expired, as that of the rate limit, is left: a new client of
+// the bus, which has a time limit, makes systemd set this timer to the right time at once.
+// If no timer can have expired, it was not set at the checkpoint: CRIU sets these, too, and
+// systemd ignores the expiry.
+func DelayTimers(p *nsenter.Process, soon bool, fractions map[int]time.Duration) (call bool, err error) {
 	files, err := p.Descriptors()
 	if err != nil {
 		return true, err
@@ -55,7 +55,7 @@ func DelayTimers(p *nsenter.Process, soon bool) (call bool, err error) {
 			call = true
 			continue
 		}
-		errs = append(errs, timer.delay(p, number))
+		errs = append(errs, timer.delay(p, number, fractions))
 	}
 	err = errors.Join(errs...)
 	return call || err != nil, err
@@ -83,8 +83,20 @@ func readTimer(p *nsenter.Process, number int) (t timer, err error) {
 	return t, nil
 }
 
+// earliness is by how much CRIU may have restored the timer too early.
+func (t timer) earliness(fractions map[int]time.Duration) time.Duration {
+	clock := t.clock
+	if clock == unix.CLOCK_BOOTTIME_ALARM {
+		clock = unix.CLOCK_BOOTTIME
+	}
+	if fraction, known := fractions[clock]; known {
+		return fraction
+	}
+	return time.Second
+}
+
 // delay sets the timer, which the process shares with this one for a moment.
-func (t timer) delay(p *nsenter.Process, number int) error {
+func (t timer) delay(p *nsenter.Process, number int, fractions map[int]time.Duration) error {
 	fd, err := sys.PidfdGetfd(p.Pidfd(), number)
 	if err != nil {
 		return err
@@ -96,7 +108,7 @@ func (t timer) delay(p *nsenter.Process, number int) error {
 	}
 	value := unix.ItimerSpec{
 		Interval: unix.NsecToTimespec(int64(t.interval)),
-		Value:    unix.NsecToTimespec(now.Nano() + int64(t.left+earliness)),
+		Value:    unix.NsecToTimespec(now.Nano() + int64(t.left+t.earliness(fractions))),
 	}
 	return os.NewSyscallError("timerfd_settime", unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME, &value, nil))
 }
