@@ -110,7 +110,7 @@ func checkpointOfMounts(b testing.TB, lean string, size, count int) *lab.Checkpo
 func crowdOfMounts(b testing.TB, count int) (end func()) {
 	b.Helper()
 	dir := b.TempDir()
-	parts := []string{}
+	parts := mountCPUGroups(b, filepath.Join(dir, "cpu"))
 	for i := range count {
 		path := filepath.Join(dir, strconv.Itoa(i))
 		if err := os.Mkdir(path, 0o700); err != nil {
@@ -126,6 +126,27 @@ func crowdOfMounts(b testing.TB, count int) (end func()) {
 			_ = unix.Unmount(path, unix.MNT_DETACH)
 		}
 	}
+}
+
+// mountCPUGroups mounts the hierarchy of the cpu controller, if that is of version 1. The
+// runtime of Go looks for it in the mount table: other machines have it mounted before
+// anything else, but the node has only version 2.
+func mountCPUGroups(b testing.TB, path string) (mounted []string) {
+	b.Helper()
+	groups, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if !strings.Contains(string(groups), ":cpu:") && !strings.Contains(string(groups), ":cpu,") {
+		return nil
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		b.Fatal(err)
+	}
+	if err := unix.Mount("cgroup", path, "cgroup", 0, "cpu"); err != nil {
+		b.Fatal(err)
+	}
+	return []string{path}
 }
 
 // namespaces are services with their own mount namespaces.

@@ -46,6 +46,7 @@ func BenchmarkStorm(b *testing.B) {
 	c := lab.Start(b, lab.Options{Plain: true, Roles: true, Files: files, MountRateLimit: true})
 	c.StartStopwatch(b)
 	c.Settle(b)
+	waitRateLimit() // else the clones wait for its end, as the original does
 	checkpoint := c.Checkpoint(b)
 	fmt.Printf(`
 %s
