@@ -245,9 +245,12 @@ func (r *Repair) rootOf(m *container.Mount) *os.File {
 const servingTime = time.Second
 
 // CountWaiters sets the waiters that are still waiting, and the numbers of released and
-// refused waiters of each mount. It waits up to servingTime for waiters to resume.
+// refused waiters of each mount. It waits up to servingTime for waiters to resume. A process
+// that waits on a mount without a cure is none: its master serves it, and what it mounts may
+// be slow.
 func (r *Repair) CountWaiters(report *report.Report) {
-	before := r.snapshot.Waiters
+	before := waitersOnCured(r.snapshot.Waiters, report.Mounts)
+	report.Waiting = nil
 	if len(before) == 0 {
 		return
 	}
@@ -271,13 +274,13 @@ func (r *Repair) CountWaiters(report *report.Report) {
 	counted := map[int]bool{}
 	for i := range report.Mounts {
 		m := &report.Mounts[i]
-		if m.MountNamespace != r.container.Main().ID {
+		if m.MountNamespace != r.container.Main().ID || !needsCure(m) {
 			continue
 		}
 		for _, p := range container.WaitersOn(before, m.Path) {
 			switch {
 			case still[p.PID]:
-				report.Stuck = report.Stuck || m.Outcome != plan.Healthy
+				report.Stuck = true
 			case !counted[p.PID]:
 				counted[p.PID] = true
 				if r.refused[p.PID] {
@@ -289,3 +292,15 @@ func (r *Repair) CountWaiters(report *report.Report) {
 		}
 	}
 }
+
+// waitersOnCured returns the waiters on mounts with a cure, and those whose path is unknown.
+func waitersOnCured(list []container.Waiter, mounts []report.Mount) []container.Waiter {
+	return slices.DeleteFunc(slices.Clone(list), func(w container.Waiter) bool {
+		return !slices.ContainsFunc(mounts, func(m report.Mount) bool {
+			return needsCure(&m) && (w.Path == "" || len(container.WaitersOn([]container.Waiter{w}, m.Path)) > 0)
+		})
+	})
+}
+
+// needsCure reports whether Repair has cured the mount, or could not.
+func needsCure(m *report.Mount) bool { return m.Outcome != plan.Healthy && m.Outcome != plan.Preserved }

@@ -49,3 +49,38 @@ ExecStart=/bin/sh -c 'until [ -e /restored ]; do :; done; read -r line <"%s" && 
 		}
 	}
 }
+
+// TestSlowMountAtResume has a process access an automount whose mount takes some seconds.
+// systemd serves it: the restore does not wait for that, and the report names no waiter.
+func TestSlowMountAtResume(t *testing.T) {
+	requireHook(t)
+	const dir = "/etc/systemd/system/"
+	c := lab.Start(t, lab.Options{Plain: true, Files: map[string]string{
+		dir + "mnt-slow.automount":            "[Automount]\nWhere=/mnt/slow\n",
+		dir + "mnt-slow.mount":                "[Unit]\nRequires=slow.service\nAfter=slow.service\n[Mount]\nWhat=tmpfs\nWhere=/mnt/slow\nType=tmpfs\n",
+		dir + "slow.service":                  "[Service]\nType=oneshot\nExecStart=/bin/sleep 3\n",
+		dir + "multi-user.target.d/slow.conf": "[Unit]\nWants=mnt-slow.automount\n",
+		dir + "toucher.service": `[Service]
+ExecStart=/bin/sh -c 'until [ -e /restored ]; do :; done; cd /mnt/slow && echo entered >/touched || echo failed >/touched'
+`,
+	}})
+	c.Run(t, "systemctl", "start", "toucher.service")
+	c.Settle(t)
+	s := &snapshot{Checkpoint: c.Checkpoint(t)}
+	root := filepath.Join(c.Bundle, "rootfs")
+	r := restoreWithHook(t, s, lab.RestoreOptions{Before: func() {
+		if err := os.WriteFile(filepath.Join(root, "restored"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}})
+	report := r.ReadReport(t)
+	if report.Outcome != "repaired" || len(report.Waiting) > 0 {
+		t.Errorf("outcome %s, waiting %+v", report.Outcome, report.Waiting)
+	}
+	if _, err := os.Stat(filepath.Join(root, "touched")); err == nil {
+		t.Error("the process did not wait for the mount, or the restore for the process")
+	}
+	if text := awaitText(t, filepath.Join(root, "touched")); text != "entered" {
+		t.Errorf("the process %s", text)
+	}
+}
