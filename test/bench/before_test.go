@@ -39,7 +39,7 @@ func BenchmarkStages(b *testing.B) {
 	var pictures []func()
 	scale := map[int]time.Duration{} // that of both builds, to compare them
 	for _, size := range []int{4, 100} {
-		checkpoint := settledCheckpoint(b, size)
+		checkpoint := checkpointOf(b, size)
 		measured := newStageSeries()
 		for range rounds {
 			for _, program := range builds() {
@@ -67,18 +67,14 @@ func BenchmarkStages(b *testing.B) {
 	}
 }
 
-// settledCheckpoint is checkpointOf for a systemd that is not to be called after the
-// restore.
-func settledCheckpoint(b testing.TB, size int) *lab.Checkpoint {
+// settle waits until systemd is at rest, as users' containers are at a checkpoint: it
+// ignores mount events for a second after five of them (mount.c,
+// sd_event_source_set_ratelimit), and so does a clone for the rest of that time.
+func settle(b testing.TB, c *lab.Container) {
 	b.Helper()
-	c := startAutomounts(b, size, nil)
-	waitRateLimit()
-	return c.Checkpoint(b)
+	c.Settle(b)
+	time.Sleep(1100 * time.Millisecond)
 }
-
-// waitRateLimit waits until systemd does not ignore mount events any more: it does so for
-// a second after five of them (mount.c, sd_event_source_set_ratelimit).
-func waitRateLimit() { time.Sleep(1100 * time.Millisecond) }
 
 // add restores once with a build.
 func (m *stageSeries) add(b *testing.B, checkpoint *lab.Checkpoint, program string, size int) {

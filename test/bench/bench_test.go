@@ -58,7 +58,7 @@ type row struct {
 
 func measure(b *testing.B, size int) row {
 	r := row{size: size}
-	checkpoint := settledCheckpoint(b, size)
+	checkpoint := checkpointOf(b, size)
 	rounds, err := strconv.Atoi(setting("BENCH_ROUNDS", "3"))
 	if err != nil || rounds < 1 {
 		b.Fatalf("BENCH_ROUNDS: %v", err)

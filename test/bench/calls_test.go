@@ -201,6 +201,6 @@ func startAutomounts(b testing.TB, size int, more map[string]string) *lab.Contai
 	if have := len(lab.Autofs(b, c.PID)); have != size {
 		b.Fatalf("the container has %d automounts, want %d", have, size)
 	}
-	c.Settle(b)
+	settle(b, c)
 	return c
 }

@@ -102,7 +102,7 @@ func checkpointOfMounts(b testing.TB, lean string, size, count int) *lab.Checkpo
 	if err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
-	c.Settle(b)
+	settle(b, c)
 	return c.Checkpoint(b)
 }
 

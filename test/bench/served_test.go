@@ -33,7 +33,7 @@ func BenchmarkServed(b *testing.B) {
 	start := func() (*lab.Container, *lab.Touchers) {
 		c := lab.Start(b, lab.Options{Roles: true, Files: lab.ToucherFiles(processes, direct), MountRateLimit: true})
 		touchers := c.StartTouchers(b, processes)
-		waitRateLimit()
+		settle(b, c)
 		return c, touchers
 	}
 	var fresh series

@@ -45,8 +45,7 @@ func BenchmarkStorm(b *testing.B) {
 	maps.Copy(files, lab.StopwatchFiles(access))
 	c := lab.Start(b, lab.Options{Plain: true, Roles: true, Files: files, MountRateLimit: true})
 	c.StartStopwatch(b)
-	c.Settle(b)
-	waitRateLimit() // else the clones wait for its end, as the original does
+	settle(b, c)
 	checkpoint := c.Checkpoint(b)
 	fmt.Printf(`
 %s
