@@ -125,7 +125,7 @@ func (r Runner) repairContainer(ctx context.Context, e Event, c *container.Conta
 	}
 	rep.Describe(snapshot, repair.Plan)
 	rep.AddUnmounted(c.Main().ID, known.Unmounted)
-	repair.CountWaiters(rep)
+	repair.CountWaiters(ctx, rep)
 	if err := r.journal().SetConfirmed(c.Init, plan.Known(snapshot, repair.Plan)); err != nil {
 		r.Warn(err)
 	}

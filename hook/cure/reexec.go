@@ -14,8 +14,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/systemd"
 )
 
-// answerTime is how long a systemd may take to answer earlier requests. A mount over a
-// network may take longer or fail.
+// answerTime is how long a systemd may take to queue the jobs of earlier requests.
 const answerTime = 2 * time.Second
 
 // minVersion is the oldest version of systemd whose state is corrected. An older one
@@ -150,7 +149,7 @@ func (r *Repair) copyDecision(i int) {
 }
 
 // answerRequests starts the mount units of earlier requests that systemd could not answer.
-// It answers them when the mount is up.
+// It answers them when the mount is up, which may take long, as of a file server.
 func (r *Repair) answerRequests(ctx context.Context, pid int, edit *systemd.StateEdit) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()

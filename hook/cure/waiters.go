@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
@@ -17,8 +16,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 
@@ -240,67 +237,3 @@ func (r *Repair) releaseWaiters(m *container.Mount) {
 func (r *Repair) rootOf(m *container.Mount) *os.File {
 	return r.container.Roots[m.Key()]
 }
-
-// servingTime is how long a repair waits for masters to serve the released processes.
-const servingTime = time.Second
-
-// CountWaiters sets the waiters that are still waiting, and the numbers of released and
-// refused waiters of each mount. It waits up to servingTime for waiters to resume. A process
-// that waits on a mount without a cure is none: its master serves it, and what it mounts may
-// be slow.
-func (r *Repair) CountWaiters(report *report.Report) {
-	before := waitersOnCured(r.snapshot.Waiters, report.Mounts)
-	report.Waiting = nil
-	if len(before) == 0 {
-		return
-	}
-	still := map[int]bool{}
-	for end := time.Now().Add(servingTime); ; time.Sleep(container.RetryInterval) {
-		found, err := r.container.FindWaiters()
-		if err != nil {
-			r.warn(err)
-			return
-		}
-		report.Waiting = slices.DeleteFunc(found, func(p container.Waiter) bool {
-			return !slices.ContainsFunc(before, func(b container.Waiter) bool { return b.PID == p.PID })
-		})
-		if len(report.Waiting) == 0 || time.Now().After(end) {
-			break
-		}
-	}
-	for _, p := range report.Waiting {
-		still[p.PID] = true
-	}
-	counted := map[int]bool{}
-	for i := range report.Mounts {
-		m := &report.Mounts[i]
-		if m.MountNamespace != r.container.Main().ID || !needsCure(m) {
-			continue
-		}
-		for _, p := range container.WaitersOn(before, m.Path) {
-			switch {
-			case still[p.PID]:
-				report.Stuck = true
-			case !counted[p.PID]:
-				counted[p.PID] = true
-				if r.refused[p.PID] {
-					m.WaitersRefused++
-				} else {
-					m.WaitersReleased++
-				}
-			}
-		}
-	}
-}
-
-// waitersOnCured returns the waiters on mounts with a cure, and those whose path is unknown.
-func waitersOnCured(list []container.Waiter, mounts []report.Mount) []container.Waiter {
-	return slices.DeleteFunc(slices.Clone(list), func(w container.Waiter) bool {
-		return !slices.ContainsFunc(mounts, func(m report.Mount) bool {
-			return needsCure(&m) && (w.Path == "" || len(container.WaitersOn([]container.Waiter{w}, m.Path)) > 0)
-		})
-	})
-}
-
-// needsCure reports whether Repair has cured the mount, or could not.
-func needsCure(m *report.Mount) bool { return m.Outcome != plan.Healthy && m.Outcome != plan.Preserved }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/godbus/dbus/v5"
 )
 
 // Restart restarts a unit and waits for the result. A unit that reached its start limit,
@@ -35,19 +37,11 @@ const jobInterval = 2 * time.Millisecond
 // AwaitAutomount waits until a unit has no job, and starts it if it has failed.
 func (m *Manager) AwaitAutomount(ctx context.Context, name string) error {
 	for {
-		object, err := m.unit(ctx, name)
-		var job []any // number, object
-		var state string
-		if err == nil {
-			err = m.property(ctx, object, busName+".Unit", "Job", &job)
-		}
-		if err == nil {
-			err = m.property(ctx, object, busName+".Unit", "ActiveState", &state)
-		}
+		hasJob, state, err := m.jobAndState(ctx, name)
 		switch {
 		case err != nil:
-			return fmt.Errorf("job of %s: %w", name, err)
-		case len(job) > 0 && job[0] != uint32(0):
+			return err
+		case hasJob:
 		case state == "failed":
 			return m.startAgain(ctx, name)
 		default:
@@ -59,6 +53,22 @@ func (m *Manager) AwaitAutomount(ctx context.Context, name string) error {
 			return fmt.Errorf("%s has a job, possibly queued by an interrupted run: %w", name, context.Cause(ctx))
 		}
 	}
+}
+
+// jobAndState returns whether a unit has a job, and its ActiveState.
+func (m *Manager) jobAndState(ctx context.Context, name string) (hasJob bool, state string, err error) {
+	object, err := m.unit(ctx, name)
+	var job []any // number, object
+	if err == nil {
+		err = m.property(ctx, object, busName+".Unit", "Job", &job)
+	}
+	if err == nil {
+		err = m.property(ctx, object, busName+".Unit", "ActiveState", &state)
+	}
+	if err != nil {
+		return false, "", fmt.Errorf("job of %s: %w", name, err)
+	}
+	return len(job) > 0 && job[0] != uint32(0), state, nil
 }
 
 // startAgain starts a unit that has failed.
@@ -81,14 +91,24 @@ func (m *Manager) start(ctx context.Context, name string) error {
 	return err
 }
 
-// StartMount starts the .mount unit of an .automount unit. Once it is active, systemd
-// answers all pending requests for it.
+// StartMount queues a start of the .mount unit of an .automount unit. When that is active,
+// or has failed, systemd answers all pending requests for it.
 func (m *Manager) StartMount(ctx context.Context, automount string) error {
-	name := strings.TrimSuffix(automount, ".automount") + ".mount"
-	if err := m.start(ctx, name); err != nil {
-		return fmt.Errorf("start %s: %w", name, err)
+	var job dbus.ObjectPath
+	if err := m.call(ctx, "StartUnit", []any{mountUnit(automount), replace}, &job); err != nil {
+		return fmt.Errorf("start %s: %w", mountUnit(automount), noAnswer(ctx, err))
 	}
 	return nil
+}
+
+// Mounting reports whether systemd is about to start the .mount unit of an .automount unit.
+func (m *Manager) Mounting(ctx context.Context, automount string) (bool, error) {
+	hasJob, state, err := m.jobAndState(ctx, mountUnit(automount))
+	return hasJob || state == "activating", err
+}
+
+func mountUnit(automount string) string {
+	return strings.TrimSuffix(automount, ".automount") + ".mount"
 }
 
 // Version is systemd's version number, such as 252.

@@ -66,21 +66,28 @@ ExecStart=/bin/sh -c 'until [ -e /restored ]; do :; done; cd /mnt/slow && echo e
 	}})
 	c.Run(t, "systemctl", "start", "toucher.service")
 	c.Settle(t)
-	s := &snapshot{Checkpoint: c.Checkpoint(t)}
-	root := filepath.Join(c.Bundle, "rootfs")
-	r := restoreWithHook(t, s, lab.RestoreOptions{Before: func() {
-		if err := os.WriteFile(filepath.Join(root, "restored"), nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}})
-	report := r.ReadReport(t)
-	if report.Outcome != "repaired" || len(report.Waiting) > 0 {
-		t.Errorf("outcome %s, waiting %+v", report.Outcome, report.Waiting)
-	}
-	if _, err := os.Stat(filepath.Join(root, "touched")); err == nil {
-		t.Error("the process did not wait for the mount, or the restore for the process")
-	}
-	if text := awaitText(t, filepath.Join(root, "touched")); text != "entered" {
-		t.Errorf("the process %s", text)
+	s := checkpointOf(t, c)
+	touched, start := filepath.Join(c.Bundle, "rootfs/touched"), filepath.Join(c.Bundle, "rootfs/restored")
+	for _, cure := range []string{"preserved", "reexecuted"} {
+		t.Run(cure, func(t *testing.T) {
+			_ = os.Remove(touched)
+			r := restoreTo(t, s, cure, func() {
+				if err := os.WriteFile(start, nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if _, err := os.Stat(touched); err == nil {
+				t.Error("the process did not wait for the mount, or the restore for the process")
+			}
+			report := r.ReadReport(t)
+			checkCure(t, report, cure)
+			if report.Outcome != "repaired" || len(report.Waiting) > 0 {
+				t.Errorf("outcome %s, waiting %+v", report.Outcome, report.Waiting)
+			}
+			if text := awaitText(t, touched); text != "entered" {
+				t.Errorf("the process %s", text)
+			}
+			r.Kill(t) // the next one has the same name
+		})
 	}
 }
