@@ -120,12 +120,13 @@ func (r Runner) repairContainer(ctx context.Context, e Event, c *container.Conta
 	}
 	repair := session.NewRepair(snapshot, decisions, e.KillWaiters)
 	repair.Apply(ctx)
-	if err := c.Wake(ctx, asleep); err != nil {
-		r.Warn(err)
+	wakeErr := c.Wake(ctx, asleep)
+	if wakeErr != nil {
+		r.Warn(wakeErr)
 	}
 	rep.Describe(snapshot, repair.Plan)
 	rep.AddUnmounted(c.Main().ID, known.Unmounted)
-	repair.CountWaiters(ctx, rep)
+	repair.CountWaiters(ctx, rep, wakeErr == nil)
 	if err := r.journal().SetConfirmed(c.Init, plan.Known(snapshot, repair.Plan)); err != nil {
 		r.Warn(err)
 	}

@@ -29,7 +29,8 @@ type Watched struct {
 	// Timer is the least time that was left on an absolute timer, 0 if none was set.
 	Timer time.Duration
 	// Fractions are the fractions of a second that CLOCK_MONOTONIC and CLOCK_BOOTTIME
-	// showed at the end of the checkpoint. CRIU before 3.14 saves none.
+	// showed at the end of the checkpoint; empty if they are unknown. CRIU before 3.14 does
+	// not save them.
 	Fractions map[int]time.Duration
 }
 
@@ -61,7 +62,8 @@ func ReadWatches(dir *os.File) (*Watched, error) {
 			err = f.decodeClocks(w.Fractions)
 		}
 		if err != nil {
-			return nil, err
+			clear(w.Fractions)
+			break // a group that is not created makes the restore fail, a late timer does not
 		}
 	}
 	f, err := load(dir, filesName, maxFilesFile)

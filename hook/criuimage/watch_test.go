@@ -68,6 +68,13 @@ func TestReadWatches(t *testing.T) {
 	if got, err := ReadWatches(write(t, map[string][]byte{"mountpoints-1.img": image(mountsHead, root())})); err != nil || len(got.Watches) != 0 {
 		t.Errorf("no file of open files: %+v, %v", got, err)
 	}
+	spoiled := map[string][]byte{
+		"mountpoints-1.img": image(mountsHead, root()),
+		"timens-0.img":      image(clocksHead, clocks(1, 1)), "timens-7.img": nil,
+	}
+	if got, err := ReadWatches(write(t, spoiled)); err != nil || len(got.Fractions) != 0 {
+		t.Errorf("an image of clocks is empty: %+v, %v", got, err)
+	}
 	if _, err := ReadWatches(write(t, nil)); !errors.Is(err, ErrNoImages) {
 		t.Errorf("no images: %v", err)
 	}

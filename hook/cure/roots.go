@@ -35,9 +35,12 @@ func (s *Session) TakeRoots(h *journal.Handover) {
 // in dozens of namespaces, and to enter one takes longer than to open its roots.
 func (s *Session) openOneRoot(ctx context.Context, list []container.Mount) {
 	chosen := map[uint64]*container.Mount{} // by device number
+	better := func(a, b *container.Mount) bool {
+		return a.Main && (!b.Main || a.DeviceBefore != 0 && b.DeviceBefore == 0)
+	}
 	for i := range list {
 		m := &list[i]
-		if first := chosen[m.Device]; m.Options.Type.Trigger() && (first == nil || m.Main && !first.Main) {
+		if first := chosen[m.Device]; m.Options.Type.Trigger() && (first == nil || better(m, first)) {
 			chosen[m.Device] = m
 		}
 	}

@@ -10,57 +10,46 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 )
 
-// servingTime is how long a repair waits for masters to serve the released processes.
-const servingTime = time.Second
+const (
+	// servingTime is how long a repair waits for masters to serve the released processes.
+	servingTime = time.Second
+	// mountingTime is how long a released process waits before systemd is asked whether it
+	// mounts something for it.
+	mountingTime = 100 * time.Millisecond
+)
 
-// mountingTime is how long a released process waits before systemd is asked whether it
-// mounts something for it.
-const mountingTime = 100 * time.Millisecond
-
-// CountWaiters sets the waiters that are still waiting, and the numbers of released and
-// refused waiters of each mount. It waits up to servingTime for waiters to resume. A process
-// does not count while its master serves it, because what that mounts may be slow: on a
-// mount without a cure, or while systemd mounts something there.
-func (r *Repair) CountWaiters(ctx context.Context, report *report.Report) {
-	before := waitersOnCured(r.snapshot.Waiters, report.Mounts)
-	report.Waiting = nil
-	if len(before) == 0 {
+// CountWaiters sets the waiters that still wait, and the numbers of released and refused
+// waiters of each mount. It waits up to servingTime for waiters to go on. answered is
+// whether every systemd that was called after the cures has answered.
+//
+// A waiter that its master serves is not one that still waits: what the master mounts may
+// be slow, as of a file server. Such are waiters on preserved and healthy mounts, and those
+// for which systemd has a job for a mount unit.
+func (r *Repair) CountWaiters(ctx context.Context, rep *report.Report, answered bool) {
+	settled := func(c plan.Cure) bool { return c == plan.Healthy || c == plan.Preserved && answered }
+	rep.Waiting = r.waitersExcept(settled)
+	if len(r.snapshot.Waiters) == 0 {
 		return
 	}
-	still := map[int]bool{}
-	begin := time.Now()
-	for ask := begin.Add(mountingTime); ; time.Sleep(container.RetryInterval) {
-		found, err := r.container.FindWaiters()
-		if err != nil {
-			r.warn(err)
-			return
-		}
-		report.Waiting = slices.DeleteFunc(found, func(p container.Waiter) bool {
-			return !slices.ContainsFunc(before, func(b container.Waiter) bool { return b.PID == p.PID })
-		})
-		now := time.Now()
-		if now.After(ask) && len(report.Waiting) > 0 {
-			ask = now.Add(mountingTime)
-			report.Waiting = r.withoutServed(ctx, report.Waiting)
-		}
-		if len(report.Waiting) == 0 || now.Sub(begin) > servingTime {
-			break
-		}
+	ctx, cancel := context.WithTimeout(ctx, servingTime+mountingTime)
+	defer cancel()
+	blocked, unserved, err := r.awaitWaiters(ctx, rep.Waiting)
+	if err != nil {
+		r.warn(err)
+		return
 	}
-	for _, p := range report.Waiting {
-		still[p.PID] = true
-	}
+	rep.Waiting = unserved
 	counted := map[int]bool{}
-	for i := range report.Mounts {
-		m := &report.Mounts[i]
-		if m.MountNamespace != r.container.Main().ID || !needsCure(m) {
+	for i := range rep.Mounts {
+		m := &rep.Mounts[i]
+		if m.MountNamespace != r.container.Main().ID {
 			continue
 		}
-		for _, p := range container.WaitersOn(before, m.Path) {
+		for _, p := range container.WaitersOn(r.snapshot.Waiters, m.Path) {
 			switch {
-			case still[p.PID]:
-				report.Stuck = true
-			case !counted[p.PID]:
+			case slices.ContainsFunc(unserved, func(w container.Waiter) bool { return w.PID == p.PID }):
+				rep.Stuck = rep.Stuck || !settled(m.Outcome)
+			case !blocked[p.PID] && !counted[p.PID]:
 				counted[p.PID] = true
 				if r.refused[p.PID] {
 					m.WaitersRefused++
@@ -72,20 +61,56 @@ func (r *Repair) CountWaiters(ctx context.Context, report *report.Report) {
 	}
 }
 
-// waitersOnCured returns the waiters on mounts with a cure, and those whose path is unknown.
-func waitersOnCured(list []container.Waiter, mounts []report.Mount) []container.Waiter {
-	return slices.DeleteFunc(slices.Clone(list), func(w container.Waiter) bool {
-		return !slices.ContainsFunc(mounts, func(m report.Mount) bool {
-			return needsCure(&m) && (w.Path == "" || len(container.WaitersOn([]container.Waiter{w}, m.Path)) > 0)
-		})
+// waitersExcept returns the waiters without those on a mount with a settled cure: the mount
+// with the longest path that theirs is below. In doubt a waiter stays: its path may lead
+// through a link.
+func (r *Repair) waitersExcept(settled func(plan.Cure) bool) []container.Waiter {
+	if !slices.ContainsFunc(r.Plan, func(d plan.Decision) bool { return !settled(d.Cure) }) {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(r.snapshot.Waiters), func(w container.Waiter) bool {
+		longest, served := -1, false
+		for _, d := range r.Plan {
+			path := r.snapshot.Mounts[d.Mount].Path
+			if len(path) < longest || len(container.WaitersOn([]container.Waiter{w}, path)) == 0 {
+				continue
+			}
+			served = settled(d.Cure) && (served || len(path) > longest)
+			longest = len(path)
+		}
+		return served
 	})
 }
 
-// needsCure reports whether Repair has cured the mount, or could not.
-func needsCure(m *report.Mount) bool { return m.Outcome != plan.Healthy && m.Outcome != plan.Preserved }
+// awaitWaiters waits until every waiter of the list has gone on or is served. It returns the
+// pids of all processes that are blocked then, and the waiters of the list that are blocked
+// and not served.
+func (r *Repair) awaitWaiters(ctx context.Context, list []container.Waiter) (blocked map[int]bool, unserved []container.Waiter, err error) {
+	begin := time.Now()
+	for ask := begin.Add(mountingTime); ; time.Sleep(container.RetryInterval) {
+		found, err := r.container.FindWaiters()
+		if err != nil {
+			return nil, nil, err
+		}
+		blocked = map[int]bool{}
+		for _, w := range found {
+			blocked[w.PID] = true
+		}
+		unserved = slices.DeleteFunc(slices.Clone(list), func(w container.Waiter) bool { return !blocked[w.PID] })
+		now := time.Now()
+		over := now.Sub(begin) > servingTime
+		if len(unserved) > 0 && (over || now.After(ask)) {
+			ask = now.Add(mountingTime)
+			unserved = r.withoutMounting(ctx, unserved)
+		}
+		if len(unserved) == 0 || over {
+			return blocked, unserved, nil
+		}
+	}
+}
 
-// withoutServed returns the waiters without those for which systemd mounts something.
-func (r *Repair) withoutServed(ctx context.Context, list []container.Waiter) []container.Waiter {
+// withoutMounting returns the waiters without those for which systemd mounts something.
+func (r *Repair) withoutMounting(ctx context.Context, list []container.Waiter) []container.Waiter {
 	for i := range r.snapshot.Mounts {
 		m := &r.snapshot.Mounts[i]
 		manager := r.container.Managers[m.Master.PID]

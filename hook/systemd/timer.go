@@ -25,10 +25,11 @@ import (
 // mount events, if it was checkpointed while their rate limit was in effect
 // (src/core/mount.c), expires no automount and starts no timer unit.
 //
-// So each timer gets another fraction of a second: that of its clock at the checkpoint,
-// because CRIU gives the container that time again before it restores the timers
-// (prepare_timens in criu/timens.c). If the fraction is unknown it is a second. A timer of
-// the monotonic clock that has expired, as that of the rate limit, is left: a new client of
+// So each timer gets another fraction of a second: that of its clock at the checkpoint.
+// CRIU saves the clock after the timers, and gives the container that time again before it
+// restores the timers (prepare_timens in criu/timens.c), so what it loses is no more. If the
+// fraction is unknown, as that of the real-time clock, it is a second. A timer of the
+// monotonic clock that has expired, as that of the rate limit, is left: a new client of
 // the bus, which has a time limit, makes systemd set this timer to the right time at once.
 // If no timer can have expired, it was not set at the checkpoint: CRIU sets these, too, and
 // systemd ignores the expiry.
