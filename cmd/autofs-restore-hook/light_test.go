@@ -10,7 +10,7 @@ import (
 
 // own are calls that differ from run to run: the threads of the Go runtime, and
 // their waiting.
-var own = regexp.MustCompile(`^(futex|nanosleep|sched_yield|mmap|munmap|madvise|clone3?|sigaltstack|gettid|rt_sig[a-z]*|getpid|tgkill)$`)
+var own = regexp.MustCompile(`^(futex|nanosleep|sched_yield|mmap|munmap|madvise|clone3?|sigaltstack|gettid|rt_sig[a-z]*|getpid|tgkill|epoll_pwait)$`)
 
 // calls counts a program's system calls by name, but for those.
 func calls(t *testing.T, c call, program string) map[string]int {
