@@ -14,14 +14,6 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/test/metrics"
 )
 
-// How soon after the start event a container must be repaired: the agent waits
-// 50 ms for an OCI hook's repair to begin, and repairs in 100 to 150 ms. A busy machine may take
-// longer now and then.
-const (
-	reaction     = 300 * time.Millisecond
-	reactionBusy = time.Second
-)
-
 // checkpointed is a populated container in files.
 func checkpointed(t *testing.T, d *daemon) *container {
 	t.Helper()
@@ -61,7 +53,6 @@ func TestRepair(t *testing.T) {
 	p.ready(t)
 	c := checkpointed(t, d)
 	lab.InstallGroupsOnly(t, c.groups)
-	fastest := time.Hour
 	for i, test := range []struct {
 		cure          string
 		before, after func()
@@ -83,7 +74,7 @@ func TestRepair(t *testing.T) {
 				test.after()
 			}
 			defer c.end(t)
-			fastest = min(fastest, c.awaitReport(t, started))
+			c.awaitReport(t, started)
 			c.checkIdentical(t)
 			c.CheckAnswers(t, lab.Accesses)
 			s := p.counted(t, float64(i+1))
@@ -107,14 +98,11 @@ func TestRepair(t *testing.T) {
 			}
 		})
 	}
-	if fastest > reaction {
-		t.Errorf("repaired %s after the start at best, want it within %s", fastest, reaction)
-	}
 }
 
-// awaitReport waits for the report about the restored container, which must
-// come soon after the start event.
-func (c *container) awaitReport(t *testing.T, started time.Time) time.Duration {
+// awaitReport waits for the report about the restored container, and logs how long after
+// the start event it came.
+func (c *container) awaitReport(t *testing.T, started time.Time) {
 	t.Helper()
 	path := runDirectory + "/reports/" + c.ID + ".json"
 	lab.Eventually(t, 10*time.Second, "a report", func() bool {
@@ -125,12 +113,7 @@ func (c *container) awaitReport(t *testing.T, started time.Time) time.Duration {
 	if err != nil {
 		t.Fatal(err)
 	}
-	took := info.ModTime().Sub(started)
-	t.Logf("repaired %s after the start", took.Round(time.Millisecond))
-	if took > reactionBusy {
-		t.Errorf("repaired %s after the start, want it within %s", took, reactionBusy)
-	}
-	return took
+	t.Logf("repaired %s after the start", info.ModTime().Sub(started).Round(time.Millisecond))
 }
 
 // TestActionScript has the hook at work: the agent counts, and does nothing.
