@@ -104,7 +104,7 @@ test-kernels-e2e: ## Some tests with systemd containers under these kernels, in 
 
 test-e2e: lab-all containerd-task ## Tests with systemd containers, CRIU and container runtimes (root)
 	$(if $(filter $(CURDIR)/$(BINARY),$(HOOK)),$(MAKE) build dist ARCHITECTURES="$$(go env GOARCH)")
-	go test -C test -count=1 -v -timeout 20m -parallel 4 -exec $(NODE) -run '$(RUN)' ./e2e/...
+	go test -C test -count=1 -v -timeout 40m -parallel 4 -exec $(NODE) -run '$(RUN)' ./e2e/...
 
 test-soak: lab build ## 300 restores with alternating cures, 15 minutes of random kills (root)
 	SOAK_CYCLES=$(or $(CYCLES),300) SOAK_SECONDS=$(or $(SECONDS_OF_KILLS),900) \
