@@ -21,34 +21,44 @@ func (c *Container) FindWaiters() ([]Waiter, error) {
 	return list, nil
 }
 
+// On reports whether the waiter's path is at or below the given one.
+func (w Waiter) On(path string) bool {
+	return w.Path == path || strings.HasPrefix(w.Path, path+"/")
+}
+
 // WaitersOn returns the waiters whose path is at or below the given one.
 func WaitersOn(list []Waiter, path string) []Waiter {
 	var found []Waiter
 	for _, w := range list {
-		if w.Path == path || strings.HasPrefix(w.Path, path+"/") {
+		if w.On(path) {
 			found = append(found, w)
 		}
 	}
 	return found
 }
 
-// WaitersInside returns the waiters without those on a mount whose master is outside. A
-// waiter's mount is the one with the longest mount point that its path is below.
+// WaitersInside returns the waiters without those on a mount whose master is outside.
 func WaitersInside(list []Waiter, mounts []Mount) []Waiter {
+	return WaitersExcept(list, mounts, func(i int) bool { return mounts[i].Outside() })
+}
+
+// WaitersExcept deletes the waiters on a mount that is excepted, by its index. A waiter's
+// mount is the one with the longest mount point that its path is below. In doubt a waiter
+// stays: its path may be unknown, or lead through a link.
+func WaitersExcept(list []Waiter, mounts []Mount, excepted func(mount int) bool) []Waiter {
 	return slices.DeleteFunc(list, func(w Waiter) bool {
-		longest, outside := -1, false
+		longest, except := -1, false
 		for i := range mounts {
-			m := &mounts[i]
-			switch length := len(m.Path); {
-			case w.Path != "" && len(WaitersOn([]Waiter{w}, m.Path)) == 0:
-			case w.Path == "" || length == longest: // in doubt the waiter stays
-				outside = m.Outside() && (outside || longest < 0)
+			switch length := len(mounts[i].Path); {
+			case w.Path != "" && !w.On(mounts[i].Path):
+			case w.Path == "" || length == longest:
+				except = excepted(i) && (except || longest < 0)
 				longest = length
 			case length > longest:
-				longest, outside = length, m.Outside()
+				longest, except = length, excepted(i)
 			}
 		}
-		return outside
+		return except
 	})
 }
 

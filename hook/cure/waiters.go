@@ -77,7 +77,7 @@ func (r *Repair) killWaitersOn(ctx context.Context, list []int) {
 			continue
 		}
 		for _, p := range found {
-			if p.Path != "" && len(container.WaitersOn([]container.Waiter{p}, m.Path)) == 0 {
+			if p.Path != "" && !p.On(m.Path) {
 				continue // on another mount
 			}
 			doubt := ""
@@ -168,7 +168,7 @@ func (r *Repair) markRefused(before []waiters.Waiter) {
 // mayReach reports whether a path is at or below one of the mounts.
 func (r *Repair) mayReach(path string, list []int) bool {
 	return slices.ContainsFunc(list, func(i int) bool {
-		return len(container.WaitersOn([]container.Waiter{{Path: path}}, r.snapshot.Mounts[i].Path)) > 0
+		return container.Waiter{Path: path}.On(r.snapshot.Mounts[i].Path)
 	})
 }
 

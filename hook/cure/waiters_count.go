@@ -61,25 +61,12 @@ func (r *Repair) CountWaiters(ctx context.Context, rep *report.Report, answered 
 	}
 }
 
-// waitersExcept returns the waiters without those on a mount with a settled cure: the mount
-// with the longest path that theirs is below. In doubt a waiter stays: its path may lead
-// through a link.
+// waitersExcept returns the waiters without those on a mount with a settled cure.
 func (r *Repair) waitersExcept(settled func(plan.Cure) bool) []container.Waiter {
 	if !slices.ContainsFunc(r.Plan, func(d plan.Decision) bool { return !settled(d.Cure) }) {
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(r.snapshot.Waiters), func(w container.Waiter) bool {
-		longest, served := -1, false
-		for _, d := range r.Plan {
-			path := r.snapshot.Mounts[d.Mount].Path
-			if len(path) < longest || len(container.WaitersOn([]container.Waiter{w}, path)) == 0 {
-				continue
-			}
-			served = settled(d.Cure) && (served || len(path) > longest)
-			longest = len(path)
-		}
-		return served
-	})
+	return container.WaitersExcept(slices.Clone(r.snapshot.Waiters), r.snapshot.Mounts, func(i int) bool { return settled(r.Plan[i].Cure) })
 }
 
 // awaitWaiters waits until every waiter of the list has gone on or is served. It returns the
@@ -123,7 +110,7 @@ func (r *Repair) withoutMounting(ctx context.Context, list []container.Waiter) [
 			return list
 		}
 		if mounting {
-			list = slices.DeleteFunc(list, func(w container.Waiter) bool { return len(container.WaitersOn([]container.Waiter{w}, m.Path)) > 0 })
+			list = slices.DeleteFunc(list, func(w container.Waiter) bool { return w.On(m.Path) })
 		}
 	}
 	return list
