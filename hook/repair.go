@@ -19,14 +19,15 @@ import (
 )
 
 // repair cures the stale mounts of a running container, verifies the result and
-// returns the report, which is also saved unless there was nothing to do.
+// returns the report, which is also saved unless there was nothing to do or an earlier call
+// at this restore has saved its own.
 func (r Runner) repair(ctx context.Context, e Event) (*report.Report, error) {
 	begin := time.Now()
 	rep := r.newReport(e)
 	r.Warn = report.CollectWarnings(r.Warn, &rep.Warnings)
 	err := r.repairInto(ctx, e, rep)
 	rep.Finish(begin, err)
-	if rep.Container != "" && (rep.Outcome != report.NothingToDo || len(rep.Mounts) > 0) {
+	if rep.Container != "" && !rep.Repeated && (rep.Outcome != report.NothingToDo || len(rep.Mounts) > 0) {
 		if saveErr := r.saveReport(rep); saveErr != nil {
 			r.Warn(saveErr)
 		}
@@ -77,7 +78,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) err
 	if handover != nil {
 		var done bool
 		if handover, done = r.currentHandover(criu, init, handover); done {
-			rep.Mounts = append(rep.Mounts, handover.Reports...)
+			rep.Mounts, rep.Repeated = append(rep.Mounts, handover.Reports...), true
 			return nil // called twice for this stage
 		}
 	}

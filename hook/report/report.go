@@ -81,6 +81,8 @@ type Report struct {
 	// Planned is whether the run was an inspection: nothing was changed, and the
 	// mounts' outcomes are those that a repair would try.
 	Planned bool `json:"-"`
+	// Repeated is whether an earlier call at this restore has done the work.
+	Repeated bool `json:"-"`
 	// Stuck is whether processes that waited on cured mounts before the repair still
 	// wait.
 	Stuck bool `json:"-"`
@@ -245,6 +247,8 @@ func (r *Report) result(cured, unrepaired int) (result, suffix string) {
 		return "no automounts: nothing to do", ""
 	case cured+unrepaired == 0:
 		return "nothing to do", ""
+	case r.Repeated:
+		return "nothing to do", ", done by an earlier call"
 	case r.Planned:
 		return "nothing was changed", ", planned"
 	case unrepaired > 0:

@@ -244,6 +244,7 @@ func TestSummary(t *testing.T) {
 		"c1: 1 of 2 automounts repaired in 1.0 ms: 1 restarted, 1 unrepaired":        {Mounts: []Mount{at("/a", 1, plan.Restarted), at("/b", 1, plan.Restarted), at("/b", 2, plan.Unrepaired)}},
 		"c1: 0 of 1 automount repaired in 1.0 ms: 1 unrepaired":                      {Mounts: []Mount{at("/a", 1, plan.Unrepaired)}},
 		"c1: 1 automount repaired in 1.0 ms, but processes still wait: 1 reexecuted": {Stuck: true, Mounts: []Mount{at("/a", 1, plan.Reexecuted)}},
+		"c1: nothing to do in 1.0 ms, done by an earlier call: 1 reexecuted":         {Repeated: true, Mounts: []Mount{at("/a", 1, plan.Reexecuted)}},
 		"c1: nothing to do in 1.0 ms: 1 healthy":                                     {Mounts: []Mount{at("/a", 1, plan.Healthy), at("/a", 2, plan.Healthy)}},
 		"c1: no automounts: nothing to do in 1.0 ms":                                 {},
 		"c1: nothing was changed in 1.0 ms, planned: 1 reexecuted":                   {Planned: true, Mounts: []Mount{at("/a", 1, plan.Reexecuted)}},
