@@ -23,9 +23,10 @@ const (
 	// maxState bounds that state, in bytes: 2,000 units take about 1 MB.
 	maxState = 64 << 20
 	// reexecTime bounds how long systemd may take until its state can be corrected:
-	// 1.3 ms for version 262, 30 to 50 ms for version 252; with 2,000 units up to 1 s on
-	// a busy machine.
-	reexecTime = 4 * time.Second
+	// 1.3 ms for version 262, 30 to 50 ms for version 252; up to 5 s for several
+	// containers at once where other processes use all processors. The rest of a run's
+	// 8 s is for its units' restart, if it does not re-execute itself at all.
+	reexecTime = 6 * time.Second
 	// firstSealing is the first version of systemd that seals its state before it
 	// executes itself (src/shared/serialize.c, finish_serialization_file). 257 does
 	// not, 262 does (measured). A wrong guess for a version only costs time.
