@@ -74,7 +74,7 @@ func (r *Repair) waitersExcept(settled func(plan.Cure) bool) []container.Waiter 
 // and not served.
 func (r *Repair) awaitWaiters(ctx context.Context, list []container.Waiter) (blocked map[int]bool, unserved []container.Waiter, err error) {
 	begin := time.Now()
-	for ask := begin.Add(mountingTime); ; time.Sleep(container.RetryInterval) {
+	for ask := begin.Add(mountingTime); ; time.Sleep(max(container.RetryInterval, time.Since(begin)/8)) { // each look reads every task
 		found, err := r.container.FindWaiters()
 		if err != nil {
 			return nil, nil, err
