@@ -130,6 +130,42 @@ func TestInject(t *testing.T) {
 	}
 }
 
+// TestInjectAgain injects into a process that had no time to continue its system call
+// since the last injection.
+func TestInjectAgain(t *testing.T) {
+	testenv.RequireRoot(t)
+	for _, test := range []struct {
+		args []string
+		call uint64
+	}{{[]string{"cat"}, unix.SYS_READ}, {[]string{"sleep", "1000"}, unix.SYS_CLOCK_NANOSLEEP}} {
+		p := testproc.Open(t, testenv.StartCommand(t, nil, test.args...))
+		waitInCall(t, p, test.call)
+		testenv.OnThread(func() {
+			var one unix.CPUSet
+			one.Set(0)
+			if err := errors.Join(unix.SchedSetaffinity(p.PID(), &one), unix.SchedSetaffinity(0, &one)); err != nil {
+				t.Error(err)
+				return
+			}
+			for range 100 {
+				in, err := Inject(t.Context(), p)
+				if err == nil {
+					err = errors.Join(in.Call(t.Context(), unix.SYS_GETPPID, [3]uint64{}), in.Close(t.Context()))
+				}
+				if err != nil {
+					t.Errorf("%s: %v", test.args[0], err)
+					return
+				}
+			}
+		})
+		testenv.CheckUntraced(t, p.PID())
+		testenv.Eventually(t, test.args[0]+" waits again", func() bool {
+			text, err := p.ReadFile("syscall", 1<<10)
+			return err == nil && !strings.HasPrefix(string(text), "running")
+		})
+	}
+}
+
 // waitInCall waits until a process is in a system call whose first argument is 0: standard
 // input, not a file that the loader reads.
 func waitInCall(t *testing.T, p *nsenter.Process, number uint64) {

@@ -3,7 +3,7 @@ package ptrace
 import "golang.org/x/sys/unix"
 
 // systemCallInstruction is the instruction that a thread in a system call has just
-// executed.
+// executed, or executes again next.
 var systemCallInstruction = []byte{0x0f, 0x05} // syscall
 
 // Values of rax after an interrupted system call that the kernel restarts
@@ -15,7 +15,7 @@ const (
 )
 
 // instructionAt returns the addresses where the instruction may be.
-func instructionAt(r *unix.PtraceRegs) []uint64 { return []uint64{r.Rip - 2} }
+func instructionAt(r *unix.PtraceRegs) []uint64 { return []uint64{r.Rip - 2, r.Rip} }
 
 func stackPointer(r *unix.PtraceRegs) uint64 { return r.Rsp }
 
