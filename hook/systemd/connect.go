@@ -22,10 +22,6 @@ import (
 // container and answers root only (src/core/dbus.c, bus_init_private).
 const privateSocket = "/run/systemd/private"
 
-// maxAnswers bounds the bytes that systemd may send on one connection: a description of
-// 500 units takes about 2 MB.
-const maxAnswers = 64 << 20
-
 // Manager is a connection to a container's systemd.
 type Manager struct {
 	conn *dbus.Conn
@@ -129,7 +125,7 @@ func (m *Manager) authenticate(ctx context.Context, fd int) (*dbus.Conn, error) 
 		raw.Close()
 		return nil, fmt.Errorf("connection to %s: %w", privateSocket, err)
 	}
-	conn, err := dbus.NewConn(&boundedConn{Conn: raw, left: maxAnswers}, dbus.WithContext(ctx), dbus.WithSignalHandler(m.jobs))
+	conn, err := dbus.NewConn(newAnswers(raw), dbus.WithContext(ctx), dbus.WithSignalHandler(m.jobs))
 	if err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("D-Bus over %s: %w", privateSocket, err)
@@ -182,21 +178,6 @@ func checkPeer(fd int, pid1 *nsenter.Process) error {
 			cred.Pid, cred.Uid, privateSocket, pid1.PID())
 	}
 	return nil
-}
-
-// boundedConn fails when the other side has sent too much.
-type boundedConn struct {
-	net.Conn
-	left int64
-}
-
-func (c *boundedConn) Read(b []byte) (int, error) {
-	if c.left <= 0 {
-		return 0, fmt.Errorf("systemd sent more than %d bytes: %w", int64(maxAnswers), io.ErrShortBuffer)
-	}
-	n, err := c.Conn.Read(b)
-	c.left -= int64(n)
-	return n, err
 }
 
 // noAnswer adds the likely cause to a time-out on the private socket.

@@ -93,7 +93,7 @@ func reply(tb testing.TB, serial uint32, body ...any) []byte {
 // ask asks for all that is ever asked for.
 func ask(ctx context.Context, rest []byte) (version int, err error) {
 	m := &Manager{jobs: newJobResults()}
-	conn, err := dbus.NewConn(newReplies(rest), dbus.WithContext(ctx), dbus.WithSignalHandler(m.jobs))
+	conn, err := dbus.NewConn(newAnswers(newReplies(rest)), dbus.WithContext(ctx), dbus.WithSignalHandler(m.jobs))
 	if err != nil {
 		return 0, err
 	}
