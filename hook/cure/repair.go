@@ -2,6 +2,7 @@ package cure
 
 import (
 	"context"
+	"fmt"
 	"path"
 	"slices"
 	"sort"
@@ -44,8 +45,14 @@ func (r *Repair) Apply(ctx context.Context) {
 	}
 }
 
-// restartAll restarts the units of mounts.
+// restartAll restarts the units of mounts. Without time for it no waiter is parked.
 func (r *Repair) restartAll(ctx context.Context, list []int) {
+	if ctx.Err() != nil {
+		for _, i := range list {
+			r.setUnrepaired(i, fmt.Errorf("%s; restart its unit: %w; repair again", r.Plan[i].Reason, context.Cause(ctx)))
+		}
+		return
+	}
 	r.openRoots(ctx, list, r.copiesOf(list))
 	resume := r.parkWaiters(ctx, list)
 	defer resume()

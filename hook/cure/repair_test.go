@@ -1,10 +1,14 @@
 package cure
 
 import (
+	"context"
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
 )
 
 // TestUncoveredFirst: mounts without covers are restarted first, but a mount below another
@@ -22,5 +26,23 @@ func TestUncoveredFirst(t *testing.T) {
 	}
 	if got := r.uncoveredFirst(nil); got != nil {
 		t.Errorf("%v", got)
+	}
+}
+
+// TestRestartTooLate: after the end of the run's time no restart begins, and its reason and
+// that of the earlier cure are reported.
+func TestRestartTooLate(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("too late"))
+	r := &Repair{
+		Session:  &Session{container: &container.Container{}},
+		snapshot: &container.Snapshot{Mounts: []container.Mount{{Path: "/a", Main: true}, {Path: "/b"}}},
+		Plan:     []plan.Decision{{Cure: plan.Restarted, Reason: "no state"}, {Mount: 1, Cure: plan.Restarted, Reason: "no state"}},
+	}
+	r.restartAll(ctx, []int{0, 1})
+	for _, d := range r.Plan {
+		if d.Cure != plan.Unrepaired || !strings.Contains(d.Reason, "no state") || !strings.Contains(d.Reason, "too late") {
+			t.Errorf("%+v", d)
+		}
 	}
 }

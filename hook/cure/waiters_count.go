@@ -69,9 +69,9 @@ func (r *Repair) waitersExcept(settled func(plan.Cure) bool) []container.Waiter 
 	return container.WaitersExcept(slices.Clone(r.snapshot.Waiters), r.snapshot.Mounts, func(i int) bool { return settled(r.Plan[i].Cure) })
 }
 
-// awaitWaiters waits until every waiter of the list has gone on or is served. It returns the
-// pids of all processes that are blocked then, and the waiters of the list that are blocked
-// and not served.
+// awaitWaiters waits until every waiter of the list has gone on or is served, or until ctx
+// ends. It returns the pids of all processes that are blocked then, and the waiters of the
+// list that are blocked and not served.
 func (r *Repair) awaitWaiters(ctx context.Context, list []container.Waiter) (blocked map[int]bool, unserved []container.Waiter, err error) {
 	begin := time.Now()
 	for ask := begin.Add(mountingTime); ; time.Sleep(max(container.RetryInterval, time.Since(begin)/8)) { // each look reads every task
@@ -85,7 +85,7 @@ func (r *Repair) awaitWaiters(ctx context.Context, list []container.Waiter) (blo
 		}
 		unserved = slices.DeleteFunc(slices.Clone(list), func(w container.Waiter) bool { return !blocked[w.PID] })
 		now := time.Now()
-		over := now.Sub(begin) > servingTime
+		over := now.Sub(begin) > servingTime || ctx.Err() != nil
 		if len(unserved) > 0 && (over || now.After(ask)) {
 			ask = now.Add(mountingTime)
 			unserved = r.withoutMounting(ctx, unserved)
