@@ -152,6 +152,9 @@ func (r Runner) watch(ctx context.Context, e Event) (*report.Report, error) {
 	if init.Alive() != nil || init.Ended() {
 		return nil, nil // the restore failed
 	}
+	if r.Restored != nil {
+		r.Restored()
+	}
 	ctx, cancel = context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
 	defer cancel()
 	return r.repair(ctx, e)

@@ -36,7 +36,8 @@ func TestWatchEvent(t *testing.T) {
 // TestWatch: a watcher does not take another process for CRIU or the first process, and
 // a restore that failed is no error.
 func TestWatch(t *testing.T) {
-	r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Error(err) }}
+	limited := 0
+	r := Runner{Directory: t.TempDir(), Warn: func(err error) { t.Error(err) }, Restored: func() { limited++ }}
 	restoring, restored := testenv.Start(t, nil), testenv.Start(t, nil)
 	criu, init := testproc.Open(t, restoring), testproc.Open(t, restored)
 	event, err := WatchEvent([]string{criu.Identity(), init.Identity(), "c1"})
@@ -75,6 +76,18 @@ func TestWatch(t *testing.T) {
 	testenv.Eventually(t, "the end of the container", zombie.Ended)
 	_ = restoring.Cmd.Process.Kill()
 	expect("the restore failed", event, "")
+	if limited != 0 {
+		t.Error("a repair began")
+	}
+	// The time of a repair is limited from its begin. This one is refused.
+	self := testproc.Open(t, testenv.Start(t, nil))
+	if event, err = WatchEvent([]string{criu.Identity(), self.Identity(), "c1"}); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = r.Run(t.Context(), event)
+	if limited != 1 {
+		t.Errorf("the time of a repair was limited %d times", limited)
+	}
 }
 
 // TestRestoringProcess: a process without a tracer is not being restored.

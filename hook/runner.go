@@ -43,6 +43,8 @@ type Runner struct {
 	Note func(string)
 	// Named, if not nil, gets the container's name as soon as it is known.
 	Named func(container string)
+	// Restored, if not nil, is called when the restore that a watcher waits for has ended.
+	Restored func()
 	// Machine, if not nil, makes Inspect report problems with a checkpoint.
 	Machine *forecast.Machine
 	// Protect, if not nil, is called before the given process of a container can reach

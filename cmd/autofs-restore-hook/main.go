@@ -188,6 +188,7 @@ func run(log *logger, event hook.Event, input []byte) *report.Report {
 		Version:   versionNumber,
 		Directory: journal.Directory, Config: config, Warn: func(err error) { log.Warn(err) },
 		Note: func(text string) { log.Info(text) }, Named: log.named, Protect: sealed(input),
+		Restored: func() { log.limit(event.Trigger, hook.Deadline) },
 	}
 	rep, err := runner.Run(context.Background(), event)
 	log.end(event, rep, err)
