@@ -12,6 +12,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
@@ -27,7 +28,7 @@ import (
 // container. The error is also in the report.
 func (r Runner) Inspect(ctx context.Context, e Event) (*report.Report, error) {
 	r.Warn = report.TruncateWarnings(r.Warn)
-	ctx, cancel := context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
+	ctx, cancel := context.WithTimeoutCause(ctx, Deadline-spawn.Took(), fmt.Errorf("not finished within %s", Deadline))
 	defer cancel()
 	begin := time.Now()
 	rep := r.newReport(e)

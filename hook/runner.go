@@ -7,6 +7,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
@@ -84,7 +85,7 @@ func (r Runner) Run(ctx context.Context, e Event) (*report.Report, error) {
 		return r.watch(ctx, e)
 	}
 	limit := e.Limit()
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not finished within %s", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit-spawn.Took(), fmt.Errorf("not finished within %s", limit))
 	defer cancel()
 	switch e.Stage {
 	case stage.Reserve:

@@ -208,9 +208,9 @@ const stateTime = time.Second
 const lastWords = 100 * time.Millisecond
 
 // limit ends the program soon after its deadline, also when its threads are blocked in
-// the kernel.
+// the kernel. The time before the execution of a sealed copy counts.
 func (l *logger) limit(what string, deadline time.Duration) *time.Timer {
-	return time.AfterFunc(deadline+time.Second/4, func() {
+	return time.AfterFunc(deadline+time.Second/4-spawn.Took(), func() {
 		status := exitFailed
 		if config, _ := hook.ReadConfig(hook.ConfigFile); !config.Strict && !strings.HasPrefix(what, "command:") {
 			status = exitDone

@@ -182,8 +182,14 @@ poll: 1 <nil>
 	}
 }
 
+// runTime is how long a run takes until it executes a sealed copy.
+const runTime = 50 * time.Millisecond
+
 func runSeal(argument string) int {
 	pid, err := strconv.Atoi(argument)
+	if !Sealed() {
+		time.Sleep(runTime)
+	}
 	if err = errors.Join(err, Seal(pid, []byte("what was read"))); err != nil {
 		fmt.Println(err)
 		return 1
@@ -191,6 +197,7 @@ func runSeal(argument string) int {
 	exe, err := os.Readlink("/proc/self/exe")
 	input, _ := io.ReadAll(os.Stdin)
 	fmt.Println(exe, err, string(input))
+	fmt.Println("took", Took() >= runTime && Took() < time.Minute, Took() == 0)
 	environ, err := os.ReadFile("/proc/self/environ")
 	shown := strings.Contains(string(environ), roleVariable)
 	err = errors.Join(err, SetUndumpable())
@@ -245,6 +252,9 @@ func TestSeal(t *testing.T) {
 		}
 		if !strings.Contains(out, "environment true true true <nil>") {
 			t.Errorf("%s: not wiped, or gone: %s", name, out)
+		}
+		if want := fmt.Sprintf("took %t %t\n", test.sealed, !test.sealed); !strings.Contains(out, want) {
+			t.Errorf("%s: want %q: %s", name, want, out)
 		}
 		if n := strings.Count(out, " /memfd:"); test.sealed && n != 2 { // standard input, and what this test opens
 			t.Errorf("%s: %d files in memory are open: %s", name, n, out)
