@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
@@ -79,12 +79,13 @@ func covers(list []*mounts.Mount) []Cover {
 
 // FindMasters sets the master of each mount: the process that reads the mount's pipe.
 // That is nearly always the leader of the process group in the mount options. If it is
-// not, FindMasters searches the container's processes, then all others.
+// not, FindMasters searches the container's processes, then all others, once for all mounts.
 func (c *Container) FindMasters(list []Mount) error {
 	byPipe := map[uint64]Master{}
-	readers := map[int]Master{}   // by pid; PipeFD differs between their mounts
-	homes := map[int]uint64{}     // the masters' mount namespaces, by pid
-	var outside map[uint64]Master // by pipe, of all processes of the machine
+	readers := map[int]Master{} // by pid; PipeFD differs between their mounts
+	homes := map[int]uint64{}   // the masters' mount namespaces, by pid
+	holds := map[int]map[int]bool{}
+	inside, outside := sync.OnceValue(func() map[uint64]int { return readersOf(c.Members) }), sync.OnceValue(c.outsideReaders)
 	for i := range list {
 		options := list[i].Options
 		list[i].Master = Master{Identity: master.Identity{Kind: master.None}}
@@ -98,21 +99,15 @@ func (c *Container) FindMasters(list []Mount) error {
 		}
 		if !known {
 			var err error
-			if m, err = c.readerOf(options.PipeInode, []int{options.ProcessGroup}, readers); err != nil {
+			if m, err = c.readerOf(options.PipeInode, options.ProcessGroup, readers); err == nil && m.Kind == master.None {
+				if pid := inside()[options.PipeInode]; pid != 0 {
+					m, err = c.readerOf(options.PipeInode, pid, readers)
+				} else if pid := outside()[options.PipeInode]; pid != 0 {
+					m = outsideMaster(pid)
+				}
+			}
+			if err != nil {
 				return err
-			}
-			if m.Kind == master.None {
-				if m, err = c.readerOf(options.PipeInode, c.Members, readers); err != nil {
-					return err
-				}
-			}
-			if m.Kind == master.None {
-				if outside == nil {
-					outside = c.outsideReaders()
-				}
-				if other, found := outside[options.PipeInode]; found {
-					m = other
-				}
 			}
 			byPipe[options.PipeInode] = m
 			c.addNamespace(homes, m.PID)
@@ -123,7 +118,10 @@ func (c *Container) FindMasters(list []Mount) error {
 			list[i].Master.Nested = home != c.Main().ID
 		}
 		if p := c.Masters[m.PID]; p != nil && m.Kind == master.Other {
-			list[i].Master.HoldsRoot = HasFileOn(p.Process, map[int]bool{list[i].ID: true})
+			if holds[m.PID] == nil {
+				holds[m.PID] = mountsOfFiles(p.Process)
+			}
+			list[i].Master.HoldsRoot = holds[m.PID][list[i].ID]
 		}
 	}
 	clear(c.own)
@@ -142,41 +140,39 @@ func (c *Container) addNamespace(homes map[int]uint64, pid int) {
 	}
 }
 
-// readerOf finds the process among the candidates that has the read end of a pipe open.
-// It has the kind [master.None] if there is none.
-func (c *Container) readerOf(pipe uint64, candidates []int, readers map[int]Master) (Master, error) {
+// readerOf returns a process if it has the read end of a pipe open, else one of the kind
+// [master.None].
+func (c *Container) readerOf(pipe uint64, pid int, readers map[int]Master) (Master, error) {
 	none := Master{Identity: master.Identity{Kind: master.None}}
-	for _, pid := range candidates {
-		if pid <= 0 {
-			continue
-		}
-		if m, known := readers[pid]; known {
-			if fd, reads := c.pipes[pid][pipe]; reads {
-				m.PipeFD = fd
-				return m, nil
-			}
-			continue
-		}
-		p, pipes, err := c.pipesOf(pid)
-		if err != nil {
-			continue // it has ended
-		}
-		fd, reads := pipes[pipe]
+	if pid <= 0 {
+		return none, nil
+	}
+	if m, known := readers[pid]; known {
+		fd, reads := c.pipes[pid][pipe]
 		if !reads {
-			continue
+			return none, nil
 		}
-		if p == nil {
-			readers[pid] = outsideMaster(pid)
-			return readers[pid], nil
-		}
-		id, err := master.Identify(p.Process)
-		if err != nil {
-			return none, err
-		}
-		readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, Executed: p.Executed()}
+		m.PipeFD = fd
+		return m, nil
+	}
+	p, pipes, err := c.pipesOf(pid)
+	if err != nil {
+		return none, nil // it has ended
+	}
+	fd, reads := pipes[pipe]
+	if !reads {
+		return none, nil
+	}
+	if p == nil {
+		readers[pid] = outsideMaster(pid)
 		return readers[pid], nil
 	}
-	return none, nil
+	id, err := master.Identify(p.Process)
+	if err != nil {
+		return none, err
+	}
+	readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, Executed: p.Executed()}
+	return readers[pid], nil
 }
 
 // outsideMaster returns a master that is not a process of the container. Only its pid is
@@ -185,20 +181,27 @@ func outsideMaster(pid int) Master {
 	return Master{Identity: master.Identity{Kind: master.Outside, PID: pid}}
 }
 
-// outsideReaders returns the readers of all pipes of the machine, by the pipe's inode
-// number, except the container's processes: a master outside need not be the leader of
-// its process group.
-func (c *Container) outsideReaders() map[uint64]Master {
-	found := map[uint64]Master{}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return found
+// outsideReaders returns the readers of all pipes of the machine, except the container's
+// processes: a master outside need not be the leader of its process group.
+func (c *Container) outsideReaders() map[uint64]int {
+	members := map[int]bool{}
+	for _, pid := range c.Members {
+		members[pid] = true
 	}
+	entries, _ := os.ReadDir("/proc")
+	var others []int
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || slices.Contains(c.Members, pid) {
-			continue
+		if pid, err := strconv.Atoi(e.Name()); err == nil && !members[pid] {
+			others = append(others, pid)
 		}
+	}
+	return readersOf(others)
+}
+
+// readersOf returns the first of the processes that reads a pipe, by the pipe's inode number.
+func readersOf(pids []int) map[uint64]int {
+	found := map[uint64]int{}
+	for _, pid := range pids {
 		p, err := nsenter.Open(pid)
 		if err != nil {
 			continue // it has ended
@@ -206,7 +209,9 @@ func (c *Container) outsideReaders() map[uint64]Master {
 		pipes, _ := master.Pipes(p) // none if it ends meanwhile
 		p.Close()
 		for pipe := range pipes {
-			found[pipe] = outsideMaster(pid)
+			if found[pipe] == 0 {
+				found[pipe] = pid
+			}
 		}
 	}
 	return found
@@ -259,14 +264,24 @@ var errNoPipes = errors.New("process reads no pipe")
 // HasFileOn reports whether the process has a file open on one of the mounts with the
 // given ids.
 func HasFileOn(p *nsenter.Process, mountIDs map[int]bool) bool {
-	names, err := p.ReadDirNames("fdinfo")
-	if err != nil {
-		return false
+	for id := range mountsOfFiles(p) {
+		if mountIDs[id] {
+			return true
+		}
 	}
-	return slices.ContainsFunc(names, func(name string) bool {
-		id, err := MountOfDescriptor(p, name)
-		return err == nil && mountIDs[id]
-	})
+	return false
+}
+
+// mountsOfFiles returns the ids of the mounts on which the process has files open.
+func mountsOfFiles(p *nsenter.Process) map[int]bool {
+	found := map[int]bool{}
+	names, _ := p.ReadDirNames("fdinfo")
+	for _, name := range names {
+		if id, err := MountOfDescriptor(p, name); err == nil {
+			found[id] = true
+		}
+	}
+	return found
 }
 
 // MountOfDescriptor returns the id of the mount of a descriptor's file, from the line

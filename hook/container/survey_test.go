@@ -2,10 +2,18 @@ package container
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -54,6 +62,42 @@ func TestListAutofsLimits(t *testing.T) {
 		list, err := c.ListAutofs()
 		if len(list) != test.found || (err == nil) != (test.reason == "") || err != nil && !strings.Contains(err.Error(), test.reason) {
 			t.Errorf("%s: %d mounts, %v", name, len(list), err)
+		}
+	}
+}
+
+// TestFindMastersElsewhere: a master that does not lead the process group of its mount is
+// found among the container's processes and among all others.
+func TestFindMastersElsewhere(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	defer write.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(read.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	init := testproc.Open(t, testenv.Start(t, nil))
+	self, other := os.Getpid(), testproc.Open(t, testenv.Start(t, nil)).PID()
+	for name, members := range map[string][]int{"inside": {other, self}, "outside": {other}} {
+		c := &Container{
+			Init: init, Owner: owner.Of(init), Members: members, Spaces: []*Space{{Process: init}},
+			Masters: map[int]*owner.Member{}, pipes: map[int]map[uint64]int{}, own: map[RootKey]bool{},
+		}
+		var list []Mount
+		for i, pipe := range []uint64{st.Ino, 1 << 40, st.Ino} {
+			list = append(list, Mount{ID: i, Options: autofs.Options{HasPipe: true, PipeInode: pipe, ProcessGroup: other}})
+		}
+		if err := c.FindMasters(list); err != nil {
+			t.Fatal(err)
+		}
+		// It does not descend from the first process.
+		for i, want := range []master.Identity{{Kind: master.Outside, PID: self}, {Kind: master.None}, {Kind: master.Outside, PID: self}} {
+			if list[i].Master.Identity != want {
+				t.Errorf("%s, mount %d: %+v, want %+v", name, i, list[i].Master.Identity, want)
+			}
 		}
 	}
 }
