@@ -28,7 +28,9 @@ func (s *Session) Preserve(ctx context.Context, criu *nsenter.Process, h *journa
 	h.NotPreserved = map[string]string{}
 	list, err := s.container.Survey()
 	if err != nil {
-		return errors.Join(err, h.Helper.Stop(ctx))
+		err = errors.Join(err, h.StopHelpers(ctx))
+		h.Helper, h.Lower = fdstore.Ref{}, fdstore.Ref{}
+		return err
 	}
 	if err := s.journal.MarkConfirmed(s.container.Init, list); err != nil {
 		s.warn(err)

@@ -1,10 +1,37 @@
 package cure
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testenv"
+	"github.com/autofs-restore-hook/autofs-restore-hook/internal/testproc"
 )
+
+// TestPreserveWithoutSurvey: if the mounts cannot be listed, no helper keeps device numbers,
+// and other restores do not take them for ones that become free.
+func TestPreserveWithoutSurvey(t *testing.T) {
+	table, err := mounts.Read(strings.NewReader("2 1 0:50 / /a rw - autofs systemd-1 rw,unknown\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	helper, lower := testproc.Open(t, testenv.Start(t, nil)), testproc.Open(t, testenv.Start(t, nil))
+	h := &journal.Handover{
+		Helper: fdstore.Ref{PID: helper.PID(), StartTime: helper.StartTime()},
+		Lower:  fdstore.Ref{PID: lower.PID(), StartTime: lower.StartTime()},
+	}
+	s := &Session{container: &container.Container{Spaces: []*container.Space{{Process: helper, Table: table}}}}
+	if err := s.Preserve(t.Context(), nil, h); err == nil || !strings.Contains(err.Error(), "options") {
+		t.Errorf("%v", err)
+	}
+	if !helper.Ended() || !lower.Ended() || h.Helper.PID != 0 || h.Lower.PID != 0 {
+		t.Errorf("ended: %t, %t; %+v, %+v", helper.Ended(), lower.Ended(), h.Helper, h.Lower)
+	}
+}
 
 // TestSameCovers: covers must have the same mount ids, except autofs mounts, which may
 // have been recreated at their paths.
