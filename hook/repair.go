@@ -180,11 +180,11 @@ func (r Runner) loadHandover(e Event) (*nsenter.Process, *journal.Handover) {
 // is about another container that the same CRIU process restored; done reports whether
 // Repair has already run.
 func (r Runner) currentHandover(criu, init *nsenter.Process, h *journal.Handover) (current *journal.Handover, done bool) {
+	if reloaded, err := r.journal().LoadHandover(criu); err == nil && reloaded != nil {
+		h = reloaded
+	}
 	if h.Init != init.Identity() && (h.Init != "" || h.Stage != stage.Reserve) {
 		return nil, false
 	}
-	if reloaded, err := r.journal().LoadHandover(criu); err == nil && reloaded != nil && reloaded.Stage == stage.Repair {
-		return reloaded, true
-	}
-	return h, false
+	return h, h.Stage == stage.Repair
 }
