@@ -155,6 +155,7 @@ func (r Runner) watch(ctx context.Context, e Event) (*report.Report, error) {
 	if r.Restored != nil {
 		r.Restored()
 	}
+	e.CRIU = 0 // another process may have its number now
 	ctx, cancel = context.WithTimeoutCause(ctx, Deadline, fmt.Errorf("not finished within %s", Deadline))
 	defer cancel()
 	return r.repair(ctx, e)
