@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
@@ -118,9 +119,10 @@ func Open(init *nsenter.Process, visitors bool) (*Container, error) {
 // has ended becomes nil. The error is fs.ErrNotExist if the first process has ended.
 func (c *Container) ReadTables() error {
 	var budget mounts.Budget
+	current := sync.OnceValue(c.byNamespace)
 	for _, sp := range c.Spaces {
 		table, err := budget.Of(sp.Process)
-		if hasNoTable(err) && sp != c.Main() && c.replaceProcess(sp) {
+		if hasNoTable(err) && sp != c.Main() && sp.replaceProcess(current()[sp.ID]) {
 			table, err = budget.Of(sp.Process)
 		}
 		if err != nil && !hasNoTable(err) {
@@ -141,14 +143,22 @@ func hasNoTable(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist)
 }
 
-// replaceProcess replaces the process of a mount namespace, which has ended, by another
-// one in it. It reports whether there is one.
-func (c *Container) replaceProcess(sp *Space) bool {
+// byNamespace returns the pids of the container's processes by the inode number of their
+// mount namespace.
+func (c *Container) byNamespace() map[uint64][]int {
+	pids := map[uint64][]int{}
 	current, _ := c.Init.Descendants()
 	for _, pid := range append(current, c.Members...) {
-		if nsenter.MountNamespaceOf(pid).Inode != sp.ID {
-			continue
-		}
+		id := nsenter.MountNamespaceOf(pid).Inode
+		pids[id] = append(pids[id], pid)
+	}
+	return pids
+}
+
+// replaceProcess replaces the process of a mount namespace, which has ended, by one of the
+// given ones that is in it. It reports whether there is one.
+func (sp *Space) replaceProcess(pids []int) bool {
+	for _, pid := range pids {
 		p, err := nsenter.Open(pid)
 		if err != nil {
 			continue
