@@ -90,7 +90,7 @@ func (r refusals) err(own string) error {
 // watchedGroups returns the groups that the checkpointed processes watch, relative to the
 // container's own group.
 func watchedGroups(w *criuimage.Watched, own string, view GroupView) (wanted []string, refused refusals) {
-	seen := make(map[string]bool)
+	seen := make(map[string]bool) // with their parents, which are created, too
 	for _, watch := range w.Watches {
 		mount, ok := w.Groups[watch.MountID]
 		if !ok || watch.Path == "" {
@@ -112,11 +112,14 @@ func watchedGroups(w *criuimage.Watched, own string, view GroupView) (wanted []s
 			refused.count++
 			refused.unusable = watch.Path
 			continue
-		case len(seen) >= cgroup.MaxGroups:
+		}
+		for p := rel; p != "." && !seen[p]; p = path.Dir(p) {
+			seen[p] = true
+		}
+		if len(seen) > cgroup.MaxGroups {
 			refused.tooMany = true
 			return wanted, refused
 		}
-		seen[rel] = true
 		wanted = append(wanted, rel)
 	}
 	return wanted, refused

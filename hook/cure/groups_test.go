@@ -61,13 +61,19 @@ func TestWatchedGroups(t *testing.T) {
 	}
 }
 
+// TestWatchedGroupsMany: the limit is that of the groups that are created, parents included.
 func TestWatchedGroupsMany(t *testing.T) {
-	paths := make([]string, 100000)
-	for i := range paths {
-		paths[i] = fmt.Sprintf("/sys/fs/cgroup/%d/cgroup.events", i)
-	}
-	got, refused := watchedGroups(watchesOf("/", paths...), "/own", OwnView)
-	if err := refused.err("/own"); len(got) != cgroup.MaxGroups || err == nil || !strings.Contains(err.Error(), "4096") {
-		t.Errorf("%d groups, %v", len(got), err)
+	for form, want := range map[string]int{
+		"/sys/fs/cgroup/%d/cgroup.events":                             cgroup.MaxGroups,
+		"/sys/fs/cgroup/%d" + strings.Repeat("/a", cgroup.MaxDepth-1): cgroup.MaxGroups / cgroup.MaxDepth,
+	} {
+		paths := make([]string, 100000)
+		for i := range paths {
+			paths[i] = fmt.Sprintf(form, i)
+		}
+		got, refused := watchedGroups(watchesOf("/", paths...), "/own", OwnView)
+		if err := refused.err("/own"); len(got) != want || err == nil || !strings.Contains(err.Error(), "4096") {
+			t.Errorf("%s: %d groups, want %d, %v", form, len(got), want, err)
+		}
 	}
 }
