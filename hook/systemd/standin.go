@@ -78,7 +78,7 @@ func startStandIn(pid1 *nsenter.Process, work []clone.Step, capabilities uint64)
 	if err != nil {
 		return nil, fmt.Errorf("start a process in the container's pid namespace: %w", err)
 	}
-	if err := clone.ReadVerdict(verdict, steps); err != nil {
+	if err := clone.ReadVerdict(verdict, steps, greetingTime); err != nil {
 		p.end()
 		return nil, fmt.Errorf("process in the container's pid namespace: %w", err)
 	}

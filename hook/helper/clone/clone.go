@@ -6,6 +6,7 @@
 package clone
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -122,9 +123,16 @@ func cloneAndRun(args *cloneArgs, steps []Step, report int, alive [2]int) (uintp
 // ErrNoVerdict means that a copy ended, or executed a program, without a verdict.
 var ErrNoVerdict = errors.New("it ended before it was ready")
 
+// ErrLate means that a copy has not run its steps within the limit: it may be stopped, as by a
+// process of the container that it is in.
+var ErrLate = errors.New("it takes too long")
+
 // ReadVerdict waits for the verdict of a copy: nil if it has run all steps, else the
 // error of the step that failed.
-func ReadVerdict(pipe *os.File, steps []Step) error {
+func ReadVerdict(pipe *os.File, steps []Step, limit time.Duration) error {
+	if n, err := sys.Poll([]unix.PollFd{{Fd: int32(pipe.Fd()), Events: unix.POLLIN}}, limit); err != nil || n == 0 {
+		return cmp.Or(err, ErrLate)
+	}
 	var b [8]byte
 	n, err := sys.Read(pipe, b[:])
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,7 +16,7 @@ import (
 func TestMain(m *testing.M) { testenv.Main(m) }
 
 // run makes a copy run the steps, and kills and reaps it.
-func run(t *testing.T, steps []Step) (pid int, verdict error) {
+func run(t *testing.T, limit time.Duration, steps []Step) (pid int, verdict error) {
 	t.Helper()
 	read, report, err := sys.Pipe()
 	if err != nil {
@@ -28,7 +29,7 @@ func run(t *testing.T, steps []Step) (pid int, verdict error) {
 		t.Fatal(err)
 	}
 	defer unix.Close(pidfd)
-	verdict = ReadVerdict(read, steps)
+	verdict = ReadVerdict(read, steps, limit)
 	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 	for errors.Is(unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED, nil), unix.EINTR) {
 	}
@@ -56,7 +57,7 @@ func TestParentGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(pidfd)
-	if err := ReadVerdict(read, steps); !errors.Is(err, ErrNoVerdict) {
+	if err := ReadVerdict(read, steps, testenv.Patience); !errors.Is(err, ErrNoVerdict) {
 		t.Errorf("it ran its steps: %v", err)
 	}
 	var info unix.Siginfo
@@ -67,15 +68,18 @@ func TestParentGone(t *testing.T) {
 
 func TestStart(t *testing.T) {
 	pid := Step{Name: "getpid", Number: unix.SYS_GETPID}
-	number, err := run(t, []Step{pid, {Name: "getpgid of oneself", Number: unix.SYS_GETPGID}})
+	number, err := run(t, testenv.Patience, []Step{pid, {Name: "getpgid of oneself", Number: unix.SYS_GETPGID}})
 	if err != nil || number <= 0 {
 		t.Errorf("process %d, %v", number, err)
 	}
 	bad := Step{Name: "close", Number: unix.SYS_CLOSE, Args: [5]uintptr{1 << 20}}
-	if _, err := run(t, []Step{pid, bad, pid}); !errors.Is(err, unix.EBADF) || !strings.Contains(err.Error(), "close") {
+	if _, err := run(t, testenv.Patience, []Step{pid, bad, pid}); !errors.Is(err, unix.EBADF) || !strings.Contains(err.Error(), "close") {
 		t.Errorf("a step that fails: %v", err)
 	}
-	if _, err := run(t, []Step{{Name: "exit", Number: unix.SYS_EXIT_GROUP}}); !errors.Is(err, ErrNoVerdict) {
+	if _, err := run(t, testenv.Patience, []Step{{Name: "exit", Number: unix.SYS_EXIT_GROUP}}); !errors.Is(err, ErrNoVerdict) {
 		t.Errorf("an exit without a verdict: %v", err)
+	}
+	if _, err := run(t, time.Millisecond, []Step{{Name: "ppoll", Number: unix.SYS_PPOLL}}); !errors.Is(err, ErrLate) {
+		t.Errorf("a copy that does not go on: %v", err)
 	}
 }
