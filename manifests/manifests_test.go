@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +44,38 @@ func decode(t *testing.T, f File) hooksFile {
 		t.Errorf("%s: something follows the JSON (%v)", f.Name, err)
 	}
 	return h
+}
+
+// TestActionScriptFailsOpen: neither a missing program nor one that cannot be executed makes
+// CRIU abort the restore; what the program returns does, which is for "strict".
+func TestActionScriptFailsOpen(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "program")
+	script, err := ActionScript(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		program string
+		status  int
+	}{{"", 0}, {"\x7fELF, half of it", 0}, {"#!/absent/interpreter", 0}, {"#!/bin/sh\nexit 3\n", 3}, {"#!/bin/sh\n:\n", 0}} {
+		if test.program != "" {
+			if err := os.WriteFile(program, []byte(test.program), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, shell := range []string{"sh", "dash", "bash"} {
+			path, err := exec.LookPath(shell)
+			if err != nil {
+				t.Logf("%s is not installed", shell)
+				continue
+			}
+			cmd := exec.Command(path, "-c", script.Data)
+			cmd.Env = []string{hook.EnvAction + "=pre-restore"}
+			if output, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != test.status {
+				t.Errorf("%s, %q: status %d, want %d: %s", shell, test.program, cmd.ProcessState.ExitCode(), test.status, output)
+			}
+		}
+	}
 }
 
 func TestHooks(t *testing.T) {

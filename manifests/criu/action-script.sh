@@ -50,4 +50,9 @@ while IFS=: read -r number controllers group; do
 		group=${group%/*}
 	done
 done 2>/dev/null </proc/self/cgroup
-exec "$program"
+# A program that cannot be executed, as one that is being written, fails no restore either.
+# A shell ends then: bash continues with this option, others run the trap.
+# shellcheck disable=SC3044
+[ "${BASH_VERSION-}" ] && shopt -s execfail
+trap 'exit 0' EXIT
+exec "$program" || exit 0
