@@ -135,7 +135,7 @@ func (r *Repair) parkWaiters(ctx context.Context, list []int) (resume func()) {
 		return err
 	})
 	if err != nil {
-		r.warn(fmt.Errorf("the waiters cannot be parked, and get an error: %w", err))
+		r.warn(fmt.Errorf("the waiters cannot be parked, and get an error: %w", errors.Join(err, r.removeWaiterParking(ctx))))
 	} else {
 		resume = func() {
 			if err := errors.Join(d.Release(ctx), journal.WaiterParkings.Of(r.journal, r.container.Init).Commit()); err != nil {
