@@ -96,7 +96,12 @@ func (r Runner) prepareAndWatch(e Event) error {
 	if err := r.createGroups(init, criu, dir, cure.AnyView); err != nil {
 		r.Warn(err)
 	}
-	return startWatcher(e, init, criu)
+	err = startWatcher(e, init, criu)
+	if errors.Is(err, spawn.ErrNotMoved) {
+		r.Warn(err)
+		err = nil
+	}
+	return err
 }
 
 // startWatcher starts the watcher without any open file of this process: a runtime waits
