@@ -38,9 +38,12 @@ const fstypeAutofs = 18 // enum fstype of images/mnt.proto
 const (
 	maxPath    = unix.PathMax
 	maxOptions = 64 << 10 // the kernel's are at most a page
-	// maxMounts bounds the entries of one file, and the autofs mounts of all; the
-	// kernel allows 100000 mounts in a namespace (fs.mount-max).
+	// maxMounts bounds the entries of one file: the kernel allows 100000 mounts in a
+	// namespace (fs.mount-max).
 	maxMounts = 200000
+	// maxAutofs bounds the autofs mounts of all files. A container with more is not
+	// repaired (package container).
+	maxAutofs = 1 << 14
 )
 
 // decodeMounts returns the autofs mounts of one mountpoints image. Of other mounts it

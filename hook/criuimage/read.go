@@ -56,8 +56,8 @@ func Read(dir *os.File) (*Set, error) {
 			return nil, err
 		}
 		set.Mounts = append(set.Mounts, mounts...)
-		if len(set.Mounts) > maxMounts {
-			return nil, f.fail(0, "", fmt.Errorf("%w: more than %d autofs mounts", ErrTooLarge, maxMounts))
+		if len(set.Mounts) > maxAutofs {
+			return nil, f.fail(0, "", fmt.Errorf("%w: more than %d autofs mounts", ErrTooLarge, maxAutofs))
 		}
 	}
 	slices.SortFunc(set.Mounts, func(a, b Mount) int {
