@@ -35,7 +35,10 @@ type Event struct {
 	Everyone bool
 	// KillWaiters allows the repair to kill waiters that cannot be released.
 	KillWaiters bool
-	// Watch makes the run wait for the end of the restore first.
+	// LeaveWatcher makes Prepare leave a process behind that repairs the container after
+	// the restore: for createRuntime, where no action script is called.
+	LeaveWatcher bool
+	// Watch makes Repair wait for the end of the restore first: the run is that process.
 	Watch bool
 	// criuStart and initStart are the start times of CRIU and PID, if Watch is set.
 	criuStart, initStart uint64

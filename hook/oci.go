@@ -50,7 +50,7 @@ func ReadState(r io.Reader) (*specs.State, error) {
 // every hook but createRuntime and poststart, and at a fresh start (doc.go).
 func StageEvent(hookStage string, state *specs.State) (e Event, ok bool, err error) {
 	if hookStage == "createRuntime" && isRestore(state) {
-		return Event{Trigger: "oci:" + hookStage, Stage: stage.Reserve, PID: state.Pid, ContainerID: state.ID}, true, nil
+		return Event{Trigger: "oci:" + hookStage, Stage: stage.Prepare, PID: state.Pid, ContainerID: state.ID, LeaveWatcher: true}, true, nil
 	}
 	if hookStage != "poststart" {
 		return Event{}, false, nil

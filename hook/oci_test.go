@@ -67,9 +67,9 @@ func TestStageEvent(t *testing.T) {
 			}
 			want := stage.Repair
 			if hookStage == "createRuntime" {
-				want = stage.Reserve
+				want = stage.Prepare
 			}
-			if ours && (e.Stage != want || e.PID != 42 || e.ContainerID != "c1" || e.Trigger != "oci:"+hookStage || e.CRIU != 0) {
+			if ours && (e.Stage != want || e.PID != 42 || e.ContainerID != "c1" || e.Trigger != "oci:"+hookStage || e.CRIU != 0 || e.LeaveWatcher != (want == stage.Prepare)) {
 				t.Errorf("%s: %+v", hookStage, e)
 			}
 		}

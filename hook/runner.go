@@ -21,7 +21,7 @@ const Deadline = 8 * time.Second
 // Limit is the time limit of the run for the event. Reserve may also wait for other
 // restores.
 func (e Event) Limit() time.Duration {
-	if e.Stage == stage.Reserve && e.PID == 0 && !e.Watch {
+	if e.Stage == stage.Reserve {
 		return Deadline + journal.QueueTime
 	}
 	return Deadline
@@ -89,11 +89,11 @@ func (r Runner) Run(ctx context.Context, e Event) (*report.Report, error) {
 	defer cancel()
 	switch e.Stage {
 	case stage.Reserve:
-		if e.PID > 0 {
-			return nil, r.prepareAndWatch(e)
-		}
 		return nil, r.reserve(ctx, e)
 	case stage.Prepare:
+		if e.LeaveWatcher {
+			return nil, r.prepareAndWatch(e)
+		}
 		return nil, r.prepare(e)
 	case stage.Preserve:
 		return nil, r.preserve(ctx, e)
