@@ -3,13 +3,10 @@ package hook
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/spawn"
@@ -149,22 +146,4 @@ func hasDevice(init *nsenter.Process) bool {
 	defer f.Close()
 	var st unix.Stat_t
 	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(10, 235)
-}
-
-// imageProblems describes, in one line, why a restore of the images will or may fail;
-// "" if no reason was found.
-func imageProblems(set *criuimage.Set, watched *criuimage.Watched) string {
-	var list []forecast.Autofs
-	for _, m := range set.Mounts {
-		if o, err := autofs.ParseOptions(m.Options); err == nil {
-			list = append(list, forecast.Autofs{Namespace: uint64(m.NamespaceID), Path: m.MountPoint, Type: o.Type, Daemon: !strings.HasPrefix(m.Source, "systemd-")})
-		}
-	}
-	pinned := 0
-	for _, w := range watched.Watches {
-		if w.Path == "" {
-			pinned++
-		}
-	}
-	return forecast.RestoreProblems(list, pinned)
 }

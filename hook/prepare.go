@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
@@ -57,18 +56,4 @@ func (r Runner) createGroups(init, criu *nsenter.Process, dir string, view cure.
 			len(created), group, report.Listed(created)))
 	}
 	return err
-}
-
-// readWatches reads the watches of the checkpointed processes.
-func readWatches(dir string) (*criuimage.Watched, error) {
-	f, err := openImages(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	watched, err := criuimage.ReadWatches(f)
-	if err != nil {
-		return nil, fmt.Errorf("checkpoint images: %w", err)
-	}
-	return watched, nil
 }

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"runtime"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/anondev"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
@@ -148,37 +146,4 @@ func (r Runner) startHelper(criu *nsenter.Process, files []*os.File) (fdstore.Re
 		err = nil
 	}
 	return helper, err
-}
-
-// hasAutofs reports, by the names of the images alone, whether autofs mounts were
-// checkpointed. A directory without images is no error.
-func hasAutofs(dir string) (bool, error) {
-	has, err := imagesHaveAutofs(dir)
-	if errors.Is(err, criuimage.ErrNoImages) || errors.Is(err, fs.ErrNotExist) {
-		return false, nil // no mount namespace of its own was checkpointed
-	}
-	return has, err
-}
-
-// imagesHaveAutofs is hasAutofs, with an error if the directory has no images.
-func imagesHaveAutofs(dir string) (bool, error) {
-	f, err := openImages(dir)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	has, err := criuimage.HasAutofs(f)
-	if err != nil {
-		return false, fmt.Errorf("checkpoint images: %w", err)
-	}
-	return has, nil
-}
-
-// openImages opens a directory of checkpoint images.
-func openImages(dir string) (*os.File, error) {
-	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("checkpoint images: %w", err)
-	}
-	return f, nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/criuimage"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/forecast"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
@@ -100,16 +99,4 @@ func (r Runner) Run(ctx context.Context, e Event) (*report.Report, error) {
 	default:
 		return r.repair(ctx, e)
 	}
-}
-
-// readImages reads the checkpoint images; nil if dir is "".
-func readImages(dir string) (*criuimage.Set, error) {
-	if dir == "" {
-		return nil, nil //nolint:nilnil // an event without images
-	}
-	set, err := criuimage.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("checkpoint images: %w", err)
-	}
-	return set, nil
 }

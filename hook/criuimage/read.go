@@ -77,17 +77,6 @@ func Read(dir *os.File) (*Set, error) {
 	return set, nil
 }
 
-// ReadDir is [Read] of a path, which may be a magic link such as
-// /proc/<pid>/fd/<n>, CRIU's CRTOOLS_IMAGE_DIR. It is gone at post-resume.
-func ReadDir(path string) (*Set, error) {
-	dir, err := os.OpenFile(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open image directory: %w", err)
-	}
-	defer dir.Close()
-	return Read(dir)
-}
-
 // HasAutofs reports, by the names alone, whether the checkpoint holds an autofs
 // superblock. It does not validate the images. The error is [ErrNoImages] if the
 // directory holds no checkpoint.

@@ -44,12 +44,9 @@ func TestRead(t *testing.T) {
 			unix.Mkdev(0, 300): {Device: unix.Mkdev(0, 300), FD: -1, ProcessGroup: 1, Timeout: time.Minute, MinProto: 5, MaxProto: 5, Mode: autofs.Indirect, UID: 1000, GID: 4294967294, ReadFD: -1},
 		},
 	}
-	magic := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), dir.Fd())
 	for name, read := range map[string]func() (*Set, error){
 		"descriptor": func() (*Set, error) { return Read(dir) },
 		"again":      func() (*Set, error) { return Read(dir) },
-		"path":       func() (*Set, error) { return ReadDir(dir.Name()) },
-		"magic link": func() (*Set, error) { return ReadDir(magic) },
 		"O_PATH": func() (*Set, error) {
 			f, err := os.OpenFile(dir.Name(), unix.O_PATH|unix.O_DIRECTORY, 0)
 			if err != nil {
@@ -75,9 +72,6 @@ func TestRead(t *testing.T) {
 }
 
 func TestReadNothing(t *testing.T) {
-	if _, err := ReadDir(filepath.Join(t.TempDir(), "absent")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("missing directory: %v", err)
-	}
 	empty := write(t, nil)
 	if set, err := Read(empty); set != nil || !errors.Is(err, ErrNoImages) || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("empty directory: %v, %v", set, err)
@@ -96,14 +90,6 @@ func TestReadNothing(t *testing.T) {
 	}
 	if set, err := Read(write(t, map[string][]byte{"mountpoints-1.img": image(mountsHead, root())})); err != nil || set == nil || len(set.Mounts) != 0 {
 		t.Errorf("without autofs: %+v, %v", set, err)
-	}
-	// A file instead of a directory.
-	f := filepath.Join(t.TempDir(), "f")
-	if err := os.WriteFile(f, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadDir(f); !errors.Is(err, unix.ENOTDIR) {
-		t.Errorf("a file: %v", err)
 	}
 }
 

@@ -125,11 +125,8 @@ func (s Store) OthersKeepLower(criu *nsenter.Process) bool {
 
 // OldDevices returns the old device numbers from the images, one for each path. If mount
 // namespaces differ, the first one counts: CRIU numbers them from that of the container's
-// first process on. set may be nil.
+// first process on.
 func OldDevices(set *criuimage.Set) []OldDevice {
-	if set == nil {
-		return nil
-	}
 	var found []OldDevice
 	seen := map[string]bool{}
 	for _, m := range set.Mounts { // ordered by namespace
