@@ -19,9 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// early is by how much a timer may expire before the time that the images say: CRIU restores
-// it up to a second early (see [systemd.DelayTimers]).
-const early = 2 * time.Second
+// timerMargin is subtracted from the time that a timer had left at the checkpoint: CRIU
+// restores timers up to a second early (see systemd.DelayTimers).
+const timerMargin = 2 * time.Second
 
 // reserve runs before the restored processes exist. It reads the images and reserves the
 // free device numbers that a systemd remembers, so that no new mount, of the container
@@ -65,7 +65,7 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 		r.Warn(err)
 	}
 	if watchedErr == nil {
-		handover.NoTimerBefore, handover.Fractions = noTimerBefore(watched.Timer), watched.Fractions
+		handover.NoTimerBefore, handover.Fractions = noTimerBefore(watched.NextTimer), watched.Fractions
 	}
 	// Until the handover says who keeps which numbers, no other restore looks for its own.
 	devices, err := r.journal().LockDevices(ctx)
@@ -77,13 +77,13 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 	return r.reserveNumbers(ctx, criu, handover, devices != nil)
 }
 
-// noTimerBefore returns the time before which no timer expires of which the next one had
-// some time left at the checkpoint, or none if left is 0.
+// noTimerBefore returns a time before which no restored timer expires. left is the time that
+// the next timer had left at the checkpoint, 0 if no timer was set.
 func noTimerBefore(left time.Duration) time.Time {
 	if left == 0 {
 		left = restoreTime
 	}
-	return time.Now().Add(left - early)
+	return time.Now().Add(left - timerMargin)
 }
 
 // reserveNumbers takes the wanted device numbers that are free, if the machine's lock of

@@ -24,7 +24,7 @@ func NameUnits(list []Mount) {
 // DelayTimers corrects the timers of each systemd that serves a mount, while all processes
 // are stopped, and returns the identifiers of those that need no call after the resume:
 // see [systemd.DelayTimers].
-func (c *Container) DelayTimers(list []Mount, soon bool, fractions map[int]time.Duration) (awake []string, err error) {
+func (c *Container) DelayTimers(list []Mount, mayHaveExpired bool, fractions map[int]time.Duration) (awake []string, err error) {
 	var errs []error
 	seen := map[int]bool{}
 	for i := range list {
@@ -33,7 +33,7 @@ func (c *Container) DelayTimers(list []Mount, soon bool, fractions map[int]time.
 			continue
 		}
 		seen[m.PID] = true
-		call, err := systemd.DelayTimers(c.Masters[m.PID].Process, soon, fractions)
+		call, err := systemd.DelayTimers(c.Masters[m.PID].Process, mayHaveExpired, fractions)
 		errs = append(errs, err)
 		if !call {
 			awake = append(awake, m.Identifier())

@@ -1,12 +1,13 @@
 // Package criuimage reads autofs mounts from CRIU's checkpoint images: their device numbers,
-// paths and masters. It also reads which control groups were watched.
+// paths and masters. It also reads which control groups were watched, and when the next
+// timer expires.
 //
-// It is not a general reader of CRIU images (go-criu's crit is). It reads three
-// kinds of file, mountpoints-<namespace>.img, autofs-<device>.img and files.img,
+// It is not a general reader of CRIU images (go-criu's crit is). It reads four kinds of
+// file, mountpoints-<namespace>.img, autofs-<device>.img, files.img and timens-<id>.img,
 // and decodes only the fields that are needed. All input is untrusted: checkpoints are
 // moved between machines, and may contain anything. So files, records and strings have
-// limits, and one invalid byte fails the whole read; a repair then works without the
-// images.
+// limits, and one invalid byte, except in a timens image, fails the whole read; a repair
+// then works without the images.
 //
 // The images do not have the inode number of a mount's root. CRIU also drops
 // strictexpire and ignore from the superblock's image; the raw options of a mount still

@@ -21,20 +21,22 @@ type GroupMount struct {
 
 const fstypeCgroup2 = 23 // enum fstype of images/mnt.proto
 
-// Watched holds the inotify watches of an image directory.
+// Watched holds the inotify watches of an image directory, with what interprets them, and
+// its timers.
 type Watched struct {
 	Watches []Watch
 	// Groups are the mounts of cgroup v2, by their old mount id.
 	Groups map[uint32]GroupMount
-	// Timer is the least time that was left on an absolute timer, 0 if none was set.
-	Timer time.Duration
+	// NextTimer is the time that was left until the next absolute timer (timerfd) expires,
+	// 0 if none was set.
+	NextTimer time.Duration
 	// Fractions are the fractions of a second that CLOCK_MONOTONIC and CLOCK_BOOTTIME
-	// showed at the end of the checkpoint; empty if they are unknown. CRIU before 3.14 does
-	// not save them.
+	// showed at the end of the checkpoint, by these constants; empty if they are unknown.
+	// CRIU before 3.14 does not save them.
 	Fractions map[int]time.Duration
 }
 
-// ReadWatches reads the inotify watches of the checkpointed processes. Its errors are
+// ReadWatches reads the watches and timers of the checkpointed processes. Its errors are
 // those of [Read]. A checkpoint without open files gives an empty result.
 func ReadWatches(dir *os.File) (*Watched, error) {
 	names, err := list(dir)
@@ -74,7 +76,7 @@ func ReadWatches(dir *os.File) (*Watched, error) {
 		return nil, err
 	}
 	if w.Watches, err = f.decodeWatches(); err == nil {
-		w.Timer, err = f.decodeTimers()
+		w.NextTimer, err = f.decodeTimers()
 	}
 	return w, err
 }

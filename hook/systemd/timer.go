@@ -15,8 +15,8 @@ import (
 )
 
 // DelayTimers corrects the timers of a restored systemd, whose processes must be stopped.
-// It reports whether systemd must be called after the resume. soon is whether a timer of the
-// checkpoint may have expired by now; fractions are those of criuimage.Watched.
+// It reports whether systemd must be called after the resume. mayHaveExpired is whether a
+// timer of the checkpoint may have expired by now; fractions are those of criuimage.Watched.
 //
 // CRIU restores an absolute timer with the time that was left, to which it adds the whole
 // seconds of the clock only (timerfd_arm in criu/pie/restorer.c): it expires up to a second
@@ -33,7 +33,7 @@ import (
 // the bus, which has a time limit, makes systemd set this timer to the right time at once.
 // If no timer can have expired, it was not set at the checkpoint: CRIU sets these, too, and
 // systemd ignores the expiry.
-func DelayTimers(p *nsenter.Process, soon bool, fractions map[int]time.Duration) (call bool, err error) {
+func DelayTimers(p *nsenter.Process, mayHaveExpired bool, fractions map[int]time.Duration) (call bool, err error) {
 	files, err := p.Descriptors()
 	if err != nil {
 		return true, err
@@ -50,7 +50,7 @@ func DelayTimers(p *nsenter.Process, soon bool, fractions map[int]time.Duration)
 		}
 		expired := timer.ticks > 0
 		switch {
-		case timer.flags != unix.TFD_TIMER_ABSTIME, !expired && timer.left == 0, expired && !soon:
+		case timer.flags != unix.TFD_TIMER_ABSTIME, !expired && timer.left == 0, expired && !mayHaveExpired:
 			continue // a watch on clock changes, another program's, or not set
 		case expired && timer.clock == unix.CLOCK_MONOTONIC:
 			call = true

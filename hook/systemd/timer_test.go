@@ -52,12 +52,12 @@ func TestDelayTimers(t *testing.T) {
 	const unknown, fraction = time.Second, 300 * time.Millisecond
 	fractions := map[int]time.Duration{unix.CLOCK_MONOTONIC: fraction}
 	for name, test := range map[string]struct {
-		clock int
-		after time.Duration
-		flags int
-		soon  bool
-		want  time.Duration // what is left afterwards
-		call  bool
+		clock   int
+		after   time.Duration
+		flags   int
+		expired bool
+		want    time.Duration // what is left afterwards
+		call    bool
 	}{
 		"disarmed":                  {unix.CLOCK_MONOTONIC, 0, absolute, true, 0, false},
 		"in a minute":               {unix.CLOCK_MONOTONIC, time.Minute, absolute, true, time.Minute + fraction, false},
@@ -71,7 +71,7 @@ func TestDelayTimers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			begin := time.Now()
 			fd := newTimer(t, test.clock, test.after, test.flags)
-			if call, err := DelayTimers(self, test.soon, fractions); err != nil || call != test.call {
+			if call, err := DelayTimers(self, test.expired, fractions); err != nil || call != test.call {
 				t.Errorf("call %v, %v; want %v", call, err, test.call)
 			}
 			var now unix.ItimerSpec
