@@ -24,7 +24,7 @@ func newReexecution(strategy container.Strategy, change func(*container.Mount)) 
 	done.Path, done.Options.PipeInode = "/c", 9
 	r := &Repair{snapshot: &container.Snapshot{PID: 54, Strategy: strategy, Mounts: []container.Mount{containertest.SystemdMount(change), nested, second, done}}}
 	for i, cure := range []plan.Cure{plan.Reexecuted, plan.Reexecuted, plan.Reexecuted, plan.Preserved} {
-		r.Plan = append(r.Plan, plan.Decision{Mount: i, Cure: cure, Reason: "old"})
+		r.Plan = append(r.Plan, plan.Decision{Cure: cure, Reason: "old"})
 		r.snapshot.Mounts[i].Master.PID = 100
 	}
 	for i := range 2 {
@@ -107,7 +107,7 @@ func TestReexecuteNothing(t *testing.T) {
 		m.Main = false
 		m.Master.Identity = master.Identity{Kind: master.Systemd, PID: 1}
 	})
-	r := &Repair{snapshot: &container.Snapshot{Mounts: []container.Mount{nested, containertest.AutomountMount(nil)}}, Plan: []plan.Decision{{Cure: plan.Reexecuted}, {Mount: 1, Cure: plan.Reloaded}}}
+	r := &Repair{snapshot: &container.Snapshot{Mounts: []container.Mount{nested, containertest.AutomountMount(nil)}}, Plan: []plan.Decision{{Cure: plan.Reexecuted}, {Cure: plan.Reloaded}}}
 	if r.reexecuteAll(context.Background()) {
 		t.Error("re-executed")
 	}

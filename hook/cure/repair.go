@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"sort"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/plan"
@@ -15,7 +14,8 @@ import (
 type Repair struct {
 	*Session
 	snapshot *container.Snapshot
-	// Plan has the planned cures, and after Apply the outcomes.
+	// Plan has the planned cures, and after Apply the outcomes, of the snapshot's mounts
+	// with the same index.
 	Plan []plan.Decision
 	// killWaiters is the administrator's permission to kill waiters that cannot be
 	// released.
@@ -98,13 +98,13 @@ func (r *Repair) copiesOf(list []int) []int {
 // first.
 func (r *Repair) mountsWith(cure plan.Cure) []int {
 	var list []int
-	for _, d := range r.Plan {
+	for i, d := range r.Plan {
 		if d.Cure == cure {
-			list = append(list, d.Mount)
+			list = append(list, i)
 		}
 	}
-	sort.SliceStable(list, func(a, b int) bool {
-		return len(r.snapshot.Mounts[list[a]].Path) < len(r.snapshot.Mounts[list[b]].Path)
+	slices.SortStableFunc(list, func(a, b int) int {
+		return len(r.snapshot.Mounts[a].Path) - len(r.snapshot.Mounts[b].Path)
 	})
 	return list
 }

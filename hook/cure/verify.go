@@ -27,7 +27,7 @@ func (r *Repair) verify() {
 		if d.Cure != plan.Reexecuted && d.Cure != plan.Restarted && d.Cure != plan.Reloaded {
 			continue
 		}
-		before := &r.snapshot.Mounts[d.Mount]
+		before := &r.snapshot.Mounts[i]
 		after := shown[place{before.Namespace, before.Path}]
 		if after == nil && d.Reason == plan.UnmountedReason {
 			continue

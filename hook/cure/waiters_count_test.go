@@ -20,7 +20,7 @@ func TestWaitersExcept(t *testing.T) {
 	r := &Repair{snapshot: &container.Snapshot{}}
 	for i, path := range paths {
 		r.snapshot.Mounts = append(r.snapshot.Mounts, container.Mount{Path: path})
-		r.Plan = append(r.Plan, plan.Decision{Mount: i, Cure: cures[i]})
+		r.Plan = append(r.Plan, plan.Decision{Cure: cures[i]})
 	}
 	for path := range waiters {
 		r.snapshot.Waiters = append(r.snapshot.Waiters, container.Waiter{Path: path})

@@ -25,8 +25,8 @@ func TestConfirmed(t *testing.T) {
 		at("/number", func(m *container.Mount) { m.DeviceBefore = m.Device }), // preserved by a run that was killed
 	}}
 	var decisions []plan.Decision
-	for i, cure := range []plan.Cure{plan.Reexecuted, plan.Healthy, plan.Unrepaired, plan.Healthy, plan.Restarted, plan.Reloaded, plan.Preserved, plan.Healthy} {
-		decisions = append(decisions, plan.Decision{Mount: i, Cure: cure})
+	for _, cure := range []plan.Cure{plan.Reexecuted, plan.Healthy, plan.Unrepaired, plan.Healthy, plan.Restarted, plan.Reloaded, plan.Preserved, plan.Healthy} {
+		decisions = append(decisions, plan.Decision{Cure: cure})
 	}
 	if err := s.MarkConfirmed(init, before.Mounts[:1]); err != nil || before.Mounts[0].Confirmed {
 		t.Errorf("before: %+v, %v", before.Mounts[0], err)

@@ -34,12 +34,11 @@ const (
 
 // Decision is the cure for one mount of a snapshot, with the reason.
 type Decision struct {
-	Mount  int // index in Snapshot.Mounts
 	Cure   Cure
 	Reason string
 }
 
-// New returns one decision for each mount of a snapshot, in their order.
+// New returns one decision for each mount of a snapshot, with the same index.
 func New(s *container.Snapshot) []Decision {
 	decisions := make([]Decision, len(s.Mounts))
 	main := map[uint64]Cure{} // cures in the main namespace, by st_dev
@@ -49,7 +48,7 @@ func New(s *container.Snapshot) []Decision {
 		if cure == Restarted && m.Master.Nested {
 			cure, reason = Unrepaired, NestedReason(m)
 		}
-		decisions[i] = Decision{Mount: i, Cure: cure, Reason: reason}
+		decisions[i] = Decision{Cure: cure, Reason: reason}
 		if m.Main {
 			main[m.Device] = cure
 		}
@@ -178,8 +177,8 @@ func CallsSystemd(decisions []Decision) bool {
 // known from the ledger or the device number.
 func Known(s *container.Snapshot, decisions []Decision) []*container.Mount {
 	var known []*container.Mount
-	for _, d := range decisions {
-		m := &s.Mounts[d.Mount]
+	for i, d := range decisions {
+		m := &s.Mounts[i]
 		if d.Cure != Unrepaired && (d.Cure != Healthy || m.KnownHealthy()) {
 			known = append(known, m)
 		}

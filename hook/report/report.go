@@ -297,8 +297,8 @@ func (r *Report) count() (counts map[plan.Cure]int, cured int) {
 // Describe adds the mounts of a snapshot with the decisions about them, and its waiters.
 func (r *Report) Describe(s *container.Snapshot, decisions []plan.Decision) {
 	size := 0
-	for _, d := range decisions {
-		m := newMount(&s.Mounts[d.Mount], d)
+	for i, d := range decisions {
+		m := newMount(&s.Mounts[i], d)
 		if size += m.size(); size > maxReport {
 			m.shorten()
 		}

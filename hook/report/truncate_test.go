@@ -55,13 +55,13 @@ func TestReportSize(t *testing.T) {
 	long := "/" + strings.Repeat("deep/", 1000)
 	s := &container.Snapshot{}
 	var decisions []plan.Decision
-	for i := range 4000 {
+	for range 4000 {
 		m := containertest.SystemdMount(func(m *container.Mount) { m.Path = long })
 		for range 50 {
 			m.Below = append(m.Below, container.Cover{Type: "tmpfs", Path: long})
 		}
 		s.Mounts = append(s.Mounts, m)
-		decisions = append(decisions, plan.Decision{Mount: i, Cure: plan.Unrepaired, Reason: long})
+		decisions = append(decisions, plan.Decision{Cure: plan.Unrepaired, Reason: long})
 	}
 	r := &Report{Mounts: []Mount{}}
 	r.Describe(s, decisions)
