@@ -151,20 +151,20 @@ func (r *Replacement) fail(err error) {
 // mountsIn reports whether Replace mounts something in the namespace itself, not by
 // propagation.
 func (w *workspace) mountsIn(space int) bool {
-	return slices.ContainsFunc(w.targets, func(t *target) bool { return t.space == space })
+	return slices.ContainsFunc(w.origins, func(s *site) bool { return s.space == space })
 }
 
 // changesIn reports whether restore has to set the propagation of a mount in the
 // namespace.
 func (w *workspace) changesIn(space int) bool {
-	return w.mountsIn(space) || slices.ContainsFunc(w.shown, func(t *target) bool { return t.space == space && w.leavesPeers(t) })
+	return w.mountsIn(space) || slices.ContainsFunc(w.sites, func(s *site) bool { return s.space == space && w.leavesPeers(s) })
 }
 
 // leavesPeers reports whether the new mount has to leave its peer group because the old
 // one was in none. A new mount that propagates to a slave is a slave already.
-func (w *workspace) leavesPeers(t *target) bool {
-	p := PropagationOf(t.old)
-	return p.Shared == 0 && (p.Master == 0 || t.origin)
+func (w *workspace) leavesPeers(s *site) bool {
+	p := PropagationOf(s.old)
+	return p.Shared == 0 && (p.Master == 0 || s.origin)
 }
 
 // prepareAll calls prepare in each namespace in which something is mounted.
@@ -183,25 +183,25 @@ func (w *workspace) prepareAll(t *nsenter.Thread) error {
 
 // prepare runs in one of the namespaces: it makes the parents shared, and clones them.
 func (w *workspace) prepare(space int) {
-	for _, t := range w.targets {
-		if t.space == space {
-			if err := w.prepareTarget(t); err != nil {
-				t.replacement.fail(err)
+	for _, s := range w.origins {
+		if s.space == space {
+			if err := w.prepareOrigin(s); err != nil {
+				s.replacement.fail(err)
 			}
 		}
 	}
 }
 
-func (w *workspace) prepareTarget(t *target) error {
-	directory := path.Dir(t.replacement.Path)
-	key := cloneKey{t.space, t.parent.ID, directory}
-	if t.clone = w.clones[key]; t.clone != nil {
+func (w *workspace) prepareOrigin(s *site) error {
+	directory := path.Dir(s.replacement.Path)
+	key := cloneKey{s.space, s.parent.ID, directory}
+	if s.clone = w.clones[key]; s.clone != nil {
 		return nil
 	}
-	if err := w.share(t); err != nil {
+	if err := w.share(s); err != nil {
 		return err
 	}
-	dir, err := openMount(directory, t.parent.ID)
+	dir, err := openMount(directory, s.parent.ID)
 	if err != nil {
 		return err
 	}
@@ -210,23 +210,23 @@ func (w *workspace) prepareTarget(t *target) error {
 	if err != nil {
 		return err
 	}
-	t.clone = &clone{tree: tree}
-	w.clones[key] = t.clone
+	s.clone = &clone{tree: tree}
+	w.clones[key] = s.clone
 	return nil
 }
 
-// share makes the target's parent shared, once.
-func (w *workspace) share(t *target) error {
-	key := parentKey{t.space, t.parent.ID}
+// share makes the parent shared, once.
+func (w *workspace) share(s *site) error {
+	key := parentKey{s.space, s.parent.ID}
 	if w.parents[key] != nil {
 		return nil
 	}
-	root, err := openMount(t.parent.Mountpoint, t.parent.ID)
+	root, err := openMount(s.parent.Mountpoint, s.parent.ID)
 	if err != nil {
 		return err
 	}
-	p := &parent{mount: t.parent, root: root}
-	if PropagationOf(t.parent).Shared == 0 {
+	p := &parent{mount: s.parent, root: root}
+	if PropagationOf(s.parent).Shared == 0 {
 		if err := sys.SetPropagation(root, unix.MS_SHARED); err != nil {
 			root.Close()
 			return err
@@ -246,11 +246,11 @@ func (w *workspace) restore(space int, control *autofs.Control) error {
 			errs = append(errs, sys.SetPropagation(p.root, kindOf(PropagationOf(p.mount))))
 		}
 	}
-	for _, t := range w.shown {
-		if t.space != space || t.replacement.Err != nil || t.replacement.remove || !w.leavesPeers(t) {
+	for _, s := range w.sites {
+		if s.space != space || s.replacement.Err != nil || s.replacement.remove || !w.leavesPeers(s) {
 			continue
 		}
-		root, err := control.OpenMount(t.replacement.Path, t.replacement.Device)
+		root, err := control.OpenMount(s.replacement.Path, s.replacement.Device)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -270,9 +270,9 @@ func (w *workspace) close() {
 	for _, c := range w.clones {
 		c.tree.Close()
 	}
-	for _, t := range w.targets {
-		if t.peer != nil {
-			t.peer.Close()
+	for _, s := range w.origins {
+		if s.peer != nil {
+			s.peer.Close()
 		}
 	}
 }

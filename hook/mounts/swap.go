@@ -34,9 +34,9 @@ func (w *workspace) swap(t *nsenter.Thread) error {
 	for _, c := range w.clones {
 		errs = append(errs, sys.SetPropagation(c.tree, unix.MS_PRIVATE))
 	}
-	for _, t := range w.targets {
-		if t.peer != nil && !t.replacement.remove {
-			errs = append(errs, sys.SetPropagation(t.peer, unix.MS_PRIVATE))
+	for _, s := range w.origins {
+		if s.peer != nil && !s.replacement.remove {
+			errs = append(errs, sys.SetPropagation(s.peer, unix.MS_PRIVATE))
 		}
 	}
 	return errors.Join(errs...)
@@ -123,9 +123,9 @@ func (w *workspace) mountBeneath(scratch, tree *os.File, number int, r *Replacem
 	if err := sys.SetPropagation(r.New, unix.MS_SHARED); err != nil {
 		return err
 	}
-	for i, t := range w.targets {
-		if t.replacement == r && t.clone != nil {
-			if err := t.mountPeer(scratch, i); err != nil {
+	for i, s := range w.origins {
+		if s.replacement == r && s.clone != nil {
+			if err := s.mountPeer(scratch, i); err != nil {
 				return err
 			}
 		}
@@ -136,32 +136,32 @@ func (w *workspace) mountBeneath(scratch, tree *os.File, number int, r *Replacem
 // unmountNew unmounts the new mount where it was mounted, and so wherever it has
 // propagated to: the mounts on it move down.
 func (w *workspace) unmountNew(r *Replacement) error {
-	for _, t := range w.targets {
-		if t.replacement != r || t.peer == nil {
+	for _, s := range w.origins {
+		if s.replacement != r || s.peer == nil {
 			continue
 		}
-		if err := sys.DetachAt(t.clone.tree, path.Base(r.Path)); err != nil {
+		if err := sys.DetachAt(s.clone.tree, path.Base(r.Path)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// mountPeer mounts a peer of the new mount on the clone of the target's parent, from
-// where it propagates.
-func (t *target) mountPeer(scratch *os.File, number int) error {
-	peer, err := sys.CloneTree(t.replacement.New, 0)
+// mountPeer mounts a peer of the new mount on the clone of the parent, from where it
+// propagates.
+func (s *site) mountPeer(scratch *os.File, number int) error {
+	peer, err := sys.CloneTree(s.replacement.New, 0)
 	if err != nil {
 		return err
 	}
-	t.peer = peer
-	if !t.clone.mounted {
-		if err := mountIn(scratch, "parent"+strconv.Itoa(number), t.clone.tree); err != nil {
+	s.peer = peer
+	if !s.clone.mounted {
+		if err := mountIn(scratch, "parent"+strconv.Itoa(number), s.clone.tree); err != nil {
 			return err
 		}
-		t.clone.mounted = true
+		s.clone.mounted = true
 	}
-	return sys.MoveMount(peer, t.clone.tree, path.Base(t.replacement.Path))
+	return sys.MoveMount(peer, s.clone.tree, path.Base(s.replacement.Path))
 }
 
 // enterScratch moves the thread to a private copy of a namespace, and mounts an empty file

@@ -32,19 +32,19 @@ type Place struct {
 func (w *workspace) places() ([]Place, error) {
 	var list []Place
 	inodes := map[int]uint64{} // by the index of a space
-	for _, t := range w.shown {
-		if inodes[t.space] == 0 {
-			id, err := w.spaces[t.space].Process.Namespace("mnt")
+	for _, s := range w.sites {
+		if inodes[s.space] == 0 {
+			id, err := w.spaces[s.space].Process.Namespace("mnt")
 			if err != nil {
 				return nil, err
 			}
-			inodes[t.space] = id.Inode
+			inodes[s.space] = id.Inode
 		}
 		p := Place{
-			Namespace: inodes[t.space], Path: t.replacement.Path, Old: t.replacement.Old, New: t.replacement.Device,
-			Parent: t.parent.ID, LeavesPeers: w.leavesPeers(t),
+			Namespace: inodes[s.space], Path: s.replacement.Path, Old: s.replacement.Old, New: s.replacement.Device,
+			Parent: s.parent.ID, LeavesPeers: w.leavesPeers(s),
 		}
-		if propagation := PropagationOf(t.parent); propagation.Shared == 0 {
+		if propagation := PropagationOf(s.parent); propagation.Shared == 0 {
 			p.Kind = kindOf(propagation)
 		}
 		list = append(list, p)

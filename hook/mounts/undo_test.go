@@ -69,8 +69,8 @@ func mountBeneathOnly(thread *nsenter.Thread, w *workspace, r *Replacement) erro
 	if err := sys.SetPropagation(r.New, unix.MS_SHARED); err != nil {
 		return err
 	}
-	for i, t := range w.targets {
-		if err := t.mountPeer(scratch, i); err != nil {
+	for i, s := range w.origins {
+		if err := s.mountPeer(scratch, i); err != nil {
 			return err
 		}
 	}

@@ -12,21 +12,23 @@ type workspace struct {
 	// entered.
 	namespaces []*os.File
 	list       []*Replacement
-	// shown are all places of old mounts; targets are those where the new ones are
-	// mounted.
-	shown, targets []*target
+	// sites are all old mounts; at the origins among them new mounts are mounted, which
+	// propagate from there to the others.
+	sites, origins []*site
 	parents        map[parentKey]*parent
 	clones         map[cloneKey]*clone
 }
 
-// target is a place where a new mount is mounted; from there it propagates.
-type target struct {
-	space       int
+// site is an old mount in one of the namespaces, and the mount that it lies on.
+type site struct {
+	space       int // index in spaces
 	replacement *Replacement
 	old, parent *Mount
-	clone       *clone
-	peer        *os.File // the copy of the new mount that is mounted here
-	origin      bool     // a target
+	// origin is whether it is one of the origins. Only these have a clone of the parent,
+	// and a peer: the copy of the new mount that is mounted on that.
+	origin bool
+	clone  *clone
+	peer   *os.File
 }
 
 type parentKey struct{ space, mount int }
@@ -50,10 +52,10 @@ type clone struct {
 	mounted bool // on the scratch file system
 }
 
-// locate finds the old mounts, and the targets.
+// locate finds the old mounts, and the origins among them.
 func (w *workspace) locate() {
 	for _, r := range w.list {
-		var shown []*target
+		var sites []*site
 		var parents []Propagation
 		for i, s := range w.spaces {
 			old := s.find(r.Path, r.Old)
@@ -65,17 +67,17 @@ func (w *workspace) locate() {
 				r.fail(fmt.Errorf("%q: the mount it lies on is not in the mount table", r.Path))
 				continue
 			}
-			shown = append(shown, &target{space: i, replacement: r, old: old, parent: p})
+			sites = append(sites, &site{space: i, replacement: r, old: old, parent: p})
 			parents = append(parents, PropagationOf(p))
 		}
-		if len(shown) == 0 {
+		if len(sites) == 0 {
 			r.fail(fmt.Errorf("%q: no autofs mount %s: %w", r.Path, DeviceString(r.Old), ErrChanged))
 			continue
 		}
-		w.shown = append(w.shown, shown...)
+		w.sites = append(w.sites, sites...)
 		for _, i := range Origins(parents) {
-			shown[i].origin = true
-			w.targets = append(w.targets, shown[i])
+			sites[i].origin = true
+			w.origins = append(w.origins, sites[i])
 		}
 	}
 }
