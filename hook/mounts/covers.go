@@ -39,28 +39,28 @@ func OpenCovers(path string, device uint64, namespace *os.File) *Covers {
 
 // Namespace is the mount namespace that holds the copies. They exist for as
 // long as it is open somewhere.
-func (k *Covers) Namespace() *os.File { return k.namespace }
+func (c *Covers) Namespace() *os.File { return c.namespace }
 
 // Close closes the copies. Covers that were put back stay mounted.
-func (k *Covers) Close() error { return k.namespace.Close() }
+func (c *Covers) Close() error { return c.namespace.Close() }
 
 // Restore mounts the covers on the mount that is now at the path in the mount namespace
 // of the process, which must be the autofs mount with the device number onto. It leaves
 // the lower covers that an interrupted run has put back; if anything else covers the
 // mount, the error is ErrChanged.
-func (k *Covers) Restore(ctx context.Context, p *nsenter.Process, onto uint64) error {
+func (c *Covers) Restore(ctx context.Context, p *nsenter.Process, onto uint64) error {
 	ctx = context.WithoutCancel(ctx) // finish it, or covers are missing
-	copies, devices, err := k.take(ctx)
+	copies, devices, err := c.take(ctx)
 	defer func() {
 		for _, f := range copies {
 			f.Close()
 		}
 	}()
 	if err != nil {
-		return fmt.Errorf("put back the covers of %q: %w", k.Path, err)
+		return fmt.Errorf("put back the covers of %q: %w", c.Path, err)
 	}
 	err = p.InMountNamespace(ctx, func(t *nsenter.Thread) error {
-		there, err := stackAt(t, k.Path, onto)
+		there, err := stackAt(t, c.Path, onto)
 		if err != nil {
 			return err
 		}
@@ -70,12 +70,12 @@ func (k *Covers) Restore(ctx context.Context, p *nsenter.Process, onto uint64) e
 			}
 			onto = devices[i]
 		}
-		target, err := openRoot(k.Path)
+		target, err := openRoot(c.Path)
 		if err != nil {
 			return err
 		}
 		defer target.Close()
-		if err := checkDevice(target, k.Path, onto); err != nil {
+		if err := checkDevice(target, c.Path, onto); err != nil {
 			return err
 		}
 		for _, tree := range copies[len(there):] {
@@ -87,7 +87,7 @@ func (k *Covers) Restore(ctx context.Context, p *nsenter.Process, onto uint64) e
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("put back the covers of %q: %w", k.Path, err)
+		return fmt.Errorf("put back the covers of %q: %w", c.Path, err)
 	}
 	return nil
 }
@@ -96,12 +96,12 @@ func (k *Covers) Restore(ctx context.Context, p *nsenter.Process, onto uint64) e
 // mounted below it. Only the topmost mount of a stack can be reached by a path, so each
 // is unmounted once it is copied, in a copy of the namespace that ends with the thread:
 // nothing is lost if the copies cannot be put back.
-func (k *Covers) take(ctx context.Context) (copies []*os.File, devices []uint64, err error) {
-	err = nsenter.InNamespace(ctx, k.namespace, func(t *nsenter.Thread) error {
+func (c *Covers) take(ctx context.Context) (copies []*os.File, devices []uint64, err error) {
+	err = nsenter.InNamespace(ctx, c.namespace, func(t *nsenter.Thread) error {
 		if err := t.CopyMountNamespace(); err != nil {
 			return err
 		}
-		stack, err := stackAt(t, k.Path, k.Device)
+		stack, err := stackAt(t, c.Path, c.Device)
 		if err != nil {
 			return err
 		}
@@ -110,7 +110,7 @@ func (k *Covers) take(ctx context.Context) (copies []*os.File, devices []uint64,
 		}
 		copies = make([]*os.File, len(stack))
 		for i := len(stack) - 1; i >= 0; i-- {
-			if copies[i], err = takeTopmost(k.Path, stack[i].ID); err != nil {
+			if copies[i], err = takeTopmost(c.Path, stack[i].ID); err != nil {
 				return err
 			}
 		}
@@ -130,10 +130,8 @@ func stackAt(t *nsenter.Thread, path string, device uint64) ([]*Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range table.Autofs() {
-		if m.Mountpoint == path && DeviceOf(m) == device {
-			return table.Covers(m), nil
-		}
+	if m := table.Find(path, device); m != nil && m.FSType == "autofs" {
+		return table.Covers(m), nil
 	}
 	return nil, fmt.Errorf("%q: no autofs mount %s: %w", path, DeviceString(device), ErrChanged)
 }

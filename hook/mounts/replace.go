@@ -123,22 +123,10 @@ func (w *workspace) open() error {
 	return nil
 }
 
-func (s Space) find(path string, device uint64) *Mount {
-	if s.Table == nil {
-		return nil
-	}
-	for _, m := range s.Table.at(path) {
-		if DeviceOf(m) == device {
-			return m
-		}
-	}
-	return nil
-}
-
 // Shows reports whether the namespace has the autofs mount with the given
 // st_dev at the path.
 func (s Space) Shows(path string, device uint64) bool {
-	m := s.find(path, device)
+	m := s.Table.Find(path, device)
 	return m != nil && m.FSType == "autofs"
 }
 

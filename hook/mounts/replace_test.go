@@ -45,7 +45,7 @@ func replace(t *testing.T, houses []*house, old map[string]uint64) map[string]ui
 	}
 	for i, h := range houses {
 		for path, device := range old {
-			if m := spaces[i].find(path, device); m != nil {
+			if m := spaces[i].Table.Find(path, device); m != nil {
 				checkReplaced(t, h, before[i], m, fresh[path])
 			}
 		}

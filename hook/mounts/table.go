@@ -1,8 +1,9 @@
 // Package mounts reads the mount tables of a container's mount namespaces and changes
-// mounts in them. It finds the covers of an autofs mount, which are the mounts over its
-// root, copies them while a master recreates its mount, and puts them back.
+// mounts in them. [Replace] puts a new autofs mount in the place of an old one, beneath its
+// covers, which are the mounts over its root; [Undo] rolls an interrupted Replace back. For
+// a master that recreates its mount itself, [CopyCovers] saves the covers.
 //
-// It reads /proc/<pid>/mountinfo only. That walks onto no mount, so it triggers no
+// A [Table] is read from /proc/<pid>/mountinfo. That walks onto no mount, so it triggers no
 // automount and never blocks on one that no process serves.
 package mounts
 
@@ -148,7 +149,14 @@ func (t *Table) Covers(m *Mount) []*Mount {
 }
 
 // Find returns the mount with the given mount point and st_dev, or nil.
-func (t *Table) Find(path string, device uint64) *Mount { return Space{Table: t}.find(path, device) }
+func (t *Table) Find(path string, device uint64) *Mount {
+	for _, m := range t.at(path) {
+		if DeviceOf(m) == device {
+			return m
+		}
+	}
+	return nil
+}
 
 // LowestCover returns the lowest cover of m, or nil.
 func (t *Table) LowestCover(m *Mount) *Mount {

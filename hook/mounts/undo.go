@@ -121,7 +121,7 @@ func undoParent(table *Table, p Place) (bool, error) {
 
 // undoPeers removes a new mount from its peer group.
 func undoPeers(control *autofs.Control, table *Table, p Place) (bool, error) {
-	now := Space{Table: table}.find(p.Path, p.New)
+	now := table.Find(p.Path, p.New)
 	if now == nil || !p.LeavesPeers || PropagationOf(now).Shared == 0 {
 		return false, nil
 	}

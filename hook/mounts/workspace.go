@@ -58,7 +58,7 @@ func (w *workspace) locate() {
 		var sites []*site
 		var parents []Propagation
 		for i, s := range w.spaces {
-			old := s.find(r.Path, r.Old)
+			old := s.Table.Find(r.Path, r.Old)
 			if old == nil {
 				continue
 			}
