@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cgroup"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/cure"
@@ -136,14 +137,14 @@ func hasSystemdAutomount(s *container.Snapshot) bool {
 	return false
 }
 
-// hasDevice reports whether the container has /dev/autofs (major 10, minor 235). It does
-// not check the container's device rules.
+// hasDevice reports whether the container has /dev/autofs. It does not check the
+// container's device rules.
 func hasDevice(init *nsenter.Process) bool {
-	f, err := init.OpenInRoot("/dev/autofs", unix.O_PATH)
+	f, err := init.OpenInRoot(autofs.ControlPath, unix.O_PATH)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	var st unix.Stat_t
-	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(10, 235)
+	st, err := sys.Stat(f)
+	return err == nil && autofs.IsControl(&st)
 }

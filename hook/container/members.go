@@ -2,8 +2,8 @@ package container
 
 import (
 	"fmt"
-	"strings"
 
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
@@ -46,8 +46,7 @@ func (c *Container) Space(id uint64) *Space {
 // process: it is not PID 1 of its pid namespace, and a master in that namespace does not
 // descend from it, so that the master counts as outside.
 func (c *Container) CheckFirstProcess(list []Mount) error {
-	numbers, err := c.Init.Status("NSpid")
-	if fields := strings.Fields(numbers); err != nil || len(fields) == 0 || fields[len(fields)-1] == "1" {
+	if inner, err := master.ContainerPID(c.Init); err != nil || inner == 1 {
 		return err
 	}
 	own, err := c.Init.Namespace("pid")

@@ -12,8 +12,3 @@ const (
 	// RestartOnly restarts units without a re-execution first.
 	RestartOnly Strategy = "restart"
 )
-
-// Valid reports whether s is a known strategy.
-func (s Strategy) Valid() bool {
-	return s == Auto || s == ReexecOnly || s == RestartOnly
-}
