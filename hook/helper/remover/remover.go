@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -50,9 +49,7 @@ func Start(criu, init, model *nsenter.Process, own *os.File, created []string) e
 		return fmt.Errorf("list of control groups: %w", err)
 	}
 	defer list.Close()
-	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
-	args := []string{Verb, strconv.Itoa(criu.PID()), number(criu.StartTime()), strconv.Itoa(init.PID()), number(init.StartTime())}
-	p, err := spawn.StartSelf(args, []*os.File{own, list}, model, 1<<unix.CAP_DAC_OVERRIDE)
+	p, err := spawn.StartSelf([]string{Verb, criu.Identity(), init.Identity()}, []*os.File{own, list}, model, 1<<unix.CAP_DAC_OVERRIDE)
 	if err != nil {
 		err = fmt.Errorf("start the process that removes control groups if the restore fails: %w", err)
 	}
@@ -81,8 +78,8 @@ func listOf(created []string) (*os.File, error) {
 
 // Run runs a remover with its arguments.
 func Run(args []string) error {
-	if len(args) != 4 {
-		return fmt.Errorf("%s: %d arguments: want the number and start time of two processes", Verb, len(args))
+	if len(args) != 2 {
+		return fmt.Errorf("%s: %d arguments: want the identities of CRIU and of the container's first process", Verb, len(args))
 	}
 	list, err := io.ReadAll(io.LimitReader(os.NewFile(listFile, "list"), maxList))
 	if err != nil {
@@ -90,7 +87,7 @@ func Run(args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lifetime)
 	defer cancel()
-	criu, err := open(args[0], args[1])
+	criu, err := open(args[0])
 	if err == nil {
 		defer criu.Close()
 		err = criu.WaitEnd(ctx)
@@ -98,7 +95,7 @@ func Run(args []string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", Verb, err)
 	}
-	init, err := open(args[2], args[3])
+	init, err := open(args[1])
 	switch {
 	case err == nil:
 		defer init.Close()
@@ -129,14 +126,11 @@ func remove(own *os.File, list string) (err error) {
 	return err
 }
 
-func open(pid, start string) (*nsenter.Process, error) {
-	number, err := strconv.Atoi(pid)
+// open opens the process with the given identity.
+func open(identity string) (*nsenter.Process, error) {
+	pid, start, err := nsenter.ParseIdentity(identity)
 	if err != nil {
-		return nil, fmt.Errorf("process %q: %w", pid, err)
+		return nil, err
 	}
-	ticks, err := strconv.ParseUint(start, 10, 64)
-	if err != nil {
-		return nil, fmt.Errorf("process %s: start time %q: %w", pid, start, err)
-	}
-	return nsenter.OpenIdentity(number, ticks)
+	return nsenter.OpenIdentity(pid, start)
 }
