@@ -60,17 +60,14 @@ func (m *Manager) unit(ctx context.Context, name string) (dbus.ObjectPath, error
 	return path, nil
 }
 
-// Modes of jobs (systemctl(1), --job-mode).
-const (
-	replace            = "replace"
-	ignoreDependencies = "ignore-dependencies"
-)
+// replace is the mode of all jobs: that of systemctl(1), --job-mode.
+const replace = "replace"
 
 // job runs a unit job and returns its result: "done", "failed", "canceled", "timeout",
-// "dependency" or "skipped". method is "StartUnit", "StopUnit" or "RestartUnit".
-func (m *Manager) job(ctx context.Context, method, name, mode string) (string, error) {
+// "dependency" or "skipped". method is "StartUnit" or "RestartUnit".
+func (m *Manager) job(ctx context.Context, method, name string) (string, error) {
 	var job dbus.ObjectPath
-	if err := m.call(ctx, method, []any{name, mode}, &job); err != nil {
+	if err := m.call(ctx, method, []any{name, replace}, &job); err != nil {
 		return "", noAnswer(ctx, err)
 	}
 	for {

@@ -14,7 +14,7 @@ import (
 // or failed for another temporary reason, is reset and started again. systemd detaches
 // everything that is mounted at the unit's mount point: copy it first ([mounts.CopyCovers]).
 func (m *Manager) Restart(ctx context.Context, name string) error {
-	result, err := m.job(ctx, "RestartUnit", name, replace)
+	result, err := m.job(ctx, "RestartUnit", name)
 	if err == nil && result == "done" {
 		return nil
 	}
@@ -84,7 +84,7 @@ func (m *Manager) startAgain(ctx context.Context, name string) error {
 
 // start starts a unit and waits for the result.
 func (m *Manager) start(ctx context.Context, name string) error {
-	result, err := m.job(ctx, "StartUnit", name, replace)
+	result, err := m.job(ctx, "StartUnit", name)
 	if err == nil && result != "done" {
 		err = fmt.Errorf("job result %q", result)
 	}
