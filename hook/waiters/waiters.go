@@ -153,8 +153,11 @@ func stringAt(p *nsenter.Process, address uint64) (string, error) {
 	buf := make([]byte, maxPath)
 	n, err := f.ReadAt(buf, int64(address)) // a short read ends at the end of a mapping
 	end := bytes.IndexByte(buf[:n], 0)
-	if end < 0 {
-		return "", fmt.Errorf("process %d: path at address %#x: no end within %d bytes: %w", p.PID(), address, n, errors.Join(err))
+	switch {
+	case end >= 0:
+		return string(buf[:end]), nil
+	case err != nil:
+		return "", fmt.Errorf("process %d: path at address %#x: %w", p.PID(), address, err)
 	}
-	return string(buf[:end]), nil
+	return "", fmt.Errorf("process %d: path at address %#x: no end within %d bytes", p.PID(), address, n)
 }
