@@ -65,9 +65,9 @@ func (r Runner) preserve(ctx context.Context, e Event) error {
 	return r.preserveContainer(ctx, c, criu, handover)
 }
 
-// Preserve has these files open at once, those of filled device numbers apart: its own, and
-// for each mount its root, the new mount and a copy of that. More would make a short run
-// wait at its end.
+// These are the files that Preserve has open at once: its own, and for each mount its root,
+// the new mount and a copy of that. The placeholders of device numbers are not among them.
+// The numbers are no higher than needed: the end of a short run waits for the expansion.
 const (
 	filesOfRun   = 32
 	filesOfMount = 3

@@ -44,7 +44,7 @@ func (s *Session) Preserve(ctx context.Context, criu *nsenter.Process, h *journa
 		s.warn(err)
 	}
 	defer closeTrees(replacements)
-	s.openOneRoot(ctx, list) // when the placeholders are closed: see filesOfMount in package hook
+	s.openOneRoot(ctx, list) // not before the placeholders are closed: see sys.ExpandFiles
 	s.detachStaleKeys(ctx, h, list)
 	parked := s.parkTriggers(ctx, criu, list)
 	if len(replacements)+len(parked) == 0 {

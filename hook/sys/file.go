@@ -9,8 +9,8 @@ import (
 )
 
 // OpenAt opens a path relative to dir, or an absolute one if dir is nil. O_NONBLOCK in flags
-// is for the open alone: with it the runtime would watch the file, which wakes a thread, and
-// takes longer than what is done with most files.
+// applies to the open only and is cleared afterwards: os.NewFile adds a non-blocking file to
+// the runtime's poller, which costs more than most uses of the file.
 func OpenAt(dir *os.File, name string, flags int) (*os.File, error) {
 	var fd int
 	err := onPath("open", dir, name, func(dirfd int) (err error) {

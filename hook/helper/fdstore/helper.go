@@ -33,8 +33,8 @@ const Verb = "hold-files"
 // The helper's descriptors: after standard input, output and error comes the
 // pidfd of the process it is bound to, then the files it holds.
 const (
-	boundFile = 3
-	firstFile = 4
+	boundFile = spawn.FirstFile
+	firstFile = spawn.FirstFile + 1
 )
 
 // Ref names a helper in a record. The start time tells it from any later

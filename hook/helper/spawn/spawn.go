@@ -28,7 +28,8 @@ var ErrNotMoved = errors.New("a helper process stayed in the container's control
 // /dev/null. It inherits no other files: a runtime waits for all processes that have the
 // output of its hook open.
 //
-// It keeps only the given capabilities of this process, and cannot gain others; see All.
+// It keeps only the given capabilities of this process, one bit for each, and cannot gain
+// others; [AllCapabilities] keeps all.
 //
 // It moves to the control groups of model, unless that is nil: runc starts CRIU and
 // its scripts in the container's. If that fails, the error is ErrNotMoved and the process
