@@ -29,7 +29,7 @@ type recovery struct {
 var recoveries = []recovery{
 	// The propagation of parent mounts must be restored before anything is mounted.
 	{"the replacement of mounts", rollBack, (*Session).recoverReplacement},
-	{"the removal of mounts", rollForward, (*Session).removeFills},
+	{"the removal of mounts", rollForward, (*Session).finishRemovals},
 	// A job of systemd may still be running. After it the covers are restored, and then
 	// the mount, with its covers, is copied to other namespaces.
 	{"the restart of units", rollForward, (*Session).finishRestarts},
@@ -63,8 +63,9 @@ func (s *Session) recoverReload(ctx context.Context) error {
 	return errors.Join(s.loadParkings((*journal.Entry[journal.TriggerParking]).Load), s.resumeParkings(ctx))
 }
 
-// removeFills removes the placeholder mounts of an interrupted removal.
-func (s *Session) removeFills(ctx context.Context) error {
+// finishRemovals removes the mounts that interrupted removals have put in the place of
+// those that they removed.
+func (s *Session) finishRemovals(ctx context.Context) error {
 	var list []mountAt
 	seen := map[mountAt]bool{}
 	for _, sp := range s.container.Spaces {

@@ -11,12 +11,12 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/park"
 )
 
-// mountAt identifies a parking mount or a trigger by mount point and st_dev, in all mount
+// mountAt identifies a mount to be removed by mount point and st_dev, in all mount
 // namespaces.
 type mountAt struct {
 	path    string
 	device  uint64
-	parking bool // or a trigger
+	parking bool // for removeCovered: a parking mount, else a trigger
 }
 
 // parkingMounts returns the parking mounts.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
@@ -39,7 +39,7 @@ func (s *Session) replace(ctx context.Context, spaces []mounts.Space, list []*mo
 func (s *Session) undoReplacement(ctx context.Context, spaces []mounts.Space) (undone bool, err error) {
 	intent := journal.Replacements.Of(s.journal, s.container.Init)
 	replacement, err := intent.Load()
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {

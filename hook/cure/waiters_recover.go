@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
@@ -19,7 +19,7 @@ import (
 func (s *Session) removeWaiterParking(ctx context.Context) error {
 	intent := journal.WaiterParkings.Of(s.journal, s.container.Init)
 	parked, err := intent.Load()
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
