@@ -15,7 +15,7 @@ import (
 
 // awaitServed waits until the new triggers have no waiters, for servingTime at most. While a
 // trigger has one, its path does not exist for this process (ENOENT).
-func (h daemonSpace) awaitServed(ctx context.Context, list []container.ParkedTrigger) {
+func (h masterSpace) awaitServed(ctx context.Context, list []container.ParkedTrigger) {
 	ctx, cancel := context.WithTimeout(ctx, servingTime)
 	defer cancel()
 	for _, t := range list {
@@ -46,7 +46,7 @@ const (
 // the trigger (daemon/direct.c, do_mount_autofs_direct). So the numbers are stored if the
 // timeout is set and the daemon has no file open on the trigger. If timeouts are disabled,
 // awaitStored waits for storeTime.
-func (h daemonSpace) awaitStored(ctx context.Context, list []container.ParkedTrigger) {
+func (h masterSpace) awaitStored(ctx context.Context, list []container.ParkedTrigger) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	for ctx.Err() == nil && !h.stored(list) {
@@ -55,7 +55,7 @@ func (h daemonSpace) awaitStored(ctx context.Context, list []container.ParkedTri
 }
 
 // stored reports whether the daemon has stored the numbers of all new triggers.
-func (h daemonSpace) stored(list []container.ParkedTrigger) bool {
+func (h masterSpace) stored(list []container.ParkedTrigger) bool {
 	if h.daemon == nil {
 		return true // the daemon has ended
 	}

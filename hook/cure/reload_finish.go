@@ -7,7 +7,6 @@ import (
 	"os"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
-	"github.com/autofs-restore-hook/autofs-restore-hook/hook/automount"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/owner"
@@ -76,7 +75,7 @@ type reloadResult struct {
 
 // attachMissing finds the new triggers in the tables as last read, and attaches the stale
 // ones where there are none.
-func (s *Session) attachMissing(ctx context.Context, home daemonSpace, p *parking) reloadResult {
+func (s *Session) attachMissing(ctx context.Context, home masterSpace, p *parking) reloadResult {
 	r := reloadResult{failed: map[string]error{}}
 	for i, t := range p.Mounts {
 		lot := t.Lot(home.Table)
@@ -105,41 +104,10 @@ var errNotReloaded = fmt.Errorf("automount did not mount it again within %s of a
 
 var errParkingClosed = fmt.Errorf("the files of the parking mounts could not be opened: the processes in them wait until the next run, or get an error after %s; repair again", parkTime)
 
-// daemonSpace is the mount namespace in which a daemon mounts its triggers.
-type daemonSpace struct {
-	*container.Space
-	daemon *owner.Member // nil if it has ended, or is systemd
-}
-
-// spaceOf returns the mount namespace of a daemon; the main one for nil, which is
-// systemd's.
-func (s *Session) spaceOf(daemon *owner.Member) daemonSpace {
-	if daemon != nil {
-		if id, err := daemon.Namespace("mnt"); err == nil {
-			if sp := s.container.Space(id.Inode); sp != nil && sp.Table != nil {
-				return daemonSpace{sp, daemon}
-			}
-		}
-	}
-	return daemonSpace{s.container.Main(), daemon}
-}
-
-// spaceOfParking returns the mount namespace of the daemon of parking mounts, also if the
-// daemon has ended.
-func (s *Session) spaceOfParking(p *parking, daemon *owner.Member) daemonSpace {
-	if daemon != nil && !daemon.Ended() {
-		return s.spaceOf(daemon)
-	}
-	if sp := s.container.Space(p.Namespace); sp != nil && sp.Table != nil {
-		return daemonSpace{sp, nil}
-	}
-	return daemonSpace{s.container.Main(), nil}
-}
-
 // attachStale attaches the stale trigger to its parking mount, number i. If the daemon has
 // ended, the processes in the parking mount get an error (ENOENT): they would wait for
 // ever on the stale trigger, and only the daemon could open the parking mount.
-func (s *Session) attachStale(ctx context.Context, home daemonSpace, p *parking, i int) error {
+func (s *Session) attachStale(ctx context.Context, home masterSpace, p *parking, i int) error {
 	t := p.Mounts[i]
 	if home.daemon == nil && p.lots[i] != nil {
 		if err := autofs.Release(p.lots[i].Root); err != nil {
@@ -162,61 +130,9 @@ func (s *Session) attachStale(ctx context.Context, home daemonSpace, p *parking,
 	})
 }
 
-// openRoot opens the root of an autofs mount. While it has waiters only its daemon can; then
-// the daemon is made to open it.
-func (h daemonSpace) openRoot(ctx context.Context, path string, device uint64) (*os.File, error) {
-	control, err := autofs.OpenControl()
-	if err != nil {
-		return nil, err
-	}
-	defer control.Close()
-	opened := make(chan *os.File, 1)
-	err = h.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
-		root, err := control.OpenMount(path, device)
-		if err == nil {
-			opened <- root
-		}
-		return err
-	})
-	switch {
-	case err == nil:
-		return <-opened, nil
-	case h.daemon == nil:
-		return nil, err
-	}
-	files, err := automount.OpenBlockedRoots(ctx, h.daemon, []automount.Root{{Path: path, Device: device}})
-	if err != nil {
-		return nil, err
-	}
-	return files[0], nil
-}
-
-// copyFunc returns a function that copies the autofs mount with a mount point and st_dev.
-func (h daemonSpace) copyFunc(ctx context.Context, path string, device uint64) func() (*os.File, error) {
-	return func() (*os.File, error) {
-		root, err := h.openRoot(ctx, path, device)
-		if err != nil {
-			return nil, err
-		}
-		defer root.Close()
-		copied := make(chan *os.File, 1)
-		err = h.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
-			tree, err := mounts.Clone(root)
-			if err == nil {
-				copied <- tree
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		return <-copied, nil
-	}
-}
-
 // copyTrigger copies the trigger that table, the daemon's, shows at a path to the namespaces
 // to which it has not propagated, which still show the parking mount or the stale trigger.
-func (s *Session) copyTrigger(ctx context.Context, home daemonSpace, table *mounts.Table, t container.ParkedTrigger) error {
+func (s *Session) copyTrigger(ctx context.Context, home masterSpace, table *mounts.Table, t container.ParkedTrigger) error {
 	trigger := t.Successor(table)
 	if trigger == nil {
 		trigger = table.Find(t.Path, t.Stale)

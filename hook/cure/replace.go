@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"slices"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
@@ -50,6 +52,36 @@ func (s *Session) undoReplacement(ctx context.Context, spaces []mounts.Space) (u
 		return undone, fmt.Errorf("undo an interrupted replacement of mounts: %w", err)
 	}
 	return undone, intent.Commit()
+}
+
+// copyElsewhere replaces the old mount at a path by a copy of the new one, in the mount
+// namespaces to which the new one has not propagated. oldDevice and newDevice are their
+// st_dev; newCopy makes the copy.
+func (s *Session) copyElsewhere(ctx context.Context, path string, oldDevice, newDevice uint64, newCopy func() (*os.File, error)) error {
+	if len(s.showing(path, oldDevice, newDevice)) == 0 {
+		return nil // by the tables as last read
+	}
+	if err := s.container.ReadTables(); err != nil {
+		return err
+	}
+	others := s.showing(path, oldDevice, newDevice)
+	if len(others) == 0 {
+		return nil
+	}
+	tree, err := newCopy()
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	r := &mounts.Replacement{Path: path, Old: oldDevice, New: tree, Device: newDevice}
+	return errors.Join(s.replace(ctx, others, []*mounts.Replacement{r}), r.Err)
+}
+
+// showing returns the mount namespaces that show the old mount and not the new one.
+func (s *Session) showing(path string, oldDevice, newDevice uint64) []mounts.Space {
+	return slices.DeleteFunc(s.container.MountSpaces(), func(sp mounts.Space) bool {
+		return !sp.Shows(path, oldDevice) || sp.Shows(path, newDevice)
+	})
 }
 
 // closeTrees closes the new mounts of replacements.

@@ -58,7 +58,7 @@ func (r *Repair) restart(ctx context.Context, i int) error {
 		}
 		restartErr = errors.Join(restartErr, covers.drop(ctx))
 	}
-	if err := r.copyElsewhere(ctx, m.Path, m.Device, newDevice, r.spaceOf(nil).copyFunc(ctx, m.Path, newDevice)); err != nil {
+	if err := r.copyElsewhere(ctx, m.Path, m.Device, newDevice, r.mainSpace().copyFunc(ctx, m.Path, newDevice)); err != nil {
 		return errors.Join(restartErr, err) // the next run tries again
 	}
 	return errors.Join(restartErr, intent.Commit())

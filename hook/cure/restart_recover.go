@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
@@ -80,39 +78,9 @@ func (s *Session) copyRestartedOf(ctx context.Context, entry *journal.Entry[jour
 		return nil // its unit may still mount it: left to the next run
 	}
 	if device := mounts.DeviceOf(now); device != restart.Device {
-		if err := s.copyElsewhere(ctx, restart.Path, restart.Device, device, s.spaceOf(nil).copyFunc(ctx, restart.Path, device)); err != nil {
+		if err := s.copyElsewhere(ctx, restart.Path, restart.Device, device, s.mainSpace().copyFunc(ctx, restart.Path, device)); err != nil {
 			return err
 		}
 	}
 	return errors.Join(entry.Commit(), s.container.ReadTables())
-}
-
-// copyElsewhere replaces the old mount at a path by a copy of the new one, in the mount
-// namespaces to which the new one has not propagated. oldDevice and newDevice are their
-// st_dev; newCopy makes the copy.
-func (s *Session) copyElsewhere(ctx context.Context, path string, oldDevice, newDevice uint64, newCopy func() (*os.File, error)) error {
-	if len(s.showing(path, oldDevice, newDevice)) == 0 {
-		return nil // by the tables as last read
-	}
-	if err := s.container.ReadTables(); err != nil {
-		return err
-	}
-	others := s.showing(path, oldDevice, newDevice)
-	if len(others) == 0 {
-		return nil
-	}
-	tree, err := newCopy()
-	if err != nil {
-		return err
-	}
-	defer tree.Close()
-	r := &mounts.Replacement{Path: path, Old: oldDevice, New: tree, Device: newDevice}
-	return errors.Join(s.replace(ctx, others, []*mounts.Replacement{r}), r.Err)
-}
-
-// showing returns the mount namespaces that show the old mount and not the new one.
-func (s *Session) showing(path string, oldDevice, newDevice uint64) []mounts.Space {
-	return slices.DeleteFunc(s.container.MountSpaces(), func(sp mounts.Space) bool {
-		return !sp.Shows(path, oldDevice) || sp.Shows(path, newDevice)
-	})
 }
