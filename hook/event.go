@@ -30,9 +30,9 @@ type Event struct {
 	ImageDir string
 	// Strategy limits the cures that are tried.
 	Strategy container.Strategy
-	// Everyone includes processes that entered the container from outside, as "runc
+	// Visitors includes processes that entered the container from outside, as "runc
 	// exec" does. It makes the snapshot read every process of the host.
-	Everyone bool
+	Visitors bool
 	// KillWaiters allows the repair to kill waiters that cannot be released.
 	KillWaiters bool
 	// LeaveWatcher makes Prepare leave a process behind that repairs the container after

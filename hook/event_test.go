@@ -38,7 +38,7 @@ func TestActionEvent(t *testing.T) {
 			continue
 		}
 		if err == nil && (e.Stage != test.want.Stage || e.PID != test.want.PID || e.ImageDir != test.want.ImageDir ||
-			e.Trigger != "criu:"+test.action || e.CRIU != os.Getppid() || e.Everyone) {
+			e.Trigger != "criu:"+test.action || e.CRIU != os.Getppid() || e.Visitors) {
 			t.Errorf("%s: %+v, want %+v", name, e, test.want)
 		}
 	}

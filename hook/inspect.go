@@ -42,7 +42,7 @@ func (r Runner) inspectInto(ctx context.Context, e Event, rep *report.Report) er
 		return err
 	}
 	defer init.Close()
-	c, err := container.Open(init, e.Everyone)
+	c, err := container.Open(init, e.Visitors)
 	if err != nil {
 		return err
 	}

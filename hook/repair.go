@@ -67,7 +67,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) err
 		defer r.journal().LeavePlace(criu)
 	}
 	protect := sync.OnceFunc(func() { r.protect(init) })
-	if handover != nil && !handover.Quiet() {
+	if handover != nil && handover.MayCallSystemd() {
 		protect()
 	}
 	lock, err := r.journal().Lock(ctx, init)
@@ -82,7 +82,7 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) err
 			return nil // called twice for this stage
 		}
 	}
-	c, err := container.Open(init, e.Everyone)
+	c, err := container.Open(init, e.Visitors)
 	if err != nil {
 		return err
 	}

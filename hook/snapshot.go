@@ -19,7 +19,7 @@ func (r Runner) snapshot(e Event, c *container.Container, known *journal.Handove
 	if snapshot.Mounts, err = c.Survey(); err != nil {
 		return nil, err
 	}
-	if e.Everyone {
+	if e.Visitors {
 		if err := c.CheckFirstProcess(snapshot.Mounts); err != nil {
 			r.Warn(err)
 		}

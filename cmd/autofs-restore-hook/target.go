@@ -81,7 +81,7 @@ func (r *request) start(words []string, run func(e hook.Event, asJSON bool) int)
 		return 0, err
 	}
 	return run(hook.Event{
-		Trigger: "command:" + r.command.name, Stage: stage.Repair, PID: c.PID, ContainerID: c.ID, Everyone: true,
+		Trigger: "command:" + r.command.name, Stage: stage.Repair, PID: c.PID, ContainerID: c.ID, Visitors: true,
 		Strategy: container.Strategy(r.strategy), KillWaiters: r.killWaiters,
 	}, r.asJSON), nil
 }

@@ -146,10 +146,10 @@ func OldDevices(set *criuimage.Set) []OldDevice {
 	return found
 }
 
-// Quiet reports whether Repair probably needs no systemd: Preserve left none of its mounts
-// to Repair.
-func (h *Handover) Quiet() bool {
-	return h.Stage == stage.Preserve && len(h.Awake) > 0 && len(h.NotPreserved) == 0
+// MayCallSystemd reports whether Repair may call a systemd, as far as can be foreseen:
+// unless Preserve has finished and has left none of its mounts to Repair.
+func (h *Handover) MayCallSystemd() bool {
+	return h.Stage != stage.Preserve || len(h.Awake) == 0 || len(h.NotPreserved) > 0
 }
 
 // SystemdDevices returns the device numbers that a systemd remembers.
