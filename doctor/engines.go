@@ -7,7 +7,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/install"
 )
 
-// First versions that behave differently (reference: README, Requirements).
+// First versions that behave differently.
 var (
 	// singleReadCRIU reads a configuration file that a runtime names only once (commit
 	// c03c08d1b); older ones run each action script of such a file twice.

@@ -31,10 +31,10 @@
 //
 // # Restore or fresh start
 //
-// An action script is only ever called by CRIU, as its child or by a script that is,
-// with the stage in the environment: pre-resume and post-resume exist in a restore
-// only. The environment is CRIU's own; nothing of the container is in it. The image
-// directory in it, /proc/CRIU/fd/N, says which CRIU it is.
+// An action script is only ever called by CRIU, directly or through another script, with
+// the stage in the environment: pre-resume and post-resume exist in a restore only. The
+// environment is CRIU's own; nothing of the container is in it. The image directory in it,
+// /proc/CRIU/fd/N, says which CRIU it is.
 //
 // No OCI runtime runs poststart at a restore, so that hook is called at a fresh
 // start, by a person or by a future runtime. At a fresh start the command line of

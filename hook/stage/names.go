@@ -7,7 +7,8 @@ type Name string
 const (
 	// Reserve is before the restored processes exist.
 	Reserve Name = "reserve"
-	// Prepare is when the container's control group is known and mounts exist.
+	// Prepare is when the container's control group is known: its mounts exist, of its
+	// processes only the first one does.
 	Prepare Name = "prepare"
 	// Preserve is when all mounts are final and all processes are stopped.
 	Preserve Name = "preserve"
