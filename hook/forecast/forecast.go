@@ -70,50 +70,71 @@ const maxNamed = 8
 // Maps returns the problems of mounts of automount and of systemd that CRIU 4.2 cannot
 // dump or restore. A path in several mount namespaces counts once.
 func Maps(list []Autofs) []Problem {
-	var active, unread, nested, rootless []string
+	var active, unread, rootless []string
 	for _, m := range list {
 		if m.Unread > 0 {
 			unread = append(unread, m.Path)
 		}
-		if !m.Daemon {
-			continue
-		}
-		if m.Type != autofs.Indirect && covered(m) {
+		if m.Daemon && m.Type != autofs.Indirect && covered(m) {
 			active = append(active, m.Path)
 		}
-		parent := parentOf(m, list)
-		switch {
-		case parent == nil || !parent.Daemon:
-		case m.Type == autofs.Indirect && parent.Type == autofs.Indirect:
-			nested = append(nested, m.Path)
-		case m.Type == autofs.Offset && !hasRoot(m, *parent):
+		if m.Type != autofs.Offset {
+			continue
+		}
+		if parent := daemonParentOf(m, list); parent != nil && !hasRoot(m, *parent) {
 			rootless = append(rootless, m.Path)
 		}
 	}
-	var problems []Problem
-	add := func(paths []string, when, what, next string) {
-		if names := named(paths); names != "" {
-			problems = append(problems, Problem{when, fmt.Sprintf(what, names), next})
+	return slices.Concat(
+		problem(active, atCheckpoint, "automount's direct or offset map is mounted at %s, and the daemon holds what lies beneath", "unmount it (in the container: umount), or wait until it expires"),
+		problem(unread, atCheckpoint, "requests for %s are in the pipe of a master that has not read them", "see why it does not answer, or try again"),
+		nestedMaps(list),
+		problem(rootless, atRestore, "an entry of automount with several offsets has none at its root: %s", "unmount it before the checkpoint"),
+	)
+}
+
+// nestedMaps returns the problem of indirect maps inside other ones. It needs no covers,
+// which images do not show.
+func nestedMaps(list []Autofs) []Problem {
+	var nested []string
+	for _, m := range list {
+		if m.Type != autofs.Indirect {
+			continue
+		}
+		if parent := daemonParentOf(m, list); parent != nil && parent.Type == autofs.Indirect {
+			nested = append(nested, m.Path)
 		}
 	}
-	add(active, atCheckpoint, "automount's direct or offset map is mounted at %s, and the daemon holds what lies beneath", "unmount it (in the container: umount), or wait until it expires")
-	add(unread, atCheckpoint, "requests for %s are in the pipe of a master that has not read them", "see why it does not answer, or try again")
-	add(nested, atRestore, "an indirect map of automount lies in another one: %s", "unmount it before the checkpoint")
-	add(rootless, atRestore, "an entry of automount with several offsets has none at its root: %s", "unmount it before the checkpoint")
-	return problems
+	return problem(nested, atRestore, "an indirect map of automount lies in another one: %s", "unmount it before the checkpoint")
+}
+
+// problem returns the problem of the named things, none if there are none. what has %s for
+// their names.
+func problem(names []string, when, what, next string) []Problem {
+	if text := named(names); text != "" {
+		return []Problem{{when, fmt.Sprintf(what, text), next}}
+	}
+	return nil
 }
 
 func covered(m Autofs) bool {
 	return slices.Contains(m.Covers, m.Path)
 }
 
-// parentOf returns the innermost autofs mount that a mount of the same namespace lies in.
-func parentOf(m Autofs, list []Autofs) (parent *Autofs) {
+// daemonParentOf returns the innermost autofs mount that a mount of the same namespace
+// lies in, if automount serves both; else nil.
+func daemonParentOf(m Autofs, list []Autofs) (parent *Autofs) {
+	if !m.Daemon {
+		return nil
+	}
 	for i := range list {
 		p := &list[i]
 		if p.Namespace == m.Namespace && within(m.Path, p.Path) && (parent == nil || len(p.Path) > len(parent.Path)) {
 			parent = p
 		}
+	}
+	if parent == nil || !parent.Daemon {
+		return nil
 	}
 	return parent
 }
@@ -161,15 +182,13 @@ func NoDevice() Problem {
 	}
 }
 
-// RestoreProblems says on one line why the restore of a checkpoint will fail because of its maps,
-// or may fail because CRIU has only the file handles of so many watches; "" if it will
-// not.
+// RestoreProblems says in one line why the restore of a checkpoint will fail because of its
+// mounts, or may fail because CRIU has only the file handles of so many (pinned) watches;
+// "" if no reason is known.
 func RestoreProblems(list []Autofs, pinned int) string {
 	var reasons []string
-	for _, p := range Maps(list) {
-		if p.When == atRestore && !strings.Contains(p.What, "several offsets") { // images do not show covers
-			reasons = append(reasons, fmt.Sprintf("this restore will fail: %s; %s", p.What, p.Next))
-		}
+	for _, p := range nestedMaps(list) {
+		reasons = append(reasons, fmt.Sprintf("this restore will fail: %s; %s", p.What, p.Next))
 	}
 	if pinned > 0 {
 		reasons = append(reasons, fmt.Sprintf("%d watched files are known to CRIU by their file handles only: on another root filesystem this restore fails with "+

@@ -70,7 +70,7 @@ func TestMaps(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	at := func(kind, path, shown string) place {
-		return place{watch: Watch{PID: 7, Inode: 9}, kind: kind, path: path, shown: shown, gone: path == "" && shown == ""}
+		return place{watch: watch{PID: 7, Inode: 9}, kind: kind, path: path, shown: shown, gone: path == "" && shown == ""}
 	}
 	irmap := Machine{CRIU: "4.1.1", ForceIrmap: true}
 	for name, test := range map[string]struct {
@@ -164,7 +164,7 @@ func TestLocate(t *testing.T) {
 	if watchRemoved(t, fd) {
 		left--
 	}
-	watches, err := Find([]int{os.Getpid()})
+	watches, err := watchesOf([]int{os.Getpid()})
 	if err != nil || len(watches) != left {
 		t.Fatalf("%+v, %v; want %d", watches, err, left)
 	}

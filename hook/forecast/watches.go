@@ -18,8 +18,8 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// Watch is an inotify watch of a running process, as /proc/PID/fdinfo describes it.
-type Watch struct {
+// watch is an inotify watch of a running process, as /proc/PID/fdinfo describes it.
+type watch struct {
 	PID    int // of the process, here
 	Device uint64
 	Inode  uint64
@@ -36,9 +36,9 @@ const (
 	maxTries   = 16      // mounts of a filesystem that are tried for one handle
 )
 
-// Find lists the inotify watches of processes.
-func Find(pids []int) ([]Watch, error) {
-	var found []Watch
+// watchesOf lists the inotify watches of processes.
+func watchesOf(pids []int) ([]watch, error) {
+	var found []watch
 	files := 0
 	for _, pid := range pids {
 		p, err := nsenter.Open(pid)
@@ -67,14 +67,14 @@ func Find(pids []int) ([]Watch, error) {
 //	inotify wd:1 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:7e9e0000640d1b6d
 //
 // (proc_pid_fdinfo(5)).
-func parseInfo(pid int, text string) []Watch {
-	var list []Watch
+func parseInfo(pid int, text string) []watch {
+	var list []watch
 	for line := range strings.Lines(text) {
 		fields, ok := strings.CutPrefix(line, "inotify ")
 		if !ok {
 			continue
 		}
-		w := Watch{PID: pid}
+		w := watch{PID: pid}
 		for field := range strings.FieldsSeq(fields) {
 			name, value, _ := strings.Cut(field, ":")
 			switch name {
@@ -97,7 +97,7 @@ func parseInfo(pid int, text string) []Watch {
 
 // place is where CRIU would find a watched file.
 type place struct {
-	watch Watch
+	watch watch
 	kind  string // of the filesystem, "" if no mount shows it
 	path  string // that leads to it; "" if none does
 	shown string // a path for messages, even if CRIU cannot use it
@@ -106,7 +106,7 @@ type place struct {
 
 // locate looks for watched files in the mount namespace of a container, as CRIU does at a
 // checkpoint (check_open_handle, criu/fsnotify.c).
-func locate(ctx context.Context, init *nsenter.Process, watches []Watch) ([]place, error) {
+func locate(ctx context.Context, init *nsenter.Process, watches []watch) ([]place, error) {
 	found := make(chan []place, 1)
 	err := init.InMountNamespace(ctx, func(t *nsenter.Thread) error {
 		f, err := t.OpenProc("mountinfo")
@@ -140,7 +140,7 @@ func locate(ctx context.Context, init *nsenter.Process, watches []Watch) ([]plac
 	return <-found, nil
 }
 
-func locateOne(t *nsenter.Thread, w Watch, list []*mounts.Mount) place {
+func locateOne(t *nsenter.Thread, w watch, list []*mounts.Mount) place {
 	p := place{watch: w}
 	handle := unix.NewFileHandle(w.HandleType, w.Handle)
 	for _, m := range list[:min(len(list), maxTries)] {
@@ -179,7 +179,7 @@ func locateOne(t *nsenter.Thread, w Watch, list []*mounts.Mount) place {
 // namespace.
 func Watches(ctx context.Context, init *nsenter.Process, pids []int, own string, m Machine) ([]Problem, error) {
 	for end := time.Now().Add(settleTime); ; time.Sleep(settleInterval) {
-		list, err := Find(pids)
+		list, err := watchesOf(pids)
 		places, locateErr := locate(ctx, init, list)
 		gone := slices.ContainsFunc(places, func(p place) bool { return p.gone && p.kind == "cgroup2" })
 		if err = errors.Join(err, locateErr); err != nil || !gone || ctx.Err() != nil || time.Now().After(end) {
@@ -216,19 +216,14 @@ func judge(places []place, own string, m Machine) []Problem {
 			pinned = append(pinned, p.shown)
 		}
 	}
-	var problems []Problem
-	add := func(list []string, when, what, next string) {
-		if names := named(list); names != "" {
-			problems = append(problems, Problem{when, fmt.Sprintf(what, names), next})
-		}
-	}
-	add(gone, atCheckpoint, "a control group is watched that does not exist any more (%s): CRIU says \"Can't dump that handle\"",
-		"make its systemd open its watches again: systemctl daemon-reexec in the container")
-	add(lost, atCheckpoint, "a file is watched that no path leads to (%s): CRIU finds it by its inode number in /etc, /var/log and few other folders, or says \"Can't dump that handle\"",
-		"restart the process that watches it, or mount the root filesystem from a folder instead of overlayfs")
-	add(pinned, atRestore, "%s is watched, and CRIU remembers a file handle instead of a path: restored on another root filesystem it fails with \"Stale file handle\"",
-		"autofs-restore-hook install --force-irmap before the checkpoint")
-	add(host, atRestore, "the container has no cgroup namespace, and watches %s by that path: it cannot be restored where its control group has another one",
-		"restore it under the same name, or create it with a cgroup namespace (podman run --cgroupns=private)")
-	return problems
+	return slices.Concat(
+		problem(gone, atCheckpoint, "a control group is watched that does not exist any more (%s): CRIU says \"Can't dump that handle\"",
+			"make its systemd open its watches again: systemctl daemon-reexec in the container"),
+		problem(lost, atCheckpoint, "a file is watched that no path leads to (%s): CRIU finds it by its inode number in /etc, /var/log and few other folders, or says \"Can't dump that handle\"",
+			"restart the process that watches it, or mount the root filesystem from a folder instead of overlayfs"),
+		problem(pinned, atRestore, "%s is watched, and CRIU remembers a file handle instead of a path: restored on another root filesystem it fails with \"Stale file handle\"",
+			"autofs-restore-hook install --force-irmap before the checkpoint"),
+		problem(host, atRestore, "the container has no cgroup namespace, and watches %s by that path: it cannot be restored where its control group has another one",
+			"restore it under the same name, or create it with a cgroup namespace (podman run --cgroupns=private)"),
+	)
 }
