@@ -13,8 +13,7 @@ type record struct {
 	Program string `json:"program"` // its path
 	// ProgramWritten is whether Install wrote the program, rather than a package.
 	ProgramWritten bool `json:"program_written"`
-	// ProgramSum is the checksum of the written program; "" in a record of a version
-	// before 0.6.
+	// ProgramSum is the checksum of the written program.
 	ProgramSum string `json:"program_fnv64a,omitempty"`
 	// ScriptWritten is whether Install wrote the action script next to the program.
 	ScriptWritten bool `json:"script_written,omitempty"`
@@ -98,7 +97,7 @@ var errForeign = errors.New("another version is there that was not installed by 
 
 // owns reports whether the program is the one that Install wrote last.
 func (r *record) owns(program []byte) bool {
-	return r.ProgramWritten && (r.ProgramSum == "" || r.ProgramSum == sum(program))
+	return r.ProgramWritten && r.ProgramSum == sum(program)
 }
 
 // IsForeign reports whether a file is a version of this program that Install did not
