@@ -10,9 +10,9 @@ import (
 // is an option, which may have its value after "="; a word that begins with # ends the
 // line (criu/config.c, parse_statement).
 
-// ActionScript returns the program that a line of CRIU's configuration calls, "" for
-// another line.
-func ActionScript(line string) string {
+// scriptOf returns the program that a line of CRIU's configuration calls, "" for another
+// line.
+func scriptOf(line string) string {
 	line = strings.TrimSpace(line)
 	rest, ok := strings.CutPrefix(line, "action-script")
 	if !ok || rest == "" {
@@ -43,7 +43,7 @@ func ActionScript(line string) string {
 func ActionScripts(text string) []string {
 	var list []string
 	for line := range strings.Lines(text) {
-		if s := ActionScript(line); s != "" {
+		if s := scriptOf(line); s != "" {
 			list = append(list, s)
 		}
 	}
@@ -96,7 +96,7 @@ func replaceLines(text []byte, matches func(line string) bool, line string, ends
 // callsAny returns a function that reports whether a line calls one of the files.
 func callsAny(files ...string) func(line string) bool {
 	return func(line string) bool {
-		script := ActionScript(line)
+		script := scriptOf(line)
 		return script != "" && slices.Contains(files, script)
 	}
 }

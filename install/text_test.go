@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestActionScript(t *testing.T) {
+func TestScriptOf(t *testing.T) {
 	for text, want := range map[string]string{
 		"action-script /a":          "/a",
 		"  action-script\t/a  \r\n": "/a\r",
@@ -27,7 +27,7 @@ func TestActionScript(t *testing.T) {
 		if want == "/a\r" {
 			want = "/a" // CRIU would look for a file with that name, a person means this one
 		}
-		if got := ActionScript(text); got != want {
+		if got := scriptOf(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
