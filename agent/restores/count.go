@@ -6,10 +6,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"github.com/sirupsen/logrus"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/agent/engine"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/mounts"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
@@ -85,17 +85,10 @@ func (k *Keeper) log(n engine.Notice) *logrus.Entry {
 	return log
 }
 
-// maxTable bounds a mount table, in bytes.
-const maxTable = 16 << 20
-
 // showsAutofs reports whether a process sees any autofs mount. systemd and
 // automount make theirs where the container's first process sees them. In doubt
 // it is true.
 func showsAutofs(p *nsenter.Process) bool {
-	data, err := p.ReadFile("mountinfo", maxTable)
-	if err != nil {
-		return true
-	}
-	found, err := mountinfo.GetMountsFromReader(strings.NewReader(string(data)), mountinfo.FSTypeFilter("autofs"))
-	return err != nil || len(found) > 0
+	table, err := mounts.Of(p)
+	return err != nil || len(table.Autofs()) > 0
 }
