@@ -86,7 +86,11 @@ func (a *agent) newWatcher() (watcher, error) {
 	return &engine.Containerd{Socket: a.socket, Log: a.log, State: a.engineState}, nil
 }
 
-var errNotYet = errors.New("not yet")
+// Why the agent is not ready at its start.
+var (
+	errNotConnected = errors.New("the engine has not been reached yet")
+	errNotWatching  = errors.New("the reports are not watched yet")
+)
 
 func run(ctx context.Context, o options, log *logrus.Logger) error {
 	program, err := host.Open(o.hook)
@@ -99,8 +103,8 @@ func run(ctx context.Context, o options, log *logrus.Logger) error {
 	}
 	log.WithFields(logrus.Fields{"version": versionNumber, "hook": version, "engine": o.engine, "node": o.node}).Info("started")
 	a := &agent{options: o, log: log, metrics: status.New(versionNumber, o.engine), program: program}
-	a.engineError.Store(&errNotYet)
-	a.reportsError.Store(&errNotYet)
+	a.engineError.Store(&errNotConnected)
+	a.reportsError.Store(&errNotWatching)
 	watcher, err := a.newWatcher()
 	if err != nil {
 		return err
