@@ -161,7 +161,7 @@ func find(name string) *command {
 const (
 	aboutProgram  = programName + " makes automounts work again in a container that CRIU has restored."
 	aboutStatuses = "Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or unreadable input, 3 partly repaired."
-	// Of what is no command for people, or has other statuses.
+	// otherStatuses are those of doctor and of calls by programs.
 	otherStatuses = `Of doctor: 0 all is well, 1 warnings, 2 failures, 3 wrong usage. As OCI hook and as action script always 0, so that a failed repair does not fail the restore, unless /etc/autofs-restore-hook.conf has "strict = true".`
 )
 

@@ -17,28 +17,28 @@ import (
 // and containerd after a successful restore.
 type logger struct {
 	*logrus.Logger
-	// course takes what a run begins with and comes to. For a command that is on
-	// standard output; it goes to the journal only, and errors beside JSON to standard
-	// error, too.
-	course  *logrus.Logger
-	journal *journald
+	// progress gets the lines about the start and the result of a run. A command prints its
+	// result on standard output; its lines go to the journal only and, with --json, errors
+	// to standard error, too.
+	progress *logrus.Logger
+	journal  *journald
 }
 
 func newLogger() *logger {
 	l := &logger{Logger: newFormatted(), journal: dialJournal()}
 	l.SetOutput(os.Stderr)
 	l.AddHook(l.journal)
-	l.course = l.Logger
+	l.progress = l.Logger
 	return l
 }
 
 func newCommandLogger(asJSON bool) *logger {
 	l := newLogger()
-	l.course = newFormatted()
-	l.course.SetOutput(io.Discard)
-	l.course.AddHook(l.journal)
+	l.progress = newFormatted()
+	l.progress.SetOutput(io.Discard)
+	l.progress.AddHook(l.journal)
 	if asJSON {
-		l.course.AddHook(&writer.Hook{Writer: os.Stderr, LogLevels: []logrus.Level{logrus.ErrorLevel}})
+		l.progress.AddHook(&writer.Hook{Writer: os.Stderr, LogLevels: []logrus.Level{logrus.ErrorLevel}})
 	}
 	return l
 }
@@ -58,7 +58,7 @@ func (l *logger) start(e hook.Event) {
 	if e.PID > 0 {
 		of = fmt.Sprintf(" of process %d", e.PID)
 	}
-	l.course.Infof("autofs-restore-hook %s: %s%s", versionNumber, e.Trigger, of)
+	l.progress.Infof("autofs-restore-hook %s: %s%s", versionNumber, e.Trigger, of)
 }
 
 // maxLines bounds the lines of a log about the same kind of trouble: a container
@@ -68,26 +68,26 @@ const maxLines = 50
 func (l *logger) end(e hook.Event, rep *report.Report, err error) {
 	if rep == nil {
 		if err != nil {
-			l.course.Errorf("%s: %v", e.Trigger, err)
+			l.progress.Errorf("%s: %v", e.Trigger, err)
 			return
 		}
-		l.course.Infof("%s: done", e.Trigger)
+		l.progress.Infof("%s: done", e.Trigger)
 		return
 	}
 	l.named(rep.Container)
 	if rep.Outcome == report.Repaired || rep.Outcome == report.NothingToDo {
-		l.course.Info(rep.Summary())
+		l.progress.Info(rep.Summary())
 		return
 	}
-	l.course.Error(rep.Summary())
+	l.progress.Error(rep.Summary())
 	unrepaired := rep.Unrepaired()
 	for _, u := range unrepaired[:min(len(unrepaired), maxLines)] {
-		l.course.Errorf("unrepaired: %s: %s", u.Listed(), u.Reason)
+		l.progress.Errorf("unrepaired: %s: %s", u.Listed(), u.Reason)
 	}
 	for _, w := range rep.Waiting[:min(len(rep.Waiting), maxLines)] {
-		l.course.Errorf("process %d (%q) waits on an automount at %q", w.PID, w.Command, w.Path)
+		l.progress.Errorf("process %d (%q) waits on an automount at %q", w.PID, w.Command, w.Path)
 	}
 	if len(unrepaired) > maxLines || len(rep.Waiting) > maxLines {
-		l.course.Error("there are more: see the report")
+		l.progress.Error("there are more: see the report")
 	}
 }
