@@ -5,6 +5,7 @@ import (
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/master"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/waiters"
 )
 
 // Snapshot describes a container as plain data.
@@ -87,15 +88,7 @@ type Master struct {
 }
 
 // Waiter is a process that is blocked in the kernel on an autofs mount.
-type Waiter struct {
-	PID     int    `json:"pid"`
-	Command string `json:"command"`
-	// Path is the path that the process accesses, "" if it could not be read.
-	Path string `json:"path,omitempty"`
-	// Process is the process of the thread PID, Start the start time of Process.
-	Process int    `json:"-"`
-	Start   uint64 `json:"-"`
-}
+type Waiter = waiters.Waiter
 
 // Key returns the mount's key in [Container.Roots].
 func (m *Mount) Key() RootKey { return RootKey{m.Namespace, m.ID} }

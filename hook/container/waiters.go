@@ -9,22 +9,7 @@ import (
 )
 
 // FindWaiters returns the waiters among the container's processes.
-func (c *Container) FindWaiters() ([]Waiter, error) {
-	found, err := waiters.Find(c.Members)
-	if err != nil {
-		return nil, err
-	}
-	var list []Waiter
-	for _, w := range found {
-		list = append(list, Waiter{PID: w.PID, Command: w.Command, Path: w.Path, Process: w.Process, Start: w.ProcessStart})
-	}
-	return list, nil
-}
-
-// On reports whether the waiter's path is at or below the given one.
-func (w Waiter) On(path string) bool {
-	return w.Path == path || strings.HasPrefix(w.Path, path+"/")
-}
+func (c *Container) FindWaiters() ([]Waiter, error) { return waiters.Find(c.Members) }
 
 // WaitersOn returns the waiters whose path is at or below the given one.
 func WaitersOn(list []Waiter, path string) []Waiter {

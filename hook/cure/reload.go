@@ -84,7 +84,7 @@ func (r *Repair) reloadOffsets(ctx context.Context, daemon *owner.Member, list [
 
 // reloadDaemon makes a daemon mount its stale direct triggers again.
 func (r *Repair) reloadDaemon(ctx context.Context, daemon *owner.Member, list []int) {
-	var before []waiters.Waiter
+	var before []container.Waiter
 	err := automount.CanReload(ctx, daemon.Process)
 	if err == nil {
 		before, err = r.parkRunning(ctx, daemon, list)
@@ -111,7 +111,7 @@ func (r *Repair) reloadDaemon(ctx context.Context, daemon *owner.Member, list []
 
 // parkRunning parks the processes that access triggers of the daemon that Preserve has not
 // replaced, while the container runs. It returns the earlier waiters on these triggers.
-func (r *Repair) parkRunning(ctx context.Context, daemon *owner.Member, list []int) ([]waiters.Waiter, error) {
+func (r *Repair) parkRunning(ctx context.Context, daemon *owner.Member, list []int) ([]container.Waiter, error) {
 	stale := slices.DeleteFunc(slices.Clone(list), func(i int) bool { return r.snapshot.Mounts[i].Parking })
 	if len(stale) == 0 {
 		return nil, nil
@@ -138,7 +138,7 @@ func (r *Repair) parkRunning(ctx context.Context, daemon *owner.Member, list []i
 	}
 	// From now on no new process can reach the stale triggers.
 	before := r.waitersAt(stale)
-	park.MoveWaiters(ctx, places, token, func() int { return waiters.StillBlocked(before) })
+	park.MoveWaiters(ctx, places, token, func() int { return waiters.CountBlocked(before) })
 	if err := r.container.ReadTables(); err != nil {
 		return before, err
 	}

@@ -104,7 +104,7 @@ func (r *Repair) killWaitersOn(ctx context.Context, list []int) {
 // error is owner.ErrOutside if the process is not in a mount namespace of the container:
 // it may have entered the container from outside.
 func (s *Session) killWaiter(ctx context.Context, p container.Waiter) error {
-	process, err := nsenter.OpenIdentity(p.Process, p.Start)
+	process, err := nsenter.OpenIdentity(p.Process, p.ProcessStart)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -130,7 +130,7 @@ func (r *Repair) parkWaiters(ctx context.Context, list []int) (resume func()) {
 	if len(before) == 0 {
 		return resume
 	}
-	d, err := park.Park(ctx, r.parkPlaces(list), func() int { return waiters.StillBlocked(before) }, func(device uint64) error {
+	d, err := park.Park(ctx, r.parkPlaces(list), func() int { return waiters.CountBlocked(before) }, func(device uint64) error {
 		_, err := journal.WaiterParkings.Begin(r.journal, r.container.Init, journal.WaiterParking{Device: device})
 		return err
 	})
@@ -148,18 +148,18 @@ func (r *Repair) parkWaiters(ctx context.Context, list []int) (resume func()) {
 }
 
 // waitersAt returns the waiters on the mounts, and those whose paths cannot be read.
-func (r *Repair) waitersAt(list []int) []waiters.Waiter {
-	found, err := waiters.Find(r.container.Members)
+func (r *Repair) waitersAt(list []int) []container.Waiter {
+	found, err := r.container.FindWaiters()
 	if err != nil {
 		r.warn(err)
 	}
-	return slices.DeleteFunc(found, func(p waiters.Waiter) bool { return p.Path != "" && !r.mayReach(p.Path, list) })
+	return slices.DeleteFunc(found, func(p container.Waiter) bool { return p.Path != "" && !r.mayReach(p.Path, list) })
 }
 
 // markRefused adds the waiters that were not moved, and get an error, to refused.
-func (r *Repair) markRefused(before []waiters.Waiter) {
+func (r *Repair) markRefused(before []container.Waiter) {
 	for _, p := range before {
-		if waiters.StillBlocked([]waiters.Waiter{p}) > 0 {
+		if p.StillBlocked() {
 			r.refused[p.PID] = true
 		}
 	}

@@ -28,7 +28,7 @@ func TestKillWaiter(t *testing.T) {
 		ended bool
 	}{"in another mount namespace": {elsewhere, false}, "on the host": {testenv.Start(t, nil), false}, "inside": {inside, true}} {
 		p := testproc.Open(t, test.child)
-		err := NewSession(c, journal.Store{}, nil).killWaiter(t.Context(), container.Waiter{PID: p.PID(), Process: p.PID(), Start: p.StartTime()})
+		err := NewSession(c, journal.Store{}, nil).killWaiter(t.Context(), container.Waiter{PID: p.PID(), Process: p.PID(), ProcessStart: p.StartTime()})
 		if p.Ended() != test.ended || errors.Is(err, owner.ErrOutside) == test.ended {
 			t.Errorf("%s: %v, ended %v, want %v", name, err, p.Ended(), test.ended)
 		}

@@ -235,11 +235,11 @@ func TestTransparent(t *testing.T) {
 			if len(before) != len(list) {
 				t.Fatalf("%d wait, want %d", len(before), len(list))
 			}
-			g, err := Park(context.Background(), places, func() int { return waiters.StillBlocked(before) }, unannounced)
+			g, err := Park(context.Background(), places, func() int { return waiters.CountBlocked(before) }, unannounced)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n := waiters.StillBlocked(before); n != 0 {
+			if n := waiters.CountBlocked(before); n != 0 {
 				t.Errorf("%d processes have not moved", n)
 			}
 			testenv.Eventually(t, "all processes wait in the lot", func() bool { return len(waiting(t, list...)) == len(list) })
@@ -277,7 +277,7 @@ func TestAbandoned(t *testing.T) {
 	p := s.place(t, "one")
 	list := []*toucher{s.touch(t, "one"), s.touch(t, "one")}
 	before := waiting(t, list...)
-	g, err := Park(context.Background(), []Place{p}, func() int { return waiters.StillBlocked(before) }, unannounced)
+	g, err := Park(context.Background(), []Place{p}, func() int { return waiters.CountBlocked(before) }, unannounced)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,16 +22,22 @@ const maxPath = 4096
 
 // Waiter is a thread that is blocked in autofs_wait or autofs_mount_wait.
 type Waiter struct {
-	PID     int // of the thread
-	Process int // of the thread
-	// ProcessStart is the StartTime of that [nsenter.Process].
-	ProcessStart uint64
-	Command      string
+	PID     int    `json:"pid"` // of the thread
+	Command string `json:"command"`
 	// Path is the absolute path of its system call, "" if unknown. The process controls
 	// the memory that it is read from, so it is only a hint.
-	Path string
+	Path string `json:"path,omitempty"`
+	// Process is the pid of the thread's process, ProcessStart the StartTime of that
+	// [nsenter.Process].
+	Process      int    `json:"-"`
+	ProcessStart uint64 `json:"-"`
 	// switches is the thread's number of voluntary context switches.
 	switches string
+}
+
+// On reports whether the waiter's path is at or below the given one.
+func (w Waiter) On(path string) bool {
+	return w.Path == path || strings.HasPrefix(w.Path, path+"/")
 }
 
 // Find returns the waiters among the given processes. It skips processes that have ended.
@@ -77,12 +83,17 @@ func ofProcess(p *nsenter.Process) []Waiter {
 	return found
 }
 
-// StillBlocked counts the waiters that have slept since Find saw them. A waiter that was
+// StillBlocked reports whether the waiter has slept since Find saw it. One that was
 // released, and waits on another mount now, has gone to sleep again.
-func StillBlocked(list []Waiter) int {
+func (w Waiter) StillBlocked() bool {
+	return w.switches != "" && voluntarySwitches(w.PID) == w.switches
+}
+
+// CountBlocked counts the waiters that are still blocked.
+func CountBlocked(list []Waiter) int {
 	n := 0
 	for _, w := range list {
-		if w.switches != "" && voluntarySwitches(w.PID) == w.switches {
+		if w.StillBlocked() {
 			n++
 		}
 	}
