@@ -89,7 +89,7 @@ func coversTrigger(t *mounts.Table, m *mounts.Mount) bool {
 
 // parkedMaster returns the daemon whose triggers parking mounts replace.
 func (c *Container) parkedMaster(p *Parking) Master {
-	m := Master{Identity: master.Identity{Kind: master.None}}
+	m := noMaster()
 	daemon, err := c.Daemon(p)
 	if daemon == nil || err != nil {
 		return m

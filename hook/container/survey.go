@@ -78,50 +78,38 @@ func covers(list []*mounts.Mount) []Cover {
 }
 
 // FindMasters sets the master of each mount: the process that reads the mount's pipe.
-// That is nearly always the leader of the process group in the mount options. If it is
-// not, FindMasters searches the container's processes, then all others, once for all mounts.
 func (c *Container) FindMasters(list []Mount) error {
-	byPipe := map[uint64]Master{}
-	readers := map[int]Master{} // by pid; PipeFD differs between their mounts
-	homes := map[int]uint64{}   // the masters' mount namespaces, by pid
-	holds := map[int]map[int]bool{}
-	inside, outside := sync.OnceValue(func() map[uint64]int { return readersOf(c.Members) }), sync.OnceValue(c.outsideReaders)
+	search := masterSearch{
+		Container: c, byPipe: map[uint64]Master{}, readers: map[int]Master{},
+		inside: sync.OnceValue(func() map[uint64]int { return readersOf(c.Members) }), outside: sync.OnceValue(c.outsideReaders),
+	}
+	homes := map[int]uint64{}       // the masters' mount namespaces, by pid
+	holds := map[int]map[int]bool{} // the mounts that masters have files open on, by pid
 	for i := range list {
-		options := list[i].Options
-		list[i].Master = Master{Identity: master.Identity{Kind: master.None}}
-		m, known := byPipe[options.PipeInode]
-		switch {
-		case list[i].Parking:
-			m, known = c.parkedMaster(c.parkingAt(list[i].Path, list[i].Device)), true
-			c.addNamespace(homes, m.PID)
-		case options.Catatonic() || !options.HasPipe:
+		m := &list[i]
+		var err error
+		if m.Master, err = search.masterOf(m); err != nil {
+			return err
+		}
+		pid := m.Master.PID
+		p := c.Masters[pid]
+		if p == nil {
 			continue
 		}
-		if !known {
-			var err error
-			if m, err = c.readerOf(options.PipeInode, options.ProcessGroup, readers); err == nil && m.Kind == master.None {
-				if pid := inside()[options.PipeInode]; pid != 0 {
-					m, err = c.readerOf(options.PipeInode, pid, readers)
-				} else if pid := outside()[options.PipeInode]; pid != 0 {
-					m = outsideMaster(pid)
-				}
+		if homes[pid] == 0 {
+			if id, err := p.Namespace("mnt"); err == nil {
+				homes[pid] = id.Inode
 			}
-			if err != nil {
-				return err
-			}
-			byPipe[options.PipeInode] = m
-			c.addNamespace(homes, m.PID)
 		}
-		list[i].Master = m
-		if home := homes[m.PID]; home != 0 {
-			list[i].Main = list[i].Namespace == home
-			list[i].Master.Nested = home != c.Main().ID
+		if home := homes[pid]; home != 0 {
+			m.Main = m.Namespace == home
+			m.Master.Nested = home != c.Main().ID
 		}
-		if p := c.Masters[m.PID]; p != nil && m.Kind == master.Other {
-			if holds[m.PID] == nil {
-				holds[m.PID] = mountsOfFiles(p.Process)
+		if m.Master.Kind == master.Other {
+			if holds[pid] == nil {
+				holds[pid] = mountsOfFiles(p.Process)
 			}
-			list[i].Master.HoldsRoot = holds[m.PID][list[i].ID]
+			m.Master.HoldsRoot = holds[pid][m.ID]
 		}
 	}
 	clear(c.own)
@@ -131,48 +119,78 @@ func (c *Container) FindMasters(list []Mount) error {
 	return nil
 }
 
-// addNamespace adds the mount namespace of a master to homes.
-func (c *Container) addNamespace(homes map[int]uint64, pid int) {
-	if p := c.Masters[pid]; p != nil && homes[pid] == 0 {
-		if id, err := p.Namespace("mnt"); err == nil {
-			homes[pid] = id.Inode
-		}
-	}
+// masterSearch finds the masters of several mounts.
+type masterSearch struct {
+	*Container
+	byPipe  map[uint64]Master // masters that were found
+	readers map[int]Master    // by pid; PipeFD differs between their mounts
+	// The readers of all pipes, by pipe: the container's processes, and all others.
+	inside, outside func() map[uint64]int
 }
 
-// readerOf returns a process if it has the read end of a pipe open, else one of the kind
-// [master.None].
-func (c *Container) readerOf(pipe uint64, pid int, readers map[int]Master) (Master, error) {
-	none := Master{Identity: master.Identity{Kind: master.None}}
-	if pid <= 0 {
-		return none, nil
+// noMaster is the master of a mount that no process serves.
+func noMaster() Master { return Master{Identity: master.Identity{Kind: master.None}} }
+
+// masterOf returns the master of a mount. That is nearly always the leader of the process
+// group in the mount options. If it is not, masterOf searches the container's processes,
+// then all others, once for all mounts.
+func (s *masterSearch) masterOf(m *Mount) (Master, error) {
+	if m.Parking {
+		return s.parkedMaster(s.parkingAt(m.Path, m.Device)), nil
 	}
-	if m, known := readers[pid]; known {
-		fd, reads := c.pipes[pid][pipe]
+	if m.Options.Catatonic() || !m.Options.HasPipe {
+		return noMaster(), nil
+	}
+	pipe := m.Options.PipeInode
+	if found, known := s.byPipe[pipe]; known {
+		return found, nil
+	}
+	found, err := s.readerOf(pipe, m.Options.ProcessGroup)
+	if err == nil && found.Kind == master.None {
+		if pid := s.inside()[pipe]; pid != 0 {
+			found, err = s.readerOf(pipe, pid)
+		} else if pid := s.outside()[pipe]; pid != 0 {
+			found = outsideMaster(pid)
+		}
+	}
+	if err != nil {
+		return noMaster(), err
+	}
+	s.byPipe[pipe] = found
+	return found, nil
+}
+
+// readerOf returns a process if it has the read end of a pipe open, else [noMaster].
+func (s *masterSearch) readerOf(pipe uint64, pid int) (Master, error) {
+	if pid <= 0 {
+		return noMaster(), nil
+	}
+	if m, known := s.readers[pid]; known {
+		fd, reads := s.pipes[pid][pipe]
 		if !reads {
-			return none, nil
+			return noMaster(), nil
 		}
 		m.PipeFD = fd
 		return m, nil
 	}
-	p, pipes, err := c.pipesOf(pid)
+	p, pipes, err := s.pipesOf(pid)
 	if err != nil {
-		return none, nil // it has ended
+		return noMaster(), nil // it has ended
 	}
 	fd, reads := pipes[pipe]
 	if !reads {
-		return none, nil
+		return noMaster(), nil
 	}
 	if p == nil {
-		readers[pid] = outsideMaster(pid)
-		return readers[pid], nil
+		s.readers[pid] = outsideMaster(pid)
+		return s.readers[pid], nil
 	}
 	id, err := master.Identify(p.Process)
 	if err != nil {
-		return none, err
+		return noMaster(), err
 	}
-	readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, Executed: p.Executed()}
-	return readers[pid], nil
+	s.readers[pid] = Master{Identity: id, StartTime: p.StartTime(), PipeFD: fd, Executed: p.Executed()}
+	return s.readers[pid], nil
 }
 
 // outsideMaster returns a master that is not a process of the container. Only its pid is
