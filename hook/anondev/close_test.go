@@ -17,7 +17,7 @@ func tooHigh(t *testing.T) error {
 	before := next(t)
 	p := New([]uint64{unix.Mkdev(0, 1<<20-1)})
 	err := p.Fill(context.Background())
-	if n := len(p.others); err == nil || n < maxPlaceholders || n > maxPlaceholders+many {
+	if n := len(p.others); err == nil || n < maxPlaceholders || n > maxPlaceholders+batch {
 		t.Errorf("%v with %d placeholders", err, len(p.others))
 	}
 	p.Close()
@@ -50,7 +50,7 @@ func TestTakeOthers(t *testing.T) { undisturbed(t, func() error { return takeOth
 func takeOthers(t *testing.T) error {
 	testenv.RequireRoot(t)
 	lowest := next(t)
-	wanted := above(lowest, worthKeeping+many)
+	wanted := above(lowest, worthKeeping+batch)
 	p := New([]uint64{wanted})
 	if err := p.Fill(context.Background()); err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func takeOthers(t *testing.T) error {
 	if err := again.Fill(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(again.others); n >= many {
+	if n := len(again.others); n >= batch {
 		t.Errorf("the second pool needed %d placeholders, the first one kept those of the lower numbers", n)
 	}
 	f, err := again.Create(context.Background(), wanted, create)
@@ -85,7 +85,7 @@ func TestFarApart(t *testing.T) {
 	lowest := next(t)
 	var wanted []uint64
 	for i := range 5 {
-		wanted = append(wanted, above(lowest, distance+i*(many+many/2)))
+		wanted = append(wanted, above(lowest, distance+i*(batch+batch/2)))
 	}
 	p := New(wanted)
 	defer p.Close()
@@ -105,15 +105,15 @@ func TestFarApart(t *testing.T) {
 func TestPassed(t *testing.T) {
 	testenv.RequireRoot(t)
 	lowest := next(t)
-	wanted := above(lowest, 3*many)
-	// All numbers from the next many on are taken up to a little below the wanted one.
-	taken := New([]uint64{above(wanted, -many/2)})
+	wanted := above(lowest, 3*batch)
+	// All numbers from the next batch on are taken up to a little below the wanted one.
+	taken := New([]uint64{above(wanted, -batch/2)})
 	if err := taken.Fill(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	free := taken.others[:many/4]
-	taken.others = taken.others[many/4:]
+	free := taken.others[:batch/4]
+	taken.others = taken.others[batch/4:]
 	for _, f := range free {
 		f.Close()
 	}

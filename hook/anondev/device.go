@@ -94,14 +94,16 @@ func Taken(number uint64) error {
 // Fill takes every free number up to the highest wanted one. The pool then holds all
 // wanted numbers that no other superblock has.
 //
-// A placeholder whose number is known has a mount, and costs more than the superblock
-// alone. So far below the next wanted number Fill creates superblocks without a mount.
+// The number of a superblock is known only if it has a mount, which costs more than the
+// superblock. So while the next wanted number is far, Fill creates batches of superblocks
+// without a mount. The number of the placeholder after a batch shows whether one of the
+// batch may have a wanted number: then all of it get a mount.
 func (p *Pool) Fill(ctx context.Context) error {
 	if len(p.held) == 0 {
 		return nil
 	}
 	var mounted []*os.File
-	var unknown []*sys.FSContext // since the last placeholder with a known number
+	var unknown []*sys.FSContext // the batch since the last placeholder with a known number
 	var last uint64              // that number
 	defer func() {
 		p.keep(unknown)
@@ -135,18 +137,18 @@ func (p *Pool) Fill(ctx context.Context) error {
 		if number == p.limit {
 			return nil
 		}
-		if next := unix.Mkdev(0, unix.Minor(last)+many); next < p.limit && !p.wants(last, next) {
-			if unknown, err = newContexts(many); err != nil {
+		if next := unix.Mkdev(0, unix.Minor(last)+batch); next < p.limit && !p.wants(last, next) {
+			if unknown, err = newContexts(batch); err != nil {
 				return err
 			}
-			created += many
+			created += batch
 		}
 	}
 	return fmt.Errorf("reserve device numbers up to %s: more than %d lower ones are free", formatDevice(p.limit), maxPlaceholders)
 }
 
-// many is how many superblocks Fill creates without a mount before it looks at a number.
-const many = 64
+// batch is how many superblocks Fill creates without a mount before it looks at a number.
+const batch = 64
 
 // wants reports whether a wanted number above from and up to to is not held.
 func (p *Pool) wants(from, to uint64) bool {

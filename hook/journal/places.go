@@ -19,15 +19,15 @@ const (
 	// QueueTime is how long a restore waits for a place, enough for about 150 on two
 	// processors. No process of its container exists meanwhile.
 	QueueTime = 30 * time.Second
-	// placeInterval is the pause between two looks of the first one in the queue.
+	// placeInterval is the pause between two polls of the first one in the queue.
 	placeInterval = 2 * time.Millisecond
 )
 
 // TakePlace waits until fewer than count restores of the machine are in progress, and adds
-// that of the given CRIU process to them. The restores that wait proceed in the order of
-// their calls, the first one looks, and the others wait for its flock(2). A place is a
-// file; it ends with [Store.LeavePlace], with the process, and after 1 s, so that no
-// restore can block others. It fails after [QueueTime].
+// that of the given CRIU process to them. Waiting restores proceed in the order of their
+// calls: the first one polls, the others wait for its flock(2). A place is a file; it ends
+// with [Store.LeavePlace], with the process, and after 1 s, so that no restore can block
+// others. TakePlace fails after [QueueTime].
 func (s Store) TakePlace(ctx context.Context, criu *nsenter.Process, count int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, QueueTime, fmt.Errorf("other restores were in progress for %s", QueueTime))
 	defer cancel()
