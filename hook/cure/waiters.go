@@ -130,7 +130,7 @@ func (r *Repair) parkWaiters(ctx context.Context, list []int) (resume func()) {
 	if len(before) == 0 {
 		return resume
 	}
-	d, err := park.Park(ctx, r.parkPlaces(list), func() int { return waiters.CountBlocked(before) }, func(device uint64) error {
+	parked, err := park.Park(ctx, r.parkPlaces(list), func() int { return waiters.CountBlocked(before) }, func(device uint64) error {
 		_, err := journal.WaiterParkings.Begin(r.journal, r.container.Init, journal.WaiterParking{Device: device})
 		return err
 	})
@@ -138,7 +138,7 @@ func (r *Repair) parkWaiters(ctx context.Context, list []int) (resume func()) {
 		r.warn(fmt.Errorf("the waiters cannot be parked, and get an error: %w", errors.Join(err, r.removeWaiterParking(ctx))))
 	} else {
 		resume = func() {
-			if err := errors.Join(d.Release(ctx), journal.WaiterParkings.Of(r.journal, r.container.Init).Commit()); err != nil {
+			if err := errors.Join(parked.Release(ctx), journal.WaiterParkings.Of(r.journal, r.container.Init).Commit()); err != nil {
 				r.warn(err)
 			}
 		}

@@ -61,48 +61,48 @@ func Park(ctx context.Context, places []Place, missing func() int, announce func
 	if err != nil {
 		return nil, err
 	}
-	d := &Parked{}
-	if d.control, err = autofs.OpenControl(); err != nil {
+	p := &Parked{}
+	if p.control, err = autofs.OpenControl(); err != nil {
 		return nil, err
 	}
-	if d.lot, err = New(0); err != nil {
-		d.control.Close()
+	if p.lot, err = New(0); err != nil {
+		p.control.Close()
 		return nil, err
 	}
 	// If this process is killed, the helper releases the processes in the lot with ENOENT.
-	if d.helper, err = fdstore.StartBoundToSelf([]*os.File{d.lot.Root}, 1); err != nil {
-		return nil, errors.Join(err, d.Release(ctx))
+	if p.helper, err = fdstore.StartBoundToSelf([]*os.File{p.lot.Root}, 1); err != nil {
+		return nil, errors.Join(err, p.Release(ctx))
 	}
-	device, err := d.lot.Device()
+	device, err := p.lot.Device()
 	if err == nil {
 		err = announce(device)
 	}
 	if err == nil {
-		err = d.stack(ctx, places)
+		err = p.stack(ctx, places)
 	}
 	if err == nil {
 		MoveWaiters(ctx, places, token, missing)
 	}
-	err = errors.Join(err, d.unmount(ctx))
+	err = errors.Join(err, p.unmount(ctx))
 	if err != nil {
-		return nil, errors.Join(err, d.Release(ctx))
+		return nil, errors.Join(err, p.Release(ctx))
 	}
-	return d, nil
+	return p, nil
 }
 
 // stack mounts the lot on every place: it propagates from the origins to the others.
-func (d *Parked) stack(ctx context.Context, places []Place) error {
+func (p *Parked) stack(ctx context.Context, places []Place) error {
 	for _, origin := range Origins(places) {
 		// Short enough to finish after the end of ctx, which would abandon the thread.
 		err := origin.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 			// From Linux 6.19 on (922a6f34c175) a mount that propagates nothing refuses,
 			// with EPERM, each process outside the mount namespace of its superblock.
-			if err := sys.SetPropagation(d.lot.Tree, unix.MS_SHARED); err != nil {
+			if err := sys.SetPropagation(p.lot.Tree, unix.MS_SHARED); err != nil {
 				return err
 			}
-			tree, err := d.lot.AttachTo(origin.Root)
+			tree, err := p.lot.AttachTo(origin.Root)
 			if tree != nil {
-				d.copies = append(d.copies, lotCopy{process: origin.Process, tree: tree})
+				p.copies = append(p.copies, lotCopy{process: origin.Process, tree: tree})
 			}
 			return err
 		})
@@ -179,12 +179,12 @@ func MoveWaiters(ctx context.Context, places []Place, token uint32, missing func
 }
 
 // unmount unmounts all copies of the lot. The processes in it continue to wait.
-func (d *Parked) unmount(ctx context.Context) error {
+func (p *Parked) unmount(ctx context.Context) error {
 	var errs []error
-	for _, p := range d.copies {
-		errs = append(errs, Detach(ctx, p.process, p.tree), p.tree.Close())
+	for _, c := range p.copies {
+		errs = append(errs, Detach(ctx, c.process, c.tree), c.tree.Close())
 	}
-	d.copies = nil
+	p.copies = nil
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("unmount the parking mount: %w", err)
 	}
@@ -192,7 +192,7 @@ func (d *Parked) unmount(ctx context.Context) error {
 }
 
 // Release makes the processes in the lot repeat their path lookups, and closes it.
-func (d *Parked) Release(ctx context.Context) error {
-	err := d.lot.Retry(d.control)
-	return errors.Join(err, d.lot.Close(), d.helper.Stop(ctx), d.control.Close())
+func (p *Parked) Release(ctx context.Context) error {
+	err := p.lot.Retry(p.control)
+	return errors.Join(err, p.lot.Close(), p.helper.Stop(ctx), p.control.Close())
 }

@@ -35,12 +35,12 @@ func Inject(ctx context.Context, p *nsenter.Process) (*Injector, error) {
 		memory.Close()
 		return nil, err
 	}
-	b := &Injector{tracer: t, memory: memory}
-	if err := b.save(); err != nil {
+	in := &Injector{tracer: t, memory: memory}
+	if err := in.save(); err != nil {
 		memory.Close()
 		return nil, errors.Join(err, t.Release(ctx))
 	}
-	return b, nil
+	return in, nil
 }
 
 // openMemory opens the process's memory for reading and writing.
@@ -58,14 +58,14 @@ func openMemory(p *nsenter.Process) (*os.File, error) {
 
 // save saves the registers of the process. It must be inside a system call: there is a
 // system call instruction then, and no computation is disturbed.
-func (b *Injector) save() error {
-	if err := b.transfer(unix.PTRACE_GETREGSET, &b.registers); err != nil {
+func (in *Injector) save() error {
+	if err := in.transfer(unix.PTRACE_GETREGSET, &in.registers); err != nil {
 		return err
 	}
-	for _, at := range instructionAt(&b.registers) {
+	for _, at := range instructionAt(&in.registers) {
 		code := make([]byte, len(systemCallInstruction))
-		if _, err := b.memory.ReadAt(code, int64(at)); err == nil && bytes.Equal(code, systemCallInstruction) {
-			b.instruction = at
+		if _, err := in.memory.ReadAt(code, int64(at)); err == nil && bytes.Equal(code, systemCallInstruction) {
+			in.instruction = at
 			return nil
 		}
 	}
@@ -76,54 +76,54 @@ func (b *Injector) save() error {
 const redZone = 128
 
 // Process is the stopped process.
-func (b *Injector) Process() *nsenter.Process { return b.tracer.Process }
+func (in *Injector) Process() *nsenter.Process { return in.tracer.Process }
 
 // Push writes data below the stack of the process and returns its address.
-func (b *Injector) Push(data []byte) (address uint64, err error) {
-	address = (stackPointer(&b.registers) - redZone - uint64(len(data))) &^ 15
-	_, err = b.memory.WriteAt(data, int64(address))
+func (in *Injector) Push(data []byte) (address uint64, err error) {
+	address = (stackPointer(&in.registers) - redZone - uint64(len(data))) &^ 15
+	_, err = in.memory.WriteAt(data, int64(address))
 	return address, err
 }
 
 // Read reads the process's memory.
-func (b *Injector) Read(address uint64, data []byte) error {
-	_, err := b.memory.ReadAt(data, int64(address))
+func (in *Injector) Read(address uint64, data []byte) error {
+	_, err := in.memory.ReadAt(data, int64(address))
 	return err
 }
 
 // Call makes the process call the kernel.
-func (b *Injector) Call(ctx context.Context, number uint64, args [3]uint64) error {
-	registers := systemCall(b.registers, b.instruction, number, args)
-	if err := b.transfer(unix.PTRACE_SETREGSET, &registers); err != nil {
+func (in *Injector) Call(ctx context.Context, number uint64, args [3]uint64) error {
+	registers := systemCall(in.registers, in.instruction, number, args)
+	if err := in.transfer(unix.PTRACE_SETREGSET, &registers); err != nil {
 		return err
 	}
-	if err := b.step(ctx); err != nil {
+	if err := in.step(ctx); err != nil {
 		return err
 	}
-	got, _, entered := b.tracer.Entry()
+	got, _, entered := in.tracer.Entry()
 	if entered && got == unix.SYS_RESTART_SYSCALL {
 		// arm64 only: the kernel wanted to continue the interrupted call, and
 		// has replaced the number.
-		b.interrupted, got = true, number
-		if err := b.setNumber(number); err != nil {
+		in.interrupted, got = true, number
+		if err := in.setNumber(number); err != nil {
 			return err
 		}
 	}
 	if !entered || got != number {
 		return errors.New("it did not make the injected system call")
 	}
-	if err := b.step(ctx); err != nil {
+	if err := in.step(ctx); err != nil {
 		return err
 	}
-	return b.tracer.result()
+	return in.tracer.result()
 }
 
 // step runs the process to the next entry or exit of a system call.
-func (b *Injector) step(ctx context.Context) error {
-	if err := b.tracer.ToSystemCall(0); err != nil {
+func (in *Injector) step(ctx context.Context) error {
+	if err := in.tracer.ToSystemCall(0); err != nil {
 		return err
 	}
-	status, err := b.tracer.Wait(ctx)
+	status, err := in.tracer.Wait(ctx)
 	if err == nil && SignalOf(status) != 0 {
 		err = fmt.Errorf("signal %v arrived first", SignalOf(status))
 	}
@@ -131,34 +131,34 @@ func (b *Injector) step(ctx context.Context) error {
 }
 
 // Close restores the registers and detaches from the process.
-func (b *Injector) Close(ctx context.Context) error {
-	defer b.memory.Close()
-	registers := resumed(b.registers, b.interrupted)
-	err := b.tracer.stop(ctx)
+func (in *Injector) Close(ctx context.Context) error {
+	defer in.memory.Close()
+	registers := resumed(in.registers, in.interrupted)
+	err := in.tracer.stop(ctx)
 	if err == nil {
-		err = b.transfer(unix.PTRACE_SETREGSET, &registers)
+		err = in.transfer(unix.PTRACE_SETREGSET, &registers)
 	}
-	return errors.Join(err, b.tracer.Release(ctx))
+	return errors.Join(err, in.tracer.Release(ctx))
 }
 
 // transfer reads or writes the general registers.
-func (b *Injector) transfer(request int, registers *unix.PtraceRegs) error {
+func (in *Injector) transfer(request int, registers *unix.PtraceRegs) error {
 	const general = 1 // NT_PRSTATUS
-	return b.transferSet(request, general, unsafe.Pointer(registers), unsafe.Sizeof(*registers))
+	return in.transferSet(request, general, unsafe.Pointer(registers), unsafe.Sizeof(*registers))
 }
 
 // setNumber replaces the number of the system call that the process has just entered, on
 // arm64.
-func (b *Injector) setNumber(number uint64) error {
+func (in *Injector) setNumber(number uint64) error {
 	const numberOfCall = 0x404 // NT_ARM_SYSTEM_CALL
 	value := int32(number)
-	return b.transferSet(unix.PTRACE_SETREGSET, numberOfCall, unsafe.Pointer(&value), unsafe.Sizeof(value))
+	return in.transferSet(unix.PTRACE_SETREGSET, numberOfCall, unsafe.Pointer(&value), unsafe.Sizeof(value))
 }
 
-func (b *Injector) transferSet(request int, set uintptr, data unsafe.Pointer, size uintptr) error {
+func (in *Injector) transferSet(request int, set uintptr, data unsafe.Pointer, size uintptr) error {
 	vector := unix.Iovec{Base: (*byte)(data)}
 	vector.SetLen(int(size))
-	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(b.tracer.Process.PID()), set,
+	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(in.tracer.Process.PID()), set,
 		uintptr(unsafe.Pointer(&vector)), 0, 0); errno != 0 {
 		return os.NewSyscallError("ptrace", errno)
 	}
