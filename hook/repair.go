@@ -94,18 +94,22 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) err
 		}
 		protect()
 		r.journal().Sweep() // Reserve has swept if there is a handover
+		return r.repairContainer(ctx, e, c, &journal.Handover{}, rep)
 	}
-	return r.repairContainer(ctx, e, c, criu, handover, rep)
+	if err := r.repairContainer(ctx, e, c, handover, rep); err != nil {
+		return err
+	}
+	handover.Stage, handover.Reports, handover.Roots = stage.Repair, rep.Mounts, nil
+	if err := errors.Join(handover.StopHelpers(ctx), r.journal().SaveHandover(criu, handover)); err != nil {
+		r.Warn(err)
+	}
+	return nil
 }
 
-// repairContainer repairs an open container. handover is that of the earlier stages,
-// nil if there were none; criu is the restoring process, nil without a handover.
-func (r Runner) repairContainer(ctx context.Context, e Event, c *container.Container, criu *nsenter.Process, handover *journal.Handover, rep *report.Report) error {
+// repairContainer repairs an open container. known is the handover of the earlier stages,
+// empty if there were none.
+func (r Runner) repairContainer(ctx context.Context, e Event, c *container.Container, known *journal.Handover, rep *report.Report) error {
 	r.prepareSystemd(c)
-	known := handover
-	if known == nil {
-		known = &journal.Handover{}
-	}
 	rep.Warnings = append(rep.Warnings, known.Warnings...)
 	session := cure.NewSession(c, r.journal(), r.Warn)
 	defer session.Close()
@@ -131,12 +135,6 @@ func (r Runner) repairContainer(ctx context.Context, e Event, c *container.Conta
 	if err := r.journal().SetConfirmed(c.Init, plan.Known(snapshot, repair.Plan)); err != nil {
 		r.Warn(err)
 	}
-	if handover != nil {
-		handover.Stage, handover.Reports, handover.Roots = stage.Repair, rep.Mounts, nil
-		if err := errors.Join(handover.StopHelpers(ctx), r.journal().SaveHandover(criu, handover)); err != nil {
-			r.Warn(err)
-		}
-	}
 	return nil
 }
 
@@ -156,8 +154,8 @@ func (r Runner) prepareSystemd(c *container.Container) {
 	}
 }
 
-// loadHandover opens the restoring process and loads the handover of the earlier
-// stages. Either is nil if it does not exist.
+// loadHandover opens the restoring process, nil if it has ended or is unknown, and loads
+// the handover of the earlier stages, nil if there is none.
 func (r Runner) loadHandover(e Event) (*nsenter.Process, *journal.Handover) {
 	if e.CRIU <= 0 {
 		return nil, nil
