@@ -105,7 +105,7 @@ func (k *Keeper) stale(n engine.Notice, p *nsenter.Process) (bool, error) {
 		if !k.pause(p, try) {
 			return false, k.ctx.Err()
 		}
-		if k.known(n, p) {
+		if k.countReported(n, p) {
 			return false, nil // repaired meanwhile
 		}
 	}

@@ -3,7 +3,7 @@
 // those did not repair, and counts every restore once.
 //
 //	event of the engine ─┐
-//	report on the host ──┼→ claim (ledger) → report, or repair → count → done
+//	report on the host ──┼→ claim → report, or repair → count → done
 //	running container ───┘
 package restores
 
@@ -56,7 +56,7 @@ type Options struct {
 type Keeper struct {
 	Options
 	reports reports
-	ledger  *ledger
+	claims  *claims
 	workers chan struct{}
 	group   sync.WaitGroup
 	ctx     context.Context
@@ -80,12 +80,12 @@ const (
 
 // New returns a Keeper whose work ends soon after ctx.
 func New(ctx context.Context, o Options) (*Keeper, error) {
-	l, err := openLedger(filepath.Join(o.Directory, "agent"))
+	c, err := openClaims(filepath.Join(o.Directory, "agent"))
 	if err != nil {
 		return nil, err
 	}
 	return &Keeper{
-		Options: o, reports: reports(filepath.Join(o.Directory, "reports")), ledger: l,
+		Options: o, reports: reports(filepath.Join(o.Directory, "reports")), claims: c,
 		workers: make(chan struct{}, o.Workers), ctx: ctx, runs: map[*time.Time]struct{}{},
 	}, nil
 }
@@ -98,7 +98,7 @@ func (k *Keeper) WatchReports(ctx context.Context, ready func()) error {
 
 // Sweep forgets the restored processes that have ended.
 func (k *Keeper) Sweep() error {
-	_, err := k.ledger.sweep()
+	_, err := k.claims.sweep()
 	return err
 }
 
@@ -121,7 +121,7 @@ func (k *Keeper) Wait() { k.group.Wait() }
 // Restored deals with a container that was restored. It does not wait.
 func (k *Keeper) Restored(n engine.Notice) {
 	k.begin(n, func(p *nsenter.Process) bool {
-		return k.known(n, p) || k.awaitReport(n, p) || k.repair(n, p)
+		return k.countReported(n, p) || k.awaitReport(n, p) || k.repair(n, p)
 	})
 }
 
@@ -130,7 +130,7 @@ func (k *Keeper) Restored(n engine.Notice) {
 // mount table. It does not wait.
 func (k *Keeper) Running(n engine.Notice) {
 	k.begin(n, func(p *nsenter.Process) bool {
-		if k.known(n, p) || !showsAutofs(p) {
+		if k.countReported(n, p) || !showsAutofs(p) {
 			return true
 		}
 		stale, err := k.stale(n, p)
@@ -167,7 +167,7 @@ func (k *Keeper) reported(container string) {
 			return false
 		}
 		k.count(n, r.Report, by)
-		return k.again(n, r.Report, p)
+		return k.retryHook(n, r.Report, p)
 	})
 }
 
@@ -183,7 +183,7 @@ func (k *Keeper) begin(n engine.Notice, work func(p *nsenter.Process) (done bool
 		return
 	}
 	key := p.Identity()
-	if !k.ledger.claim(key) {
+	if !k.claims.claim(key) {
 		p.Close()
 		return
 	}
@@ -195,17 +195,18 @@ func (k *Keeper) begin(n engine.Notice, work func(p *nsenter.Process) (done bool
 		done := work(p)
 		k.Metrics.Queued.Dec()
 		if !done {
-			k.ledger.release(key)
+			k.claims.release(key)
 			return
 		}
-		if err := k.ledger.done(key); err != nil {
+		if err := k.claims.done(key); err != nil {
 			k.log(n).WithError(err).Error("a restore may be counted again after a restart of the agent")
 		}
 	}()
 }
 
-// known counts a restore that has a report already.
-func (k *Keeper) known(n engine.Notice, p *nsenter.Process) bool {
+// countReported counts a restore that has a report already, and reports whether all is done
+// then.
+func (k *Keeper) countReported(n engine.Notice, p *nsenter.Process) bool {
 	r, err := k.reports.read(n.Container)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -217,12 +218,12 @@ func (k *Keeper) known(n engine.Notice, p *nsenter.Process) bool {
 		return false
 	}
 	k.count(n, r.Report, status.By(r.Trigger))
-	return k.again(n, r.Report, p)
+	return k.retryHook(n, r.Report, p)
 }
 
-// again repairs a container that a hook repaired in part: hooks are called only
-// once, and may have left something for the next run.
-func (k *Keeper) again(n engine.Notice, r *report.Report, p *nsenter.Process) bool {
+// retryHook repairs a container that a hook repaired in part: hooks are called only once,
+// and may have left something for the next run. It is false if the agent ends first.
+func (k *Keeper) retryHook(n engine.Notice, r *report.Report, p *nsenter.Process) bool {
 	by := status.By(r.Trigger)
 	if by != status.ByActionScript && by != status.ByHook || r.Outcome != report.Failed && r.Outcome != report.Partial {
 		return true
@@ -231,7 +232,7 @@ func (k *Keeper) again(n engine.Notice, r *report.Report, p *nsenter.Process) bo
 	return k.repair(n, p)
 }
 
-// awaitReport is known, for the grace, and for as long as another run of
+// awaitReport is countReported, for the grace, and for as long as another run of
 // autofs-restore-hook is at work on the container.
 func (k *Keeper) awaitReport(n engine.Notice, p *nsenter.Process) bool {
 	var lastLocked time.Time
@@ -242,7 +243,7 @@ func (k *Keeper) awaitReport(n engine.Notice, p *nsenter.Process) bool {
 			return false
 		}
 		locked := journal.NewStore(k.Directory).Locked(p)
-		if k.known(n, p) {
+		if k.countReported(n, p) {
 			return true
 		}
 		now := time.Now()

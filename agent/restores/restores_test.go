@@ -302,10 +302,10 @@ func TestRunningWithoutAutofs(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	s.Running(engine.Notice{Container: "c", PID: cmd.Process.Pid})
 	s.Wait() // Inspect would fail, and the restore be released
-	if _, err := s.ledger.sweep(); err != nil {
+	if _, err := s.claims.sweep(); err != nil {
 		t.Fatal(err)
 	}
-	if n, _ := s.ledger.sweep(); n != 1 {
+	if n, _ := s.claims.sweep(); n != 1 {
 		t.Errorf("%d are done, want 1", n)
 	}
 }

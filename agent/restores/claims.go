@@ -13,9 +13,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-// ledger is the set of restores that have been dealt with, so that each restore is
-// repaired and counted once: also with several events, and after a restart of the
-// engine or of the agent.
+// claims are the restores that are under way or have been dealt with, so that each
+// restore is repaired and counted once: also with several events, and after a restart of
+// the engine or of the agent.
 //
 // A restore is named by the container's first process: its number and start time
 // together ("123-4567", [nsenter.Process.Identity]) belong to one process until
@@ -24,94 +24,94 @@ import (
 // What is done is on disk, one empty file for each restore, in a folder that ends
 // with the boot. What is under way is in memory only: after a kill the next agent
 // starts it again.
-type ledger struct {
+type claims struct {
 	dir string
 
 	mu    sync.Mutex
 	taken map[string]bool // true: done
 }
 
-// openLedger reads the ledger in a folder, which is created if it does not exist.
-func openLedger(dir string) (*ledger, error) {
+// openClaims reads the claims in a folder, which is created if it does not exist.
+func openClaims(dir string) (*claims, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // the host's own /run
-		return nil, fmt.Errorf("ledger: %w", err)
+		return nil, fmt.Errorf("claims of restores: %w", err)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("ledger: %w", err)
+		return nil, fmt.Errorf("claims of restores: %w", err)
 	}
-	l := &ledger{dir: dir, taken: map[string]bool{}}
+	c := &claims{dir: dir, taken: map[string]bool{}}
 	for _, e := range entries {
 		if _, _, err := nsenter.ParseIdentity(e.Name()); err == nil {
-			l.taken[e.Name()] = true
+			c.taken[e.Name()] = true
 		}
 	}
-	return l, nil
+	return c, nil
 }
 
 // claim takes a restore for the caller, which ends it with done or release. It is
 // false if the restore is claimed already, or done.
-func (l *ledger) claim(key string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, known := l.taken[key]; known {
+func (c *claims) claim(key string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, known := c.taken[key]; known {
 		return false
 	}
-	l.taken[key] = false
+	c.taken[key] = false
 	return true
 }
 
 // release returns a restore, to be claimed again.
-func (l *ledger) release(key string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.taken[key] {
-		delete(l.taken, key)
+func (c *claims) release(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.taken[key] {
+		delete(c.taken, key)
 	}
 }
 
 // done records that a restore has been dealt with. For this agent it is done even
 // if it could not be written to disk, which the error says.
-func (l *ledger) done(key string) error {
-	l.mu.Lock()
-	l.taken[key] = true
-	l.mu.Unlock()
+func (c *claims) done(key string) error {
+	c.mu.Lock()
+	c.taken[key] = true
+	c.mu.Unlock()
 	if _, _, err := nsenter.ParseIdentity(key); err != nil {
-		return fmt.Errorf("ledger: %w", err)
+		return fmt.Errorf("claims of restores: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(l.dir, key), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(filepath.Join(c.dir, key), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return fmt.Errorf("ledger: %w", err)
+		return fmt.Errorf("claims of restores: %w", err)
 	}
 	return f.Close()
 }
 
 // sweep forgets the processes that have ended. It returns how many are left.
-func (l *ledger) sweep() (int, error) {
-	l.mu.Lock()
-	keys := make([]string, 0, len(l.taken))
-	for key, done := range l.taken {
+func (c *claims) sweep() (int, error) {
+	c.mu.Lock()
+	keys := make([]string, 0, len(c.taken))
+	for key, done := range c.taken {
 		if done {
 			keys = append(keys, key)
 		}
 	}
-	l.mu.Unlock()
+	c.mu.Unlock()
 	var errs []error
 	for _, key := range keys {
 		if alive(key) {
 			continue
 		}
-		if err := os.Remove(filepath.Join(l.dir, key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("ledger: %w", err))
+		if err := os.Remove(filepath.Join(c.dir, key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("claims of restores: %w", err))
 			continue
 		}
-		l.mu.Lock()
-		delete(l.taken, key)
-		l.mu.Unlock()
+		c.mu.Lock()
+		delete(c.taken, key)
+		c.mu.Unlock()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.taken), errors.Join(errs...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.taken), errors.Join(errs...)
 }
 
 // alive errs on the side of life.

@@ -11,9 +11,9 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/nsenter"
 )
 
-func newLedger(t *testing.T, dir string) *ledger {
+func newClaims(t *testing.T, dir string) *claims {
 	t.Helper()
-	l, err := openLedger(dir)
+	l, err := openClaims(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func sleeper(t *testing.T) (key string, end func()) {
 }
 
 func TestClaim(t *testing.T) {
-	l := newLedger(t, filepath.Join(t.TempDir(), "new", "ledger"))
+	l := newClaims(t, filepath.Join(t.TempDir(), "new", "claims"))
 	key, _ := sleeper(t)
 	var claimed atomic.Int32
 	var group sync.WaitGroup
@@ -74,7 +74,7 @@ func TestRestart(t *testing.T) {
 	dir := t.TempDir()
 	done, _ := sleeper(t)
 	started, _ := sleeper(t)
-	l := newLedger(t, dir)
+	l := newClaims(t, dir)
 	l.claim(done)
 	l.claim(started)
 	if err := l.done(done); err != nil {
@@ -84,7 +84,7 @@ func TestRestart(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "a note"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l = newLedger(t, dir)
+	l = newClaims(t, dir)
 	if l.claim(done) {
 		t.Error("what was done is to be done again")
 	}
@@ -98,7 +98,7 @@ func TestRestart(t *testing.T) {
 
 func TestSweep(t *testing.T) {
 	dir := t.TempDir()
-	l := newLedger(t, dir)
+	l := newClaims(t, dir)
 	lives, _ := sleeper(t)
 	dies, end := sleeper(t)
 	for _, key := range []string{lives, dies} {
@@ -125,7 +125,7 @@ func TestSweep(t *testing.T) {
 
 // TestNoPath shows that a key never becomes a path.
 func TestNoPath(t *testing.T) {
-	l := newLedger(t, t.TempDir())
+	l := newClaims(t, t.TempDir())
 	for _, key := range []string{"", "../1-2", "1", "1-", "-1-2", "0-2", "a-2", "1-b", "1-2/3"} {
 		if err := l.done(key); err == nil {
 			t.Errorf("done(%q) wrote a file", key)
@@ -138,7 +138,7 @@ func TestNoFolder(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openLedger(file); err == nil {
-		t.Error("a file is opened as a ledger")
+	if _, err := openClaims(file); err == nil {
+		t.Error("a file is opened as claims")
 	}
 }
