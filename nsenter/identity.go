@@ -2,7 +2,6 @@ package nsenter
 
 import (
 	"fmt"
-	"io/fs"
 	"strconv"
 	"strings"
 )
@@ -35,7 +34,7 @@ func OpenIdentity(pid int, start uint64) (*Process, error) {
 	}
 	if p.start != start {
 		p.Close()
-		return nil, fmt.Errorf("process %d: %w: another one has its number now", pid, fs.ErrNotExist)
+		return nil, fmt.Errorf("process %d: %w: another one has its number now", pid, ErrNoProcess)
 	}
 	return p, nil
 }

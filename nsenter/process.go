@@ -242,10 +242,20 @@ func (p *Process) statFields() ([]string, error) {
 	return fields, nil
 }
 
+// ErrNoProcess means that a process has ended, or has never existed. It is fs.ErrNotExist.
+var ErrNoProcess error = endedError{unix.ESRCH}
+
+// endedError is an error because of the end of a process, and so fs.ErrNotExist, without the
+// text of that, which is about files.
+type endedError struct{ error }
+
+func (e endedError) Unwrap() error        { return e.error }
+func (e endedError) Is(target error) bool { return target == fs.ErrNotExist }
+
 // notExist makes ESRCH recognisable as fs.ErrNotExist.
 func notExist(err error) error {
 	if errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("%w: no such process", fs.ErrNotExist)
+		return ErrNoProcess
 	}
 	return err
 }
@@ -254,7 +264,7 @@ func notExist(err error) error {
 // the process, files that are open give ESRCH, and others do not exist.
 func ended(err error) error {
 	if errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("%w (%w)", err, fs.ErrNotExist)
+		return endedError{err}
 	}
 	return err
 }

@@ -45,7 +45,7 @@ func TestUsage(t *testing.T) {
 		"repair too large":  {[]string{"repair", "99999999999999999999"}, 2, "", "no running container"},
 		"inspect, strategy": {[]string{"inspect", "--strategy", "auto", noProcess}, 2, "", "--strategy"},
 		"repair, strategy":  {[]string{"repair", "--strategy", "gently", noProcess}, 2, "", `"gently" for "--strategy" flag: want auto, reexec or restart`},
-		"no such process":   {[]string{"inspect", noProcess}, 2, "", "process " + noProcess + ": file does not exist: no such process"},
+		"no such process":   {[]string{"inspect", noProcess}, 2, "", "process " + noProcess + ": no such process"},
 		"repair no process": {[]string{"repair", noProcess}, 2, "", "no such process"},
 		"hold files":        {[]string{"hold-files"}, 1, "", ""},
 		"hold, no number":   {[]string{"hold-files", "x"}, 1, "", ""},

@@ -131,7 +131,7 @@ func (c *Container) ReadTables() error {
 		sp.Table = table
 	}
 	if len(c.Spaces) == 0 || c.Spaces[0].Table == nil {
-		return fmt.Errorf("process %d: it has ended: %w", c.Init.PID(), fs.ErrNotExist)
+		return fmt.Errorf("process %d: %w", c.Init.PID(), nsenter.ErrNoProcess)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package container
 
 import (
 	"bufio"
+	"errors"
 	"os"
 	"os/exec"
 	"slices"
@@ -70,7 +71,7 @@ func TestReplaceProcess(t *testing.T) {
 		t.Errorf("without a process: %v, it has a table: %t", err, c.Spaces[1].Table != nil)
 	}
 	end(init)
-	if err := c.ReadTables(); err == nil || !strings.Contains(err.Error(), "has ended") {
+	if err := c.ReadTables(); !errors.Is(err, nsenter.ErrNoProcess) {
 		t.Errorf("without the first process: %v", err)
 	}
 }
