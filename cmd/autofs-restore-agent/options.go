@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -79,11 +78,11 @@ func (o *options) check(rest []string) error {
 	case len(rest) > 0:
 		return fmt.Errorf("%q: want options only", rest)
 	case o.workers < 1 || o.workers > 1000:
-		return errors.New("-workers: want a number from 1 to 1000")
+		return fmt.Errorf("-workers %d: want a number from 1 to 1000", o.workers)
 	case o.installEvery <= 0:
-		return errors.New("-install-every: want a time above 0")
+		return fmt.Errorf("-install-every %s: want a time above 0", o.installEvery)
 	case o.grace < 0 || o.grace > time.Minute:
-		return errors.New("-grace: want a time from 0 to 1m")
+		return fmt.Errorf("-grace %s: want a time from 0 to 1m", o.grace)
 	}
 	return nil
 }

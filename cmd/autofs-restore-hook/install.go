@@ -56,7 +56,7 @@ func installCommand(name string) *command {
 		case len(words) > 0:
 			return 0, fmt.Errorf("%q: %w", words[0], errNoArguments)
 		case o.Root == "" || o.Prefix == "":
-			return 0, errors.New("root and prefix must not be empty")
+			return 0, errors.New("--root and --prefix must not be empty")
 		}
 		result, err := do(context.Background(), o)
 		if err != nil {

@@ -82,7 +82,7 @@ func (s *Session) detachUnusedKeys(ctx context.Context, daemon *owner.Member, tr
 		case len(k.users) > 0:
 			err = fmt.Errorf("%q is in use by %s: repair again when it is not in use", k.mount.Mountpoint, nameUsers(k.users))
 		case usersErr != nil:
-			err = fmt.Errorf("%q: search its users: %w; repair again", k.mount.Mountpoint, usersErr)
+			err = fmt.Errorf("%q: search for its users: %w; repair again", k.mount.Mountpoint, usersErr)
 		default:
 			err = home.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error { return mounts.DetachTree(k.mount) })
 		}

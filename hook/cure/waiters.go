@@ -209,7 +209,7 @@ func (r *Repair) checkReleasable(list []int) error {
 			continue
 		}
 		if blocked := container.WaitersOn(found, m.Path); len(blocked) > 0 {
-			return fmt.Errorf("%s: its waiters cannot be released, because its root is unreachable; end %s, or run \"autofs-restore-hook repair --kill-waiters %d\"",
+			return fmt.Errorf("%q: its waiters cannot be released, because its root is unreachable; end %s, or run \"autofs-restore-hook repair --kill-waiters %d\"",
 				m.Path, container.NameWaiters(blocked), r.snapshot.PID)
 		}
 	}
@@ -229,7 +229,7 @@ func (r *Repair) releaseWaiters(m *container.Mount) {
 		return
 	}
 	if err := autofs.Release(root); err != nil {
-		r.warn(fmt.Errorf("%s: release its waiters: %w", m.Path, err))
+		r.warn(fmt.Errorf("%q: release its waiters: %w", m.Path, err))
 	}
 }
 
