@@ -121,7 +121,7 @@ func (r Runner) repairContainer(ctx context.Context, e Event, c *container.Conta
 	}
 	decisions, asleep := plan.New(snapshot), c.Asleep(snapshot, known.Awake)
 	if len(asleep) > 0 || plan.CallsSystemd(decisions) {
-		c.Protect() // not later: a re-execution is like an interrupted run
+		c.Protect() // before the first change: it may re-execute this program
 	}
 	repair := session.NewRepair(snapshot, decisions, e.KillWaiters)
 	repair.Apply(ctx)

@@ -6,8 +6,8 @@
 // The kernel may give the number of a process to another process at any time.
 // [Open] turns it into a [Process], which holds a pidfd and the process's
 // directory in /proc. Both belong to that one process: after its end every access fails
-// with ESRCH instead of reaching another process. Everything else in this module takes
-// a *Process, never a pid.
+// with ESRCH instead of reaching another process. What acts on a process takes a *Process,
+// never a pid; lists of processes have pids.
 //
 // # Entering a mount namespace
 //

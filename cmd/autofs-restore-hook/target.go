@@ -208,7 +208,7 @@ func show(rep *report.Report, asJSON bool) int {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", programName, err)
 		return exitFailed
 	}
-	if rep.Unreadable {
+	if rep.NoProcess {
 		return exitUsage
 	}
 	return rep.Outcome.ExitStatus()

@@ -149,7 +149,7 @@ func (r *Repair) copyDecision(i int) {
 }
 
 // answerRequests starts the mount units of earlier requests that systemd could not answer.
-// It answers them when the mount is up, which may take long, as of a file server.
+// systemd answers them when the mount is up, which may take long, as of a file server.
 func (r *Repair) answerRequests(ctx context.Context, pid int, edit *systemd.StateEdit) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()

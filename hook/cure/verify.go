@@ -79,7 +79,7 @@ func checkCured(before, after *container.Mount, cure plan.Cure) error {
 	case after == nil:
 		return fmt.Errorf("after the repair %q does not show exactly one autofs mount", before.Path)
 	case after.Master.Kind != before.Master.Kind || after.Master.Kind == master.None:
-		return fmt.Errorf("after the repair no %[2]s reads the pipe of %[1]q", before.Path, before.Master.Kind)
+		return fmt.Errorf("after the repair no %s reads the pipe of %q", before.Master.Kind, before.Path)
 	case cure == plan.Reexecuted && (after.ID != before.ID || after.Device != before.Device):
 		return fmt.Errorf("%q was mounted again while systemd re-executed itself", before.Path)
 	case cure == plan.Restarted && after.ID == before.ID:

@@ -74,8 +74,8 @@ type Report struct {
 	// Checkpoint has the problems that CRIU would have with a checkpoint of the
 	// container. It is nil except in an inspection.
 	Checkpoint []forecast.Problem `json:"checkpoint,omitzero"`
-	// Unreadable is whether the run failed because the process does not exist.
-	Unreadable bool `json:"-"`
+	// NoProcess is whether the run failed because the process does not exist.
+	NoProcess bool `json:"-"`
 	// Waiting are the processes that still wait on an automount.
 	Waiting []container.Waiter `json:"waiting,omitempty"`
 	// Planned is whether the run was an inspection: nothing was changed, and the
@@ -323,7 +323,7 @@ func (r *Report) Finish(begin time.Time, err error) {
 	r.DurationMS = float64(time.Since(begin).Microseconds()) / 1000
 	if err != nil {
 		r.Error = truncate(err.Error())
-		r.Unreadable = errors.Is(err, fs.ErrNotExist)
+		r.NoProcess = errors.Is(err, fs.ErrNotExist)
 	}
 	r.conclude()
 }

@@ -49,8 +49,8 @@ func TestConclude(t *testing.T) {
 
 func TestFinish(t *testing.T) {
 	for name, test := range map[string]struct {
-		err        error
-		unreadable bool
+		err       error
+		noProcess bool
 	}{
 		"none":       {nil, false},
 		"any":        {errors.New("any"), false},
@@ -58,7 +58,7 @@ func TestFinish(t *testing.T) {
 	} {
 		r := Report{}
 		r.Finish(time.Now().Add(-1500*time.Microsecond), test.err)
-		if r.Unreadable != test.unreadable || (r.Error != "") != (test.err != nil) || r.DurationMS < 1.5 || r.DurationMS > 1000 {
+		if r.NoProcess != test.noProcess || (r.Error != "") != (test.err != nil) || r.DurationMS < 1.5 || r.DurationMS > 1000 {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}

@@ -31,8 +31,8 @@ import (
 // fraction is unknown, as that of the real-time clock, it is a second. A timer of the
 // monotonic clock that has expired, as that of the rate limit, is left: a new client of
 // the bus, which has a time limit, makes systemd set this timer to the right time at once.
-// If no timer can have expired, it was not set at the checkpoint: CRIU sets these, too, and
-// systemd ignores the expiry.
+// If no timer of the checkpoint can have expired, one that has was not set there: CRIU sets
+// these, too, and systemd ignores their expiry.
 func DelayTimers(p *nsenter.Process, mayHaveExpired bool, fractions map[int]time.Duration) (call bool, err error) {
 	files, err := p.Descriptors()
 	if err != nil {

@@ -204,8 +204,8 @@ func (r Ref) Kill() (wait func(context.Context) error) {
 			return err
 		}
 		defer p.Close()
-		// A process closes its files before it has ended. It does so soon, also at the
-		// deadline of ctx: a caller would take it for one that goes on.
+		// The files are closed before the process has ended. That is soon, so the wait goes
+		// on at the deadline of ctx: its error would look like that of a helper that stays.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 		defer cancel()
 		return p.WaitEnd(ctx)
