@@ -197,7 +197,7 @@ func (s *Session) verifyPreserved(h *journal.Handover, before []container.Mount,
 	for i := range before {
 		byPath[before[i].Path] = append(byPath[before[i].Path], i)
 	}
-	shown := placesOf(after)
+	shown := mountsByLocation(after)
 	var cured []*container.Mount
 	for _, replaced := range replacements {
 		var recreated []*container.Mount
@@ -207,7 +207,7 @@ func (s *Session) verifyPreserved(h *journal.Handover, before []container.Mount,
 			if old.Device != replaced.Old {
 				continue
 			}
-			now := shown[place{old.Namespace, old.Path}]
+			now := shown[location{old.Namespace, old.Path}]
 			if now == nil || now.Device != replaced.Device || !sameCovers(old.Below, now.Below) {
 				err = errors.Join(err, fmt.Errorf("mount namespace %d does not show the new mount instead of the old one", old.Namespace))
 				continue

@@ -124,21 +124,21 @@ func (r *Repair) parkRunning(ctx context.Context, daemon *owner.Member, list []i
 	if err != nil {
 		return nil, err
 	}
-	places := r.parkPlaces(stale)
+	parkable := r.triggersToPark(stale)
 	if triggers := r.unparkedTriggers(daemon, stale); len(triggers) > 0 {
 		p, err := r.newParking(ctx, daemon, triggers, fdstore.Request{Bound: r.container.Init, Lifetime: parkTime})
 		if err != nil {
 			return nil, err
 		}
 		for i, m := range triggers {
-			if err := attachLot(ctx, p.lots[i], places, m.Device); err != nil {
+			if err := attachLot(ctx, p.lots[i], parkable, m.Device); err != nil {
 				return nil, err
 			}
 		}
 	}
 	// From now on no new process can reach the stale triggers.
 	before := r.waitersAt(stale)
-	park.MoveWaiters(ctx, places, token, func() int { return waiters.CountBlocked(before) })
+	park.MoveWaiters(ctx, parkable, token, func() int { return waiters.CountBlocked(before) })
 	if err := r.container.ReadTables(); err != nil {
 		return before, err
 	}
@@ -159,8 +159,8 @@ func (r *Repair) unparkedTriggers(daemon *owner.Member, list []int) []*container
 }
 
 // attachLot attaches a parking mount to a trigger in every namespace that shows it.
-func attachLot(ctx context.Context, lot *park.Lot, places []park.Place, device uint64) error {
-	matching := slices.DeleteFunc(slices.Clone(places), func(p park.Place) bool { return p.Device != device })
+func attachLot(ctx context.Context, lot *park.Lot, triggers []park.Trigger, device uint64) error {
+	matching := slices.DeleteFunc(slices.Clone(triggers), func(t park.Trigger) bool { return t.Device != device })
 	for _, origin := range park.Origins(matching) {
 		err := origin.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 			attached, err := lot.AttachTo(origin.Root)

@@ -21,14 +21,14 @@ func (r *Repair) verify() {
 		r.setAllUnrepaired(err)
 		return
 	}
-	shown := placesOf(found)
+	shown := mountsByLocation(found)
 	for i := range r.Plan {
 		d := &r.Plan[i]
 		if d.Cure != plan.Reexecuted && d.Cure != plan.Restarted && d.Cure != plan.Reloaded {
 			continue
 		}
 		before := &r.snapshot.Mounts[i]
-		after := shown[place{before.Namespace, before.Path}]
+		after := shown[location{before.Namespace, before.Path}]
 		if after == nil && d.Reason == plan.UnmountedReason {
 			continue
 		}
@@ -52,17 +52,17 @@ func (r *Repair) setAllUnrepaired(err error) {
 	}
 }
 
-// place is a path in a mount namespace.
-type place struct {
+// location is a path in a mount namespace.
+type location struct {
 	namespace uint64
 	path      string
 }
 
-// placesOf returns the only autofs mount at each place, nil where there are more.
-func placesOf(list []container.Mount) map[place]*container.Mount {
-	found := make(map[place]*container.Mount, len(list))
+// mountsByLocation returns the only autofs mount at each location, nil where there are more.
+func mountsByLocation(list []container.Mount) map[location]*container.Mount {
+	found := make(map[location]*container.Mount, len(list))
 	for i := range list {
-		p := place{list[i].Namespace, list[i].Path}
+		p := location{list[i].Namespace, list[i].Path}
 		if _, another := found[p]; another {
 			found[p] = nil
 		} else {

@@ -130,7 +130,7 @@ func (r *Repair) parkWaiters(ctx context.Context, list []int) (resume func()) {
 	if len(before) == 0 {
 		return resume
 	}
-	parked, err := park.Park(ctx, r.parkPlaces(list), func() int { return waiters.CountBlocked(before) }, func(device uint64) error {
+	parked, err := park.Park(ctx, r.triggersToPark(list), func() int { return waiters.CountBlocked(before) }, func(device uint64) error {
 		_, err := journal.WaiterParkings.Begin(r.journal, r.container.Init, journal.WaiterParking{Device: device})
 		return err
 	})
@@ -172,10 +172,10 @@ func (r *Repair) mayReach(path string, list []int) bool {
 	})
 }
 
-// parkPlaces returns the mounts from which waiters can be moved: triggers with an open
+// triggersToPark returns the triggers from which waiters can be moved: those with an open
 // root and without a cover.
-func (r *Repair) parkPlaces(list []int) []park.Place {
-	var places []park.Place
+func (r *Repair) triggersToPark(list []int) []park.Trigger {
+	var triggers []park.Trigger
 	for _, i := range list {
 		m := &r.snapshot.Mounts[i]
 		root := r.rootOf(m)
@@ -187,13 +187,13 @@ func (r *Repair) parkPlaces(list []int) []park.Place {
 				continue
 			}
 			if entry := sp.Table.ByID(m.ID); entry != nil {
-				places = append(places, park.Place{
+				triggers = append(triggers, park.Trigger{
 					Process: sp.Process, Root: root, Device: m.Device, Propagation: mounts.PropagationOf(entry),
 				})
 			}
 		}
 	}
-	return places
+	return triggers
 }
 
 // checkReleasable returns an error if a mount has waiters and its root is not open: they

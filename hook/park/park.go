@@ -28,8 +28,8 @@ const (
 // microseconds once a processor runs them.
 const walkTime = 100 * time.Millisecond
 
-// Place is an uncovered direct or offset mount in one mount namespace.
-type Place struct {
+// Trigger is an uncovered direct or offset mount in one mount namespace.
+type Trigger struct {
 	Process *nsenter.Process // in that namespace
 	Root    *os.File         // for ioctls, opened in that namespace
 	Device  uint64           // st_dev
@@ -52,11 +52,11 @@ type lotCopy struct {
 	tree    *os.File
 }
 
-// Park moves all waiters on the given places into a lot, and unmounts the lot from the
-// places again, with the processes in it. missing counts the waiters that have not moved.
+// Park moves all waiters on the given triggers into a lot, and unmounts the lot from the
+// triggers again, with the processes in it. missing counts the waiters that have not moved.
 // Before the lot is attached, announce gets its st_dev, for [Remove]. Processes that come
-// to the places afterwards find them unchanged.
-func Park(ctx context.Context, places []Place, missing func() int, announce func(device uint64) error) (*Parked, error) {
+// to the triggers afterwards find them unchanged.
+func Park(ctx context.Context, triggers []Trigger, missing func() int, announce func(device uint64) error) (*Parked, error) {
 	token, err := autofs.CurrentToken()
 	if err != nil {
 		return nil, err
@@ -78,10 +78,10 @@ func Park(ctx context.Context, places []Place, missing func() int, announce func
 		err = announce(device)
 	}
 	if err == nil {
-		err = p.stack(ctx, places)
+		err = p.stack(ctx, triggers)
 	}
 	if err == nil {
-		MoveWaiters(ctx, places, token, missing)
+		MoveWaiters(ctx, triggers, token, missing)
 	}
 	err = errors.Join(err, p.unmount(ctx))
 	if err != nil {
@@ -90,9 +90,9 @@ func Park(ctx context.Context, places []Place, missing func() int, announce func
 	return p, nil
 }
 
-// stack mounts the lot on every place: it propagates from the origins to the others.
-func (p *Parked) stack(ctx context.Context, places []Place) error {
-	for _, origin := range Origins(places) {
+// stack mounts the lot on every trigger: it propagates from the origins to the others.
+func (p *Parked) stack(ctx context.Context, triggers []Trigger) error {
+	for _, origin := range Origins(triggers) {
 		// Short enough to finish after the end of ctx, which would abandon the thread.
 		err := origin.Process.InMountNamespace(context.WithoutCancel(ctx), func(*nsenter.Thread) error {
 			// From Linux 6.19 on (922a6f34c175) a mount that propagates nothing refuses,
@@ -113,19 +113,19 @@ func (p *Parked) stack(ctx context.Context, places []Place) error {
 	return nil
 }
 
-// Origins picks the places on which a lot must be mounted to propagate to all of them,
+// Origins picks the triggers on which a lot must be mounted to propagate to all of them,
 // along the propagation of the mounts of each superblock.
-func Origins(places []Place) []Place {
-	var origins []Place
+func Origins(triggers []Trigger) []Trigger {
+	var origins []Trigger
 	seen := map[uint64]bool{}
-	for _, p := range places {
+	for _, p := range triggers {
 		if seen[p.Device] {
 			continue
 		}
 		seen[p.Device] = true
-		var same []Place
+		var same []Trigger
 		var propagation []mounts.Propagation
-		for _, q := range places {
+		for _, q := range triggers {
 			if q.Device == p.Device {
 				same = append(same, q)
 				propagation = append(propagation, q.Propagation)
@@ -138,11 +138,11 @@ func Origins(places []Place) []Place {
 	return origins
 }
 
-// roots returns the places' roots, one for each superblock.
-func roots(places []Place) []*os.File {
+// roots returns the triggers' roots, one for each superblock.
+func roots(triggers []Trigger) []*os.File {
 	var list []*os.File
 	seen := map[uint64]bool{}
-	for _, p := range places {
+	for _, p := range triggers {
 		if !seen[p.Device] {
 			seen[p.Device] = true
 			list = append(list, p.Root)
@@ -151,12 +151,12 @@ func roots(places []Place) []*os.File {
 	return list
 }
 
-// MoveWaiters answers the requests of the waiters on the places, on which a lot must be mounted,
+// MoveWaiters answers the requests of the waiters on the triggers, on which a lot must be mounted,
 // so that they walk into the lot. Their tokens are unknown, but made since the restore:
 // the search counts down from the current token. It returns when missing is 0, or after a
 // time limit.
-func MoveWaiters(ctx context.Context, places []Place, token uint32, missing func() int) {
-	roots := roots(places)
+func MoveWaiters(ctx context.Context, triggers []Trigger, token uint32, missing func() int) {
+	roots := roots(triggers)
 	left, end := missing(), time.Now().Add(maxTime)
 	for tries := 0; left > 0 && tries < maxTries && token > 0 && ctx.Err() == nil && time.Now().Before(end); token-- {
 		answered := false

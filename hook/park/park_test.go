@@ -103,8 +103,8 @@ func (s *space) automount(t *testing.T, name string) *Lot {
 	return dead
 }
 
-// place opens an automount in the namespace.
-func (s *space) place(t *testing.T, name string) Place {
+// trigger opens an automount in the namespace.
+func (s *space) trigger(t *testing.T, name string) Trigger {
 	t.Helper()
 	control, err := autofs.OpenControl()
 	if err != nil {
@@ -119,7 +119,7 @@ func (s *space) place(t *testing.T, name string) Place {
 		if m.Mountpoint != filepath.Join("/mnt", name) {
 			continue
 		}
-		p := Place{Process: s.process, Device: mounts.DeviceOf(m), Propagation: mounts.PropagationOf(m)}
+		p := Trigger{Process: s.process, Device: mounts.DeviceOf(m), Propagation: mounts.PropagationOf(m)}
 		s.run(t, func(*nsenter.Thread) error {
 			p.Root, err = control.OpenMount(m.Mountpoint, p.Device)
 			return err
@@ -128,7 +128,7 @@ func (s *space) place(t *testing.T, name string) Place {
 		return p
 	}
 	t.Fatalf("no autofs at %s", name)
-	return Place{}
+	return Trigger{}
 }
 
 func (s *space) count(t *testing.T) int {
@@ -141,7 +141,7 @@ func (s *space) count(t *testing.T) int {
 }
 
 // serveAt does what a new master does: it releases the waiters and mounts content.
-func (s *space) serveAt(t *testing.T, name string, p Place) {
+func (s *space) serveAt(t *testing.T, name string, p Trigger) {
 	t.Helper()
 	if err := autofs.Release(p.Root); err != nil {
 		t.Fatal(err)
@@ -224,9 +224,9 @@ func TestTransparent(t *testing.T) {
 			}
 			nested := newSpace(t, s, propagation[1])
 			var list []*toucher
-			var places []Place
+			var triggers []Trigger
 			for _, n := range names {
-				places = append(places, s.place(t, n), nested.place(t, n))
+				triggers = append(triggers, s.trigger(t, n), nested.trigger(t, n))
 			}
 			for _, n := range names[:2] { // the third has no waiters
 				list = append(list, s.touch(t, n), s.touch(t, n), nested.touch(t, n))
@@ -235,7 +235,7 @@ func TestTransparent(t *testing.T) {
 			if len(before) != len(list) {
 				t.Fatalf("%d wait, want %d", len(before), len(list))
 			}
-			g, err := Park(context.Background(), places, func() int { return waiters.CountBlocked(before) }, unannounced)
+			g, err := Park(context.Background(), triggers, func() int { return waiters.CountBlocked(before) }, unannounced)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -249,9 +249,9 @@ func TestTransparent(t *testing.T) {
 				}
 			}
 			for i, n := range names[:2] {
-				s.serveAt(t, n, places[2*i])
+				s.serveAt(t, n, triggers[2*i])
 				if name == "private" {
-					nested.serveAt(t, n, places[2*i+1])
+					nested.serveAt(t, n, triggers[2*i+1])
 				}
 			}
 			time.Sleep(20 * time.Millisecond)
@@ -274,10 +274,10 @@ func TestAbandoned(t *testing.T) {
 	s := newSpace(t, nil, unix.MS_PRIVATE)
 	s.run(t, func(*nsenter.Thread) error { return unix.Mount("base", "/mnt", "tmpfs", 0, "") })
 	s.automount(t, "one")
-	p := s.place(t, "one")
+	p := s.trigger(t, "one")
 	list := []*toucher{s.touch(t, "one"), s.touch(t, "one")}
 	before := waiting(t, list...)
-	g, err := Park(context.Background(), []Place{p}, func() int { return waiters.CountBlocked(before) }, unannounced)
+	g, err := Park(context.Background(), []Trigger{p}, func() int { return waiters.CountBlocked(before) }, unannounced)
 	if err != nil {
 		t.Fatal(err)
 	}
