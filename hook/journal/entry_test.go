@@ -77,7 +77,7 @@ type word struct {
 	Word string `json:"word"`
 }
 
-var testKind = &Kind[word]{containersFolder, ".test", 1, "entry of a test", nil}
+var testKind = &Kind[word]{folder: containersFolder, suffix: ".test", version: 1, label: "entry of a test"}
 
 // loadTest is a file and the result of loading it.
 type loadTest struct {
@@ -198,7 +198,7 @@ func TestSave(t *testing.T) {
 			}
 		})
 	}
-	odd := &Kind[func()]{containersFolder, ".odd", 1, "odd entry", nil}
+	odd := &Kind[func()]{folder: containersFolder, suffix: ".odd", version: 1, label: "odd entry"}
 	if err := odd.Of(NewStore(t.TempDir()), init).Save(func() {}); err == nil || !strings.HasPrefix(err.Error(), "odd entry: ") {
 		t.Errorf("content without a JSON form: %v", err)
 	}

@@ -76,7 +76,7 @@ type HeldRoot struct {
 	Index     int    `json:"index"`     // of the helper's file
 }
 
-var handovers = &Kind[Handover]{restoresFolder, ".json", 1, "handover of the restore", nil}
+var handovers = &Kind[Handover]{folder: restoresFolder, suffix: ".json", version: 1, label: "handover of the restore"}
 
 // SaveHandover writes the handover of a restore.
 func (s Store) SaveHandover(criu *nsenter.Process, h *Handover) error {

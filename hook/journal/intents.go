@@ -15,16 +15,16 @@ import (
 // files; a new form of the content needs a new version.
 var (
 	// Replacements is the kind of intents to replace mounts.
-	Replacements = &Kind[Replacement]{containersFolder, ".replacing", 1, "intent to replace mounts", nil}
+	Replacements = &Kind[Replacement]{folder: containersFolder, suffix: ".replacing", version: 1, label: "intent to replace mounts"}
 	// UnitRestarts is the kind of intents to restart a unit; the key is the mount id.
-	UnitRestarts = &Kind[UnitRestart]{containersFolder, ".renewing", 1, "intent to restart a unit", nil}
+	UnitRestarts = &Kind[UnitRestart]{folder: containersFolder, suffix: ".renewing", version: 1, label: "intent to restart a unit"}
 	// Covers is the kind of entries about saved covers; the key is the mount id.
-	Covers = &Kind[SavedCovers]{coversFolder, ".json", 1, "entry of saved covers", nil}
+	Covers = &Kind[SavedCovers]{folder: coversFolder, suffix: ".json", version: 1, label: "entry of saved covers"}
 	// WaiterParkings is the kind of intents to park waiters.
-	WaiterParkings = &Kind[WaiterParking]{containersFolder, ".gate", 1, "intent to park waiters", parseNumber}
+	WaiterParkings = &Kind[WaiterParking]{folder: containersFolder, suffix: ".gate", version: 1, label: "intent to park waiters", legacy: parseNumber}
 	// TriggerParkings is the kind of entries about parking mounts for triggers; the
 	// keys are the daemon's pid and the device number of the first parking mount.
-	TriggerParkings = &Kind[TriggerParking]{containersFolder, ".parking", 1, "entry of parking mounts", nil}
+	TriggerParkings = &Kind[TriggerParking]{folder: containersFolder, suffix: ".parking", version: 1, label: "entry of parking mounts"}
 )
 
 // Replacement has the places where mounts are being replaced.

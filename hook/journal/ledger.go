@@ -24,7 +24,7 @@ type ledgerEntry struct {
 	Master    string `json:"master"` // nsenter's Process.Identity
 }
 
-var ledgers = &Kind[ledger]{containersFolder, ".json", 1, "ledger of repaired mounts", nil}
+var ledgers = &Kind[ledger]{folder: containersFolder, suffix: ".json", version: 1, label: "ledger of repaired mounts"}
 
 func newLedgerEntry(m *container.Mount) ledgerEntry {
 	return ledgerEntry{Namespace: m.Namespace, Path: m.Path, Device: m.Device, Mount: m.ID, Master: m.Master.Identifier()}
