@@ -77,7 +77,7 @@ func (r *Repair) reloadOffsets(ctx context.Context, daemon *owner.Member, list [
 			r.setUnrepaired(i, err)
 			continue
 		}
-		r.Plan[i].Reason = plan.UnmountedReason
+		r.Plan[i].Reason, r.Plan[i].Unmounted = plan.UnmountedReason, true
 		r.releaseWaiters(m)
 	}
 }

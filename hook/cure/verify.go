@@ -29,7 +29,7 @@ func (r *Repair) verify() {
 		}
 		before := &r.snapshot.Mounts[i]
 		after := shown[location{before.Namespace, before.Path}]
-		if after == nil && d.Reason == plan.UnmountedReason {
+		if after == nil && d.Unmounted {
 			continue
 		}
 		if err := checkCured(before, after, d.Cure); err != nil {

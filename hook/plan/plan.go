@@ -36,6 +36,8 @@ const (
 type Decision struct {
 	Cure   Cure
 	Reason string
+	// Unmounted is whether the mount is an offset trigger whose map entry was unmounted.
+	Unmounted bool
 }
 
 // New returns one decision for each mount of a snapshot, with the same index.
