@@ -18,7 +18,7 @@ const maxDescendants = 1 << 16
 // it, the process itself first. It reads /proc/<pid>/task/*/children and so
 // costs nothing for the host's other processes. A process that entered the
 // container from outside (setns) is not below its init process: see
-// [Members].
+// [Process.Members].
 func (p *Process) Descendants() ([]int, error) {
 	found := []int{p.pid}
 	seen := map[int]bool{p.pid: true}

@@ -12,7 +12,7 @@ import (
 
 // Restart restarts a unit and waits for the result. A unit that reached its start limit,
 // or failed for another temporary reason, is reset and started again. systemd detaches
-// everything that is mounted at the unit's mount point: copy it first ([mounts.CopyCovers]).
+// everything that is mounted at the unit's mount point: copy it first (mounts.CopyCovers).
 func (m *Manager) Restart(ctx context.Context, name string) error {
 	result, err := m.job(ctx, "RestartUnit", name)
 	if err == nil && result == "done" {
