@@ -89,21 +89,32 @@ func (r Runner) repairInto(ctx context.Context, e Event, rep *report.Report) err
 	defer c.Close()
 	c.Protect = protect
 	if handover == nil {
-		if !c.HasAutofs() && !r.journal().HasEntries(init) {
-			return nil
-		}
-		protect()
-		r.journal().Sweep() // Reserve has swept if there is a handover
-		return r.repairContainer(ctx, e, c, &journal.Handover{}, rep)
+		return r.repairWithoutHandover(ctx, e, c, rep)
 	}
 	if err := r.repairContainer(ctx, e, c, handover, rep); err != nil {
 		return err
 	}
+	r.endRestore(ctx, criu, handover, rep)
+	return nil
+}
+
+// repairWithoutHandover repairs a container for which no earlier stage of the restore ran.
+func (r Runner) repairWithoutHandover(ctx context.Context, e Event, c *container.Container, rep *report.Report) error {
+	if !c.HasAutofs() && !r.journal().HasEntries(c.Init) {
+		return nil
+	}
+	c.Protect()
+	r.journal().Sweep() // with a handover Reserve has swept
+	return r.repairContainer(ctx, e, c, &journal.Handover{}, rep)
+}
+
+// endRestore stops the helpers of a restore, and hands its result over to a second call at
+// this stage.
+func (r Runner) endRestore(ctx context.Context, criu *nsenter.Process, handover *journal.Handover, rep *report.Report) {
 	handover.Stage, handover.Reports, handover.Roots = stage.Repair, rep.Mounts, nil
 	if err := errors.Join(handover.StopHelpers(ctx), r.journal().SaveHandover(criu, handover)); err != nil {
 		r.Warn(err)
 	}
-	return nil
 }
 
 // repairContainer repairs an open container. known is the handover of the earlier stages,
