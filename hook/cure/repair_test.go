@@ -37,7 +37,7 @@ func TestRestartTooLate(t *testing.T) {
 	r := &Repair{
 		Session:  &Session{container: &container.Container{}},
 		snapshot: &container.Snapshot{Mounts: []container.Mount{{Path: "/a", Main: true}, {Path: "/b"}}},
-		Plan:     []plan.Decision{{Cure: plan.Restarted, Reason: "no state"}, {Mount: 1, Cure: plan.Restarted, Reason: "no state"}},
+		Plan:     []plan.Decision{{Cure: plan.Restarted, Reason: "no state"}, {Cure: plan.Restarted, Reason: "no state"}},
 	}
 	r.restartAll(ctx, []int{0, 1})
 	for _, d := range r.Plan {
