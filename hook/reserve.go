@@ -35,13 +35,13 @@ func (r Runner) reserve(ctx context.Context, e Event) error {
 		return err
 	}
 	handover := &journal.Handover{Stage: stage.Reserve, Devices: journal.OldDevices(set)}
+	r.Warn = report.CollectWarnings(r.Warn, &handover.Warnings)
 	watched, watchedErr := readWatches(e.ImageDir)
 	if watchedErr != nil {
 		r.Warn(watchedErr)
 	} else if text := imageProblems(set, watched); text != "" {
 		r.note(text)
 	}
-	r.Warn = report.CollectWarnings(r.Warn, &handover.Warnings)
 	criu, err := nsenter.Open(e.CRIU)
 	if err != nil {
 		return fmt.Errorf("the restoring process: %w", err)
