@@ -30,7 +30,7 @@ func (u *unsure) report(call string) (*report.Report, error) {
 		{Path: "/a", Outcome: plan.Healthy}, {Path: "/b", Outcome: u.then, Reason: "seen"},
 	}}
 	if len(u.calls) <= u.unjudged {
-		r.Mounts[1].Outcome, r.Mounts[1].Reason = plan.Unrepaired, plan.CannotJudge+": a process waits"
+		r.Mounts[1].Outcome, r.Mounts[1].Unjudged = plan.Unrepaired, true
 	}
 	switch {
 	case call == "repair" && r.Mounts[1].Outcome == plan.Unrepaired:

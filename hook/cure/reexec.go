@@ -50,12 +50,8 @@ func (r *Repair) reexecuteAndDecide(ctx context.Context, pid int) {
 	}
 	version, err := r.container.Version(ctx, pid)
 	if err != nil {
-		reason := err.Error()
-		if !r.snapshot.Restore {
-			reason = plan.CannotJudge + ": " + reason
-		}
 		for _, i := range list {
-			r.setCure(i, plan.Unrepaired, reason)
+			r.setDecision(i, plan.Decision{Cure: plan.Unrepaired, Reason: err.Error(), Unjudged: !r.snapshot.Restore})
 		}
 		return
 	}
@@ -177,23 +173,23 @@ func (r *Repair) hasWaiter(u *systemd.UnitState) bool {
 // restartInstead plans a restart for mount i, whose systemd cannot be re-executed, in every
 // namespace that shows it. If it is not known to be stale it becomes unrepaired.
 func (r *Repair) restartInstead(i int, reason string) {
-	cure := plan.Unrepaired
+	d := plan.Decision{Cure: plan.Unrepaired, Reason: reason}
 	switch m := &r.snapshot.Mounts[i]; {
 	case r.snapshot.Strategy == container.ReexecOnly:
 	case m.Master.Nested:
-		reason += "; " + plan.NestedReason(m)
+		d.Reason += "; " + plan.NestedReason(m)
 	case r.snapshot.Mounts[i].DeviceBefore != 0:
-		cure = plan.Restarted
+		d.Cure = plan.Restarted
 	default:
-		reason = plan.CannotJudge + ": " + reason + fmt.Sprintf("; whether systemd knows its device is unknown: if accesses hang, run \"autofs-restore-hook repair %d --strategy restart\"",
+		d.Unjudged = true
+		d.Reason += fmt.Sprintf("; whether systemd knows its device is unknown: if accesses hang, run \"autofs-restore-hook repair %d --strategy restart\"",
 			r.snapshot.PID)
 	}
-	r.setCure(i, cure, reason)
+	r.setDecision(i, d)
 }
 
-// setCure replaces the planned re-execution for mount i by another cure, in every namespace
-// that shows it.
-func (r *Repair) setCure(i int, cure plan.Cure, reason string) {
+// setDecision replaces the planned re-execution for mount i, in every namespace that shows it.
+func (r *Repair) setDecision(i int, decision plan.Decision) {
 	if r.Plan[i].Cure != plan.Reexecuted {
 		return
 	}
@@ -201,7 +197,8 @@ func (r *Repair) setCure(i int, cure plan.Cure, reason string) {
 	for j := range r.Plan {
 		d, m := &r.Plan[j], &r.snapshot.Mounts[j]
 		if d.Cure == plan.Reexecuted && m.Device == device {
-			d.Cure, d.Reason = cure, strings.TrimPrefix(m.NotPreserved+"; "+reason, "; ")
+			*d = decision
+			d.Reason = strings.TrimPrefix(m.NotPreserved+"; "+decision.Reason, "; ")
 		}
 	}
 }

@@ -53,13 +53,13 @@ func TestRestartInstead(t *testing.T) {
 		"stale by the images": {container.Auto, nil, plan.Restarted, "too old"},
 		"not preserved":       {container.Auto, func(m *container.Mount) { m.NotPreserved = "taken" }, plan.Restarted, "taken; too old"},
 		"only reexec":         {container.ReexecOnly, nil, plan.Unrepaired, "too old"},
-		"unknown":             {container.Auto, containertest.UnknownDevice, plan.Unrepaired, `cannot be judged now: too old; whether systemd knows its device is unknown: if accesses hang, run "autofs-restore-hook repair 54 --strategy restart"`},
+		"unknown":             {container.Auto, containertest.UnknownDevice, plan.Unrepaired, `too old; whether systemd knows its device is unknown: if accesses hang, run "autofs-restore-hook repair 54 --strategy restart"`},
 	} {
 		r := newReexecution(test.strategy, test.change)
 		for _, i := range []int{0, 3} {
 			r.restartInstead(i, "too old")
 		}
-		if got := curesOf(r); !slices.Equal(got, []plan.Cure{test.want, test.want, plan.Reexecuted, plan.Preserved}) || r.Plan[0].Reason != test.reason {
+		if got := curesOf(r); !slices.Equal(got, []plan.Cure{test.want, test.want, plan.Reexecuted, plan.Preserved}) || r.Plan[0].Reason != test.reason || r.Plan[0].Unjudged != (name == "unknown") {
 			t.Errorf("%s: %v because of %q", name, got, r.Plan[0].Reason)
 		}
 	}

@@ -36,6 +36,9 @@ const (
 type Decision struct {
 	Cure   Cure
 	Reason string
+	// Unjudged is whether an unrepaired mount was left alone because it is unknown whether
+	// it is stale. A later run may know it.
+	Unjudged bool
 	// Unmounted is whether the mount is an offset trigger whose map entry was unmounted.
 	Unmounted bool
 }
@@ -46,13 +49,13 @@ func New(s *container.Snapshot) []Decision {
 	main := map[uint64]Cure{} // cures in the main namespace, by st_dev
 	for i := range s.Mounts {
 		m := &s.Mounts[i]
-		cure, reason := decide(s, m)
-		if cure == Restarted && m.Master.Nested {
-			cure, reason = Unrepaired, NestedReason(m)
+		d := decide(s, m)
+		if d.Cure == Restarted && m.Master.Nested {
+			d.Cure, d.Reason = Unrepaired, NestedReason(m)
 		}
-		decisions[i] = Decision{Cure: cure, Reason: reason}
+		decisions[i] = d
 		if m.Main {
-			main[m.Device] = cure
+			main[m.Device] = d.Cure
 		}
 	}
 	for i := range s.Mounts {
@@ -78,43 +81,43 @@ func NestedReason(m *container.Mount) string {
 	return fmt.Sprintf("it belongs to a systemd in a container inside the container (process %d): run \"systemctl restart %s\" there", m.Master.PID, m.Master.Unit)
 }
 
-func decide(s *container.Snapshot, m *container.Mount) (Cure, string) {
+func decide(s *container.Snapshot, m *container.Mount) Decision {
 	switch m.Master.Kind {
 	case master.Outside:
-		return Healthy, "served from outside the container"
+		return Decision{Cure: Healthy, Reason: "served from outside the container"}
 	case master.Systemd:
 		return decideSystemd(s, m)
 	case master.Automount:
 		return decideAutomount(s, m)
 	case master.Other:
 		if m.Master.HoldsRoot {
-			return Healthy, "its master has a file open on the mount and answers through it"
+			return Decision{Cure: Healthy, Reason: "its master has a file open on the mount and answers through it"}
 		}
-		return Unrepaired, fmt.Sprintf("its master, process %d, is neither systemd nor automount: if accesses hang, restart that process", m.Master.PID)
+		return Decision{Cure: Unrepaired, Reason: fmt.Sprintf("its master, process %d, is neither systemd nor automount: if accesses hang, restart that process", m.Master.PID)}
 	case master.None:
 	}
 	if m.Options.Catatonic() {
-		return Healthy, "it has no master: it was catatonic before the checkpoint"
+		return Decision{Cure: Healthy, Reason: "it has no master: it was catatonic before the checkpoint"}
 	}
-	return Unrepaired, "no process reads its pipe: start the program that served it"
+	return Decision{Cure: Unrepaired, Reason: "no process reads its pipe: start the program that served it"}
 }
 
 // decideSystemd decides whether systemd re-executes itself. Only the state that it
 // writes then shows which device numbers it remembers; the decision is revised by it.
-func decideSystemd(s *container.Snapshot, m *container.Mount) (Cure, string) {
+func decideSystemd(s *container.Snapshot, m *container.Mount) Decision {
 	switch {
 	case s.Strategy == container.ReexecOnly:
-		return Reexecuted, cmp.Or(m.NotPreserved, "as requested, if systemd remembers another device")
+		return Decision{Cure: Reexecuted, Reason: cmp.Or(m.NotPreserved, "as requested, if systemd remembers another device")}
 	case m.Preserved: // also if it is confirmed, which Preserve does
-		return Preserved, "it has the device number that systemd remembers"
+		return Decision{Cure: Preserved, Reason: "it has the device number that systemd remembers"}
 	case m.Confirmed && (s.Restore || !m.Master.Waited): // the ledger is a cache: with a waiter, ask systemd
-		return Healthy, "an earlier run repaired it"
+		return Decision{Cure: Healthy, Reason: "an earlier run repaired it"}
 	case m.HasOldNumber():
-		return Healthy, "it was restored with its old device number"
+		return Decision{Cure: Healthy, Reason: "it was restored with its old device number"}
 	case !s.Restore && !m.Master.Restored && len(container.WaitersOn(s.Waiters, m.Path)) > 0:
-		return Unrepaired, fmt.Sprintf("%s: it has a waiter, perhaps for a slow server: its systemd was started here, not restored; if the waiter hangs, run \"autofs-restore-hook repair --strategy reexec %d\"", CannotJudge, s.PID)
+		return Decision{Cure: Unrepaired, Unjudged: true, Reason: fmt.Sprintf("it has a waiter, perhaps for a slow server: its systemd was started here, not restored; if the waiter hangs, run \"autofs-restore-hook repair --strategy reexec %d\"", s.PID)}
 	case !s.Restore && !m.Master.Restored:
-		return Healthy, "its systemd was started here, not restored"
+		return Decision{Cure: Healthy, Reason: "its systemd was started here, not restored"}
 	}
 	reason := m.NotPreserved
 	switch {
@@ -127,14 +130,10 @@ func decideSystemd(s *container.Snapshot, m *container.Mount) (Cure, string) {
 		reason = "as requested"
 	}
 	if s.Strategy == container.RestartOnly {
-		return Restarted, reason
+		return Decision{Cure: Restarted, Reason: reason}
 	}
-	return Reexecuted, reason
+	return Decision{Cure: Reexecuted, Reason: reason}
 }
-
-// CannotJudge is the prefix of the reason if it is unknown whether a mount is stale. Such
-// a mount is not changed.
-const CannotJudge = "cannot be judged now"
 
 // ToPreserve returns the indices of the mounts that Preserve recreates with the device
 // number that their systemd remembers.
@@ -153,21 +152,21 @@ func ToPreserve(list []container.Mount) []int {
 // UnmountedReason is the reason of offset triggers whose map entry was unmounted.
 const UnmountedReason = "its map entry was not in use and is unmounted: the next access mounts it with a new trigger"
 
-func decideAutomount(s *container.Snapshot, m *container.Mount) (Cure, string) {
+func decideAutomount(s *container.Snapshot, m *container.Mount) Decision {
 	const stale = "automount remembers another device and inode number"
 	switch {
 	case m.Parking, m.UnderParking:
-		return Reloaded, stale
+		return Decision{Cure: Reloaded, Reason: stale}
 	case m.Options.Type == autofs.Indirect:
-		return Healthy, "automount answers an indirect mount through a file that it has open"
+		return Decision{Cure: Healthy, Reason: "automount answers an indirect mount through a file that it has open"}
 	case m.Confirmed:
-		return Healthy, "an earlier run repaired it"
+		return Decision{Cure: Healthy, Reason: "an earlier run repaired it"}
 	case len(m.Covers) > 0:
-		return Healthy, "a mount covers it: accesses do not reach the trigger"
+		return Decision{Cure: Healthy, Reason: "a mount covers it: accesses do not reach the trigger"}
 	case !s.Restore && (m.Master.Executed || !s.Restored):
-		return Healthy, "its daemon was started here, not restored"
+		return Decision{Cure: Healthy, Reason: "its daemon was started here, not restored"}
 	}
-	return Reloaded, stale
+	return Decision{Cure: Reloaded, Reason: stale}
 }
 
 // CallsSystemd reports whether a cure needs a connection to systemd.

@@ -83,7 +83,7 @@ func TestPlanWaited(t *testing.T) {
 	waited.Path, other.Path = "/mnt/waited", "/mnt/waited-not"
 	s := &container.Snapshot{PID: 54, Mounts: []container.Mount{waited, other}, Waiters: []container.Waiter{{PID: 60, Path: "/mnt/waited/file"}}}
 	plan := New(s)
-	if plan[0].Cure != Unrepaired || !strings.HasPrefix(plan[0].Reason, CannotJudge) || plan[1].Cure != Healthy {
+	if plan[0].Cure != Unrepaired || !plan[0].Unjudged || plan[1].Cure != Healthy || plan[1].Unjudged {
 		t.Errorf("%+v", plan)
 	}
 	s.Strategy = container.ReexecOnly

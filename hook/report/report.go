@@ -100,7 +100,9 @@ type Mount struct {
 	DeviceNow    string    `json:"device_now"`
 	Outcome      plan.Cure `json:"outcome"`
 	Reason       string    `json:"reason,omitempty"`
-	CoveredBy    []string  `json:"covered_by"`
+	// Unjudged is whether it is unknown if an unrepaired mount is stale.
+	Unjudged  bool     `json:"unjudged,omitempty"`
+	CoveredBy []string `json:"covered_by"`
 	// WaitersReleased is the number of waiters that the repair has released.
 	WaitersReleased int `json:"waiters_released"`
 	// WaitersRefused is the number of waiters that got an error (ENOENT) or were killed.
@@ -119,7 +121,10 @@ func newMount(m *container.Mount, d plan.Decision) Mount {
 	r := Mount{
 		Path: truncate(m.Path), MountNamespace: m.Namespace, Type: m.Options.Type.String(),
 		Master:    Master{Kind: string(m.Master.Kind), PID: m.Master.PID, Unit: m.Master.Unit},
-		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: truncate(d.Reason), CoveredBy: []string{},
+		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: truncate(d.Reason), Unjudged: d.Unjudged, CoveredBy: []string{},
+	}
+	if d.Unjudged {
+		r.Reason = truncate("cannot be judged now: " + d.Reason)
 	}
 	if m.DeviceBefore != 0 {
 		r.DeviceBefore = mounts.DeviceString(m.DeviceBefore)
@@ -184,7 +189,7 @@ func (r *Report) conclude() {
 // know it.
 func (r *Report) Unjudged() bool {
 	return slices.ContainsFunc(r.Mounts, func(m Mount) bool {
-		return m.Outcome == plan.Unrepaired && strings.HasPrefix(m.Reason, plan.CannotJudge)
+		return m.Unjudged
 	})
 }
 

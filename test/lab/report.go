@@ -44,6 +44,7 @@ type ReportMount struct {
 	DeviceNow       string   `json:"device_now"`
 	Outcome         string   `json:"outcome"`
 	Reason          string   `json:"reason"`
+	Unjudged        bool     `json:"unjudged"`
 	CoveredBy       []string `json:"covered_by"`
 	WaitersReleased int      `json:"waiters_released"`
 	WaitersRefused  int      `json:"waiters_refused"`
