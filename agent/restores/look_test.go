@@ -125,10 +125,8 @@ func TestLooksNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := openProcess(t, cmd.Process.Pid)
-	time.AfterFunc(5*time.Millisecond, func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
 	if stale, err := s.stale(engine.Notice{PID: p.PID()}, p); stale || err != nil || len(program.calls) != 1 {
 		t.Errorf("after the end of the container: %v, %v, %v", stale, err, program.calls)
 	}
