@@ -56,14 +56,15 @@ func openMemory(p *nsenter.Process) (*os.File, error) {
 	return f, nil
 }
 
-// save saves the registers of the process. It must be inside a system call: there is a
-// system call instruction then, and no computation is disturbed.
+// save saves the registers of the process. It must be inside a system call: it has just
+// executed a system call instruction then, or executes it again next, and no computation is
+// disturbed.
 func (in *Injector) save() error {
 	if err := in.transfer(unix.PTRACE_GETREGSET, &in.registers); err != nil {
 		return err
 	}
-	for _, at := range instructionAt(&in.registers) {
-		code := make([]byte, len(systemCallInstruction))
+	code, next := make([]byte, len(systemCallInstruction)), in.registers.PC()
+	for _, at := range []uint64{next - uint64(len(code)), next} {
 		if _, err := in.memory.ReadAt(code, int64(at)); err == nil && bytes.Equal(code, systemCallInstruction) {
 			in.instruction = at
 			return nil

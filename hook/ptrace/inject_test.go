@@ -21,10 +21,7 @@ func TestHostileStack(t *testing.T) {
 	testenv.RequireRoot(t)
 	for _, pointer := range []uint64{0, 0x1000, 1 << 46, ^uint64(0) &^ 7, 1 << 63} {
 		p := testproc.Open(t, testenv.Start(t, nil))
-		testenv.Eventually(t, "the process waits in a system call", func() bool {
-			call, err := p.ReadFile("syscall", 1<<10)
-			return err == nil && !strings.HasPrefix(string(call), "running")
-		})
+		waitInAnyCall(t, p)
 		testenv.OnThread(func() {
 			tr, err := Seize(t.Context(), p)
 			if err != nil {
@@ -159,11 +156,17 @@ func TestInjectAgain(t *testing.T) {
 			}
 		})
 		testenv.CheckUntraced(t, p.PID())
-		testenv.Eventually(t, test.args[0]+" waits again", func() bool {
-			text, err := p.ReadFile("syscall", 1<<10)
-			return err == nil && !strings.HasPrefix(string(text), "running")
-		})
+		waitInAnyCall(t, p)
 	}
+}
+
+// waitInAnyCall waits until a process is in a system call.
+func waitInAnyCall(t *testing.T, p *nsenter.Process) {
+	t.Helper()
+	testenv.Eventually(t, "it waits in a system call", func() bool {
+		text, err := p.ReadFile("syscall", 1<<10)
+		return err == nil && !strings.HasPrefix(string(text), "running")
+	})
 }
 
 // waitInCall waits until a process is in a system call whose first argument is 0: standard

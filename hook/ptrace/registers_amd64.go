@@ -2,8 +2,7 @@ package ptrace
 
 import "golang.org/x/sys/unix"
 
-// systemCallInstruction is the instruction that a thread in a system call has just
-// executed, or executes again next.
+// systemCallInstruction makes a thread call the kernel.
 var systemCallInstruction = []byte{0x0f, 0x05} // syscall
 
 // Values of rax after an interrupted system call that the kernel restarts
@@ -13,9 +12,6 @@ const (
 	restartLast  = -512
 	restartBlock = -516 // ERESTART_RESTARTBLOCK
 )
-
-// instructionAt returns the addresses where the instruction may be.
-func instructionAt(r *unix.PtraceRegs) []uint64 { return []uint64{r.Rip - 2, r.Rip} }
 
 func stackPointer(r *unix.PtraceRegs) uint64 { return r.Rsp }
 

@@ -2,12 +2,8 @@ package ptrace
 
 import "golang.org/x/sys/unix"
 
-// systemCallInstruction is the instruction that a thread in a system call has just
-// executed, or executes again next.
+// systemCallInstruction makes a thread call the kernel.
 var systemCallInstruction = []byte{0x01, 0x00, 0x00, 0xd4} // svc #0
-
-// instructionAt returns the addresses where the instruction may be.
-func instructionAt(r *unix.PtraceRegs) []uint64 { return []uint64{r.Pc - 4, r.Pc} }
 
 func stackPointer(r *unix.PtraceRegs) uint64 { return r.Sp }
 
