@@ -28,9 +28,7 @@ func (s *Session) Preserve(ctx context.Context, criu *nsenter.Process, h *journa
 	h.NotPreserved = map[string]string{}
 	list, err := s.container.Survey()
 	if err != nil {
-		err = errors.Join(err, h.StopHelpers(ctx))
-		h.Helper, h.Lower = fdstore.Ref{}, fdstore.Ref{}
-		return err
+		return errors.Join(err, h.StopHelpers(ctx))
 	}
 	if err := s.journal.MarkConfirmed(s.container.Init, list); err != nil {
 		s.warn(err)

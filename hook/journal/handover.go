@@ -96,9 +96,11 @@ func (s Store) LoadHandover(criu *nsenter.Process) (*Handover, error) {
 	return &h, nil
 }
 
-// StopHelpers ends the helpers.
+// StopHelpers ends the helpers, and forgets them.
 func (h *Handover) StopHelpers(ctx context.Context) error {
-	return errors.Join(h.Helper.Stop(ctx), h.Lower.Stop(ctx))
+	err := errors.Join(h.Helper.Stop(ctx), h.Lower.Stop(ctx))
+	h.Helper, h.Lower = fdstore.Ref{}, fdstore.Ref{}
+	return err
 }
 
 // OthersKeepLower reports whether another restore keeps lower device numbers taken, or may
