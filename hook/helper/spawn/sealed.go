@@ -100,10 +100,10 @@ var started = time.Now()
 // Took returns how long the run had taken when it executed a sealed copy, which continues it;
 // 0 if it has not.
 func Took() time.Duration {
-	if !Sealed() {
+	took, err := time.ParseDuration(os.Getenv(tookVariable))
+	if err != nil || !Sealed() {
 		return 0
 	}
-	took, _ := time.ParseDuration(os.Getenv(tookVariable))
 	return took
 }
 
