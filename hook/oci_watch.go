@@ -96,12 +96,7 @@ func (r Runner) prepareAndWatch(e Event) error {
 	if err := r.createGroups(init, criu, dir, cure.AnyView); err != nil {
 		r.Warn(err)
 	}
-	err = startWatcher(e, init, criu)
-	if errors.Is(err, spawn.ErrNotMoved) {
-		r.Warn(err)
-		err = nil
-	}
-	return err
+	return r.warnNotMoved(startWatcher(e, init, criu))
 }
 
 // startWatcher starts the watcher without any open file of this process: a runtime waits

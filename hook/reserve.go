@@ -11,6 +11,7 @@ import (
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/anondev"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/container"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/fdstore"
+	"github.com/autofs-restore-hook/autofs-restore-hook/hook/helper/spawn"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/journal"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/report"
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/stage"
@@ -141,9 +142,15 @@ func (r Runner) startHelper(criu *nsenter.Process, files []*os.File) (fdstore.Re
 		defer engine.Close()
 	}
 	helper, err := fdstore.Start(fdstore.Request{Bound: criu, Model: engine, Lifetime: restoreTime, Files: files})
-	if errors.Is(err, fdstore.ErrNotMoved) {
+	return helper, r.warnNotMoved(err)
+}
+
+// warnNotMoved makes a warning of the error that a helper process stayed in the container's
+// control group: it runs. It returns any other error.
+func (r Runner) warnNotMoved(err error) error {
+	if errors.Is(err, spawn.ErrNotMoved) {
 		r.Warn(err)
-		err = nil
+		return nil
 	}
-	return helper, err
+	return err
 }
