@@ -118,13 +118,14 @@ type Master struct {
 
 // newMount describes a mount and the decision about it.
 func newMount(m *container.Mount, d plan.Decision) Mount {
+	reason := d.Reason
+	if d.Unjudged {
+		reason = "cannot be judged now: " + reason
+	}
 	r := Mount{
 		Path: truncate(m.Path), MountNamespace: m.Namespace, Type: m.Options.Type.String(),
 		Master:    Master{Kind: string(m.Master.Kind), PID: m.Master.PID, Unit: m.Master.Unit},
-		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: truncate(d.Reason), Unjudged: d.Unjudged, CoveredBy: []string{},
-	}
-	if d.Unjudged {
-		r.Reason = truncate("cannot be judged now: " + d.Reason)
+		DeviceNow: mounts.DeviceString(m.Device), Outcome: d.Cure, Reason: truncate(reason), Unjudged: d.Unjudged, CoveredBy: []string{},
 	}
 	if m.DeviceBefore != 0 {
 		r.DeviceBefore = mounts.DeviceString(m.DeviceBefore)
