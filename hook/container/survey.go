@@ -107,7 +107,7 @@ func (c *Container) FindMasters(list []Mount) error {
 		}
 		if m.Master.Kind == master.Other {
 			if holds[pid] == nil {
-				holds[pid] = mountsOfFiles(p.Process)
+				holds[pid] = MountsOfFiles(p.Process)
 			}
 			m.Master.HoldsRoot = holds[pid][m.ID]
 		}
@@ -279,19 +279,8 @@ func (c *Container) refreshPipes() {
 
 var errNoPipes = errors.New("process reads no pipe")
 
-// HasFileOn reports whether the process has a file open on one of the mounts with the
-// given ids.
-func HasFileOn(p *nsenter.Process, mountIDs map[int]bool) bool {
-	for id := range mountsOfFiles(p) {
-		if mountIDs[id] {
-			return true
-		}
-	}
-	return false
-}
-
-// mountsOfFiles returns the ids of the mounts on which the process has files open.
-func mountsOfFiles(p *nsenter.Process) map[int]bool {
+// MountsOfFiles returns the ids of the mounts on which the process has files open.
+func MountsOfFiles(p *nsenter.Process) map[int]bool {
 	found := map[int]bool{}
 	names, _ := p.ReadDirNames("fdinfo")
 	for _, name := range names {

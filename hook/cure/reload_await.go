@@ -3,6 +3,7 @@ package cure
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/autofs-restore-hook/autofs-restore-hook/hook/autofs"
@@ -63,7 +64,7 @@ func (h masterSpace) stored(list []container.ParkedTrigger) bool {
 	if err != nil {
 		return false
 	}
-	triggers := map[int]bool{} // by mount id
+	var triggers []int // mount ids
 	for _, t := range list {
 		trigger := t.Successor(table)
 		if trigger == nil {
@@ -72,7 +73,8 @@ func (h masterSpace) stored(list []container.ParkedTrigger) bool {
 		if o, err := autofs.ParseOptions(trigger.VFSOptions); err != nil || o.Timeout == 0 {
 			return false
 		}
-		triggers[trigger.ID] = true
+		triggers = append(triggers, trigger.ID)
 	}
-	return !container.HasFileOn(h.daemon.Process, triggers)
+	open := container.MountsOfFiles(h.daemon.Process)
+	return !slices.ContainsFunc(triggers, func(id int) bool { return open[id] })
 }
