@@ -55,4 +55,4 @@ done 2>/dev/null </proc/self/cgroup
 # shellcheck disable=SC3044
 [ "${BASH_VERSION-}" ] && shopt -s execfail
 trap 'exit 0' EXIT
-exec "$program" || exit 0
+exec "$program"
